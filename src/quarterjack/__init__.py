@@ -1,0 +1,1 @@
+"""quarterjack: things that run later, again, or not all at once."""

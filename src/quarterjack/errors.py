@@ -1,0 +1,347 @@
+"""Every error quarterjack raises on purpose.
+
+One root, split by who must act:
+
+    QuarterjackError
+    ├── UsageError                 the caller: something was asked that cannot be done
+    │   ├── InvalidOption          (ValueError)   a value out of its range
+    │   │   ├── InvalidTrigger                    a trigger that cannot be built
+    │   │   │   └── NeverFires                    … because no instant matches
+    │   │   ├── NaiveDatetime                     a datetime without a zone
+    │   │   ├── NotPeriodic                       the trigger has no next or prev
+    │   │   └── InvalidArguments   (TypeError)    arguments that do not fit the task
+    │   ├── DuplicateName          (ValueError)   a task or schedule id taken already
+    │   ├── UnknownTask            (LookupError)
+    │   ├── UnknownSchedule        (LookupError)
+    │   ├── JobGone                (LookupError)  no such job, or purged
+    │   ├── UniqueConflict         (ValueError)   ``on_conflict="raise"`` found a job
+    │   ├── NoCurrentJob           (LookupError)  asked outside a job's body
+    │   ├── NotRunning             (RuntimeError) the app is not running
+    │   ├── WrongLoop              (RuntimeError) one app, two event loops
+    │   ├── Forked                 (RuntimeError) a running app used after a fork
+    │   └── MissingExtra           (ImportError)  names the install line
+    ├── JobError                   what ``await job`` raises
+    │   ├── JobFailed
+    │   ├── JobTimedOut            (TimeoutError)
+    │   ├── JobCancelled           JobSkipped, JobMissed, JobLost
+    │   └── ResultUnavailable      the job is done, its result could not be kept
+    ├── StoreError
+    │   ├── LeaseLost, Conflict, StoreUnavailable
+    ├── ExecutorError
+    │   ├── ExecutorFull, ExecutorClosed
+    ├── StartupFailed              a start-up hook or the lifespan failed
+    └── IllegalMove                a state machine was asked for a move it does not have
+
+Facts are attributes, the text is for people and says what to do next. Errors
+cross processes, so ``args`` equal the fields and every one survives pickling.
+
+What a body raises to steer its own job (`Discard`, `Snooze`, `RetryLater`)
+are verbs, not errors; they stand at the end and derive from `JobSignal`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+__all__ = [
+    "Conflict",
+    "Discard",
+    "DuplicateName",
+    "ExecutorClosed",
+    "ExecutorError",
+    "ExecutorFull",
+    "Forked",
+    "IllegalMove",
+    "InvalidArguments",
+    "InvalidOption",
+    "InvalidTrigger",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobGone",
+    "JobLost",
+    "JobMissed",
+    "JobSignal",
+    "JobSkipped",
+    "JobTimedOut",
+    "LeaseLost",
+    "MissingExtra",
+    "NaiveDatetime",
+    "NeverFires",
+    "NoCurrentJob",
+    "NotPeriodic",
+    "NotRunning",
+    "QuarterjackError",
+    "ResultUnavailable",
+    "RetryLater",
+    "Snooze",
+    "StartupFailed",
+    "StoreError",
+    "StoreUnavailable",
+    "UniqueConflict",
+    "UnknownSchedule",
+    "UnknownTask",
+    "UsageError",
+    "WrongLoop",
+]
+
+
+class QuarterjackError(Exception):
+    """The root of everything quarterjack raises on purpose."""
+
+
+# -- the caller must act ------------------------------------------------------------
+
+
+class UsageError(QuarterjackError):
+    """Something was asked for that cannot be done; the text says what to do instead."""
+
+
+class InvalidOption(UsageError, ValueError):
+    """A value lies outside what is allowed; the text names field, value and range."""
+
+
+class InvalidTrigger(InvalidOption):
+    """A trigger cannot be built from these values."""
+
+
+class NeverFires(InvalidTrigger):
+    """The trigger is well-formed, but no instant will ever match it."""
+
+
+class NaiveDatetime(InvalidOption):
+    """A datetime has no zone, so it names no instant."""
+
+
+class NotPeriodic(InvalidOption):
+    """The trigger's fire times depend on how its runs end, so they cannot be listed."""
+
+
+class InvalidArguments(InvalidOption, TypeError):
+    """The arguments do not fit the task's signature."""
+
+
+class DuplicateName(UsageError, ValueError):
+    """A task or a schedule of this name exists already."""
+
+
+class UnknownTask(UsageError, LookupError):
+    """No task of this name is registered."""
+
+
+class UnknownSchedule(UsageError, LookupError):
+    """No schedule has this id."""
+
+
+class JobGone(UsageError, LookupError):
+    """The store holds no job of this id: it never existed, or it was purged."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return (
+            f"no job {self.job_id!r} in the store: it was purged after its retention, or never existed; "
+            "keep the Job handle, or raise the store's retention"
+        )
+
+
+class UniqueConflict(UsageError, ValueError):
+    """An unfinished job with the same unique key exists, and ``on_conflict="raise"``."""
+
+    def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(key, job_id)
+        self.key, self.job_id = key, job_id
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} already holds the unique key {self.key!r}"
+
+
+class NoCurrentJob(UsageError, LookupError):
+    """``current_job()`` was called outside a job's body."""
+
+    def __str__(self) -> str:
+        return "no job is running here: current_job() works only inside a task's body, and not in a thread it started"
+
+
+class NotRunning(UsageError, RuntimeError):
+    """The app is not running (not started yet, or stopped)."""
+
+
+class WrongLoop(UsageError, RuntimeError):
+    """An object that belongs to one event loop was used from another."""
+
+
+class Forked(UsageError, RuntimeError):
+    """A running app was inherited through ``os.fork`` and used in the child."""
+
+
+class MissingExtra(UsageError, ImportError):
+    """An optional dependency is not installed; the text is the install line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(what, extra)
+        self.what, self.extra = what, extra
+
+    def __str__(self) -> str:
+        return f"{self.what} needs an optional dependency: pip install 'quarterjack[{self.extra}]'"
+
+
+# -- what awaiting a job raises -----------------------------------------------------
+
+
+class JobError(QuarterjackError):
+    """The job ended in another state than DONE. *job_id* names it, *reason* says why."""
+
+    def __init__(self, job_id: str, reason: str = "") -> None:
+        super().__init__(job_id, reason)
+        self.job_id, self.reason = job_id, reason
+
+    def _what(self) -> str:
+        return "did not succeed"
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} {self._what()}" + (f": {self.reason}" if self.reason else "")
+
+
+class JobFailed(JobError):
+    """The body raised and no retry was left.
+
+    ``error_type``, ``message`` and ``traceback_text`` describe the exception;
+    ``__cause__`` is the exception itself where it was raised in this process.
+    """
+
+    def __init__(self, job_id: str, error_type: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(job_id, f"{error_type}: {message}" if message else error_type)
+        self.args = (job_id, error_type, message, traceback_text)
+        self.error_type, self.message, self.traceback_text = error_type, message, traceback_text
+
+    def _what(self) -> str:
+        return "failed"
+
+
+class JobTimedOut(JobError, TimeoutError):
+    """The body ran longer than its timeout."""
+
+    def _what(self) -> str:
+        return "timed out"
+
+
+class JobCancelled(JobError):
+    """The job was cancelled. Not asyncio's CancelledError: the waiter goes on."""
+
+    def _what(self) -> str:
+        return "was cancelled"
+
+
+class JobSkipped(JobError):
+    """The schedule's overlap policy left this run out."""
+
+    def _what(self) -> str:
+        return "was skipped"
+
+
+class JobMissed(JobError):
+    """The run was too late to start."""
+
+    def _what(self) -> str:
+        return "was missed"
+
+
+class JobLost(JobError):
+    """Workers died under this job more than ``max_rescues`` times."""
+
+    def _what(self) -> str:
+        return "was lost"
+
+
+class ResultUnavailable(JobError):
+    """The job is DONE, but its result could not be kept (too large, not JSON, or not stored)."""
+
+    def _what(self) -> str:
+        return "is done, but its result is not available"
+
+
+# -- the seams ----------------------------------------------------------------------
+
+
+class StoreError(QuarterjackError):
+    """A store could not do what it was asked."""
+
+
+class LeaseLost(StoreError):
+    """The lease ran out or moved on; nothing this attempt did will be recorded."""
+
+    def __init__(self, job_id: str, holder: str | None) -> None:
+        super().__init__(job_id, holder)
+        self.job_id, self.holder = job_id, holder
+
+    def __str__(self) -> str:
+        return f"the lease of job {self.job_id} is held by {self.holder or 'nobody'} now"
+
+
+class Conflict(StoreError):
+    """Somebody else changed the row first."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer in time."""
+
+
+class ExecutorError(QuarterjackError):
+    """An executor could not take or run a body."""
+
+
+class ExecutorFull(ExecutorError):
+    """All slots and the waiting room of the executor are taken; the job goes back to the queue."""
+
+
+class ExecutorClosed(ExecutorError):
+    """The executor was stopped."""
+
+
+class StartupFailed(QuarterjackError):
+    """A start-up hook or the lifespan raised; ``__cause__`` is its exception."""
+
+
+class IllegalMove(QuarterjackError):
+    """A job cannot make this move from the state it is in."""
+
+    def __init__(self, state: str, event: str) -> None:
+        super().__init__(state, event)
+        self.state, self.event = state, event
+
+    def __str__(self) -> str:
+        return f"a job that is {self.state} cannot be {self.event}"
+
+
+# -- verbs a body raises to steer its own job -----------------------------------------
+
+
+class JobSignal(Exception):  # noqa: N818  # verbs, not errors: `raise Snooze(60)`
+    """Base of what a body raises to say what becomes of its own job."""
+
+
+class Discard(JobSignal):
+    """Finish this job as FAILED with *reason*; never retry it."""
+
+    def __init__(self, reason: str = "discarded") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Snooze(JobSignal):
+    """Run this job again after *delay* (seconds or timedelta); not a failure."""
+
+    def __init__(self, delay: float | timedelta) -> None:
+        super().__init__(delay)
+        self.delay = delay
+
+
+class RetryLater(JobSignal):
+    """Count this attempt as failed and, if a retry is left, try again after *after*."""
+
+    def __init__(self, after: float | timedelta | None = None, reason: str = "retry later") -> None:
+        super().__init__(after, reason)
+        self.after, self.reason = after, reason
