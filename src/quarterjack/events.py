@@ -1,0 +1,235 @@
+"""One typed stream of everything that happens.
+
+Who makes a move tells the stream; who wants to know listens. Two ways to listen:
+
+- `EventStream.listen`: a plain function, called at once on the loop that made
+  the move. It cannot break a job (what it raises is logged once per listener
+  and error type) and should not block one; slow work belongs in a subscriber.
+- `EventStream.subscribe`: an asynchronous iterator with a bounded queue. A
+  slow subscriber loses the *oldest* events and is told how many: the next
+  event it gets is `EventsDropped(count)`.
+
+An event is built only when somebody listens: senders ask `has_listeners`
+first, so an unobserved move costs one attribute read.
+
+Events carry plain facts (ids, names, instants in integer nanoseconds UTC) and
+never live objects, so they may be kept, printed and sent elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Literal
+
+__all__ = [
+    "CallbackFailed",
+    "CancelIgnored",
+    "ClockJumped",
+    "Event",
+    "EventStream",
+    "EventsDropped",
+    "JobEvent",
+    "LoopBlocked",
+    "ScheduleEvent",
+    "Subscription",
+]
+
+log = logging.getLogger("quarterjack.events")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened at *at_ns* (nanoseconds since the epoch, UTC)."""
+
+    at_ns: int
+
+    @property
+    def at(self) -> datetime:
+        """When it happened, as an aware datetime in UTC."""
+        return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent(Event):
+    """A job made a move and is in *state* now."""
+
+    kind: str
+    job_id: str
+    task: str
+    state: str
+    attempt: int
+    schedule_id: str | None = None
+    reason: str | None = None
+    lag_s: float | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleEvent(Event):
+    """Something became of a schedule: put, removed, paused, resumed, fired, missed, parked."""
+
+    kind: Literal["put", "removed", "paused", "resumed", "fired", "missed", "skipped", "parked", "rebased"]
+    schedule_id: str
+    task: str
+    nominal_ns: int | None = None
+    count: int = 1
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJumped(Event):
+    """The wall clock was set (*step*), or the machine slept (*suspend*), by *delta_s* seconds."""
+
+    kind: Literal["step", "suspend"]
+    delta_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(Event):
+    """The event loop has stood still for *seconds*, at *where*, under *task* (if a job did it)."""
+
+    seconds: float
+    where: str
+    task: str | None
+    job_id: str | None
+    stack: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelIgnored(Event):
+    """A body still runs *after_s* seconds after it was told to stop."""
+
+    job_id: str
+    task: str
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackFailed(Event):
+    """A callback or hook raised; the job it belongs to is not affected."""
+
+    callback: str
+    job_id: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsDropped(Event):
+    """This subscriber was too slow: *count* events before this one were dropped."""
+
+    count: int
+
+
+_END: Final = object()
+
+
+class Subscription:
+    """An asynchronous iterator over events; also an async context manager.
+
+    Leaving it by any way (``break``, an exception, `close`) unsubscribes; it
+    holds no task and no thread.
+    """
+
+    __slots__ = ("__weakref__", "_closed", "_dropped", "_limit", "_queue", "_stream", "_waiter", "dropped")
+
+    def __init__(self, stream: EventStream, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._queue: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+        self._dropped = 0
+        self.dropped = 0
+        """Events this subscriber lost so far."""
+
+    def _push(self, event: Event) -> None:
+        if len(self._queue) >= self._limit:
+            self._queue.popleft()
+            self._dropped += 1
+            self.dropped += 1
+        self._queue.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Stop listening; a pending ``anext`` ends the iteration."""
+        self._closed = True
+        self._stream.remove(self._push)
+        self._wake()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._queue and not self._closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if not self._queue:
+            raise StopAsyncIteration
+        if self._dropped:
+            count, self._dropped = self._dropped, 0
+            return EventsDropped(at_ns=self._queue[0].at_ns, count=count)
+        return self._queue.popleft()
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EventStream:
+    """Where moves are told and listeners hang. Not thread-safe: it belongs to the app's loop."""
+
+    __slots__ = ("_complained", "_listeners", "has_listeners")
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Callable[[Event], None], ...] = ()
+        self._complained: set[tuple[object, type[BaseException]]] = set()
+        self.has_listeners = False
+        """Ask this before building an event."""
+
+    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Call *listener* with every event from now on; returns the function that ends it."""
+        self._listeners = (*self._listeners, listener)
+        self.has_listeners = True
+        return lambda: self.remove(listener)
+
+    def remove(self, listener: Callable[[Event], None]) -> None:
+        """Stop calling *listener*; unknown listeners are ignored."""
+        self._listeners = tuple(known for known in self._listeners if known != listener)
+        self.has_listeners = bool(self._listeners)
+
+    def subscribe(self, limit: int = 10_000) -> Subscription:
+        """Return an asynchronous iterator over every event from now on, at most *limit* queued."""
+        subscription = Subscription(self, limit)
+        self.listen(subscription._push)  # noqa: SLF001  # one class in two halves
+        return subscription
+
+    def send(self, event: Event) -> None:
+        """Tell every listener; what one raises is logged and reaches neither the others nor the sender."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:  # users' code runs here, and no listener may break a job
+                self._complain(listener, error)
+
+    def _complain(self, listener: Callable[[Event], None], error: Exception) -> None:
+        key = (listener, type(error))
+        if key in self._complained:
+            return
+        self._complained.add(key)
+        log.exception("event listener %r raised; further %s of it are not logged", listener, type(error).__name__)

@@ -1,0 +1,1 @@
+"""Pure decisions: no clock, no store, no logging; each can be replayed from its arguments."""
