@@ -24,7 +24,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Literal
+from typing import Literal
+from weakref import WeakMethod, finalize
 
 __all__ = [
     "CallbackFailed",
@@ -125,7 +126,9 @@ class EventsDropped(Event):
     count: int
 
 
-_END: Final = object()
+
+def _nothing() -> None:
+    """Do nothing: a subscription that was never attached has nothing to detach."""
 
 
 class Subscription:
@@ -135,10 +138,10 @@ class Subscription:
     holds no task and no thread.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_dropped", "_limit", "_queue", "_stream", "_waiter", "dropped")
+    __slots__ = ("__weakref__", "_closed", "_dropped", "_end", "_limit", "_queue", "_waiter", "dropped")
 
-    def __init__(self, stream: EventStream, limit: int) -> None:
-        self._stream = stream
+    def __init__(self, limit: int) -> None:
+        self._end: Callable[[], None] = _nothing
         self._limit = limit
         self._queue: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -162,7 +165,7 @@ class Subscription:
     def close(self) -> None:
         """Stop listening; a pending ``anext`` ends the iteration."""
         self._closed = True
-        self._stream.remove(self._push)
+        self._end()
         self._wake()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -215,8 +218,17 @@ class EventStream:
 
     def subscribe(self, limit: int = 10_000) -> Subscription:
         """Return an asynchronous iterator over every event from now on, at most *limit* queued."""
-        subscription = Subscription(self, limit)
-        self.listen(subscription._push)  # noqa: SLF001  # one class in two halves
+        subscription = Subscription(limit)
+        # The stream must not keep alive a subscription whose reader has left its `async for`.
+        weakly = WeakMethod(subscription._push)  # noqa: SLF001  # one class in two halves
+
+        def push(event: Event) -> None:
+            if (method := weakly()) is not None:
+                method(event)
+
+        end = self.listen(push)
+        subscription._end = end  # noqa: SLF001
+        finalize(subscription, end)
         return subscription
 
     def send(self, event: Event) -> None:

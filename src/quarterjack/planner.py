@@ -1,0 +1,228 @@
+"""Schedules: when the next run is, what is due now, what an upsert changes.
+
+Pure functions over `model.Schedule` and an instant. The scheduler reads the
+clock, asks `plan` about every due schedule and hands the plans to the store,
+which makes them true in one transaction or refuses them; the stores ask
+`upserted`, `resumed` and `rearmed` inside theirs. A decision can be replayed
+from its arguments. What a trigger raises passes through: the caller parks the
+schedule."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from .model import Schedule
+from .policies.jitter import due_ns
+from .policies.missed import Due, Periodic, fold_missed
+
+__all__ = ["Plan", "plan", "rearmed", "rebased", "resumed", "upserted"]
+
+_REBASE_ALL_NS: Final = 3 * 3_600 * 1_000_000_000
+"""A clock set back this far was wrong before, so every rule starts anew from it."""
+
+
+class Plan(NamedTuple):
+    """What becomes of one schedule's due fire times; valid while cursor and generation are unchanged."""
+
+    schedule_id: str
+    generation: int
+    old_cursor_ns: int
+    cursor_ns: int
+    nominals: tuple[int, ...]
+    missed: int
+    next_nominal_ns: int | None
+    next_due_ns: int | None
+    not_before_ns: int
+    """The store refuses the plan while its own clock is before this."""
+
+
+class _Bounded:
+    """A trigger inside ``start`` and ``end`` (both inclusive, on fire times)."""
+
+    __slots__ = ("_end", "_start", "_trigger")
+
+    def __init__(self, trigger: Periodic, start: int | None, end: int | None) -> None:
+        self._trigger = trigger
+        self._start = start
+        self._end = end
+
+    def next_ns(self, after: int, /) -> int | None:
+        if self._start is not None and after < self._start:
+            after = self._start - 1
+        found = self._trigger.next_ns(after)
+        return None if found is None or (self._end is not None and found > self._end) else found
+
+    def prev_ns(self, before: int, /) -> int | None:
+        if self._end is not None and before > self._end:
+            before = self._end
+        found = self._trigger.prev_ns(before)
+        return None if found is None or (self._start is not None and found < self._start) else found
+
+    def count_ns(self, after: int, until: int, cap: int, /) -> int:
+        if self._start is not None and after < self._start:
+            after = self._start - 1
+        if self._end is not None and until > self._end:
+            until = self._end
+        return self._trigger.count_ns(after, until, cap) if until > after else 0
+
+
+def _rule(schedule: Schedule) -> Periodic:
+    timing = schedule.timing
+    if timing.start_ns is None and timing.end_ns is None:
+        return schedule.trigger
+    return _Bounded(schedule.trigger, timing.start_ns, timing.end_ns)
+
+
+def _due(schedule: Schedule, rule: Periodic, nominal: int | None) -> int | None:
+    jitter = schedule.timing.jitter_ns
+    if nominal is None or not jitter:
+        return nominal
+    below = rule.next_ns(nominal)
+    if below is None and schedule.timing.end_ns is not None:
+        below = schedule.timing.end_ns + 1
+    return due_ns(schedule.id, nominal, jitter, below=below)
+
+
+def plan(schedule: Schedule, now_ns: int) -> Plan | None:
+    """Return what is to be done for *schedule* at *now_ns*, or None if nothing is due."""
+    nominal, due = schedule.next_nominal_ns, schedule.next_due_ns
+    if due is None or nominal is None or due > now_ns or schedule.paused_at_ns is not None:
+        return None
+    rule = _rule(schedule)
+    if nominal == schedule.immediate_ns or schedule.trigger.after_finish_ns is not None:
+        nominals: tuple[int, ...] = (nominal,)
+        missed, cursor = 0, nominal
+        following = None if schedule.trigger.after_finish_ns is not None else rule.next_ns(nominal)
+    else:
+        nominals, missed, cursor, following = _overdue(schedule, rule, nominal, now_ns)
+    left = _runs_left(schedule)
+    if left is not None and len(nominals) >= left:
+        nominals, following = nominals[:left], None
+    next_due = _due(schedule, rule, following)
+    return Plan(
+        schedule.id, schedule.generation, schedule.cursor_ns, cursor, nominals, missed, following, next_due, due
+    )
+
+
+def _overdue(schedule: Schedule, rule: Periodic, nominal: int, now_ns: int) -> Due:
+    payload = schedule.payload
+    return fold_missed(
+        rule,
+        schedule.cursor_ns,
+        _newest_due(schedule, rule, now_ns) if schedule.timing.jitter_ns else now_ns,
+        mode=payload.missed,
+        max_lateness_ns=payload.max_lateness_ns,
+        max_catchup=payload.max_catchup,
+        first_ns=nominal,
+    )
+
+
+def _newest_due(schedule: Schedule, rule: Periodic, now_ns: int) -> int:
+    """Return the end of what is overdue: a fire time whose jitter has not run out yet is not."""
+    newest = rule.prev_ns(now_ns)
+    due = _due(schedule, rule, newest)
+    return now_ns if newest is None or due is None or due <= now_ns else newest - 1
+
+
+def _runs_left(schedule: Schedule) -> int | None:
+    most = schedule.payload.max_runs
+    return None if most is None else max(0, most - schedule.runs)
+
+
+def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
+    """Return the row that *declared* becomes beside the stored row *old* (which stays untouched).
+
+    A new row accounts for everything up to its creation. A changed *timing* is
+    a new generation whose cursor is not before *now_ns*; a changed *payload* is
+    a new revision that fires on as before. An equal declaration changes nothing,
+    so a restart with the same code leaves the row as it was.
+    """
+    if old is None:
+        row = declared.copy()
+        row.created_at_ns = now_ns
+        return _begin_generation(row, now_ns)
+    row = old.copy()
+    row.in_code, row.version = declared.in_code, declared.version
+    if row.payload != declared.payload:
+        row.revision += 1
+        row.payload = declared.payload
+        row.parked_reason = None
+        if row.next_nominal_ns is None and row.trigger.after_finish_ns is None:
+            _seek(row, max(row.cursor_ns, now_ns))
+    if row.timing != declared.timing:
+        row.timing = declared.timing
+        row.generation += 1
+        row.parked_reason = None
+        _begin_generation(row, max(row.cursor_ns, now_ns))
+    return row
+
+
+def _begin_generation(row: Schedule, cursor_ns: int) -> Schedule:
+    declared = row.timing.trigger
+    row.trigger = declared.resolved(cursor_ns, row.id)
+    row.immediate_ns = None
+    if not declared.fires_at_creation:
+        return _seek(row, cursor_ns)
+    start = row.timing.start_ns
+    at = cursor_ns if start is None else max(cursor_ns, start)
+    row.immediate_ns = at
+    row.cursor_ns = cursor_ns
+    row.next_nominal_ns = row.next_due_ns = at if row.timing.end_ns is None or at <= row.timing.end_ns else None
+    return row
+
+
+def _seek(row: Schedule, cursor_ns: int) -> Schedule:
+    """Set the cursor, and with it the next fire time."""
+    rule = _rule(row)
+    row.cursor_ns = cursor_ns
+    following = None if _runs_left(row) == 0 else rule.next_ns(cursor_ns)
+    row.next_nominal_ns = following
+    row.next_due_ns = _due(row, rule, following)
+    return row
+
+
+def resumed(schedule: Schedule, now_ns: int, *, catch_up: bool) -> Schedule:
+    """Return the row of a resumed schedule; without *catch_up* what passed meanwhile is no run of it."""
+    row = schedule.copy()
+    row.paused_at_ns = row.paused_until_ns = row.pause_note = None
+    row.failures_in_a_row = 0
+    if catch_up or row.next_nominal_ns is None:
+        return row
+    if row.trigger.after_finish_ns is not None or row.next_nominal_ns == row.immediate_ns:
+        row.next_nominal_ns = row.next_due_ns = max(now_ns, row.next_nominal_ns)
+        return row
+    return _seek(row, max(row.cursor_ns, now_ns))
+
+
+def rearmed(schedule: Schedule, finished_ns: int) -> int | None:
+    """Return the next fire time of a schedule that runs again after its job's end, or None."""
+    pause = schedule.trigger.after_finish_ns
+    end = schedule.timing.end_ns
+    if pause is None or _runs_left(schedule) == 0:
+        return None
+    due = finished_ns + pause
+    return None if end is not None and due > end else due
+
+
+def rebased(schedule: Schedule, now_ns: int, step_ns: int) -> Schedule | None:
+    """Return the row after the wall clock was set back by *step_ns* (positive), or None to leave it.
+
+    A rule that counts elapsed time goes on at once on its grid, as a new
+    generation, because its users expect the next run one period from now. A
+    rule that names times of day waits until the clock passes its cursor again,
+    so that no time of day runs twice; from three hours on all rules start anew.
+    """
+    if schedule.cursor_ns <= now_ns and schedule.trigger.after_finish_ns is None:
+        return None
+    if schedule.trigger.after_finish_ns is not None:
+        if schedule.next_nominal_ns is None:
+            return None
+        row = schedule.copy()
+        row.next_nominal_ns = row.next_due_ns = max(now_ns, schedule.next_nominal_ns - step_ns)
+        return row
+    if step_ns < _REBASE_ALL_NS and not schedule.trigger.is_elapsed_like:
+        return None
+    row = schedule.copy()
+    row.generation += 1
+    row.immediate_ns = None
+    return _seek(row, now_ns)

@@ -1,0 +1,117 @@
+"""The memory store's waiting room: who is next among the jobs whose time has come.
+
+Order is ``order_at``, then arrival. Jobs of one task mostly arrive in order, so
+a lane is a plain deque plus a small heap for what arrives out of order (another
+priority, a retry): a push and a pop of the common case cost no comparison
+beyond one. A heap of lanes by their heads finds the most urgent task, and a
+task nobody wants (unknown, or its executor is full) costs one step, not one
+per waiting job."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Container
+from heapq import heappop, heappush
+from itertools import count
+
+from quarterjack.model import JobRecord, JobState
+
+__all__ = ["ReadyQueue"]
+
+_SUBMITTED = JobState.SUBMITTED
+
+
+class _Lane:
+    """The waiting jobs of one task. Entries whose job no longer waits are passed over."""
+
+    __slots__ = ("fifo", "listed", "late", "task")
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self.fifo: deque[JobRecord] = deque()
+        self.late: list[tuple[int, int, JobRecord]] = []
+        self.listed: int | None = None
+        """The order under which the lane stands in the queue's heap; other entries of it are stale."""
+
+    def head(self) -> int | None:
+        """Return the order of the most urgent waiting job, after dropping stale entries."""
+        fifo, late = self.fifo, self.late
+        while fifo and fifo[0].state is not _SUBMITTED:
+            fifo.popleft()
+        while late and late[0][2].state is not _SUBMITTED:
+            heappop(late)
+        if fifo:
+            order = fifo[0].order_at_ns
+            return order if not late or order <= late[0][0] else late[0][0]
+        return late[0][0] if late else None
+
+    def pop(self) -> JobRecord:
+        """Return the most urgent job; call right after `head` returned a number."""
+        if self.fifo and (not self.late or self.fifo[0].order_at_ns <= self.late[0][0]):
+            return self.fifo.popleft()
+        return heappop(self.late)[2]
+
+
+class ReadyQueue:
+    """The waiting jobs of one queue."""
+
+    __slots__ = ("_by_task", "_heap", "_ticket")
+
+    def __init__(self) -> None:
+        self._by_task: dict[str, _Lane] = {}
+        self._heap: list[tuple[int, int, _Lane]] = []
+        self._ticket = count()
+
+    def push(self, job: JobRecord) -> None:
+        """Add a SUBMITTED job whose time has come. O(1) in order, O(log n) out of order."""
+        lane = self._by_task.get(job.task)
+        if lane is None:
+            lane = self._by_task[job.task] = _Lane(job.task)
+        order, fifo = job.order_at_ns, lane.fifo
+        if not fifo or fifo[-1].order_at_ns <= order:
+            fifo.append(job)
+        else:
+            heappush(lane.late, (order, next(self._ticket), job))
+        if lane.listed is None or order < lane.listed:
+            self._list(lane, order)
+
+    def _list(self, lane: _Lane, order: int | None) -> None:
+        """Place *lane* by its most urgent job; an older, later entry of it becomes stale."""
+        lane.listed = order
+        if order is not None:
+            heappush(self._heap, (order, next(self._ticket), lane))
+
+    def take(self, tasks: Container[str], most: int, admit: Callable[[JobRecord], bool], out: list[JobRecord]) -> int:
+        """Move up to *most* jobs of *tasks* to *out*, most urgent first; return how many.
+
+        *admit* may turn a job away (its serial key is held); it is then the
+        caller's to bring back.
+        """
+        heap, taken = self._heap, 0
+        unwanted: list[_Lane] = []
+        while heap and taken < most:
+            order, _, lane = heappop(heap)
+            if order != lane.listed:
+                continue
+            if lane.task not in tasks:
+                unwanted.append(lane)
+                lane.listed = None
+                continue
+            head, bound = lane.head(), heap[0][0] if heap else None
+            while head is not None and taken < most and (bound is None or head <= bound):
+                job = lane.pop()
+                if admit(job):
+                    out.append(job)
+                    taken += 1
+                head = lane.head()
+            self._list(lane, head)
+        for lane in unwanted:
+            self._list(lane, lane.head())
+        return taken
+
+    def __len__(self) -> int:
+        """Return how many jobs wait; O(n), for views."""
+        return sum(
+            sum(job.state is _SUBMITTED for job in lane.fifo) + sum(e[2].state is _SUBMITTED for e in lane.late)
+            for lane in self._by_task.values()
+        )

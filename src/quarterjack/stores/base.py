@@ -1,0 +1,379 @@
+"""The store contract: few calls, each atomic, each over a set.
+
+The runtime is written against this page alone. A call is one transaction: it
+happens whole or not at all, and two processes that call at once see one order.
+
+Words: a job is *held* while a worker has its lease. Every write of a holder is
+fenced by ``(job, attempt, owner)``; the store refuses a holder whose lease has
+moved on. ``now`` is always the store's clock. Hints (`listen`) make things
+quick and are never needed for things to be right.
+
+What each call promises is written beside it; `quarterjack.testing` carries
+the suite that holds a store to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from quarterjack.model import (
+    Fenced,
+    Finish,
+    JobFilter,
+    JobRecord,
+    JobState,
+    Progress,
+    Schedule,
+    WorkerInfo,
+)
+from quarterjack.planner import Plan
+
+__all__ = [
+    "AGING_NS",
+    "AuditRow",
+    "CancelAnswer",
+    "Claim",
+    "Claimed",
+    "Fired",
+    "Hint",
+    "JobPage",
+    "Renewal",
+    "Renewed",
+    "Store",
+    "StoreStats",
+    "Want",
+]
+
+AGING_NS = 10 * 1_000_000_000
+"""How much earlier a job ranks for each level of priority: waiting ten seconds outweighs one level."""
+
+
+class Want(NamedTuple):
+    """What a worker has room for: up to *slots* jobs of *queue* among *tasks*.
+
+    Naming the tasks keeps jobs nobody here knows, and tasks whose executor is
+    full, from being claimed at all.
+    """
+
+    queue: str
+    tasks: frozenset[str]
+    slots: int
+    excluded_keys: frozenset[str] = frozenset()
+
+
+class Claim(NamedTuple):
+    """Who claims, what, and for how long. *lease_s* None never runs out (the store dies with its owner)."""
+
+    owner: str
+    wants: Sequence[Want]
+    lease_s: float | None
+
+
+class Claimed(NamedTuple):
+    """Jobs now held by the caller, most urgent first, and when the next waiting one falls due."""
+
+    jobs: list[JobRecord]
+    next_run_at_ns: int | None
+
+
+class Fired(NamedTuple):
+    """What ``schedules_fire`` did.
+
+    Attributes:
+        won: For each plan, whether it was made true (False: somebody else moved the cursor first).
+        rows: Every row inserted: jobs, SKIPPED and MISSED ones.
+        jobs: Those of *rows* that the caller now holds.
+        cancelled: Held jobs that ``cancel_previous`` asked to end.
+        wait_ns: How long until the earliest refused plan is due by the store's clock; 0 if none was early.
+    """
+
+    won: list[bool]
+    rows: list[JobRecord]
+    jobs: list[JobRecord]
+    cancelled: list[JobRecord]
+    wait_ns: int
+
+
+class Renewal(NamedTuple):
+    """A holder's sign of life for one job, with what its body wants kept."""
+
+    job_id: str
+    attempt: int
+    progress: Progress | None = None
+    checkpoint: Any = None
+
+
+class Renewed(NamedTuple):
+    """Jobs the caller no longer holds, and jobs somebody wants cancelled."""
+
+    lost: list[str]
+    cancelled: list[str]
+
+
+class CancelAnswer(StrEnum):
+    """What ``jobs_request_cancel`` found."""
+
+    CANCELLED = "cancelled"
+    """It waited, and is CANCELLED now."""
+    REQUESTED = "requested"
+    """It is held: its worker is asked."""
+    FINISHED = "finished"
+    GONE = "gone"
+
+
+class Hint(StrEnum):
+    """Why to look again."""
+
+    JOBS = "jobs"
+    SCHEDULES = "schedules"
+    CANCELS = "cancels"
+
+
+class JobPage(NamedTuple):
+    """A page of snapshots and the cursor of the next (None at the end)."""
+
+    jobs: list[JobRecord]
+    cursor: str | None
+
+
+class StoreStats(NamedTuple):
+    """Counts for views: jobs per state, waiting per queue, and the oldest run time already due."""
+
+    states: Mapping[JobState, int]
+    waiting: Mapping[str, int]
+    oldest_due_ns: int | None
+
+
+class AuditRow(NamedTuple):
+    """Who did what to which thing, for the record."""
+
+    at_ns: int
+    who: str
+    action: str
+    subject: str
+    note: str = ""
+
+
+class Store(ABC):
+    """Where schedules and jobs live. All calls belong to one event loop."""
+
+    name: ClassVar[str]
+    is_shared: ClassVar[bool]
+    """Other processes see it: leases are renewed, outcomes polled."""
+    keeps_objects: ClassVar[bool]
+    """Rows are live Python objects: nothing is encoded, the caller's record *is* the row."""
+    uses_local_clock: ClassVar[bool]
+    """``now`` is this machine's wall clock, so a step of it must be told to `clock_stepped`."""
+
+    # -- life ------------------------------------------------------------------------
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect, and refuse a schema newer than this version knows. Opening twice is an error."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of everything; idempotent."""
+
+    @abstractmethod
+    async def migrate(self) -> None:
+        """Bring the schema up to this version, under a lock; a no-op where there is none."""
+
+    @abstractmethod
+    async def now_ns(self) -> int:
+        """Return the store's clock: the only one for due times and leases."""
+
+    @abstractmethod
+    def listen(self, hint: Callable[[Hint], None]) -> Callable[[], None]:
+        """Call *hint* on the loop when there may be something to do; returns the function that ends it."""
+
+    @abstractmethod
+    async def wake(self, hint: Hint) -> None:
+        """Send a hint to every listener, in other processes too where the store can."""
+
+    def clock_stepped(self, delta_ns: int) -> None:
+        """Shift what counts elapsed time after the local wall clock was set by *delta_ns*.
+
+        Only stores that use the local clock override this.
+        """
+
+    # -- jobs ------------------------------------------------------------------------
+
+    @abstractmethod
+    async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        """Store new jobs; return, for each, the row that stands for it.
+
+        Stamps ``submitted_at``, turns ``delay`` into ``run_at`` and moves the
+        job to SUBMITTED. Where a ``unique`` key is taken the existing row is
+        returned and nothing is stored; ``on_conflict="raise"`` raises
+        `UniqueConflict` and stores none of *jobs*.
+        """
+
+    @abstractmethod
+    async def jobs_claim(self, claim: Claim) -> Claimed:
+        """Lease waiting jobs whose time has come, and held ones whose lease ran out.
+
+        Order is ``run_at + priority * aging``. Each claim adds 1 to ``attempt``;
+        a lease that ran out adds 1 to ``rescues``, and beyond ``max_rescues``
+        the job is LOST instead. Jobs that share a serial overlap key are held
+        one at a time.
+        """
+
+    @abstractmethod
+    async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
+        """Give jobs back unrun; no counter moves but ``attempt``. Stale holders are ignored."""
+
+    @abstractmethod
+    async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
+        """Extend leases and keep progress and checkpoints; answer which are lost and which to cancel."""
+
+    @abstractmethod
+    async def jobs_finish(self, finishes: Sequence[Finish]) -> list[Finish]:
+        """Record how attempts ended; return those refused because their lease moved on.
+
+        RETRY and SNOOZE put the job back with ``run_at = now + delay``; a final
+        outcome frees its unique and overlap keys, updates its schedule, and
+        re-arms schedules that run again after their job's end: all in one step.
+        """
+
+    @abstractmethod
+    async def jobs_ended(self, jobs: Iterable[Fenced]) -> None:
+        """Free what bodies that outlived their outcome (``Finish.zombie``) still kept."""
+
+    @abstractmethod
+    async def jobs_request_cancel(self, job_ids: Sequence[str], reason: str = "") -> list[CancelAnswer]:
+        """Cancel waiting jobs at once and ask the workers of held ones."""
+
+    @abstractmethod
+    async def jobs_retry(self, where: JobFilter) -> list[str]:
+        """Run finished jobs again from the start (failures and rescues at 0); return their ids."""
+
+    @abstractmethod
+    async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """Return the rows; None where there is none. Stores that keep objects return the live row."""
+
+    @abstractmethod
+    async def jobs_list(
+        self,
+        where: JobFilter,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        order: Literal["newest", "slowest"] = "newest",
+    ) -> JobPage:
+        """Return snapshots, newest or slowest first, a page at a time."""
+
+    @abstractmethod
+    async def jobs_purge(self, older_than: timedelta, limit: int = 10_000) -> int:
+        """Delete finished jobs that ended longer ago than *older_than*; return how many."""
+
+    @abstractmethod
+    async def stats(self) -> StoreStats:
+        """Return counts for views."""
+
+    @abstractmethod
+    async def outcomes(self, since_ns: int) -> Mapping[tuple[int, str, JobState], int]:
+        """Return how many jobs ended: {(start of the minute, task, state): count}."""
+
+    # -- schedules -------------------------------------------------------------------
+
+    @abstractmethod
+    async def schedules_put(self, declared: Sequence[Schedule]) -> list[Schedule]:
+        """Insert or update by id, as `planner.upserted` says; return the rows."""
+
+    @abstractmethod
+    async def schedules_get(self, schedule_id: str) -> Schedule | None:
+        """Return a snapshot of the row, or None."""
+
+    @abstractmethod
+    async def schedules_list(self) -> list[Schedule]:
+        """Return snapshots of all rows, by id."""
+
+    @abstractmethod
+    async def schedules_remove(self, schedule_ids: Sequence[str]) -> int:
+        """Delete rows (their jobs stay); return how many there were."""
+
+    @abstractmethod
+    async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
+        """Return what is due or falls due within *horizon_ns* from now, earliest first."""
+
+    @abstractmethod
+    async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
+        """Make plans true: move each cursor and insert its jobs, one job per occurrence ever.
+
+        A plan whose cursor or generation has moved on loses; one that is not due
+        by the store's clock is refused with how long to wait. Overlap is decided
+        here, against the open jobs. With *claim*, inserted jobs that fit it are
+        held by the caller at once.
+        """
+
+    @abstractmethod
+    async def schedules_pause(self, schedule_id: str, note: str | None, until_ns: int | None) -> Schedule | None:
+        """Stop firing; the cursor stands still. Returns the row, or None if there is none."""
+
+    @abstractmethod
+    async def schedules_resume(self, schedule_id: str, *, catch_up: bool) -> Schedule | None:
+        """Fire again, from now on or (*catch_up*) from the cursor. Returns the row, or None."""
+
+    @abstractmethod
+    async def schedules_park(self, schedule_id: str, reason: str) -> None:
+        """Stop a schedule whose rule is broken, and keep the reason."""
+
+    @abstractmethod
+    async def schedules_trigger(
+        self, schedule_id: str, job: JobRecord, overlap: str | None = None
+    ) -> JobRecord | None:
+        """Insert one extra *job* of a schedule under its overlap policy (or *overlap*); the cursor stays.
+
+        Returns the row (SUBMITTED or SKIPPED), or None if there is no such schedule.
+        """
+
+    # -- limits across processes -----------------------------------------------------
+
+    @abstractmethod
+    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
+        """Take *n* of *maximum* slots for *ttl_s* seconds, all or none."""
+
+    @abstractmethod
+    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
+        """Keep slots for *ttl_s* more; False if they ran out and are gone."""
+
+    @abstractmethod
+    async def limit_release(self, limit: str, holder: str) -> None:
+        """Give the holder's slots back; idempotent."""
+
+    @abstractmethod
+    async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
+        """Take *n* tokens of a bucket that refills at *rate* per second up to *burst*.
+
+        Returns 0.0 if they were taken, else the seconds until they could be (nothing is taken).
+        """
+
+    # -- workers and records ---------------------------------------------------------
+
+    @abstractmethod
+    async def workers_put(self, worker: WorkerInfo) -> str | None:
+        """Register or refresh a worker; return the command an operator left for it, once."""
+
+    @abstractmethod
+    async def workers_list(self) -> list[WorkerInfo]:
+        """Return the registered workers."""
+
+    @abstractmethod
+    async def workers_remove(self, worker_id: str) -> None:
+        """Forget a worker that ended."""
+
+    @abstractmethod
+    async def workers_command(self, worker_id: str, command: str) -> bool:
+        """Leave *command* for a worker; False if there is none of this id."""
+
+    @abstractmethod
+    async def audit_put(self, rows: Sequence[AuditRow]) -> None:
+        """Keep rows that say who did what; bounded by the store's retention."""
+
+    @abstractmethod
+    async def audit_list(self, limit: int = 100) -> list[AuditRow]:
+        """Return the newest rows first."""
