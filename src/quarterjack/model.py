@@ -62,6 +62,7 @@ __all__ = [
     "as_datetime",
 ]
 
+
 def as_datetime(ns: int | None) -> datetime | None:
     """Return *ns* as an aware datetime in UTC, to the microsecond below; None stays None."""
     if ns is None:

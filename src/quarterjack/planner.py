@@ -15,7 +15,7 @@ from .model import Schedule
 from .policies.jitter import due_ns
 from .policies.missed import Due, Periodic, fold_missed
 
-__all__ = ["Plan", "plan", "rearmed", "rebased", "resumed", "upserted"]
+__all__ = ["Plan", "counted", "parked", "plan", "rearmed", "rebased", "resumed", "upserted"]
 
 _REBASE_ALL_NS: Final = 3 * 3_600 * 1_000_000_000
 """A clock set back this far was wrong before, so every rule starts anew from it."""
@@ -202,6 +202,23 @@ def rearmed(schedule: Schedule, finished_ns: int) -> int | None:
         return None
     due = finished_ns + pause
     return None if end is not None and due > end else due
+
+
+def counted(schedule: Schedule) -> Schedule:
+    """Return the row after its runs were counted: with ``max_runs`` left over, it goes on."""
+    if schedule.next_nominal_ns is not None or not _runs_left(schedule):
+        return schedule
+    if schedule.trigger.after_finish_ns is not None:
+        return schedule
+    return _seek(schedule.copy(), schedule.cursor_ns)
+
+
+def parked(schedule: Schedule, error: Exception) -> Schedule:
+    """Return the row of a schedule whose trigger raised *error*: it fires no more until it is changed."""
+    row = schedule.copy()
+    row.next_nominal_ns = row.next_due_ns = None
+    row.parked_reason = f"its trigger raised {type(error).__name__}: {error}"
+    return row
 
 
 def rebased(schedule: Schedule, now_ns: int, step_ns: int) -> Schedule | None:

@@ -19,6 +19,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from quarterjack.clock import Clock
 from quarterjack.model import (
     Fenced,
     Finish,
@@ -39,6 +40,7 @@ __all__ = [
     "Claimed",
     "Fired",
     "Hint",
+    "HintListener",
     "JobPage",
     "Renewal",
     "Renewed",
@@ -61,7 +63,6 @@ class Want(NamedTuple):
     queue: str
     tasks: frozenset[str]
     slots: int
-    excluded_keys: frozenset[str] = frozenset()
 
 
 class Claim(NamedTuple):
@@ -83,14 +84,15 @@ class Fired(NamedTuple):
     """What ``schedules_fire`` did.
 
     Attributes:
-        won: For each plan, whether it was made true (False: somebody else moved the cursor first).
+        schedules: For each plan its row afterwards, or None where it was not made true (somebody
+            else moved the cursor first, or it was early).
         rows: Every row inserted: jobs, SKIPPED and MISSED ones.
         jobs: Those of *rows* that the caller now holds.
         cancelled: Held jobs that ``cancel_previous`` asked to end.
         wait_ns: How long until the earliest refused plan is due by the store's clock; 0 if none was early.
     """
 
-    won: list[bool]
+    schedules: list[Schedule | None]
     rows: list[JobRecord]
     jobs: list[JobRecord]
     cancelled: list[JobRecord]
@@ -132,6 +134,9 @@ class Hint(StrEnum):
     CANCELS = "cancels"
 
 
+HintListener = Callable[[Hint, Sequence[str]], None]
+
+
 class JobPage(NamedTuple):
     """A page of snapshots and the cursor of the next (None at the end)."""
 
@@ -171,8 +176,11 @@ class Store(ABC):
     # -- life ------------------------------------------------------------------------
 
     @abstractmethod
-    async def open(self) -> None:
-        """Connect, and refuse a schema newer than this version knows. Opening twice is an error."""
+    async def open(self, clock: Clock) -> None:
+        """Connect, and refuse a schema newer than this version knows.
+
+        *clock* is the app's: the store's own where `uses_local_clock`.
+        """
 
     @abstractmethod
     async def close(self) -> None:
@@ -187,17 +195,21 @@ class Store(ABC):
         """Return the store's clock: the only one for due times and leases."""
 
     @abstractmethod
-    def listen(self, hint: Callable[[Hint], None]) -> Callable[[], None]:
-        """Call *hint* on the loop when there may be something to do; returns the function that ends it."""
+    def listen(self, hint: HintListener) -> Callable[[], None]:
+        """Call *hint* on the loop when there may be something to do; returns the function that ends it.
+
+        It gets what to look at and the ids concerned; no ids means "look at all".
+        """
 
     @abstractmethod
     async def wake(self, hint: Hint) -> None:
         """Send a hint to every listener, in other processes too where the store can."""
 
     def clock_stepped(self, delta_ns: int) -> None:
-        """Shift what counts elapsed time after the local wall clock was set by *delta_ns*.
+        """Put right what counts elapsed time after the local wall clock was set by *delta_ns*.
 
-        Only stores that use the local clock override this.
+        Waiting delays shift with the clock; schedules are rebased as `planner.rebased`
+        says. Only stores that use the local clock override this.
         """
 
     # -- jobs ------------------------------------------------------------------------
@@ -253,7 +265,7 @@ class Store(ABC):
 
     @abstractmethod
     async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
-        """Return the rows; None where there is none. Stores that keep objects return the live row."""
+        """Return the rows; None where there is none. Stores that keep objects return the live rows."""
 
     @abstractmethod
     async def jobs_list(
@@ -286,7 +298,7 @@ class Store(ABC):
 
     @abstractmethod
     async def schedules_get(self, schedule_id: str) -> Schedule | None:
-        """Return a snapshot of the row, or None."""
+        """Return the row, or None. Stores that keep objects return the live row."""
 
     @abstractmethod
     async def schedules_list(self) -> list[Schedule]:
@@ -298,7 +310,10 @@ class Store(ABC):
 
     @abstractmethod
     async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
-        """Return what is due or falls due within *horizon_ns* from now, earliest first."""
+        """Return what is due or falls due within *horizon_ns* from now, earliest first.
+
+        Stores that keep objects return the live rows.
+        """
 
     @abstractmethod
     async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
@@ -323,9 +338,7 @@ class Store(ABC):
         """Stop a schedule whose rule is broken, and keep the reason."""
 
     @abstractmethod
-    async def schedules_trigger(
-        self, schedule_id: str, job: JobRecord, overlap: str | None = None
-    ) -> JobRecord | None:
+    async def schedules_trigger(self, schedule_id: str, job: JobRecord, overlap: str | None = None) -> JobRecord | None:
         """Insert one extra *job* of a schedule under its overlap policy (or *overlap*); the cursor stays.
 
         Returns the row (SUBMITTED or SKIPPED), or None if there is no such schedule.

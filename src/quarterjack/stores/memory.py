@@ -9,66 +9,460 @@ turn of the event loop, which is what makes it atomic. The clock is the app's.
 
 By default leases do not run out (`Claim.lease_s` None): a worker in this
 process cannot die apart from the store. Delays count elapsed time: when the
-wall clock is set, waiting delays shift with it (`clock_stepped`)."""
+wall clock is set, waiting delays shift with it (`clock_stepped`).
+
+Jobs are in `_memory_jobs`; here are life, schedules, views and limits."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from itertools import count
-from typing import Any, ClassVar, Final, Literal
+from typing import Final, Literal, cast
 
 from quarterjack import planner
-from quarterjack.clock import SYSTEM_CLOCK, Clock
-from quarterjack.errors import UniqueConflict
+from quarterjack._durations import NS_PER_S
+from quarterjack.clock import Clock
 from quarterjack.lifecycle import Move, move
-from quarterjack.model import (
-    FINISHED,
-    Fenced,
-    Finish,
-    FinishKind,
-    JobFilter,
-    JobIds,
-    JobRecord,
-    JobState,
-    Origin,
-    Schedule,
-    SubmittedBy,
-    WorkerInfo,
-)
+from quarterjack.model import JobFilter, JobRecord, JobState, Origin, Overlap, Schedule, WorkerInfo
 from quarterjack.planner import Plan
+from quarterjack.policies.missed import MISSED_CAP
 from quarterjack.policies.overlap import SERIAL_MODES, Action, OverlapMode, admit
 
 from ._limits import Limits
-from ._ready import ReadyQueue
-from .base import (
-    AGING_NS,
-    AuditRow,
-    CancelAnswer,
-    Claim,
-    Claimed,
-    Fired,
-    Hint,
-    JobPage,
-    Renewal,
-    Renewed,
-    Store,
-    StoreStats,
-)
+from ._memory_jobs import MemoryJobs
+from .base import AuditRow, CancelAnswer, Claim, Fired, Hint, JobPage, StoreStats
 
 __all__ = ["MemoryStore"]
 
-_SUBMITTED, _SCHEDULED, _RUNNING = JobState.SUBMITTED, JobState.SCHEDULED, JobState.RUNNING
-_MINUTE_NS: Final = 60 * 1_000_000_000
-_OUTCOME_MINUTES: Final = 24 * 60
-_FINAL_MOVES: Final = {
-    FinishKind.DONE: Move.RETURNED,
-    FinishKind.FAILED: Move.RAISED,
-    FinishKind.TIMED_OUT: Move.TIMED_OUT,
-    FinishKind.CANCELLED: Move.CANCELLED,
-    FinishKind.MISSED: Move.MISSED,
-}
-_BACK_MOVES: Final = {FinishKind.RETRY: Move.RETRIED, FinishKind.SNOOZE: Move.SNOOZED}
-_BAD_ENDS: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST})
+_SUBMITTED = JobState.SUBMITTED
+_MINUTE_NS: Final = 60 * NS_PER_S
+
+
+class MemoryStore(MemoryJobs):
+    """Keeps everything in this process.
+
+    Args:
+        keep_finished: How many finished jobs stay for views and look-ups by id.
+    """
+
+    def __init__(self, *, keep_finished: int = 1_000) -> None:
+        super().__init__(keep_finished=keep_finished)
+        self._limits = Limits()
+        self._workers: dict[str, WorkerInfo] = {}
+        self._commands: dict[str, str] = {}
+        self._audit: deque[AuditRow] = deque(maxlen=1_000)
+
+    # -- life ------------------------------------------------------------------------
+
+    async def open(self, clock: Clock) -> None:
+        """Adopt the app's clock. Rows of schedules are made anew at each start."""
+        self._clock = clock
+        self._schedules.clear()
+
+    async def close(self) -> None:
+        """Forget schedules and workers; jobs stay readable as long as the store object lives."""
+        self._schedules.clear()
+        self._workers.clear()
+        self._commands.clear()
+
+    async def migrate(self) -> None:
+        """Do nothing: there is no schema."""
+
+    async def now_ns(self) -> int:
+        """Return the app's wall clock."""
+        return self._clock.now_ns()
+
+    async def wake(self, hint: Hint) -> None:
+        """Send a hint to every listener."""
+        self._tell(hint)
+
+    def clock_stepped(self, delta_ns: int) -> None:
+        """Shift waiting delays and leases with the clock, and rebase schedules after a step back."""
+        for _, _, job in self._delayed:
+            if job.delay_born and job.state is _SUBMITTED:
+                job.run_at_ns += delta_ns
+                job.order_at_ns += delta_ns
+        self._delayed = [(job.run_at_ns, ticket, job) for _, ticket, job in self._delayed]
+        heapq.heapify(self._delayed)
+        self._shift_leases(delta_ns)
+        if delta_ns < 0:
+            self._rebase(-delta_ns)
+        self._tell(Hint.JOBS)
+        self._tell(Hint.SCHEDULES)
+
+    def _shift_leases(self, delta_ns: int) -> None:
+        leases = [entry for entry in self._leases if entry[3].lease_until_ns == entry[0]]
+        for _, _, _, job in leases:
+            job.lease_until_ns = (job.lease_until_ns or 0) + delta_ns
+        self._leases = [(until + delta_ns, ticket, attempt, job) for until, ticket, attempt, job in leases]
+        heapq.heapify(self._leases)
+
+    def _rebase(self, step_ns: int) -> None:
+        now = self._clock.now_ns()
+        for row in list(self._schedules.values()):
+            try:
+                moved = planner.rebased(row, now, step_ns)
+            except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
+                moved = planner.parked(row, error)
+            if moved is not None:
+                self._schedules[row.id] = moved
+
+    # -- jobs: control and views -----------------------------------------------------
+
+    async def jobs_request_cancel(self, job_ids: Sequence[str], reason: str = "") -> list[CancelAnswer]:
+        """Cancel waiting jobs at once and ask the workers of held ones."""
+        now = self._clock.now_ns()
+        answers = [self._request_cancel(job_id, reason, now) for job_id in job_ids]
+        asked = [job_id for job_id, a in zip(job_ids, answers, strict=True) if a is CancelAnswer.REQUESTED]
+        if asked:
+            self._tell(Hint.CANCELS, asked)
+        return answers
+
+    def _request_cancel(self, job_id: str, reason: str, now: int) -> CancelAnswer:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return CancelAnswer.GONE
+        if job.state.is_finished:
+            return CancelAnswer.FINISHED
+        job.cancel_requested = True
+        if job.state is _SUBMITTED:
+            self._end(job, Move.CANCELLED, now, reason=reason or None)
+            return CancelAnswer.CANCELLED
+        return CancelAnswer.REQUESTED
+
+    async def jobs_retry(self, where: JobFilter) -> list[str]:
+        """Run finished jobs again from the start; return their ids."""
+        now = self._clock.now_ns()
+        chosen = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
+        for job in chosen:
+            job.state = move(job.state, Move.REPEATED)
+            job.failures = job.rescues = 0
+            job.cancel_requested = job.delay_born = False
+            job.finished_at_ns = job.result = job.error = job.reason = None
+            job.run_at_ns = now
+            if job.overlap_key is not None:
+                self._keys.add(job.overlap_key, job)
+            self._enqueue(job, now)
+        if chosen:
+            self._tell(Hint.JOBS)
+        return [job.id for job in chosen]
+
+    async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """Return the live rows."""
+        return [self._jobs.get(job_id) for job_id in job_ids]
+
+    async def jobs_list(
+        self,
+        where: JobFilter,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        order: Literal["newest", "slowest"] = "newest",
+    ) -> JobPage:
+        """Return snapshots, newest or slowest first."""
+        rows: Iterator[JobRecord] = (job for job in reversed(self._jobs.values()) if where.matches(job))
+        if order == "slowest":
+            now = self._clock.now_ns()
+            rows = iter(sorted(rows, key=lambda job: -_duration_ns(job, now)))
+        if cursor is not None:
+            for job in rows:
+                if job.id == cursor:
+                    break
+        page = [job.copy() for _, job in zip(range(limit), rows, strict=False)]
+        more = next(rows, None) is not None
+        return JobPage(page, page[-1].id if page and more else None)
+
+    async def jobs_purge(self, older_than: timedelta, limit: int = 10_000) -> int:
+        """Delete finished jobs that ended longer ago than *older_than*."""
+        before = self._clock.now_ns() - older_than // timedelta(microseconds=1) * 1_000
+        old = [
+            job
+            for job in self._jobs.values()
+            if job.state.is_finished and not job.zombie and (job.finished_at_ns or 0) < before
+        ][:limit]
+        for job in old:
+            del self._jobs[job.id]
+        gone = {job.id for job in old}
+        self._finished = deque(job for job in self._finished if job.id not in gone)
+        return len(old)
+
+    async def stats(self) -> StoreStats:
+        """Return counts for views; O(jobs kept)."""
+        now = self._clock.now_ns()
+        states: dict[JobState, int] = {}
+        waiting: dict[str, int] = {}
+        oldest: int | None = None
+        for job in self._jobs.values():
+            states[job.state] = states.get(job.state, 0) + 1
+            if job.state is _SUBMITTED:
+                waiting[job.queue] = waiting.get(job.queue, 0) + 1
+                if job.run_at_ns <= now and (oldest is None or job.run_at_ns < oldest):
+                    oldest = job.run_at_ns
+        return StoreStats(states, waiting, oldest)
+
+    async def outcomes(self, since_ns: int) -> Mapping[tuple[int, str, JobState], int]:
+        """Return how many jobs ended, per minute, task and state; the last 24 hours are kept."""
+        return {
+            (minute * _MINUTE_NS, task, state): n
+            for minute, counts in self._outcomes.items()
+            if (minute + 1) * _MINUTE_NS > since_ns
+            for (task, state), n in counts.items()
+        }
+
+    # -- schedules -------------------------------------------------------------------
+
+    async def schedules_put(self, declared: Sequence[Schedule]) -> list[Schedule]:
+        """Insert or update by id; a trigger that raises parks its own row."""
+        now = self._clock.now_ns()
+        rows: list[Schedule] = []
+        for schedule in declared:
+            try:
+                row = planner.upserted(self._schedules.get(schedule.id), schedule, now)
+            except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
+                row = planner.parked(schedule, error)
+            self._schedules[row.id] = row
+            rows.append(row)
+        self._tell(Hint.SCHEDULES, [row.id for row in rows])
+        return rows
+
+    async def schedules_get(self, schedule_id: str) -> Schedule | None:
+        """Return the live row, or None."""
+        return self._schedules.get(schedule_id)
+
+    async def schedules_list(self) -> list[Schedule]:
+        """Return snapshots of all rows, by id."""
+        return [self._schedules[key].copy() for key in sorted(self._schedules)]
+
+    async def schedules_remove(self, schedule_ids: Sequence[str]) -> int:
+        """Delete rows; their jobs stay."""
+        removed = [key for key in schedule_ids if self._schedules.pop(key, None) is not None]
+        self._tell(Hint.SCHEDULES, removed)
+        return len(removed)
+
+    async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
+        """Return the live rows due within the horizon, earliest first."""
+        until = self._clock.now_ns() + horizon_ns
+        due = [(row.next_due_ns, key) for key, row in self._schedules.items() if _may_fire(row, until)]
+        return [self._schedules[key] for _, key in heapq.nsmallest(limit, due)]
+
+    async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
+        """Make plans true; see the contract."""
+        firing = _Firing(self, self._clock.now_ns(), claim)
+        rows = [firing.fire(plan) for plan in plans]
+        if firing.waiting:
+            self._tell(Hint.JOBS)
+        return Fired(rows, firing.rows, firing.jobs, firing.cancelled, firing.wait_ns)
+
+    async def schedules_pause(self, schedule_id: str, note: str | None, until_ns: int | None) -> Schedule | None:
+        """Stop firing; the cursor stands still."""
+        row = self._schedules.get(schedule_id)
+        if row is not None:
+            row.paused_at_ns = self._clock.now_ns()
+            row.pause_note, row.paused_until_ns = note, until_ns
+            self._tell(Hint.SCHEDULES, (schedule_id,))
+        return row
+
+    async def schedules_resume(self, schedule_id: str, *, catch_up: bool) -> Schedule | None:
+        """Fire again, from now on or from the cursor. A schedule that is not paused stays as it is."""
+        row = self._schedules.get(schedule_id)
+        if row is None or row.paused_at_ns is None:
+            return row
+        row = self._schedules[schedule_id] = planner.resumed(row, self._clock.now_ns(), catch_up=catch_up)
+        self._tell(Hint.SCHEDULES, (schedule_id,))
+        return row
+
+    async def schedules_park(self, schedule_id: str, reason: str) -> None:
+        """Stop a schedule whose rule is broken, and keep the reason."""
+        row = self._schedules.get(schedule_id)
+        if row is not None:
+            row.parked_reason = reason
+            row.next_nominal_ns = row.next_due_ns = None
+
+    async def schedules_trigger(self, schedule_id: str, job: JobRecord, overlap: str | None = None) -> JobRecord | None:
+        """Insert one extra job of a schedule under its overlap policy, or *overlap*."""
+        row = self._schedules.get(schedule_id)
+        if row is None:
+            return None
+        policy = row.payload.overlap if overlap is None else Overlap(cast("OverlapMode", overlap))
+        firing = _Firing(self, self._clock.now_ns(), None)
+        firing.admit(row, job, policy)
+        self._tell(Hint.JOBS)
+        return job
+
+    # -- limits, workers, records ----------------------------------------------------
+
+    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
+        """Take slots, all or none."""
+        return self._limits.acquire(limit, holder, n, maximum, round(ttl_s * NS_PER_S), self._clock.now_ns())
+
+    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
+        """Keep slots longer; False if they are gone."""
+        return self._limits.renew(limit, holder, round(ttl_s * NS_PER_S), self._clock.now_ns())
+
+    async def limit_release(self, limit: str, holder: str) -> None:
+        """Give the holder's slots back."""
+        self._limits.release(limit, holder)
+
+    async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
+        """Take tokens, or return the seconds until they are there."""
+        return self._limits.take(limit, n, rate, burst, self._clock.now_ns())
+
+    async def workers_put(self, worker: WorkerInfo) -> str | None:
+        """Register or refresh a worker; return the command left for it, once."""
+        self._workers[worker.id] = worker
+        return self._commands.pop(worker.id, None)
+
+    async def workers_list(self) -> list[WorkerInfo]:
+        """Return the registered workers."""
+        return list(self._workers.values())
+
+    async def workers_remove(self, worker_id: str) -> None:
+        """Forget a worker that ended."""
+        self._workers.pop(worker_id, None)
+        self._commands.pop(worker_id, None)
+
+    async def workers_command(self, worker_id: str, command: str) -> bool:
+        """Leave a command for a worker."""
+        if worker_id not in self._workers:
+            return False
+        self._commands[worker_id] = command
+        return True
+
+    async def audit_put(self, rows: Sequence[AuditRow]) -> None:
+        """Keep the last 1,000 rows."""
+        self._audit.extend(rows)
+
+    async def audit_list(self, limit: int = 100) -> list[AuditRow]:
+        """Return the newest rows first."""
+        return list(reversed(self._audit))[:limit]
+
+
+def _may_fire(row: Schedule, until: int) -> bool:
+    return row.next_due_ns is not None and row.next_due_ns <= until and row.paused_at_ns is None
+
+
+def _duration_ns(job: JobRecord, now: int) -> int:
+    if job.running_at_ns is None:
+        return -1
+    return (job.finished_at_ns or now) - job.running_at_ns
+
+
+class _Firing:
+    """One ``schedules_fire``: what it inserts, and what it leases on the way."""
+
+    __slots__ = ("_claim", "_slots", "_store", "cancelled", "jobs", "now", "rows", "wait_ns", "waiting")
+
+    def __init__(self, store: MemoryStore, now: int, claim: Claim | None) -> None:
+        self._store = store
+        self._claim = claim
+        self._slots = [want.slots for want in claim.wants] if claim is not None else []
+        self.now = now
+        self.rows: list[JobRecord] = []
+        self.jobs: list[JobRecord] = []
+        self.cancelled: list[JobRecord] = []
+        self.waiting = False
+        self.wait_ns = 0
+
+    def fire(self, plan: Plan) -> Schedule | None:
+        """Make one plan true; None if it lost or came early."""
+        store, now = self._store, self.now
+        row = store._schedules.get(plan.schedule_id)
+        if row is None or row.cursor_ns != plan.old_cursor_ns or row.generation != plan.generation:
+            return None
+        if row.paused_at_ns is not None or row.next_due_ns is None:
+            return None
+        if plan.not_before_ns > now:
+            early = plan.not_before_ns - now
+            self.wait_ns = min(self.wait_ns, early) if self.wait_ns else early
+            return None
+        nominal, due = row.next_nominal_ns, row.next_due_ns
+        row.cursor_ns = plan.cursor_ns
+        row.next_nominal_ns, row.next_due_ns = plan.next_nominal_ns, plan.next_due_ns
+        if plan.missed:
+            self._miss(row, plan)
+        missed = plan.missed
+        for fire_time in plan.nominals:
+            job = self._job(row, fire_time, missed, due if fire_time == nominal else fire_time)
+            missed = 0
+            self.admit(row, job, row.payload.overlap)
+            row.last_nominal_ns = fire_time
+            row.runs += job.state is not JobState.SKIPPED
+        if row.payload.max_runs is not None:
+            store._schedules[row.id] = row = planner.counted(row)
+        return row
+
+    def _job(self, row: Schedule, nominal: int, missed: int, due: int) -> JobRecord:
+        payload = row.payload
+        origin = Origin(row.id, row.generation, nominal, missed)
+        job = JobRecord(self._store._ids(), payload.task, payload.args, payload.kwargs, payload.options, None, origin)
+        job.submitted_at_ns = self.now
+        job.run_at_ns = due
+        return job
+
+    def _miss(self, row: Schedule, plan: Plan) -> None:
+        """Record the fire times nobody served as one row."""
+        job = self._job(row, plan.cursor_ns, plan.missed, plan.cursor_ns)
+        job.state = move(job.state, Move.MISSED)
+        count = f"{plan.missed}+" if plan.missed >= MISSED_CAP else str(plan.missed)
+        job.reason = (
+            f"{count} fire time{'' if plan.missed == 1 else 's'} passed unserved (missed={row.payload.missed!r})"
+        )
+        job.finished_at_ns = self.now
+        self.rows.append(job)
+        self._store._record(job, self.now)
+
+    def admit(self, row: Schedule, job: JobRecord, policy: Overlap) -> None:
+        """Insert *job* as the overlap policy says: to run, or as a SKIPPED row."""
+        store, key = self._store, row.overlap_key
+        if job.submitted_at_ns is None:
+            job.submitted_at_ns = self.now
+            job.run_at_ns = self.now
+        others = store._keys.open(key)
+        self.rows.append(job)
+        if others:
+            waiting = sum(other.state is _SUBMITTED for other in others)
+            verdict = admit(policy.mode, policy.maximum, running=len(others) - waiting, waiting=waiting)
+            if verdict.action is Action.SKIP:
+                self._skip(job, others[0])
+                return
+            if verdict.drop_waiting:
+                for other in [o for o in others if o.state is _SUBMITTED]:
+                    store._end(other, Move.SKIPPED, self.now, reason=f"replaced by the newer job {job.id}")
+            if verdict.cancel_open:
+                self._cancel(list(others), job)
+        job.state = move(job.state, Move.SUBMITTED)
+        job.serial = policy.mode in SERIAL_MODES
+        store._keys.add(key, job)
+        store._jobs[job.id] = job
+        self._start_or_queue(job)
+
+    def _skip(self, job: JobRecord, blocker: JobRecord) -> None:
+        job.state = move(job.state, Move.SKIPPED)
+        job.finished_at_ns = self.now
+        job.reason = f"job {blocker.id} of the same schedule is still {blocker.state.value}"
+        self._store._record(job, self.now)
+        if job.origin is not None:
+            self._store._tell_schedule(job, job.origin, self.now)
+
+    def _cancel(self, others: list[JobRecord], job: JobRecord) -> None:
+        for other in others:
+            answer = self._store._request_cancel(other.id, f"replaced by job {job.id}", self.now)
+            if answer is CancelAnswer.REQUESTED:
+                self.cancelled.append(other)
+
+    def _start_or_queue(self, job: JobRecord) -> None:
+        """Lease the job to the caller if it has room for it, else let it wait."""
+        claim, store = self._claim, self._store
+        if claim is not None and job.run_at_ns <= self.now:
+            for index, want in enumerate(claim.wants):
+                if self._slots[index] > 0 and want.queue == job.queue and job.task in want.tasks:
+                    if store._keys.hold(job):
+                        self._slots[index] -= 1
+                        job.order_at_ns = job.run_at_ns
+                        store._lease(job, claim, self.now)
+                        self.jobs.append(job)
+                    return
+        self.waiting = True
+        store._enqueue(job, self.now)

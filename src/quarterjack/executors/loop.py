@@ -1,0 +1,195 @@
+"""Bodies as asyncio tasks on the app's own loop: the default for coroutine functions.
+
+One asyncio task per call, in a context of its own: user code expects
+``asyncio.current_task()``, cancellation and context variables to be its job's
+alone. (Worker tasks that take many jobs are half as dear and wrong: a late
+cancel of one job hits the next.)
+
+A task that is cancelled before its first step never enters its coroutine, so
+nothing inside it could report; `_Running.cancel` therefore withdraws such a
+call itself."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, ClassVar, Final
+
+from quarterjack.clock import Clock
+from quarterjack.errors import ExecutorClosed, ExecutorFull
+from quarterjack.model import Outcome, OutcomeKind
+
+from .base import Call, Capabilities, Executor, Report
+
+__all__ = ["LoopExecutor"]
+
+_DONE, _RAISED = OutcomeKind.DONE, OutcomeKind.RAISED
+_CANCELLED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.TIMED_OUT
+_CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
+
+
+class LoopExecutor(Executor):
+    """Runs up to *slots* coroutines at once on the app's loop."""
+
+    name = "loop"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        can_cancel_queued=True,
+        can_interrupt=True,
+        can_kill=False,
+        can_report_start=True,
+        can_report_progress=True,
+        survives_worker_restart=False,
+        submit_is_idempotent=False,
+        runs_coroutines=True,
+    )
+
+    def __init__(self, slots: int = 100) -> None:
+        self.slots = slots
+        self._running: set[_Running] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self._eager = False
+
+    async def start(self, clock: Clock) -> None:
+        """Bind to the running loop."""
+        del clock
+        self._loop = asyncio.get_running_loop()
+        # A loop with a task factory of its own decides how tasks are made and begun.
+        self._eager = _CAN_START_EAGERLY and self._loop.get_task_factory() is None
+
+    @property
+    def free(self) -> int:
+        """Slots that no body holds."""
+        return self.slots - len(self._running)
+
+    def submit(self, call: Call, report: Report) -> _Running:
+        """Start the body as a task."""
+        loop = self._loop
+        if loop is None:
+            raise ExecutorClosed("the loop executor is not started, or was stopped")
+        if len(self._running) >= self.slots:
+            raise ExecutorFull(f"all {self.slots} slots of the loop executor are taken")
+        running = _Running(self, call, report)
+        self._running.add(running)
+        coroutine = running.drive()
+        if self._eager:
+            running.task = asyncio.Task(coroutine, loop=loop, context=call.context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        else:
+            running.task = loop.create_task(coroutine, context=call.context)
+        return running
+
+    def call_of(self, task: asyncio.Task[Any] | None) -> Call | None:
+        """Return the call whose body is *task*; for the watchdog. O(running)."""
+        for running in tuple(self._running):
+            if running.task is task:
+                return running.call
+        return None
+
+    def _gone(self, running: _Running) -> None:
+        self._running.discard(running)
+        if not self._running:
+            self._idle.set()
+
+    async def stop(self, grace_s: float) -> None:
+        """Cancel every body and wait for them up to *grace_s* seconds."""
+        self._idle.clear()
+        for running in tuple(self._running):
+            running.cancel("shutdown")
+        if self._running:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass  # each was reported as still running by its own grace timer
+        self._loop = None
+
+
+class _Running:
+    """One body at work; the handle the runtime holds."""
+
+    __slots__ = ("_cancel_kind", "_executor", "_reason", "_reported", "_timer", "begun", "call", "report", "task")
+
+    def __init__(self, executor: LoopExecutor, call: Call, report: Report) -> None:
+        self._executor = executor
+        self.call = call
+        self.report = report
+        self.task: asyncio.Task[None] | None = None
+        self.begun = False
+        self._cancel_kind: OutcomeKind | None = None
+        self._reason = ""
+        self._reported = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def drive(self) -> None:
+        """Run the body and report how it ended."""
+        call, report = self.call, self.report
+        self.begun = True
+        report.began()
+        if call.timeout_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(call.timeout_s, self._time_out)
+        try:
+            result = await call.fn(*call.args, **call.kwargs)
+        except asyncio.CancelledError as error:
+            self._report(self._interrupted(error))
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._report(Outcome(_RAISED, error=error))
+            raise
+        except BaseException as error:  # the user's code runs here, and whatever it raises is its job's outcome
+            self._report(self._raised(error))
+        else:
+            self._report(Outcome(_DONE, result))
+
+    def _interrupted(self, error: asyncio.CancelledError) -> Outcome:
+        if self._cancel_kind is _TIMED_OUT:
+            return Outcome(_TIMED_OUT, error=error, reason=self._reason)
+        return Outcome(_CANCELLED, reason=self._reason or "the body raised CancelledError")
+
+    def _raised(self, error: BaseException) -> Outcome:
+        # A body that turns our CancelledError into an exception of its own was stopped all the same.
+        if self._cancel_kind is _TIMED_OUT:
+            return Outcome(_TIMED_OUT, error=error, reason=self._reason)
+        return Outcome(_RAISED, error=error)
+
+    def _report(self, outcome: Outcome) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._executor._gone(self)  # noqa: SLF001  # one module
+        if self._reported:
+            self.report.ended()
+            return
+        self._reported = True
+        self.report.finished(outcome)
+
+    def cancel(self, reason: str) -> None:
+        """Interrupt the body, or withdraw it if it has not begun."""
+        self._stop(_CANCELLED, reason)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._stop(_TIMED_OUT, f"ran longer than its timeout of {self.call.timeout_s:g} s")
+
+    def _stop(self, kind: OutcomeKind, reason: str) -> None:
+        if self._cancel_kind is not None or self._reported or self.task is None or self.task.done():
+            return
+        self._cancel_kind = kind
+        self._reason = reason
+        self.task.cancel(reason)
+        if not self.begun:
+            self._withdraw()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = self.task.get_loop()
+        self._timer = loop.call_later(self.call.cancel_grace_s, self._grace_over)
+
+    def _withdraw(self) -> None:
+        """End a call whose task was cancelled before its first step: its coroutine will never run."""
+        self._report(Outcome(_CANCELLED, reason=self._reason))
+
+    def _grace_over(self) -> None:
+        """Report a body that ignores its cancellation; it keeps its slot until it really ends."""
+        self._timer = None
+        kind = self._cancel_kind or _CANCELLED
+        self._reported = True
+        self.report.finished(Outcome(kind, reason=self._reason, stopped=False))

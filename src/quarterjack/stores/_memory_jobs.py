@@ -1,0 +1,388 @@
+"""The memory store's jobs: put, lease, finish. See `memory` for the whole."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from itertools import count
+from typing import ClassVar, Final
+
+from quarterjack import planner
+from quarterjack._durations import NS_PER_S
+from quarterjack.clock import SYSTEM_CLOCK, Clock
+from quarterjack.errors import UniqueConflict
+from quarterjack.lifecycle import Move, move
+from quarterjack.model import (
+    Fenced,
+    Finish,
+    FinishKind,
+    JobIds,
+    JobRecord,
+    JobState,
+    Origin,
+    Schedule,
+)
+
+from ._overlap import OverlapKeys
+from ._ready import ReadyQueue
+from .base import AGING_NS, Claim, Claimed, Hint, HintListener, Renewal, Renewed, Store
+
+__all__ = ["MemoryJobs"]
+
+_SUBMITTED = JobState.SUBMITTED
+_MINUTE_NS: Final = 60 * NS_PER_S
+_OUTCOME_MINUTES: Final = 24 * 60
+"""How long the counts per minute are kept."""
+_FINAL_MOVES: Final = {
+    FinishKind.DONE: Move.RETURNED,
+    FinishKind.FAILED: Move.RAISED,
+    FinishKind.TIMED_OUT: Move.TIMED_OUT,
+    FinishKind.CANCELLED: Move.CANCELLED,
+    FinishKind.MISSED: Move.MISSED,
+}
+_BACK_MOVES: Final = {FinishKind.RETRY: Move.RETRIED, FinishKind.SNOOZE: Move.SNOOZED}
+_BAD_ENDS: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST})
+
+
+class MemoryJobs(Store):
+    """The half of the memory store that keeps jobs."""
+
+    name: ClassVar[str] = "memory"
+    is_shared: ClassVar[bool] = False
+    keeps_objects: ClassVar[bool] = True
+    uses_local_clock: ClassVar[bool] = True
+
+    def __init__(self, *, keep_finished: int = 1_000) -> None:
+        self._clock: Clock = SYSTEM_CLOCK
+        self._keep_finished = keep_finished
+        self._ids = JobIds()
+        self._ticket = count()
+        self._listeners: tuple[HintListener, ...] = ()
+        self._jobs: dict[str, JobRecord] = {}
+        self._ready: dict[str, ReadyQueue] = {}
+        self._delayed: list[tuple[int, int, JobRecord]] = []
+        self._leases: list[tuple[int, int, int, JobRecord]] = []
+        self._unique: dict[tuple[str, str], tuple[JobRecord, int | None]] = {}
+        self._keys = OverlapKeys()
+        self._finished: deque[JobRecord] = deque()
+        self._outcomes: dict[int, dict[tuple[str, JobState], int]] = {}
+        self._schedules: dict[str, Schedule] = {}
+
+    def listen(self, hint: HintListener) -> Callable[[], None]:
+        """Call *hint* when there may be something to do."""
+        self._listeners = (*self._listeners, hint)
+
+        def end() -> None:
+            self._listeners = tuple(known for known in self._listeners if known is not hint)
+
+        return end
+
+    def _tell(self, hint: Hint, ids: Sequence[str] = ()) -> None:
+        for listener in self._listeners:
+            listener(hint, ids)
+
+    # -- jobs: in and out ------------------------------------------------------------
+
+    async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        """Store new jobs; see the contract."""
+        now = self._clock.now_ns()
+        if any(job.options.unique is not None for job in jobs):
+            self._refuse_conflicts(jobs, now)
+            rows = [self._unique_holder(job, now) or self._put(job, now) for job in jobs]
+        else:
+            rows = [self._put(job, now) for job in jobs]
+        self._tell(Hint.JOBS)
+        return rows
+
+    def _put(self, job: JobRecord, now: int) -> JobRecord:
+        options = job.options
+        job.submitted_at_ns = now
+        if options.run_at_ns is not None:
+            job.run_at_ns = options.run_at_ns
+        elif options.delay_ns:
+            job.run_at_ns = now + options.delay_ns
+            job.delay_born = True
+        else:
+            job.run_at_ns = now
+        job.state = move(job.state, Move.SUBMITTED)
+        if options.unique is not None:
+            scope = options.unique.scope
+            until = now + scope // timedelta(microseconds=1) * 1_000 if isinstance(scope, timedelta) else None
+            self._unique[job.task, options.unique.key] = (job, until)
+        self._jobs[job.id] = job
+        self._enqueue(job, now)
+        return job
+
+    def _enqueue(self, job: JobRecord, now: int) -> None:
+        job.order_at_ns = job.run_at_ns + job.priority * AGING_NS
+        if job.run_at_ns > now:
+            heapq.heappush(self._delayed, (job.run_at_ns, next(self._ticket), job))
+        else:
+            self._make_ready(job)
+
+    def _make_ready(self, job: JobRecord) -> None:
+        queue = self._ready.get(job.queue)
+        if queue is None:
+            queue = self._ready[job.queue] = ReadyQueue()
+        queue.push(job)
+
+    # -- unique ----------------------------------------------------------------------
+
+    def _refuse_conflicts(self, jobs: Sequence[JobRecord], now: int) -> None:
+        for job in jobs:
+            unique = job.options.unique
+            if unique is not None and unique.on_conflict == "raise":
+                holder = self._unique_row(job, now)
+                if holder is not None:
+                    raise UniqueConflict(unique.key, holder.id)
+
+    def _unique_row(self, job: JobRecord, now: int) -> JobRecord | None:
+        unique = job.options.unique
+        entry = None if unique is None else self._unique.get((job.task, unique.key))
+        if unique is None or entry is None:
+            return None
+        holder, until = entry
+        if until is not None:
+            return holder if now < until else None
+        if holder.state.is_finished or (unique.scope == "queued" and holder.state is not _SUBMITTED):
+            return None
+        return holder
+
+    def _unique_holder(self, job: JobRecord, now: int) -> JobRecord | None:
+        """Return the row that stands in *job*'s place, if its key is taken."""
+        unique, holder = job.options.unique, self._unique_row(job, now)
+        if unique is None or holder is None:
+            return None
+        if unique.on_conflict == "replace" and holder.state is _SUBMITTED:
+            self._end(holder, Move.CANCELLED, now, reason=f"replaced by job {job.id}")
+            return None
+        return holder
+
+    # -- jobs: leases ----------------------------------------------------------------
+
+    async def jobs_claim(self, claim: Claim) -> Claimed:
+        """Lease waiting jobs; see the contract."""
+        now = self._clock.now_ns()
+        self._promote(now)
+        if self._leases:
+            self._rescue(now)
+        jobs: list[JobRecord] = []
+        for want in claim.wants:
+            queue = self._ready.get(want.queue)
+            if queue is not None and want.slots > 0:
+                queue.take(want.tasks, want.slots, self._keys.hold, jobs)
+        for job in jobs:
+            self._lease(job, claim, now)
+        return Claimed(jobs, self._next_run_at())
+
+    def _lease(self, job: JobRecord, claim: Claim, now: int) -> None:
+        job.state = move(job.state, Move.LEASED)
+        job.attempt += 1
+        job.owner = claim.owner
+        job.scheduled_at_ns = now
+        job.started_at_ns = job.running_at_ns = None
+        job.reason = None
+        if claim.lease_s is not None:
+            self._extend(job, now + round(claim.lease_s * NS_PER_S))
+
+    def _extend(self, job: JobRecord, until: int) -> None:
+        job.lease_until_ns = until
+        heapq.heappush(self._leases, (until, next(self._ticket), job.attempt, job))
+
+    def _next_run_at(self) -> int | None:
+        delayed = self._delayed
+        while delayed and delayed[0][2].state is not _SUBMITTED:
+            heapq.heappop(delayed)
+        return delayed[0][0] if delayed else None
+
+    def _promote(self, now: int) -> None:
+        delayed = self._delayed
+        while delayed and delayed[0][0] <= now:
+            job = heapq.heappop(delayed)[2]
+            if job.state is _SUBMITTED and job.run_at_ns <= now:
+                self._make_ready(job)
+
+    def _rescue(self, now: int) -> None:
+        """Take back jobs whose lease ran out: their worker is gone."""
+        leases = self._leases
+        while leases and leases[0][0] <= now:
+            until, _, attempt, job = heapq.heappop(leases)
+            if job.lease_until_ns != until or job.attempt != attempt:
+                continue
+            if job.zombie:
+                self._bury(job)
+            elif job.state.is_held:
+                self._rescue_one(job, now)
+
+    def _rescue_one(self, job: JobRecord, now: int) -> None:
+        job.rescues += 1
+        if job.rescues > job.options.max_rescues:
+            reason = f"its worker died {job.rescues} times (max_rescues={job.options.max_rescues})"
+            self._end(job, Move.LOST, now, reason=reason)
+        elif job.cancel_requested:
+            self._end(job, Move.CANCELLED, now, reason="cancelled; its worker died")
+        else:
+            self._back(job, Move.LEASE_EXPIRED, now, 0, "its worker's lease ran out")
+
+    def _back(self, job: JobRecord, how: Move, now: int, delay_ns: int, reason: str | None) -> None:
+        """Put a held job back among the waiting ones."""
+        job.state = move(job.state, how)
+        job.owner = job.lease_until_ns = None
+        job.reason = reason
+        job.run_at_ns = now + delay_ns if delay_ns else min(job.run_at_ns, now)
+        job.delay_born = delay_ns > 0
+        following = self._keys.let_go(job)
+        self._enqueue(job, now)
+        if following is not None:
+            self._make_ready(following)
+
+    def _held(self, fence: Fenced | Finish) -> JobRecord | None:
+        """Return the row if this holder still holds it."""
+        job = self._jobs.get(fence.job_id)
+        if job is None or job.attempt != fence.attempt or job.owner != fence.owner or not job.state.is_held:
+            return None
+        return job
+
+    async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
+        """Give jobs back unrun."""
+        now = self._clock.now_ns()
+        for fence in jobs:
+            job = self._held(fence)
+            if job is not None:
+                self._back(job, Move.RELEASED, now, delay_ns, reason)
+        self._tell(Hint.JOBS)
+
+    async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
+        """Extend leases; see the contract."""
+        now = self._clock.now_ns()
+        lost: list[str] = []
+        cancelled: list[str] = []
+        for renewal in renewals:
+            job = self._jobs.get(renewal.job_id)
+            if job is None or job.attempt != renewal.attempt or job.owner != owner:
+                lost.append(renewal.job_id)
+                continue
+            if renewal.progress is not None:
+                job.progress = renewal.progress
+            if renewal.checkpoint is not None:
+                job.checkpoint = renewal.checkpoint
+            if lease_s is not None:
+                self._extend(job, now + round(lease_s * NS_PER_S))
+            if job.cancel_requested:
+                cancelled.append(job.id)
+        return Renewed(lost, cancelled)
+
+    # -- jobs: ends ------------------------------------------------------------------
+
+    async def jobs_finish(self, finishes: Sequence[Finish]) -> list[Finish]:
+        """Record how attempts ended; see the contract."""
+        now = self._clock.now_ns()
+        refused: list[Finish] = []
+        back = False
+        for finish in finishes:
+            job = self._held(finish)
+            if job is None:
+                refused.append(finish)
+                continue
+            job.started_at_ns, job.running_at_ns = finish.started_at_ns, finish.running_at_ns
+            how = _FINAL_MOVES.get(finish.kind)
+            if how is None:
+                self._again(job, finish, now)
+                back = True
+                continue
+            job.result, job.error = finish.result, finish.error
+            job.zombie = finish.zombie
+            self._end(job, how, now, reason=finish.reason, at_ns=finish.at_ns)
+        if back:
+            self._tell(Hint.JOBS)
+        return refused
+
+    def _again(self, job: JobRecord, finish: Finish, now: int) -> None:
+        job.error = finish.error
+        if finish.kind is FinishKind.RETRY:
+            job.failures += 1
+        if job.cancel_requested:
+            self._end(job, Move.CANCELLED, now, reason=finish.reason)
+        else:
+            self._back(job, _BACK_MOVES[finish.kind], now, finish.delay_ns, finish.reason)
+
+    def _end(self, job: JobRecord, how: Move, now: int, *, reason: str | None, at_ns: int | None = None) -> None:
+        """Move *job* to a final state and free what it held."""
+        job.state = state = move(job.state, how)
+        job.finished_at_ns = now if at_ns is None else at_ns
+        job.reason = reason
+        if state in _BAD_ENDS and how is not Move.LOST:
+            job.failures += 1
+        if not job.zombie:
+            job.owner = job.lease_until_ns = None
+            if job.overlap_key is not None:
+                self._free_key(job)
+        self._forget_unique(job)
+        if job.origin is not None:
+            self._tell_schedule(job, job.origin, now)
+        self._record(job, now)
+
+    def _free_key(self, job: JobRecord) -> None:
+        following = self._keys.close(job)
+        if following is not None:
+            self._make_ready(following)
+            self._tell(Hint.JOBS)
+
+    def _forget_unique(self, job: JobRecord) -> None:
+        unique = job.options.unique
+        if unique is None:
+            return
+        entry = self._unique.get((job.task, unique.key))
+        if entry is not None and entry[0] is job and entry[1] is None:
+            del self._unique[job.task, unique.key]
+
+    def _record(self, job: JobRecord, now: int) -> None:
+        """Keep the finished row among the last ones, and count it for the views."""
+        self._jobs[job.id] = job
+        self._finished.append(job)
+        if len(self._finished) > self._keep_finished:
+            oldest = self._finished.popleft()
+            if oldest.zombie:
+                self._finished.append(oldest)  # `jobs_ended` must still find it
+            elif oldest.state.is_finished and self._jobs.get(oldest.id) is oldest:
+                del self._jobs[oldest.id]
+        minute = now // _MINUTE_NS
+        counts = self._outcomes.get(minute)
+        if counts is None:
+            counts = self._outcomes[minute] = {}
+            for old in [known for known in self._outcomes if known <= minute - _OUTCOME_MINUTES]:
+                del self._outcomes[old]
+        key = (job.task, job.state)
+        counts[key] = counts.get(key, 0) + 1
+
+    def _tell_schedule(self, job: JobRecord, origin: Origin, now: int) -> None:
+        row = self._schedules.get(origin.schedule_id)
+        if row is None:
+            return
+        if job.state is not JobState.SKIPPED and job.state is not JobState.MISSED:
+            row.last_job_id, row.last_state, row.last_finished_ns = job.id, job.state, job.finished_at_ns
+            row.failures_in_a_row = row.failures_in_a_row + 1 if job.state in _BAD_ENDS else 0
+            most = row.payload.pause_on_failure
+            if most is not None and row.failures_in_a_row >= most and row.paused_at_ns is None:
+                row.paused_at_ns = now
+                row.pause_note = f"paused after {row.failures_in_a_row} failures in a row; the last one: {job.id}"
+                self._tell(Hint.SCHEDULES, (row.id,))
+        if origin.trigger == "schedule" and origin.generation == row.generation and row.next_nominal_ns is None:
+            row.next_nominal_ns = row.next_due_ns = planner.rearmed(row, now)
+            if row.next_due_ns is not None:
+                self._tell(Hint.SCHEDULES, (row.id,))
+
+    async def jobs_ended(self, jobs: Iterable[Fenced]) -> None:
+        """Free what bodies that outlived their outcome still kept."""
+        for fence in jobs:
+            job = self._jobs.get(fence.job_id)
+            if job is not None and job.zombie and job.attempt == fence.attempt and job.owner == fence.owner:
+                self._bury(job)
+
+    def _bury(self, job: JobRecord) -> None:
+        job.zombie = False
+        job.owner = job.lease_until_ns = None
+        if job.overlap_key is not None:
+            self._free_key(job)

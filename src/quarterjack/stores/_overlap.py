@@ -1,0 +1,66 @@
+"""Open jobs by overlap key, for the memory store: who overlaps whom, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from quarterjack.model import JobRecord, JobState
+
+__all__ = ["OverlapKeys"]
+
+
+class OverlapKeys:
+    """Open jobs per key, and, for serial keys, the one that is held while others are parked."""
+
+    __slots__ = ("_holder", "_open", "_parked")
+
+    def __init__(self) -> None:
+        self._open: dict[str, list[JobRecord]] = {}
+        self._holder: dict[str, JobRecord] = {}
+        self._parked: dict[str, deque[JobRecord]] = {}
+
+    def open(self, key: str) -> list[JobRecord]:
+        """Return the open jobs of *key*, oldest first; not to be changed."""
+        return self._open.get(key, [])
+
+    def add(self, key: str, job: JobRecord) -> None:
+        """Count *job* as open."""
+        job.overlap_key = key
+        self._open.setdefault(key, []).append(job)
+
+    def close(self, job: JobRecord) -> JobRecord | None:
+        """Count *job* as open no more; return the parked job whose turn comes."""
+        key = job.overlap_key
+        if key is None:
+            return None
+        jobs = self._open.get(key)
+        if jobs is not None and job in jobs:
+            jobs.remove(job)
+            if not jobs:
+                del self._open[key]
+        return self.let_go(job)
+
+    def hold(self, job: JobRecord) -> bool:
+        """Take the serial key for *job*, or park the job and return False."""
+        key = job.overlap_key
+        if not job.serial or key is None:
+            return True
+        if self._holder.setdefault(key, job) is job:
+            return True
+        self._parked.setdefault(key, deque()).append(job)
+        return False
+
+    def let_go(self, job: JobRecord) -> JobRecord | None:
+        """Give the serial key back if *job* has it; return the parked job whose turn comes."""
+        key = job.overlap_key
+        if key is None or self._holder.get(key) is not job:
+            return None
+        del self._holder[key]
+        parked = self._parked.get(key)
+        following = None
+        while parked and following is None:
+            candidate = parked.popleft()
+            following = candidate if candidate.state is JobState.SUBMITTED else None
+        if parked is not None and not parked:
+            del self._parked[key]
+        return following
