@@ -37,6 +37,7 @@ __all__ = [
     "JobEvent",
     "LoopBlocked",
     "ScheduleEvent",
+    "ScheduleKind",
     "Subscription",
 ]
 
@@ -65,16 +66,20 @@ class JobEvent(Event):
     state: str
     attempt: int
     schedule_id: str | None = None
+    nominal_ns: int | None = None
     reason: str | None = None
     lag_s: float | None = None
     duration_s: float | None = None
+
+
+ScheduleKind = Literal["put", "removed", "paused", "resumed", "fired", "missed", "skipped", "parked"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleEvent(Event):
     """Something became of a schedule: put, removed, paused, resumed, fired, missed, parked."""
 
-    kind: Literal["put", "removed", "paused", "resumed", "fired", "missed", "skipped", "parked", "rebased"]
+    kind: ScheduleKind
     schedule_id: str
     task: str
     nominal_ns: int | None = None
@@ -124,7 +129,6 @@ class EventsDropped(Event):
     """This subscriber was too slow: *count* events before this one were dropped."""
 
     count: int
-
 
 
 def _nothing() -> None:

@@ -220,11 +220,8 @@ class RunOptions:
     max_rescues: int = 3
     store_result: bool = True
     max_result_bytes: int = 262_144
-    key: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] | None = None
     submitted_by: str | None = None
-    flow: Any = None
-    version: str | None = None
 
 
 NO_OPTIONS: Final = RunOptions()
@@ -242,14 +239,12 @@ class JobOptions(TypedDict, total=False):
     priority: int
     queue: str
     executor: Any
-    flow: Any
     unique: str | Unique | None
     delay: Seconds
     run_at: datetime | None
     start_deadline: Seconds | None
     max_rescues: int
     store_result: bool
-    key: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
     submitted_by: str | None
 
@@ -483,7 +478,6 @@ class SchedulePolicies(TypedDict, total=False):
     priority: int
     queue: str
     executor: Any
-    flow: Any
     unique: str | Unique | None
     max_rescues: int
     store_result: bool
@@ -589,6 +583,11 @@ class Schedule:
     def overlap_key(self) -> str:
         """What its jobs share for the overlap policy: its own id unless a key is set."""
         return self.payload.overlap_key or self.id
+
+    @property
+    def wake_ns(self) -> int | None:
+        """When the scheduler has to look at it again: its next run, or the end of its pause."""
+        return self.next_due_ns if self.paused_at_ns is None else self.paused_until_ns
 
     def copy(self) -> Schedule:
         """Return a snapshot that later moves do not touch."""

@@ -83,8 +83,8 @@ class Report(Protocol):
     def accepted(self) -> None:
         """The call waits in a queue that is not ours."""
 
-    def began(self) -> None:
-        """The body begins now (in-process) or has begun (elsewhere)."""
+    def began(self, at_mono_ns: int | None = None) -> None:
+        """The body begins now, or began at this monotonic instant of the app's clock."""
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """The body says how far it is."""
@@ -107,7 +107,11 @@ class Executor(ABC):
     """Runs bodies. Belongs to one app and one loop from `start` to `stop`."""
 
     name: str
+    slots: int
+    """How many bodies run at once."""
     capabilities: ClassVar[Capabilities]
+    lent: int = 0
+    """Slots whose bodies wait for other jobs; `free` counts them as free, so that children cannot deadlock."""
 
     @abstractmethod
     async def start(self, clock: Clock) -> None:

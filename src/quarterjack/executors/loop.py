@@ -60,14 +60,14 @@ class LoopExecutor(Executor):
     @property
     def free(self) -> int:
         """Slots that no body holds."""
-        return self.slots - len(self._running)
+        return self.slots + self.lent - len(self._running)
 
     def submit(self, call: Call, report: Report) -> _Running:
         """Start the body as a task."""
         loop = self._loop
         if loop is None:
             raise ExecutorClosed("the loop executor is not started, or was stopped")
-        if len(self._running) >= self.slots:
+        if len(self._running) >= self.slots + self.lent:
             raise ExecutorFull(f"all {self.slots} slots of the loop executor are taken")
         running = _Running(self, call, report)
         self._running.add(running)
@@ -128,13 +128,13 @@ class _Running:
         if call.timeout_s is not None:
             self._timer = asyncio.get_running_loop().call_later(call.timeout_s, self._time_out)
         try:
-            result = await call.fn(*call.args, **call.kwargs)
+            result = call.fn(*call.args, **call.kwargs)
+            if call.is_coroutine:
+                result = await result
         except asyncio.CancelledError as error:
             self._report(self._interrupted(error))
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._report(Outcome(_RAISED, error=error))
-            raise
-        except BaseException as error:  # the user's code runs here, and whatever it raises is its job's outcome
+        except BaseException as error:  # the user's code runs here, and whatever it raises is its job's outcome;
+            # KeyboardInterrupt and SystemExit too: the runtime then ends the app in an orderly way
             self._report(self._raised(error))
         else:
             self._report(Outcome(_DONE, result))

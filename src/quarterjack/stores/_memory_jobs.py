@@ -156,7 +156,7 @@ class MemoryJobs(Store):
         if unique is None or holder is None:
             return None
         if unique.on_conflict == "replace" and holder.state is _SUBMITTED:
-            self._end(holder, Move.CANCELLED, now, reason=f"replaced by job {job.id}")
+            self._end_here(holder, Move.CANCELLED, now, f"replaced by job {job.id}")
             return None
         return holder
 
@@ -170,9 +170,11 @@ class MemoryJobs(Store):
             self._rescue(now)
         jobs: list[JobRecord] = []
         for want in claim.wants:
-            queue = self._ready.get(want.queue)
-            if queue is not None and want.slots > 0:
-                queue.take(want.tasks, want.slots, self._keys.hold, jobs)
+            left = want.slots
+            for name in want.queues:
+                queue = self._ready.get(name)
+                if queue is not None and left > 0:
+                    left -= queue.take(want.tasks, left, self._keys.hold, jobs)
         for job in jobs:
             self._lease(job, claim, now)
         return Claimed(jobs, self._next_run_at())
@@ -220,9 +222,9 @@ class MemoryJobs(Store):
         job.rescues += 1
         if job.rescues > job.options.max_rescues:
             reason = f"its worker died {job.rescues} times (max_rescues={job.options.max_rescues})"
-            self._end(job, Move.LOST, now, reason=reason)
+            self._end_here(job, Move.LOST, now, reason)
         elif job.cancel_requested:
-            self._end(job, Move.CANCELLED, now, reason="cancelled; its worker died")
+            self._end_here(job, Move.CANCELLED, now, "cancelled; its worker died")
         else:
             self._back(job, Move.LEASE_EXPIRED, now, 0, "its worker's lease ran out")
 
@@ -307,6 +309,11 @@ class MemoryJobs(Store):
             self._end(job, Move.CANCELLED, now, reason=finish.reason)
         else:
             self._back(job, _BACK_MOVES[finish.kind], now, finish.delay_ns, finish.reason)
+
+    def _end_here(self, job: JobRecord, how: Move, now: int, reason: str | None) -> None:
+        """End *job* by the store's own decision, and tell who may wait for it."""
+        self._end(job, how, now, reason=reason)
+        self._tell(Hint.FINISHED, (job.id,))
 
     def _end(self, job: JobRecord, how: Move, now: int, *, reason: str | None, at_ns: int | None = None) -> None:
         """Move *job* to a final state and free what it held."""

@@ -24,6 +24,7 @@ from quarterjack.model import (
     Fenced,
     Finish,
     JobFilter,
+    JobIds,
     JobRecord,
     JobState,
     Progress,
@@ -54,13 +55,13 @@ AGING_NS = 10 * 1_000_000_000
 
 
 class Want(NamedTuple):
-    """What a worker has room for: up to *slots* jobs of *queue* among *tasks*.
+    """What a worker has room for: up to *slots* jobs of *tasks* in *queues*, earlier queues first.
 
     Naming the tasks keeps jobs nobody here knows, and tasks whose executor is
     full, from being claimed at all.
     """
 
-    queue: str
+    queues: tuple[str, ...]
     tasks: frozenset[str]
     slots: int
 
@@ -132,6 +133,9 @@ class Hint(StrEnum):
     JOBS = "jobs"
     SCHEDULES = "schedules"
     CANCELS = "cancels"
+    """Somebody wants these held jobs to end."""
+    FINISHED = "finished"
+    """The store itself ended these jobs: cancelled while waiting, replaced, lost."""
 
 
 HintListener = Callable[[Hint, Sequence[str]], None]
@@ -176,10 +180,11 @@ class Store(ABC):
     # -- life ------------------------------------------------------------------------
 
     @abstractmethod
-    async def open(self, clock: Clock) -> None:
+    async def open(self, clock: Clock, ids: JobIds) -> None:
         """Connect, and refuse a schema newer than this version knows.
 
-        *clock* is the app's: the store's own where `uses_local_clock`.
+        *clock* is the app's: the store's own where `uses_local_clock`. *ids*
+        names the jobs that ``schedules_fire`` inserts.
         """
 
     @abstractmethod
@@ -276,7 +281,7 @@ class Store(ABC):
         cursor: str | None = None,
         order: Literal["newest", "slowest"] = "newest",
     ) -> JobPage:
-        """Return snapshots, newest or slowest first, a page at a time."""
+        """Return rows, newest or slowest first, a page at a time; live ones from stores that keep objects."""
 
     @abstractmethod
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000) -> int:

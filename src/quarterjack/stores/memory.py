@@ -19,13 +19,14 @@ import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Final, Literal, cast
 
 from quarterjack import planner
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock
 from quarterjack.lifecycle import Move, move
-from quarterjack.model import JobFilter, JobRecord, JobState, Origin, Overlap, Schedule, WorkerInfo
+from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Origin, Overlap, Schedule, WorkerInfo
 from quarterjack.planner import Plan
 from quarterjack.policies.missed import MISSED_CAP
 from quarterjack.policies.overlap import SERIAL_MODES, Action, OverlapMode, admit
@@ -56,9 +57,10 @@ class MemoryStore(MemoryJobs):
 
     # -- life ------------------------------------------------------------------------
 
-    async def open(self, clock: Clock) -> None:
-        """Adopt the app's clock. Rows of schedules are made anew at each start."""
+    async def open(self, clock: Clock, ids: JobIds) -> None:
+        """Adopt the app's clock and ids. Rows of schedules are made anew at each start."""
         self._clock = clock
+        self._ids = ids
         self._schedules.clear()
 
     async def close(self) -> None:
@@ -128,7 +130,7 @@ class MemoryStore(MemoryJobs):
             return CancelAnswer.FINISHED
         job.cancel_requested = True
         if job.state is _SUBMITTED:
-            self._end(job, Move.CANCELLED, now, reason=reason or None)
+            self._end_here(job, Move.CANCELLED, now, reason or None)
             return CancelAnswer.CANCELLED
         return CancelAnswer.REQUESTED
 
@@ -161,7 +163,7 @@ class MemoryStore(MemoryJobs):
         cursor: str | None = None,
         order: Literal["newest", "slowest"] = "newest",
     ) -> JobPage:
-        """Return snapshots, newest or slowest first."""
+        """Return the live rows, newest or slowest first."""
         rows: Iterator[JobRecord] = (job for job in reversed(self._jobs.values()) if where.matches(job))
         if order == "slowest":
             now = self._clock.now_ns()
@@ -170,7 +172,7 @@ class MemoryStore(MemoryJobs):
             for job in rows:
                 if job.id == cursor:
                     break
-        page = [job.copy() for _, job in zip(range(limit), rows, strict=False)]
+        page = list(islice(rows, limit))
         more = next(rows, None) is not None
         return JobPage(page, page[-1].id if page and more else None)
 
@@ -244,7 +246,7 @@ class MemoryStore(MemoryJobs):
     async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
         """Return the live rows due within the horizon, earliest first."""
         until = self._clock.now_ns() + horizon_ns
-        due = [(row.next_due_ns, key) for key, row in self._schedules.items() if _may_fire(row, until)]
+        due = [(at, key) for key, row in self._schedules.items() if (at := row.wake_ns) is not None and at <= until]
         return [self._schedules[key] for _, key in heapq.nsmallest(limit, due)]
 
     async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
@@ -339,10 +341,6 @@ class MemoryStore(MemoryJobs):
         return list(reversed(self._audit))[:limit]
 
 
-def _may_fire(row: Schedule, until: int) -> bool:
-    return row.next_due_ns is not None and row.next_due_ns <= until and row.paused_at_ns is None
-
-
 def _duration_ns(job: JobRecord, now: int) -> int:
     if job.running_at_ns is None:
         return -1
@@ -429,7 +427,7 @@ class _Firing:
                 return
             if verdict.drop_waiting:
                 for other in [o for o in others if o.state is _SUBMITTED]:
-                    store._end(other, Move.SKIPPED, self.now, reason=f"replaced by the newer job {job.id}")
+                    store._end_here(other, Move.SKIPPED, self.now, f"replaced by the newer job {job.id}")
             if verdict.cancel_open:
                 self._cancel(list(others), job)
         job.state = move(job.state, Move.SUBMITTED)
@@ -457,7 +455,7 @@ class _Firing:
         claim, store = self._claim, self._store
         if claim is not None and job.run_at_ns <= self.now:
             for index, want in enumerate(claim.wants):
-                if self._slots[index] > 0 and want.queue == job.queue and job.task in want.tasks:
+                if self._slots[index] > 0 and job.queue in want.queues and job.task in want.tasks:
                     if store._keys.hold(job):
                         self._slots[index] -= 1
                         job.order_at_ns = job.run_at_ns

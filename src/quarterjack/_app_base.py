@@ -1,0 +1,199 @@
+"""What every part of the app stands on: its settings, and the service while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from ._durations import Seconds, to_seconds
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import DuplicateName, Forked, InvalidOption, NotRunning
+from .events import EventStream
+from .group import TaskRegistry
+from .injection import DependencyOverrides
+from .model import Schedule
+from .options import resolve_policies
+from .runtime.prepare import Around, Preparer
+from .runtime.service import Role, Service
+from .stores import MemoryStore, Store
+from .task import TaskDefinition
+from .triggers import OnShutdown, OnStartup
+
+__all__ = ["AppBase"]
+
+T = TypeVar("T")
+
+_ROLES = ("both", "scheduler", "worker", "client")
+_alive: WeakSet[AppBase] = WeakSet()
+
+
+class AppBase(TaskRegistry):
+    """Settings and registration. `Quarterjack` documents the arguments."""
+
+    def __init__(
+        self,
+        store: Store | str,
+        *,
+        lifespan: Callable[[Any], Any] | None,
+        role: Role,
+        queues: Sequence[str] | None,
+        concurrency: int,
+        version: str | None,
+        shutdown_grace: Seconds,
+        watchdog: Seconds | None,
+        strict: bool,
+        lease: Seconds,
+        clock: Clock | None,
+        defaults: Mapping[str, Any],
+    ) -> None:
+        super().__init__(defaults, "Quarterjack(…)")
+        if role not in _ROLES:
+            raise InvalidOption(f"role must be one of {', '.join(map(repr, _ROLES))}, got {role!r}")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 1_000_000:
+            raise InvalidOption(f"concurrency must be a whole number from 1 to 1000000, got {concurrency!r}")
+        if queues is not None and (isinstance(queues, str) or not queues):
+            raise InvalidOption(f'queues must be a list of names such as ["default"], got {queues!r}')
+        if lifespan is not None and not callable(lifespan):
+            raise InvalidOption(f"lifespan must be a context manager factory that takes the app, got {lifespan!r}")
+        self.store = open_store(store)
+        self.role: Role = role
+        self.queues = None if queues is None else tuple(queues)
+        self.concurrency = concurrency
+        self.version = version
+        self.strict = strict
+        self.shutdown_grace_s = to_seconds(shutdown_grace, "shutdown_grace")
+        self.watchdog_s = None if watchdog is None else to_seconds(watchdog, "watchdog", exclusive=True)
+        self.lease_s = to_seconds(lease, "lease", minimum=2.0)
+        self.clock: Clock = clock or SYSTEM_CLOCK
+        self.event_stream = EventStream()
+        self.dependency_overrides = DependencyOverrides()
+        """Another callable in a dependency's place: ``app.dependency_overrides[original] = replacement``."""
+        self._lifespan = lifespan
+        self._arounds: list[Around] = []
+        self._service: Service | None = None
+        self._forked = False
+        _alive.add(self)
+
+    # -- registration ----------------------------------------------------------------
+
+    def around(self, fn: Around) -> Around:
+        """Wrap the run of every body: ``async def timing(job, proceed): … await proceed() …``.
+
+        It runs where the body runs, the first registered outermost, and what it
+        returns or raises is the body's outcome.
+        """
+        if self._service is not None:
+            raise NotRunning("@app.around must be registered before the app starts")
+        self._arounds.append(fn)
+        return fn
+
+    def _collect(self) -> tuple[dict[str, TaskDefinition], list[Schedule], list[TaskDefinition], list[TaskDefinition]]:
+        """Name all tasks; return tasks, declared schedules, start-up and shutdown hooks.
+
+        Raises:
+            DuplicateName: If two tasks or two schedules share a name.
+        """
+        tasks: dict[str, TaskDefinition] = {}
+        schedules: dict[str, Schedule] = {}
+        startup: list[TaskDefinition] = []
+        shutdown: list[TaskDefinition] = []
+        for definition, policies in self._adopt("", {}, {}):
+            if definition.name in tasks:
+                raise DuplicateName(
+                    f"two tasks are named {definition.name!r}; rename one, pass name=, or put one into a named Group"
+                )
+            tasks[definition.name] = definition
+            for trigger, own in definition.triggers:
+                if isinstance(trigger, OnStartup):
+                    startup.append(definition)
+                elif isinstance(trigger, OnShutdown):
+                    shutdown.append(definition)
+                else:
+                    row = declared_schedule(definition, trigger, {**policies, **own}, self.version)
+                    if row.id in schedules:
+                        raise DuplicateName(f"two schedules have the id {row.id!r}; give one another id=")
+                    schedules[row.id] = row
+        return tasks, list(schedules.values()), startup, shutdown
+
+    def _preparer(self) -> Preparer:
+        return Preparer(self.dependency_overrides, self._arounds, strict=self.strict)
+
+    # -- the running half ------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """True between start and stop."""
+        return self._service is not None
+
+    def _running(self) -> Service:
+        """Return the service.
+
+        Raises:
+            NotRunning: If the app has not started or has stopped.
+            Forked: If it was started in the parent of this process.
+        """
+        if self._service is None:
+            if self._forked:
+                raise Forked(
+                    "this app was started in the parent process; a forked child has none of its threads and timers. "
+                    "Start the app after the fork, or submit from the parent"
+                )
+            raise NotRunning(
+                "the app is not running; use `async with app:`, `await app.serve()` or `with app.in_thread():` "
+                "around this call (after its shutdown nothing is accepted any more)"
+            )
+        return self._service
+
+    async def _carry(self, service: Service, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run *work* on the app's loop, wherever the caller's is."""
+        if asyncio.get_running_loop() is service.loop:
+            return await work()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), service.loop))
+
+
+def declared_schedule(
+    definition: TaskDefinition, trigger: Any, policies: Mapping[str, Any], version: str | None
+) -> Schedule:
+    """Return the row a task's trigger declares."""
+    own = dict(policies)
+    schedule_id = own.pop("id", None) or definition.name
+    options = definition.options
+    if own.get("start_deadline") is not None:
+        options = definition.resolved({"start_deadline": own["start_deadline"]})
+    own.pop("start_deadline", None)
+    timing, payload = resolve_policies(
+        trigger,
+        own,
+        f"schedule {schedule_id!r}",
+        task=definition.name,
+        args=(),
+        kwargs={},
+        options=options,
+    )
+    return Schedule(schedule_id, timing, payload, in_code=True, version=version)
+
+
+def open_store(store: Store | str) -> Store:
+    """Return the store that *store* names.
+
+    Raises:
+        InvalidOption: If no store goes by that name in this version.
+    """
+    if isinstance(store, Store):
+        return store
+    if store == "memory":
+        return MemoryStore()
+    raise InvalidOption(f'store must be "memory" or a Store in this version, got {store!r}')
+
+
+def _after_fork() -> None:
+    for app in _alive:
+        if app._service is not None:  # noqa: SLF001  # one module
+            app._service, app._forked = None, True  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

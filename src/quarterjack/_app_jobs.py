@@ -1,0 +1,328 @@
+"""The app's jobs: submit, look up, act on many, watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final, ParamSpec, TypeVar, overload
+
+from ._app_base import AppBase
+from .codec import CallCodec
+from .context import CURRENT
+from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask, WrongLoop
+from .events import Subscription
+from .job import Job
+from .model import FINISHED, NO_KWARGS, JobFilter, JobRecord, JobState, RunOptions, SubmittedBy
+from .options import instant_ns
+from .runtime.service import Service
+from .task import Call, Task, TaskDefinition
+
+__all__ = ["AppJobs"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FLOOD: Final = 64
+"""A submitter in a tight loop lets the event loop turn after this many, so that ticks stay punctual."""
+
+
+class AppJobs(AppBase):
+    """Submitting and looking."""
+
+    _since_turn = 0
+
+    # -- submit ----------------------------------------------------------------------
+
+    @overload
+    async def submit(self, call: Call[T], /) -> Job[T]: ...
+    @overload
+    async def submit(self, task: Task[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+    async def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Store one job and return its handle; await the handle for the result.
+
+        Returns when the job is stored. Options go with the task or the call:
+        ``app.submit(fetch.options(delay=60), url)``. Where a ``unique`` key is
+        taken the handle is the existing job's, and ``is_duplicate`` is true.
+        Cancelling this call leaves the job stored or not stored, never half.
+
+        Raises:
+            NotRunning: If the app is not running.
+            InvalidArguments: If the arguments do not fit the task.
+            UnknownTask: If the task belongs to another app.
+        """
+        service = self._service
+        if service is None or asyncio.get_running_loop() is not service.loop:
+            return await self._submit_elsewhere(task, args, kwargs)
+        record = self._record(service, task, args, kwargs)
+        executor = record.options.executor
+        if executor is not None and not isinstance(executor, str):
+            await service.ensure_executor(executor)
+        (row,) = await service.store.jobs_put((record,))
+        self._since_turn += 1
+        if self._since_turn >= FLOOD:
+            self._since_turn = 0
+            await asyncio.sleep(0)
+        return self._stored(service, record, row)
+
+    async def _submit_elsewhere(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        """Submit from another event loop: the job goes to the app's."""
+        service = self._running()
+        parent = CURRENT.get()
+
+        async def there() -> Job[Any]:
+            token = CURRENT.set(parent)
+            try:
+                return await self.submit(task, *args, **kwargs)
+            finally:
+                CURRENT.reset(token)
+
+        return await self._carry(service, there)
+
+    async def submit_many(self, calls: Iterable[Call[T]], /) -> list[Job[T]]:
+        """Store many jobs in few store calls; return their handles in order.
+
+        All arguments are checked before the first is stored.
+        """
+        service = self._running()
+        bound = list(calls)
+
+        async def there() -> list[Job[T]]:
+            records = [self._record(service, call, (), {}) for call in bound]
+            jobs: list[Job[T]] = []
+            for start in range(0, len(records), BATCH):
+                batch = records[start : start + BATCH]
+                rows = await service.store.jobs_put(batch)
+                jobs += [self._stored(service, record, row) for record, row in zip(batch, rows, strict=True)]
+                await asyncio.sleep(0)
+            return jobs
+
+        return await self._carry(service, there)
+
+    def submit_sync(self, task: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Submit from a thread or from code without a loop; blocks until the job is stored.
+
+        Raises:
+            WrongLoop: On the app's own thread, where blocking would stop the app.
+            NotRunning: If the app is not running.
+        """
+        service = self._running()
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is service.loop:
+            raise WrongLoop("submit_sync would block the app's own event loop; write `await app.submit(…)` here")
+        future = asyncio.run_coroutine_threadsafe(self.submit(task, *args, **kwargs), service.loop)
+        return future.result()
+
+    def _record(self, service: Service, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobRecord:
+        if isinstance(task, Call):
+            if args or kwargs:
+                raise InvalidArguments(f"{task!r} has its arguments already; submit(call) takes no more")
+            definition, options, args = task.definition, task.run_options, task.args
+            named: Mapping[str, Any] = task.kwargs
+        elif isinstance(task, Task):
+            definition, options = task.definition, task.run_options
+            named = kwargs or NO_KWARGS
+            definition.check_call(args, named)
+        else:
+            raise UnknownTask(f"submit takes a task or a call, got {task!r}; decorate the function with @app.task")
+        if service.tasks.get(definition.name) is not definition:
+            raise UnknownTask(
+                f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
+            )
+        if self.strict:
+            args, named = self._codec(definition).round_trip(args, named)
+        service.serve_queue(options.queue)
+        return JobRecord(service.ids(), definition.name, args, named, options, self._submitter(service, options))
+
+    def _submitter(self, service: Service, options: RunOptions) -> SubmittedBy | None:
+        parent = CURRENT.get()
+        if parent is None and options.submitted_by is None:
+            return None  # the process is in the job's id, see `context.submitter_of`
+        return SubmittedBy(
+            service.owner, parent=None if parent is None else parent.record.id, text=options.submitted_by
+        )
+
+    def _codec(self, definition: TaskDefinition) -> CallCodec:
+        codec = self._codecs.get(definition)
+        if codec is None:
+            codec = self._codecs[definition] = CallCodec(definition)
+        return codec
+
+    @property
+    def _codecs(self) -> dict[TaskDefinition, CallCodec]:
+        found: dict[TaskDefinition, CallCodec] = self.__dict__.setdefault("_codec_by_task", {})
+        return found
+
+    def _stored(self, service: Service, record: JobRecord, row: JobRecord) -> Job[Any]:
+        if row is not record:
+            return Job(row, service, is_duplicate=True)
+        service.on_submitted(record)
+        return Job(record, service)
+
+    # -- look up ---------------------------------------------------------------------
+
+    async def job(self, job_id: str) -> Job[Any]:
+        """Return the job of this id.
+
+        Raises:
+            JobGone: If the store does not have it (any more).
+        """
+        service = self._running()
+
+        async def there() -> Job[Any]:
+            (row,) = await service.store.jobs_get([job_id])
+            if row is None:
+                raise JobGone(job_id)
+            return Job(row, service)
+
+        return await self._carry(service, there)
+
+    async def jobs(
+        self,
+        *,
+        state: JobState | Collection[JobState] | None = None,
+        task: str | Task[..., Any] | None = None,
+        queue: str | None = None,
+        schedule: str | None = None,
+        since: datetime | None = None,
+        text: str | None = None,
+        limit: int = 100,
+    ) -> list[Job[Any]]:
+        """Return the newest jobs that match, at most *limit*."""
+        service = self._running()
+        where = job_filter(state, task, queue, schedule, since, text)
+
+        async def there() -> list[Job[Any]]:
+            page = await service.store.jobs_list(where, limit=limit)
+            return [Job(row, service) for row in page.jobs]
+
+        return await self._carry(service, there)
+
+    async def slowest(self, n: int = 5) -> list[Job[Any]]:
+        """Return the *n* jobs whose bodies ran, or have been running, longest."""
+        service = self._running()
+
+        async def there() -> list[Job[Any]]:
+            page = await service.store.jobs_list(JobFilter(), limit=n, order="slowest")
+            return [Job(row, service) for row in page.jobs if row.running_at_ns is not None]
+
+        return await self._carry(service, there)
+
+    async def dump(self, limit: int = 100) -> str:
+        """Return the newest jobs as a table in plain text."""
+        return jobs_table(await self.jobs(limit=limit))
+
+    # -- act on many -----------------------------------------------------------------
+
+    async def retry(
+        self,
+        *,
+        state: JobState | Collection[JobState] | None = None,
+        task: str | Task[..., Any] | None = None,
+        queue: str | None = None,
+        schedule: str | None = None,
+        since: datetime | None = None,
+    ) -> int:
+        """Run finished jobs again, from their first attempt; return how many.
+
+        Raises:
+            InvalidOption: Without any filter.
+        """
+        service = self._running()
+        where = _required(job_filter(state, task, queue, schedule, since, None), "retry")
+
+        async def there() -> int:
+            return len(await service.store.jobs_retry(where))
+
+        return await self._carry(service, there)
+
+    async def cancel(
+        self,
+        *,
+        state: JobState | Collection[JobState] | None = None,
+        task: str | Task[..., Any] | None = None,
+        queue: str | None = None,
+        schedule: str | None = None,
+        since: datetime | None = None,
+    ) -> int:
+        """Cancel unfinished jobs; return how many were asked to end. Does not wait for them.
+
+        Raises:
+            InvalidOption: Without any filter.
+        """
+        service = self._running()
+        where = _required(job_filter(state, task, queue, schedule, since, None), "cancel")
+        unfinished = where._replace(states=(where.states or frozenset(JobState)) - FINISHED)
+
+        async def there() -> int:
+            page = await service.store.jobs_list(unfinished, limit=10**9)
+            ids = [row.id for row in page.jobs]
+            await service.store.jobs_request_cancel(ids, "cancelled by request")
+            return len(ids)
+
+        return await self._carry(service, there)
+
+    # -- watch -----------------------------------------------------------------------
+
+    def events(self, limit: int = 10_000) -> Subscription:
+        """Return an asynchronous iterator over everything that happens from now on.
+
+        At most *limit* events wait; a slower reader loses the oldest and is told
+        by `EventsDropped`. Works before the app starts too.
+        """
+        return self.event_stream.subscribe(limit)
+
+
+BATCH: Final = 500
+"""Jobs per store call of `AppJobs.submit_many`."""
+
+
+def job_filter(
+    state: JobState | Collection[JobState] | None,
+    task: str | Task[..., Any] | None,
+    queue: str | None,
+    schedule: str | None,
+    since: datetime | None,
+    text: str | None,
+) -> JobFilter:
+    """Return the filter that the keywords of `AppJobs.jobs` describe."""
+    if state is None:
+        states: frozenset[JobState] = frozenset()
+    elif isinstance(state, str):
+        states = frozenset({JobState(state)})
+    else:
+        states = frozenset(JobState(one) for one in state)
+    name = task.name if isinstance(task, Task) else task
+    since_ns = None if since is None else instant_ns(since, "since")
+    return JobFilter(states, name, queue, schedule, since_ns, text)
+
+
+def _required(where: JobFilter, verb: str) -> JobFilter:
+    if where == JobFilter():
+        raise InvalidOption(f"{verb} needs a filter, such as {verb}(task='fetch'); nothing was changed")
+    return where
+
+
+def jobs_table(jobs: list[Job[Any]]) -> str:
+    """Return *jobs* as a table in plain text, newest first."""
+    head = ("id", "task", "state", "attempt", "lag s", "took s", "submitted", "reason")
+    rows = [head] + [
+        (
+            job.id,
+            job.task,
+            job.state.value,
+            str(job.attempt),
+            "" if job.lag is None else f"{job.lag:.3f}",
+            "" if job.duration is None else f"{job.duration:.3f}",
+            "" if job.timestamps.submitted_at is None else f"{job.timestamps.submitted_at:%Y-%m-%d %H:%M:%S}",
+            job.reason or "",
+        )
+        for job in jobs
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+

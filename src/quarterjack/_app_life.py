@@ -1,0 +1,307 @@
+"""The app's life: start, serve, stop.
+
+Start, in order: store and executors, lifespan, start-up hooks, work. Stop is
+the reverse: fire and claim no more, wait for what runs, cancel the rest,
+shutdown hooks, lifespan, store. Whatever fails on the way, what was entered is
+left, in one task, so that lifespans may hold task groups."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ._app_base import AppBase
+from .errors import NotRunning, StartupFailed, WrongLoop
+from .runtime.hooks import run_shutdown, run_startup
+from .runtime.service import Service
+from .runtime.signals import Signals
+from .runtime.watchdog import Watchdog
+from .task import TaskDefinition
+
+__all__ = ["AppLife"]
+
+log = logging.getLogger("quarterjack")
+
+LAST_GRACE_S: Final = 5.0
+"""How long bodies that were cancelled at shutdown may take to end."""
+
+
+class AppLife(AppBase):
+    """Start and stop, in all their forms."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stack: AsyncExitStack | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._host: asyncio.Task[Any] | None = None
+        self._fatal: BaseException | None = None
+        self._stop: asyncio.Event | None = None
+        self._grace_s: float = self.shutdown_grace_s
+        self._shutdown_errors: list[Exception] = []
+        self._started_lock = threading.Lock()
+
+    # -- start -----------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start the app on the running loop; jobs run until the block is left, which drains.
+
+        Raises:
+            StartupFailed: If the lifespan or a start-up hook raised; everything is undone.
+            WrongLoop: If the app runs on another loop already.
+            DuplicateName: If two tasks or schedules share a name.
+        """
+        self._take_loop()
+        try:
+            self._host = asyncio.current_task()
+            await self._start()
+        except BaseException:
+            self._loop = self._host = None
+            raise
+        return self
+
+    def _take_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self._started_lock:
+            if self._loop is not None and self._loop is not loop and not self._loop.is_closed():
+                raise WrongLoop(
+                    "this app runs on another event loop already; make one app per loop, "
+                    "or submit to it from here with `await app.submit(…)`"
+                )
+            if self._loop is not None and not self._loop.is_closed():
+                raise NotRunning("this app is started already; enter it once, and submit from anywhere")
+            self._loop = loop
+
+    async def _start(self) -> None:
+        tasks, schedules, startup, shutdown = self._collect()
+        preparer = self._preparer()
+        self._fatal, self._shutdown_errors, self._grace_s = None, [], self.shutdown_grace_s
+        self._stop = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            service = Service(
+                store=self.store,
+                clock=self.clock,
+                events=self.event_stream,
+                tasks=tasks,
+                preparer=preparer,
+                role=self.role,
+                queues=self.queues,
+                concurrency=self.concurrency,
+                version=self.version,
+                lease_s=self.lease_s,
+                on_fatal=self._on_fatal,
+            )
+            stack.push_async_callback(self._close, service)
+            await service.open()
+            self._service = service
+            await self._enter_lifespan(stack)
+            if self.role != "client":
+                stack.push_async_callback(self._run_shutdown_hooks, shutdown)
+                await self._run_startup_hooks(startup)
+            await service.start(schedules)
+            stack.push_async_callback(self._end_work, service)
+            self._start_watchdog(stack, service)
+            self._stack = stack.pop_all()
+
+    async def _enter_lifespan(self, stack: AsyncExitStack) -> None:
+        if self._lifespan is None:
+            return
+        try:
+            manager = self._lifespan(self)
+            if isinstance(manager, AbstractAsyncContextManager):
+                await stack.enter_async_context(manager)
+            elif isinstance(manager, AbstractContextManager):
+                stack.enter_context(manager)
+            else:
+                raise TypeError(
+                    f"lifespan must return a context manager, got {manager!r}; "
+                    "put @asynccontextmanager or @contextmanager above it"
+                )
+        except Exception as error:
+            raise StartupFailed(f"the lifespan raised {type(error).__name__}: {error}") from error
+
+    async def _run_startup_hooks(self, hooks: list[TaskDefinition]) -> None:
+        try:
+            await run_startup(hooks, self._preparer())
+        except Exception as error:
+            raise StartupFailed(f"a start-up hook raised {type(error).__name__}: {error}") from error
+
+    def _start_watchdog(self, stack: AsyncExitStack, service: Service) -> None:
+        threshold = self.watchdog_s
+        if threshold is None and service.loop.get_debug():
+            threshold = service.loop.slow_callback_duration
+        if threshold is not None:
+            watchdog = Watchdog.start_for(service, threshold)
+            stack.callback(watchdog.stop)
+
+    # -- stop ------------------------------------------------------------------------
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Drain and stop; raises what ended the app if a body raised KeyboardInterrupt or SystemExit."""
+        cancelled_by_us = self._fatal is not None and isinstance(error, asyncio.CancelledError)
+        if cancelled_by_us and self._host is not None:
+            self._host.uncancel()
+        await self._shut_down()
+        if self._fatal is not None and (error is None or cancelled_by_us):
+            raise self._fatal
+
+    async def _shut_down(self) -> None:
+        stack, self._stack = self._stack, None
+        try:
+            if stack is not None:
+                await stack.aclose()
+        finally:
+            self._loop = self._host = None
+
+    async def _end_work(self, service: Service) -> None:
+        left = await service.drain(self._grace_s)
+        if left:
+            log.warning("%d jobs still run after shutdown_grace=%g s; they are cancelled", left, self._grace_s)
+        await service.end_work(LAST_GRACE_S)
+
+    async def _run_shutdown_hooks(self, hooks: list[TaskDefinition]) -> None:
+        self._shutdown_errors += await run_shutdown(hooks, self._preparer())
+
+    async def _close(self, service: Service) -> None:
+        self._service = None
+        await service.close()
+
+    def stop(self) -> None:
+        """Ask a serving app to drain and stop; from its own loop. A second call means now."""
+        if self._stop is None:
+            return
+        if self._stop.is_set():
+            self._grace_s = 0.0
+            if self._service is not None:
+                self._service.hurry()
+        self._stop.set()
+
+    def _on_fatal(self, error: BaseException) -> None:
+        """End the app: a body raised KeyboardInterrupt or SystemExit, or a part of the runtime broke."""
+        if self._fatal is not None:
+            return
+        self._fatal = error
+        if isinstance(error, Exception):
+            log.critical("the runtime broke; the app stops", exc_info=error)
+        if self._stop is not None and self._serving:
+            self._stop.set()
+        elif self._host is not None:
+            self._host.cancel()
+
+    # -- serve -----------------------------------------------------------------------
+
+    _serving = False
+
+    async def serve(self) -> None:
+        """Run until SIGINT or SIGTERM, then drain; a second signal means now.
+
+        A signal in the middle of the start undoes what was started.
+
+        Raises:
+            StartupFailed: If the lifespan or a start-up hook raised.
+            ExceptionGroup: If shutdown hooks raised; all of them ran.
+            BaseException: What a body raised to end the app (KeyboardInterrupt, SystemExit).
+        """
+        host = asyncio.current_task()
+        starting, interrupted = True, False
+
+        def on_signal(number: signal.Signals) -> None:
+            nonlocal interrupted
+            if starting and host is not None:
+                interrupted = True
+                host.cancel()
+                return
+            log.info("%s: draining" if not self._is_stopping() else "%s again: stopping now", number.name)
+            self.stop()
+
+        with Signals(on_signal):
+            try:
+                await self.__aenter__()
+            except asyncio.CancelledError:
+                if not interrupted or host is None or host.uncancel() > 0:
+                    raise
+                log.info("interrupted during the start; everything is undone")
+                return
+            starting = False
+            await self._serve_until_stopped()
+        self._raise_what_ended_it()
+
+    def _is_stopping(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
+
+    async def _serve_until_stopped(self) -> None:
+        self._serving = True
+        try:
+            if self._stop is not None:
+                await self._stop.wait()
+        finally:
+            self._serving = False
+            await self._shut_down()
+
+    def _raise_what_ended_it(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+        if self._shutdown_errors:
+            raise ExceptionGroup("shutdown hooks raised", self._shutdown_errors)
+
+    # -- beside code without a loop, and inside other frameworks -----------------------
+
+    @contextlib.contextmanager
+    def in_thread(self) -> Iterator[Self]:
+        """Run the app on an event loop in a thread of its own, for programs without one.
+
+        ``with app.in_thread(): job = app.submit_sync(…)``. Leaving the block drains.
+
+        Raises:
+            StartupFailed: If the app cannot start.
+        """
+        started = threading.Event()
+        failure: list[BaseException] = []
+
+        async def main() -> None:
+            async with self:
+                started.set()
+                if self._stop is not None:
+                    await self._stop.wait()
+
+        def run() -> None:
+            try:
+                asyncio.run(main())
+            except BaseException as error:  # carried to the thread that waits for it
+                failure.append(error)
+            finally:
+                started.set()
+
+        thread = threading.Thread(target=run, name="quarterjack-app", daemon=True)
+        thread.start()
+        started.wait()
+        try:
+            if not failure:
+                yield self
+        finally:
+            loop, stop = self._loop, self._stop
+            if loop is not None and stop is not None and thread.is_alive():
+                with contextlib.suppress(RuntimeError):  # it ended by itself meanwhile
+                    loop.call_soon_threadsafe(stop.set)
+            thread.join()
+            if failure and sys.exc_info()[0] is None:
+                raise failure[0]
+
+    def as_lifespan(self) -> Any:
+        """Return a lifespan for FastAPI, Starlette or Litestar: ``FastAPI(lifespan=app.as_lifespan())``."""
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Any) -> Any:
+            async with self:
+                yield
+
+        return lifespan

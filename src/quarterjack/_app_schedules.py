@@ -1,0 +1,246 @@
+"""The app's schedules at run time: put, change, pause, look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Unpack, get_args
+
+from ._app_base import AppBase
+from .context import CURRENT
+from .errors import InvalidOption, UnknownSchedule, UnknownTask
+from .job import Job
+from .model import NO_KWARGS, JobRecord, Origin, Schedule, SchedulePolicies, SubmittedBy, as_datetime
+from .options import instant_ns, resolve_policies, split_options
+from .policies.overlap import OverlapMode
+from .runtime.service import Service
+from .schedule import ScheduleView
+from .task import Call, Task
+from .triggers import OnShutdown, OnStartup, Trigger
+
+__all__ = ["AppSchedules"]
+
+
+class AppSchedules(AppBase):
+    """Schedules as rows: those declared in code and those made at run time alike."""
+
+    async def schedule(
+        self, call: Call[Any] | Task[[], Any], trigger: Trigger, /, **policies: Unpack[SchedulePolicies]
+    ) -> None:
+        """Put a standing order: run *call* whenever *trigger* says.
+
+        The schedule's id is the task's name unless ``id=`` is given. Putting the
+        same id again updates it: an equal one changes nothing, another trigger
+        starts a new generation from now on, other arguments or policies only
+        change the runs to come.
+
+        Raises:
+            InvalidOption: Naming the policy, its value and what is allowed.
+            UnknownTask: If the task belongs to another app.
+            NotRunning: If the app is not running.
+        """
+        service = self._running()
+        row = self._runtime_row(service, call, trigger, policies)
+
+        async def there() -> None:
+            await service.put_schedules([row])
+
+        await self._carry(service, there)
+
+    def _runtime_row(
+        self, service: Service, call: Any, trigger: Any, policies: Mapping[str, Any], in_code: bool = False
+    ) -> Schedule:
+        if isinstance(call, Task):
+            call = call.bind()
+        if not isinstance(call, Call):
+            raise UnknownTask(f"schedule takes task.bind(…) or a task without arguments, got {call!r}")
+        definition = call.definition
+        if service.tasks.get(definition.name) is not definition:
+            raise UnknownTask(
+                f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
+            )
+        if not isinstance(trigger, Trigger) or isinstance(trigger, OnStartup | OnShutdown):
+            raise InvalidOption(f"schedule takes a trigger such as Every(minutes=5), got {trigger!r}")
+        job, own = split_options(policies, "schedule(…)")
+        schedule_id = own.pop("id", None) or definition.name
+        own.pop("start_deadline", None)
+        options = call.options(**job).run_options if job else call.run_options
+        timing, payload = resolve_policies(
+            trigger,
+            own,
+            f"schedule {schedule_id!r}",
+            task=definition.name,
+            args=call.args,
+            kwargs=call.kwargs,
+            options=options,
+        )
+        service.serve_queue(options.queue)
+        return Schedule(schedule_id, timing, payload, in_code=in_code, version=self.version)
+
+    async def update_schedule(
+        self,
+        schedule_id: str,
+        *,
+        trigger: Trigger | None = None,
+        call: Call[Any] | None = None,
+        **policies: Unpack[SchedulePolicies],
+    ) -> None:
+        """Change a schedule's trigger, call or policies; what is not named stays.
+
+        Raises:
+            UnknownSchedule: If there is none of this id.
+            InvalidOption: Naming the policy, its value and what is allowed.
+        """
+        service = self._running()
+        if "id" in policies:
+            raise InvalidOption("update_schedule cannot change the id; unschedule it and schedule it anew")
+        job, own = split_options(policies, "update_schedule(…)")
+
+        async def there() -> None:
+            row = await self._row(service, schedule_id)
+            await service.put_schedules([self._updated(service, row, trigger, call, job, own)])
+
+        await self._carry(service, there)
+
+    def _updated(
+        self,
+        service: Service,
+        row: Schedule,
+        trigger: Trigger | None,
+        call: Call[Any] | None,
+        job: dict[str, Any],
+        own: dict[str, Any],
+    ) -> Schedule:
+        definition = service.tasks.get(row.payload.task)
+        if call is None and definition is not None:
+            task: Task[..., Any] = Task(definition, {})
+            call = Call(definition, row.payload.args, row.payload.kwargs, task)
+        fresh = self._runtime_row(service, call, trigger or row.timing.trigger, {**_as_policies(row), **own, **job})
+        if not job and call is not None and call.definition is definition:
+            fresh.payload = _with_options(fresh, row)
+        updated = Schedule(row.id, fresh.timing, fresh.payload, in_code=row.in_code, version=row.version)
+        return updated
+
+    async def unschedule(self, schedule_id: str) -> None:
+        """Remove a schedule; its jobs stay.
+
+        Raises:
+            UnknownSchedule: If there is none of this id.
+        """
+        service = self._running()
+
+        async def there() -> None:
+            row = await self._row(service, schedule_id)
+            await service.store.schedules_remove([schedule_id])
+            self._tell(service, "removed", row)
+
+        await self._carry(service, there)
+
+    async def pause(self, schedule_id: str, *, note: str | None = None, until: datetime | None = None) -> None:
+        """Stop firing until `resume`, or until *until*. What passes meanwhile is not missed.
+
+        Raises:
+            UnknownSchedule: If there is none of this id.
+        """
+        service = self._running()
+        until_ns = None if until is None else instant_ns(until, "until")
+
+        async def there() -> None:
+            row = await service.store.schedules_pause(schedule_id, note, until_ns)
+            self._tell(service, "paused", _known(row, schedule_id), note)
+
+        await self._carry(service, there)
+
+    async def resume(self, schedule_id: str, *, catch_up: bool = False) -> None:
+        """Fire again from now on; with *catch_up* what passed meanwhile goes by the ``missed=`` policy.
+
+        Raises:
+            UnknownSchedule: If there is none of this id.
+        """
+        service = self._running()
+
+        async def there() -> None:
+            row = await service.store.schedules_resume(schedule_id, catch_up=catch_up)
+            self._tell(service, "resumed", _known(row, schedule_id))
+
+        await self._carry(service, there)
+
+    async def trigger_now(self, schedule_id: str, *, overlap: OverlapMode | None = None) -> Job[Any]:
+        """Run a schedule once more, now, under its overlap policy or *overlap*; its fire times stay.
+
+        Returns:
+            The job; SKIPPED if the policy leaves it out.
+
+        Raises:
+            UnknownSchedule: If there is none of this id.
+        """
+        if overlap is not None and overlap not in get_args(OverlapMode):
+            raise InvalidOption(f"overlap must be one of {', '.join(map(repr, get_args(OverlapMode)))}, got {overlap!r}")
+        service = self._running()
+
+        async def there() -> Job[Any]:
+            row = await self._row(service, schedule_id)
+            payload = row.payload
+            origin = Origin(row.id, row.generation, await service.store.now_ns(), trigger="manual")
+            parent = CURRENT.get()
+            by = SubmittedBy(service.owner, schedule=row.id, parent=None if parent is None else parent.record.id)
+            record = JobRecord(
+                service.ids(), payload.task, payload.args, payload.kwargs or NO_KWARGS, payload.options, by, origin
+            )
+            stored = await service.store.schedules_trigger(schedule_id, record, overlap)
+            if stored is None:
+                raise UnknownSchedule(_unknown(schedule_id))
+            service.on_submitted(stored)
+            return Job(stored, service)
+
+        return await self._carry(service, there)
+
+    async def schedules(self) -> list[ScheduleView]:
+        """Return every schedule, by id."""
+        service = self._running()
+
+        async def there() -> list[ScheduleView]:
+            return [ScheduleView(row) for row in await service.store.schedules_list()]
+
+        return await self._carry(service, there)
+
+    async def _row(self, service: Service, schedule_id: str) -> Schedule:
+        return _known(await service.store.schedules_get(schedule_id), schedule_id)
+
+    def _tell(self, service: Service, kind: Any, row: Schedule, reason: str | None = None) -> None:
+        if service.scheduler is not None:
+            service.scheduler.tell(kind, row, reason=reason)
+
+
+def _unknown(schedule_id: str) -> str:
+    return f"no schedule {schedule_id!r}; `await app.schedules()` lists them"
+
+
+def _known(row: Schedule | None, schedule_id: str) -> Schedule:
+    if row is None:
+        raise UnknownSchedule(_unknown(schedule_id))
+    return row
+
+
+def _as_policies(row: Schedule) -> dict[str, Any]:
+    """Return a row's policies as keywords, so that an update can change some of them."""
+    timing, payload = row.timing, row.payload
+    return {
+        "id": row.id,
+        "overlap": payload.overlap,
+        "overlap_key": payload.overlap_key,
+        "missed": payload.missed,
+        "max_lateness": None if payload.max_lateness_ns is None else payload.max_lateness_ns / 1e9,
+        "max_catchup": payload.max_catchup,
+        "jitter": timing.jitter_ns / 1e9,
+        "start": as_datetime(timing.start_ns),
+        "end": as_datetime(timing.end_ns),
+        "max_runs": payload.max_runs,
+        "pause_on_failure": payload.pause_on_failure,
+    }
+
+
+def _with_options(fresh: Schedule, row: Schedule) -> Any:
+    """Return the fresh payload with the job options the row had."""
+    return replace(fresh.payload, options=row.payload.options)

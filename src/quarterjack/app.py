@@ -1,0 +1,88 @@
+"""`Quarterjack`: what users touch.
+
+Registration is synchronous and may happen at import. Life is one of three:
+``await app.serve()`` (until a signal), ``async with app`` (inside a program
+with a loop of its own), ``with app.in_thread()`` (beside one that has none).
+Every asynchronous method may be awaited from any event loop: what belongs to
+the app's loop is carried there.
+
+The class is put together from its parts: settings (`_app_base`), life
+(`_app_life`), jobs (`_app_jobs`), schedules (`_app_schedules`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Unpack
+
+from ._app_jobs import AppJobs
+from ._app_life import AppLife
+from ._app_schedules import AppSchedules
+from ._durations import Seconds
+from .clock import Clock
+from .group import GroupOptions
+from .runtime.service import Role
+from .stores import Store
+
+__all__ = ["Quarterjack"]
+
+
+class Quarterjack(AppLife, AppJobs, AppSchedules):
+    """An application: tasks, schedules, jobs, and where they live.
+
+    Args:
+        store: Where jobs and schedules live; ``"memory"`` by default.
+        lifespan: A context manager factory, asynchronous or plain, that takes
+            the app: entered before the first job, left after the last.
+        role: ``"both"`` fires and runs, ``"scheduler"`` only fires, ``"worker"``
+            only runs, ``"client"`` only submits.
+        queues: Queues to take jobs from; every queue its tasks and jobs name by default.
+        concurrency: Coroutine jobs running at once.
+        version: The application's version, for rolling deploys.
+        shutdown_grace: Seconds that running jobs have to end at shutdown.
+        watchdog: Report the loop as blocked after this many seconds; None is
+            off, except in asyncio's debug mode.
+        strict: Validate arguments and results and take them through JSON, as a
+            durable store would, on memory too. The testing kit turns it on.
+        lease: Seconds a worker's claim on a job lasts unless renewed, at least 2 (shared stores).
+        clock: Where time is read; tests pass a virtual one.
+        defaults: Options and policies for all tasks.
+
+    Raises:
+        InvalidOption: Naming the option, its value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        store: Store | str = "memory",
+        *,
+        lifespan: Callable[[Any], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]] | None = None,
+        role: Role = "both",
+        queues: Sequence[str] | None = None,
+        concurrency: int = 100,
+        version: str | None = None,
+        shutdown_grace: Seconds = 30.0,
+        watchdog: Seconds | None = None,
+        strict: bool = False,
+        lease: Seconds = 30.0,
+        clock: Clock | None = None,
+        **defaults: Unpack[GroupOptions],
+    ) -> None:
+        super().__init__(
+            store,
+            lifespan=lifespan,
+            role=role,
+            queues=queues,
+            concurrency=concurrency,
+            version=version,
+            shutdown_grace=shutdown_grace,
+            watchdog=watchdog,
+            strict=strict,
+            lease=lease,
+            clock=clock,
+            defaults=defaults,
+        )
+
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else "not running"
+        return f"<Quarterjack {self.store.name} {self.role} {state}>"

@@ -1,0 +1,121 @@
+"""``current_job()``: what a body may know and say about its own job.
+
+A context variable names the attempt that runs here. It is set in the job's own
+context, so it follows ``await``, ``asyncio.to_thread`` and tasks the body
+starts, and never leaks into another job."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from .errors import NoCurrentJob
+from .model import JobRecord, SubmittedBy, as_datetime
+
+__all__ = ["CURRENT", "CurrentJob", "RunningAttempt", "current_job", "submitter_of"]
+
+
+class RunningAttempt(Protocol):
+    """What the runtime puts into the context."""
+
+    @property
+    def record(self) -> JobRecord: ...
+    @property
+    def number(self) -> int: ...
+    def progress(self, done: float, total: float | None, text: str) -> None: ...
+    def checkpoint(self, value: Any) -> None: ...
+    def lend_slot(self) -> None: ...
+    def reclaim_slot(self) -> None: ...
+
+
+CURRENT: Final[ContextVar[RunningAttempt | None]] = ContextVar("quarterjack_job", default=None)
+
+
+def submitter_of(record: JobRecord) -> SubmittedBy:
+    """Return who asked for the job; the process is the part of a job id before the dash."""
+    if record.submitted_by is not None:
+        return record.submitted_by
+    schedule = record.origin.schedule_id if record.origin is not None else None
+    return SubmittedBy(record.id.partition("-")[0], schedule=schedule, text=record.options.submitted_by)
+
+
+class CurrentJob:
+    """The job whose body runs here, as the body sees it. Usable from its threads too."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: RunningAttempt) -> None:
+        self._attempt = attempt
+
+    @property
+    def id(self) -> str:
+        """The job's id, the same in every attempt."""
+        return self._attempt.record.id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._attempt.record.task
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, from 1."""
+        return self._attempt.number
+
+    @property
+    def nominal(self) -> datetime | None:
+        """The fire time this job serves (aware, UTC); None for a submitted job."""
+        origin = self._attempt.record.origin
+        return as_datetime(origin.nominal_ns) if origin is not None else None
+
+    @property
+    def missed_count(self) -> int:
+        """Fire times before this one that nobody served, at most 1000."""
+        origin = self._attempt.record.origin
+        return origin.missed_count if origin is not None else 0
+
+    @property
+    def cancel_requested(self) -> bool:
+        """True once somebody wants this job to end; a thread's body should look now and then."""
+        return self._attempt.record.cancel_requested
+
+    @property
+    def submitted_by(self) -> SubmittedBy:
+        """Who asked for the job: process, schedule, parent job, free text."""
+        return submitter_of(self._attempt.record)
+
+    @property
+    def metadata(self) -> Any:
+        """The ``metadata=`` the job was submitted with."""
+        return self._attempt.record.options.metadata
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """What this job kept last with `checkpoint`, in this attempt or an earlier one; None at first."""
+        return self._attempt.record.checkpoint
+
+    def checkpoint(self, value: Any) -> None:
+        """Keep a small value for the next attempt of this job, should this one fail or die."""
+        self._attempt.checkpoint(value)
+
+    def progress(self, done: float, total: float | None = None, text: str = "") -> None:
+        """Say how far the body is: *done* of *total*, in any unit, and a few words."""
+        self._attempt.progress(done, total, text)
+
+    def __repr__(self) -> str:
+        return f"<current job {self.id} {self.task} attempt {self.attempt}>"
+
+
+def current_job() -> CurrentJob:
+    """Return the job whose body is running.
+
+    Raises:
+        NoCurrentJob: Outside a body.
+    """
+    attempt = CURRENT.get()
+    if attempt is None:
+        raise NoCurrentJob
+    return CurrentJob(attempt)
+
+

@@ -1,0 +1,152 @@
+"""Groups: tasks with common names and defaults, made before there is an app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+from .errors import DuplicateName, InvalidOption
+from .model import JobOptions, SchedulePolicies
+from .options import split_options
+from .task import AsyncTask, SyncTask, Task, TaskDecorator, TaskDefinition, define
+from .triggers import Trigger
+
+__all__ = ["Group", "GroupOptions", "TaskOptions", "TaskRegistry"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class TaskOptions(SchedulePolicies, JobOptions, total=False):
+    """What ``@task`` takes: options of the jobs, policies of the schedule, and the task's name."""
+
+    name: str
+
+
+class GroupOptions(SchedulePolicies, JobOptions, total=False):
+    """What a group sets for all its tasks."""
+
+
+class TaskRegistry:
+    """What an app and a group share: the ``task`` decorator and nested groups."""
+
+    def __init__(self, defaults: Mapping[str, Any], where: str) -> None:
+        if "id" in defaults:
+            raise InvalidOption(f"{where}: id= names one schedule; it cannot be a default")
+        self._job_defaults, self._policy_defaults = split_options(defaults, where)
+        self._definitions: list[TaskDefinition] = []
+        self._groups: list[Group] = []
+
+    @overload
+    def task(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...  # type: ignore[overload-overlap]  # first match is meant
+    @overload
+    def task(self, fn: Callable[P, T], /) -> SyncTask[P, T]: ...
+    @overload
+    def task(self, trigger: Trigger | None = None, /, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
+    @overload
+    def task(self, *, trigger: Trigger, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
+    def task(self, first: Any = None, /, *, trigger: Trigger | None = None, **options: Any) -> Any:
+        """Register a function as a task, with a trigger or without.
+
+        ``@app.task`` alone, ``@app.task(Every(minutes=5), timeout=30)``, or
+        ``@app.task(retry=3)``. Coroutine functions run on the loop, plain ones
+        in a thread. Decorating a task again adds a trigger to it (with ``id=``).
+
+        Raises:
+            InvalidOption: Naming the option, its value and what is allowed.
+            DuplicateName: If the name is taken.
+        """
+        if first is not None and not isinstance(first, Trigger):
+            if not callable(first):
+                raise InvalidOption(f"@task takes a trigger such as Every(seconds=10), got {first!r}")
+            return self._register(first, None, {})
+        if first is not None and trigger is not None:
+            raise InvalidOption("give the trigger once: as the first argument or as trigger=")
+        chosen = first if first is not None else trigger
+        if chosen is not None and not isinstance(chosen, Trigger):
+            raise InvalidOption(f"trigger must be a Trigger such as Every(seconds=10), got {chosen!r}")
+        split_options({k: v for k, v in options.items() if k != "name"}, "@task")  # refuse here, on the user's line
+        return lambda fn: self._register(fn, chosen, options)
+
+    def _register(self, fn: Any, trigger: Trigger | None, options: dict[str, Any]) -> Task[..., Any]:
+        name = options.pop("name", None) if options else None
+        job, policies = split_options(options, "@task")
+        if isinstance(fn, Task):
+            return self._add_trigger(fn, trigger, job, policies)
+        task: Task[..., Any] = define(fn, job, policies, name)
+        if trigger is not None:
+            task.definition.triggers.append((trigger, policies))
+        elif policies and set(policies) != {"start_deadline"}:
+            raise InvalidOption(f"task {task.name!r} has no trigger, so {', '.join(sorted(policies))} has no meaning")
+        self._take(task.definition)
+        return task
+
+    def _add_trigger(
+        self, task: Task[..., Any], trigger: Trigger | None, job: dict[str, Any], policies: dict[str, Any]
+    ) -> Task[..., Any]:
+        if trigger is None or job:
+            raise InvalidOption(f"{task!r} is a task already; a second @task adds a trigger with its policies only")
+        if task.definition.triggers and "id" not in policies:
+            raise DuplicateName(
+                f"task {task.name!r} has a schedule of its own name already; give the second trigger an id="
+            )
+        task.definition.triggers.append((trigger, policies))
+        return task
+
+    def _take(self, definition: TaskDefinition) -> None:
+        if any(known.local_name == definition.local_name for known in self._definitions):
+            raise DuplicateName(
+                f"a task named {definition.local_name!r} exists already; rename the function or pass name="
+            )
+        self._definitions.append(definition)
+
+    def include_group(self, group: Group) -> None:
+        """Take up a group's tasks, under its name and with its defaults."""
+        if not isinstance(group, Group):
+            raise InvalidOption(f"include_group takes a Group, got {group!r}")
+        if group in self._groups:
+            raise DuplicateName(f"{group!r} is included already")
+        if group is self or group.holds(self):
+            raise InvalidOption(f"{group!r} cannot be included in itself")
+        self._groups.append(group)
+
+    def holds(self, other: object) -> bool:
+        """Say whether *other* is among the groups below this one."""
+        return any(group is other or group.holds(other) for group in self._groups)
+
+    def _adopt(
+        self, prefix: str, job_defaults: Mapping[str, Any], policy_defaults: Mapping[str, Any]
+    ) -> list[tuple[TaskDefinition, dict[str, Any]]]:
+        """Name every task below and give it its defaults; return them with their policies' defaults."""
+        job = {**job_defaults, **self._job_defaults}
+        policies = {**policy_defaults, **self._policy_defaults}
+        found: list[tuple[TaskDefinition, dict[str, Any]]] = []
+        for definition in self._definitions:
+            definition.adopt(prefix, job)
+            found.append((definition, policies))
+        for group in self._groups:
+            found += group._adopt(f"{prefix}{group.prefix}", job, policies)  # noqa: SLF001  # one class
+        return found
+
+
+class Group(TaskRegistry):
+    """Tasks with a common name and common defaults.
+
+    ``Group("reports", timeout=30)`` names its tasks ``reports.…`` and gives each
+    a timeout unless it sets its own. Groups nest; ``app.include_group`` takes
+    the whole tree.
+    """
+
+    def __init__(self, name: str = "", /, **defaults: Unpack[GroupOptions]) -> None:
+        if not isinstance(name, str) or "." in name:
+            raise InvalidOption(f"a group's name is a text without dots, got {name!r}")
+        super().__init__(defaults, f"Group({name!r})")
+        self.name = name
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of its tasks."""
+        return f"{self.name}." if self.name else ""
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name!r}>"

@@ -1,0 +1,98 @@
+"""Dependencies of a task's parameters: FastAPI's model, resolved by fast-depends.
+
+``Depends`` is ours only in its types: it returns the declared type of what the
+dependency yields, and imports fast-depends when the first one is declared, so
+that applications without dependencies pay nothing. A task without dependencies
+runs as it is."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableMapping
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
+
+__all__ = ["DependencyOverrides", "Depends", "dependency_parameters"]
+
+T = TypeVar("T")
+
+
+@overload
+def Depends(dependency: Callable[..., AsyncIterator[T]], /, *, use_cache: bool = True) -> T: ...
+@overload
+def Depends(dependency: Callable[..., Coroutine[Any, Any, T]], /, *, use_cache: bool = True) -> T: ...
+@overload
+def Depends(dependency: Callable[..., Iterator[T]], /, *, use_cache: bool = True) -> T: ...
+@overload
+def Depends(dependency: Callable[..., T], /, *, use_cache: bool = True) -> T: ...
+def Depends(dependency: Callable[..., Any], /, *, use_cache: bool = True) -> Any:  # noqa: N802  # the field's spelling
+    """Fill a parameter with what *dependency* returns (or yields, with clean-up after the body).
+
+    As a default, ``value: int = Depends(answer)``, or in the type,
+    ``value: Annotated[int, Depends(answer)]``. Dependencies may have
+    dependencies; with *use_cache* each is called once per job.
+    """
+    from fast_depends import Depends as depends  # noqa: N813, PLC0415  # 60 ms that most applications need not pay
+
+    return depends(dependency, use_cache=use_cache, cast=False)
+
+
+def dependency_parameters(fn: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of *fn*'s parameters that dependencies fill."""
+    if "fast_depends" not in sys.modules:
+        return frozenset()
+    from fast_depends.dependencies import Dependant  # noqa: PLC0415  # loaded already, see above
+
+    found = {
+        name for name, parameter in inspect.signature(fn).parameters.items() if isinstance(parameter.default, Dependant)
+    }
+    for name, hint in _hints(fn).items():
+        if get_origin(hint) is Annotated and any(isinstance(extra, Dependant) for extra in get_args(hint)[1:]):
+            found.add(name)
+    return frozenset(found)
+
+
+def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    target = fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)  # noqa: B004
+    try:
+        return get_type_hints(target, include_extras=True)
+    except (NameError, TypeError):  # a forward reference that cannot be resolved names no dependency of ours
+        return {}
+
+
+class DependencyOverrides(MutableMapping[Callable[..., Any], Callable[..., Any]]):
+    """``app.dependency_overrides``: another callable in a dependency's place, for tests."""
+
+    def __init__(self) -> None:
+        self._replacements: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._provider: Any = None
+
+    def wrap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return *fn* with its dependencies filled in at each call."""
+        from fast_depends import Provider, inject  # noqa: PLC0415  # only tasks that declare dependencies come here
+
+        if self._provider is None:
+            self._provider = Provider()
+            for original, replacement in self._replacements.items():
+                self._provider.override(original, replacement)
+        injected: Callable[..., Any] = inject(fn, cast=False, cast_result=False, dependency_provider=self._provider)
+        return injected
+
+    def __setitem__(self, original: Callable[..., Any], replacement: Callable[..., Any]) -> None:
+        self._replacements[original] = replacement
+        if self._provider is not None:
+            self._provider.override(original, replacement)
+
+    def __delitem__(self, original: Callable[..., Any]) -> None:
+        del self._replacements[original]
+        if self._provider is not None:
+            self._provider.overrides.pop(original, None)
+
+    def __getitem__(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        return self._replacements[original]
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter(self._replacements)
+
+    def __len__(self) -> int:
+        return len(self._replacements)

@@ -1,0 +1,504 @@
+"""`Job`: the handle of one requested run, awaitable from any event loop.
+
+A handle is thin: a record and the client that knows the store. On the memory
+store the record is the row itself, so ``job.state`` is always true; on a
+shared store it is what this process knows, and `Job.refresh` asks."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+
+from ._durations import Seconds, to_seconds
+from .context import CURRENT, submitter_of
+from .errors import (
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobLost,
+    JobMissed,
+    JobSkipped,
+    JobTimedOut,
+    ResultUnavailable,
+)
+from .model import ErrorInfo, JobRecord, JobState, Progress, SubmittedBy, as_datetime
+
+__all__ = ["CALLBACK_KINDS", "CallbackKind", "Hooks", "Job", "JobClient", "Timestamps", "error_of", "gather"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+CallbackKind = Literal["submit", "start", "done", "error", "timeout", "cancel", "retry", "lost"]
+CALLBACK_KINDS: tuple[CallbackKind, ...] = ("submit", "start", "done", "error", "timeout", "cancel", "retry", "lost")
+
+
+class JobClient(Protocol):
+    """What a handle asks of the app it came from."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    def is_settled(self, record: JobRecord) -> bool:
+        """Say whether the job is finished and its callbacks have run."""
+
+    def watch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None:
+        """Call *notify* once when the job is finished and its callbacks have run."""
+
+    def unwatch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None: ...
+    def add_callback(self, record: JobRecord, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None: ...
+    async def cancel_job(self, record: JobRecord, wait_s: float) -> bool: ...
+    async def fetch(self, record: JobRecord) -> JobRecord: ...
+
+
+class Timestamps:
+    """When a job made its moves: aware datetimes in UTC, None where it has not (yet)."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: JobRecord) -> None:
+        self._record = record
+
+    def _final(self, state: JobState) -> datetime | None:
+        return as_datetime(self._record.finished_at_ns) if self._record.state is state else None
+
+    @property
+    def submitted_at(self) -> datetime | None:
+        """Stored."""
+        return as_datetime(self._record.submitted_at_ns)
+
+    @property
+    def run_at(self) -> datetime | None:
+        """Due: not started before."""
+        return as_datetime(self._record.run_at_ns or None)
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """Leased by a worker (the latest attempt)."""
+        return as_datetime(self._record.scheduled_at_ns)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """Handed to its executor (the latest attempt)."""
+        return as_datetime(self._record.started_at_ns)
+
+    @property
+    def running_at(self) -> datetime | None:
+        """Its body began (the latest attempt)."""
+        return as_datetime(self._record.running_at_ns)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """Reached its final state, whichever it is."""
+        return as_datetime(self._record.finished_at_ns)
+
+    @property
+    def done_at(self) -> datetime | None:
+        """Finished as DONE."""
+        return self._final(JobState.DONE)
+
+    @property
+    def failed_at(self) -> datetime | None:
+        """Finished as FAILED."""
+        return self._final(JobState.FAILED)
+
+    @property
+    def timed_out_at(self) -> datetime | None:
+        """Finished as TIMED_OUT."""
+        return self._final(JobState.TIMED_OUT)
+
+    @property
+    def cancelled_at(self) -> datetime | None:
+        """Finished as CANCELLED."""
+        return self._final(JobState.CANCELLED)
+
+    @property
+    def skipped_at(self) -> datetime | None:
+        """Recorded as SKIPPED."""
+        return self._final(JobState.SKIPPED)
+
+    @property
+    def missed_at(self) -> datetime | None:
+        """Recorded as MISSED."""
+        return self._final(JobState.MISSED)
+
+    @property
+    def lost_at(self) -> datetime | None:
+        """Finished as LOST."""
+        return self._final(JobState.LOST)
+
+    def __repr__(self) -> str:
+        names = [n for n in dir(type(self)) if n.endswith("_at") and getattr(self, n) is not None]
+        return "Timestamps(" + ", ".join(f"{name}={getattr(self, name).isoformat()}" for name in names) + ")"
+
+
+def error_of(record: JobRecord) -> JobError | None:
+    """Return what awaiting a finished job raises, or None if it is DONE with its result at hand."""
+    reason = record.reason or ""
+    state = record.state
+    if state is JobState.DONE:
+        return None if record.error is None else ResultUnavailable(record.id, record.error.message)
+    if state is JobState.FAILED:
+        info = record.error or ErrorInfo("Error", reason)
+        failed = JobFailed(record.id, info.type_name, info.message, info.traceback_text)
+        failed.__cause__ = info.exception
+        return failed
+    if state is JobState.TIMED_OUT:
+        return JobTimedOut(record.id, reason)
+    kinds: dict[JobState, type[JobError]] = {
+        JobState.CANCELLED: JobCancelled,
+        JobState.SKIPPED: JobSkipped,
+        JobState.MISSED: JobMissed,
+        JobState.LOST: JobLost,
+    }
+    return kinds[state](record.id, reason)
+
+
+F = TypeVar("F", bound="Callable[[Job[Any]], object]")
+
+
+class Hooks(ABC):
+    """The ``on_…`` decorators that tasks and jobs share.
+
+    A callback gets the `Job`, may be a coroutine function, runs in the process
+    that made the move, after the move is recorded and before a local ``await
+    job`` returns, and at most once. What it raises is logged and changes
+    nothing.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None: ...
+
+    def on_submit(self, fn: F) -> F:
+        """Call *fn* with the job when it is stored; usable as a decorator."""
+        self._on("submit", fn)
+        return fn
+
+    def on_start(self, fn: F) -> F:
+        """Call *fn* with the job when its body begins; usable as a decorator."""
+        self._on("start", fn)
+        return fn
+
+    def on_done(self, fn: F) -> F:
+        """Call *fn* with the job when it is DONE; usable as a decorator."""
+        self._on("done", fn)
+        return fn
+
+    def on_error(self, fn: F) -> F:
+        """Call *fn* with the job when it is FAILED; usable as a decorator."""
+        self._on("error", fn)
+        return fn
+
+    def on_timeout(self, fn: F) -> F:
+        """Call *fn* with the job when it is TIMED_OUT; usable as a decorator."""
+        self._on("timeout", fn)
+        return fn
+
+    def on_cancel(self, fn: F) -> F:
+        """Call *fn* with the job when it is CANCELLED; usable as a decorator."""
+        self._on("cancel", fn)
+        return fn
+
+    def on_retry(self, fn: F) -> F:
+        """Call *fn* with the job when a failed attempt of it will be tried again; usable as a decorator."""
+        self._on("retry", fn)
+        return fn
+
+    def on_lost(self, fn: F) -> F:
+        """Call *fn* with the job when it is LOST; usable as a decorator."""
+        self._on("lost", fn)
+        return fn
+
+
+class Job(Hooks, Generic[T_co]):
+    """One requested run of a task.
+
+    ``await job`` returns the body's result or raises: `JobFailed` (with the
+    original exception as ``__cause__`` where it was raised in this process),
+    `JobTimedOut`, `JobCancelled`, `JobSkipped`, `JobMissed`, `JobLost`,
+    `ResultUnavailable`. Cancelling whoever waits never cancels the job.
+    """
+
+    __slots__ = ("_client", "_record", "is_duplicate")
+
+    def __init__(self, record: JobRecord, client: JobClient, *, is_duplicate: bool = False) -> None:
+        self._record = record
+        self._client = client
+        self.is_duplicate = is_duplicate
+        """True if a ``unique`` key was taken and this is the job that already held it."""
+
+    # -- facts -----------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Its id, the same in every process."""
+        return self._record.id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._record.task
+
+    @property
+    def state(self) -> JobState:
+        """Where it stands."""
+        return self._record.state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it stands there: why it was skipped, missed, cancelled, given back."""
+        return self._record.reason
+
+    @property
+    def attempt(self) -> int:
+        """How often a worker has taken it."""
+        return self._record.attempt
+
+    @property
+    def failures(self) -> int:
+        """How many attempts have failed."""
+        return self._record.failures
+
+    @property
+    def rescues(self) -> int:
+        """How often it was taken back from a worker that died."""
+        return self._record.rescues
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments."""
+        return self._record.args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword arguments."""
+        return dict(self._record.kwargs)
+
+    @property
+    def queue(self) -> str:
+        """The queue it waits in."""
+        return self._record.queue
+
+    @property
+    def priority(self) -> int:
+        """0 is most urgent, 2 the default."""
+        return self._record.priority
+
+    @property
+    def metadata(self) -> Any:
+        """The ``metadata=`` it was submitted with."""
+        return self._record.options.metadata
+
+    @property
+    def timestamps(self) -> Timestamps:
+        """When it made its moves."""
+        return Timestamps(self._record)
+
+    @property
+    def nominal(self) -> datetime | None:
+        """The fire time it serves; None for a submitted job."""
+        origin = self._record.origin
+        return as_datetime(origin.nominal_ns) if origin is not None else None
+
+    @property
+    def schedule(self) -> str | None:
+        """The id of the schedule it comes from."""
+        origin = self._record.origin
+        return origin.schedule_id if origin is not None else None
+
+    @property
+    def missed_count(self) -> int:
+        """Fire times before this one that nobody served (for a MISSED row: that it stands for)."""
+        origin = self._record.origin
+        return origin.missed_count if origin is not None else 0
+
+    @property
+    def submitted_by(self) -> SubmittedBy:
+        """Who asked for it."""
+        return submitter_of(self._record)
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the body said last about how far it is."""
+        return self._record.progress
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds its body ran in the latest attempt, None while it has not finished or never began."""
+        record = self._record
+        if record.finished_at_ns is None or record.running_at_ns is None:
+            return None
+        return (record.finished_at_ns - record.running_at_ns) / 1e9
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds from its due time to the start of its body; None before that."""
+        record = self._record
+        return None if record.running_at_ns is None else (record.running_at_ns - record.run_at_ns) / 1e9
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        """What the latest failed attempt raised."""
+        return self._record.error
+
+    def result(self) -> T_co:
+        """Return the result of a finished job, or raise as awaiting it would.
+
+        Raises:
+            RuntimeError: If it is not finished; ``await`` it instead.
+        """
+        if not self._record.state.is_finished:
+            raise RuntimeError(f"job {self.id} is {self.state.value}; await it to get its result")
+        error = error_of(self._record)
+        if error is not None:
+            raise error
+        value: T_co = self._record.result
+        return value
+
+    # -- actions ---------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self._wait(None).__await__()
+
+    async def wait(self, timeout: Seconds | None = None) -> T_co:  # noqa: ASYNC109  # ends the waiting, not the job
+        """Wait up to *timeout* seconds for the result.
+
+        Raises:
+            TimeoutError: If it is not finished by then; the job goes on.
+            JobError: As awaiting it does.
+        """
+        return await self._wait(None if timeout is None else to_seconds(timeout, "timeout"))
+
+    async def _wait(self, timeout_s: float | None) -> T_co:
+        if not self._client.is_settled(self._record):
+            await _across_loops(self._client.loop, self._finished, timeout_s)
+        return self.result()
+
+    async def _finished(self, timeout_s: float | None) -> None:
+        """Wait on the app's loop; a body that waits lends its slot meanwhile, so children cannot deadlock it."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def notify(_: JobRecord) -> None:
+            if not future.done():
+                future.set_result(None)
+
+        self._client.watch(self._record, notify)
+        attempt = CURRENT.get()
+        if attempt is not None:
+            attempt.lend_slot()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        finally:
+            if attempt is not None:
+                attempt.reclaim_slot()
+            self._client.unwatch(self._record, notify)
+
+    async def cancel(self, wait: Seconds = 10) -> bool:
+        """Cancel the job and wait up to *wait* seconds for its end.
+
+        A waiting job is CANCELLED at once; a running coroutine gets
+        ``CancelledError``, a thread sees ``current_job().cancel_requested``.
+
+        Returns:
+            True if its final state is CANCELLED; False if it ended otherwise or still runs.
+        """
+        wait_s = to_seconds(wait, "wait")
+        record = self._record
+
+        async def ask() -> bool:
+            return await self._client.cancel_job(record, wait_s)
+
+        return await _across_loops(self._client.loop, ask)
+
+    async def refresh(self) -> Job[T_co]:
+        """Read the job anew from the store.
+
+        Raises:
+            JobGone: If it was purged.
+        """
+
+        async def ask() -> JobRecord:
+            return await self._client.fetch(self._record)
+
+        self._record = await _across_loops(self._client.loop, ask)
+        return self
+
+    def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        self._client.add_callback(self._record, kind, fn)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.task} {self.state.value}>"
+
+
+async def _across_loops(
+    loop: asyncio.AbstractEventLoop, ask: Callable[..., Any], *args: Any
+) -> Any:
+    """Await ``ask(*args)`` on *loop*, wherever the caller runs."""
+    if asyncio.get_running_loop() is loop:
+        return await ask(*args)
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(*args), loop))
+
+
+class _Countdown:
+    """Resolves one future when many jobs are finished: a future per job would cost more than the jobs."""
+
+    __slots__ = ("_future", "_left", "_stop_early")
+
+    def __init__(self, future: asyncio.Future[None], left: int, *, stop_early: bool) -> None:
+        self._future = future
+        self._left = left
+        self._stop_early = stop_early
+
+    def __call__(self, record: JobRecord) -> None:
+        self._left -= 1
+        failed = self._stop_early and (record.state is not JobState.DONE or record.error is not None)
+        if (failed or not self._left) and not self._future.done():
+            self._future.set_result(None)
+
+
+@overload
+async def gather(jobs: Iterable[Job[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
+@overload
+async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool) -> list[T | JobError]: ...
+async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool = False) -> list[Any]:
+    """Wait for all *jobs* and return their results in order.
+
+    Cheaper than ``asyncio.gather``, which makes a task per job. With
+    *return_exceptions* errors stand in their places; without, the first job
+    that fails ends the waiting and its error is raised (the others go on).
+    Cancelling the wait cancels no job.
+    """
+    waited = list(jobs)
+    if waited:
+        await _across_loops(waited[0]._client.loop, _all_finished, waited, not return_exceptions)  # noqa: SLF001
+    if not return_exceptions:
+        for job in waited:
+            if job.state.is_finished and (error := error_of(job._record)) is not None:  # noqa: SLF001
+                raise error
+        return [job.result() for job in waited]
+    return [error_of(job._record) or job.result() for job in waited]  # noqa: SLF001
+
+
+async def _all_finished(jobs: list[Job[Any]], stop_early: bool) -> None:  # noqa: FBT001  # one caller
+    open_jobs = [job for job in jobs if not job._client.is_settled(job._record)]  # noqa: SLF001
+    if not open_jobs or (stop_early and any(error_of(j._record) for j in jobs if j.state.is_finished)):  # noqa: SLF001
+        return
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    countdown = _Countdown(future, len(open_jobs), stop_early=stop_early)
+    for job in open_jobs:
+        job._client.watch(job._record, countdown)  # noqa: SLF001
+    attempt = CURRENT.get()
+    if attempt is not None:
+        attempt.lend_slot()
+    try:
+        await future
+    finally:
+        if attempt is not None:
+            attempt.reclaim_slot()
+        if not all(job.state.is_finished for job in open_jobs):
+            for job in open_jobs:
+                job._client.unwatch(job._record, countdown)  # noqa: SLF001

@@ -1,0 +1,201 @@
+"""Options as users write them, checked and resolved once.
+
+``@task``, ``Group``, ``options()`` and ``schedule`` take the keywords of
+`model.JobOptions` and `model.SchedulePolicies`. They are kept as written until
+the task's groups are known, then folded (app, outer group, inner group, task,
+call: the nearest wins) and turned into `RunOptions` and policies here. Unknown
+names, wrong types and values out of range are refused with the field, the
+value, the range and the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, get_args
+
+from ._durations import to_ns, to_seconds
+from .errors import InvalidOption, NaiveDatetime
+from .model import JobOptions, Overlap, Payload, RunOptions, SchedulePolicies, Timing, Unique
+from .policies.backoff import NO_RETRY, RetryPolicy
+from .policies.missed import MissedMode
+from .policies.overlap import OverlapMode
+from .triggers import Trigger
+
+__all__ = ["JOB_FIELDS", "POLICY_FIELDS", "instant_ns", "resolve_options", "resolve_policies", "split_options"]
+
+JOB_FIELDS: Final = frozenset(JobOptions.__annotations__)
+POLICY_FIELDS: Final = frozenset(SchedulePolicies.__annotations__) - JOB_FIELDS | {"start_deadline"}
+
+
+def instant_ns(value: datetime, field: str) -> int:
+    """Return the instant of an aware datetime in nanoseconds since the epoch.
+
+    Raises:
+        NaiveDatetime: If it has no zone.
+    """
+    if not isinstance(value, datetime):
+        raise InvalidOption(f"{field} must be a datetime with a zone, got {value!r}")
+    offset = value.utcoffset()
+    if offset is None:
+        raise NaiveDatetime(
+            f"{field}={value!r} has no zone, so it names no instant; "
+            "write datetime(…, tzinfo=UTC) or ZoneInfo('Europe/Rome')"
+        )
+    return (value.replace(tzinfo=None) - offset - _EPOCH) // timedelta(microseconds=1) * 1_000
+
+
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on UTC wall time, zone already taken off
+
+
+def check_names(options: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
+    """Refuse names that are not *allowed*, with the nearest one that is."""
+    for name in options:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join(sorted(allowed))
+            raise InvalidOption(f"{where} has no option {name!r}; {hint}")
+
+
+def split_options(options: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the job's options and the schedule's policies of *options*.
+
+    Raises:
+        InvalidOption: If a name is neither.
+    """
+    check_names(options, JOB_FIELDS | POLICY_FIELDS, where)
+    job = {name: value for name, value in options.items() if name in JOB_FIELDS}
+    policies = {name: value for name, value in options.items() if name in POLICY_FIELDS}
+    return job, policies
+
+
+def _integer(value: Any, field: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidOption(f"{field} must be a whole number from {low} to {high}, got {value!r}")
+    return value
+
+
+def _flag(value: Any, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(f"{field} must be True or False, got {value!r}")
+    return value
+
+
+def _name(value: Any, field: str) -> str:
+    if not isinstance(value, str) or not value or len(value) > 200:
+        raise InvalidOption(f"{field} must be a name of 1 to 200 characters, got {value!r}")
+    return value
+
+
+def _choice(value: Any, field: str, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise InvalidOption(f"{field} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def _retry(value: Any) -> RetryPolicy:
+    if value is None:
+        return NO_RETRY
+    return value if isinstance(value, RetryPolicy) else RetryPolicy(attempts=value)
+
+
+def _unique(value: Any) -> Unique | None:
+    return value if value is None or isinstance(value, Unique) else Unique(_name(value, "unique"))
+
+
+def _optional(check: Callable[..., Any], value: Any, *args: Any, **kwargs: Any) -> Any:
+    return None if value is None else check(value, *args, **kwargs)
+
+
+_RESOLVERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+    "timeout": ("timeout_s", lambda v: _optional(to_seconds, v, "timeout", exclusive=True)),
+    "cancel_grace": ("cancel_grace_s", lambda v: to_seconds(v, "cancel_grace")),
+    "retry": ("retry", _retry),
+    "priority": ("priority", lambda v: _integer(v, "priority", 0, 1_000)),
+    "queue": ("queue", lambda v: _name(v, "queue")),
+    "executor": ("executor", lambda v: v),
+    "unique": ("unique", _unique),
+    "delay": ("delay_ns", lambda v: to_ns(v, "delay")),
+    "run_at": ("run_at_ns", lambda v: _optional(instant_ns, v, "run_at")),
+    "start_deadline": ("start_deadline_s", lambda v: _optional(to_seconds, v, "start_deadline", exclusive=True)),
+    "max_rescues": ("max_rescues", lambda v: _integer(v, "max_rescues", 0, 1_000_000)),
+    "store_result": ("store_result", lambda v: _flag(v, "store_result")),
+    "metadata": ("metadata", lambda v: v),
+    "submitted_by": ("submitted_by", lambda v: v),
+}
+
+
+def resolve_options(options: Mapping[str, Any], where: str) -> RunOptions:
+    """Return *options* checked and in the engine's units.
+
+    Raises:
+        InvalidOption: Naming *where*, the field, the value and what is allowed.
+    """
+    check_names(options, JOB_FIELDS, where)
+    if options.get("delay") and options.get("run_at") is not None:
+        raise InvalidOption(f"{where}: give delay= or run_at=, not both")
+    resolved: dict[str, Any] = {}
+    for name, value in options.items():
+        field, resolve = _RESOLVERS[name]
+        try:
+            resolved[field] = resolve(value)
+        except InvalidOption as error:
+            raise type(error)(f"{where}: {error}") from None
+    return RunOptions(**resolved)
+
+
+def _overlap(value: Any) -> Overlap:
+    return value if isinstance(value, Overlap) else Overlap(_choice(value, "overlap", get_args(OverlapMode)))
+
+
+def resolve_policies(
+    trigger: Trigger,
+    policies: Mapping[str, Any],
+    where: str,
+    *,
+    task: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: RunOptions,
+) -> tuple[Timing, Payload]:
+    """Return both halves of a schedule's spec, checked.
+
+    Raises:
+        InvalidOption: Naming *where*, the field, the value and what is allowed.
+    """
+    check_names(policies, POLICY_FIELDS, where)
+    get = policies.get
+    try:
+        missed: MissedMode = _choice(get("missed", "latest"), "missed", get_args(MissedMode))
+        overlap = _overlap(get("overlap", "skip"))
+        max_catchup = _integer(get("max_catchup", 100), "max_catchup", 1, 10_000)
+        start, end = _optional(instant_ns, get("start"), "start"), _optional(instant_ns, get("end"), "end")
+        jitter_ns = to_ns(get("jitter", 0), "jitter")
+        lateness = _optional(to_ns, get("max_lateness"), "max_lateness")
+        max_runs = _optional(_integer, get("max_runs"), "max_runs", 1, 10**12)
+        failures = _optional(_integer, get("pause_on_failure"), "pause_on_failure", 1, 1_000_000)
+        overlap_key = _optional(_name, get("overlap_key"), "overlap_key")
+    except InvalidOption as error:
+        raise type(error)(f"{where}: {error}") from None
+    if start is not None and end is not None and start > end:
+        raise InvalidOption(f"{where}: start={get('start')} lies after end={get('end')}; swap them")
+    if missed == "all" and overlap.mode == "skip":
+        raise InvalidOption(
+            f"{where}: missed='all' with overlap='skip' would skip all but one of the caught-up runs; "
+            "use overlap='queue_all' or 'allow'"
+        )
+    timing = Timing(trigger=trigger, jitter_ns=jitter_ns, start_ns=start, end_ns=end)
+    payload = Payload(
+        task=task,
+        args=args,
+        kwargs=kwargs,
+        options=options,
+        overlap=overlap,
+        overlap_key=overlap_key,
+        missed=missed,
+        max_lateness_ns=lateness,
+        max_catchup=max_catchup,
+        max_runs=max_runs,
+        pause_on_failure=failures,
+    )
+    return timing, payload

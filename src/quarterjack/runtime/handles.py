@@ -1,0 +1,181 @@
+"""Who waits for a job, and what is called back when it moves.
+
+Callbacks run first, in order of registration; then whoever awaits the job in
+this process is told. A job without callbacks and without waiters costs two
+dictionary look-ups here."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from typing import Any, Final
+
+from quarterjack.clock import Clock
+from quarterjack.events import CallbackFailed, EventStream
+from quarterjack.job import CallbackKind, Job, JobClient
+from quarterjack.model import JobRecord, JobState
+from quarterjack.task import TaskDefinition
+
+__all__ = ["FINAL_KINDS", "Handles"]
+
+log = logging.getLogger("quarterjack.callbacks")
+
+FINAL_KINDS: Final[Mapping[JobState, CallbackKind]] = {
+    JobState.DONE: "done",
+    JobState.FAILED: "error",
+    JobState.TIMED_OUT: "timeout",
+    JobState.CANCELLED: "cancel",
+    JobState.LOST: "lost",
+}
+
+Callback = Callable[[Job[Any]], object]
+Notify = Callable[[JobRecord], None]
+
+
+class Handles:
+    """Waiters and callbacks of one running app. Belongs to its loop."""
+
+    def __init__(
+        self,
+        client: JobClient,
+        tasks: Mapping[str, TaskDefinition],
+        events: EventStream,
+        clock: Clock,
+        context: Callable[[], Context],
+    ) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._events = events
+        self._clock = clock
+        self._context = context
+        self._watchers: dict[str, Notify | list[Notify]] = {}
+        self._callbacks: dict[str, list[tuple[CallbackKind, Callback]]] = {}
+        self._settling: set[str] = set()
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The app's loop."""
+        return self._client.loop
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Say whether any single job has callbacks of its own."""
+        return bool(self._callbacks)
+
+    # -- waiting ---------------------------------------------------------------------
+
+    def is_settled(self, record: JobRecord) -> bool:
+        """Say whether the job is finished and its callbacks have run."""
+        return record.state.is_finished and record.id not in self._settling
+
+    def watch(self, record: JobRecord, notify: Notify) -> None:
+        """Call *notify* once when the job is settled; at once if it is."""
+        if self.is_settled(record):
+            notify(record)
+            return
+        known = self._watchers.get(record.id)
+        if known is None:
+            self._watchers[record.id] = notify
+        elif isinstance(known, list):
+            known.append(notify)
+        else:
+            self._watchers[record.id] = [known, notify]
+
+    def unwatch(self, record: JobRecord, notify: Notify) -> None:
+        """Forget *notify*."""
+        known = self._watchers.get(record.id)
+        if known is notify:
+            del self._watchers[record.id]
+        elif isinstance(known, list) and notify in known:
+            known.remove(notify)
+            if not known:
+                del self._watchers[record.id]
+
+    def watched(self) -> Sequence[str]:
+        """Return the ids of jobs somebody waits for."""
+        return list(self._watchers)
+
+    def settle(self, record: JobRecord) -> None:
+        """Run the callbacks of a finished job, then tell whoever waits for it."""
+        kind = FINAL_KINDS.get(record.state)
+        calls = self._calls(record, kind) if kind is not None else []
+        if calls and kind is not None:
+            self._settling.add(record.id)
+            self._spawn(self._settle(record, kind, calls))
+            return
+        self._notify(record)
+
+    async def _settle(self, record: JobRecord, kind: CallbackKind, calls: list[Callback]) -> None:
+        try:
+            await self._call_all(record, kind, calls)
+        finally:
+            self._settling.discard(record.id)
+            self._notify(record)
+
+    def _notify(self, record: JobRecord) -> None:
+        if self._callbacks:
+            self._callbacks.pop(record.id, None)
+        if not self._watchers:
+            return
+        known = self._watchers.pop(record.id, None)
+        if known is None:
+            return
+        for notify in known if isinstance(known, list) else (known,):
+            notify(record)
+
+    # -- callbacks -------------------------------------------------------------------
+
+    def add(self, record: JobRecord, kind: CallbackKind, fn: Callback) -> None:
+        """Call *fn* when *record* makes a move of *kind*; at once if it has made it already."""
+        if self.is_settled(record):
+            if FINAL_KINDS.get(record.state) == kind:
+                self._spawn(self._call_all(record, kind, [fn]))
+            return
+        self._callbacks.setdefault(record.id, []).append((kind, fn))
+
+    def _calls(self, record: JobRecord, kind: CallbackKind) -> list[Callback]:
+        definition = self._tasks.get(record.task)
+        calls = definition.callbacks.get(kind, []) if definition is not None else []
+        own = self._callbacks.get(record.id) if self._callbacks else None
+        return calls + [fn for known, fn in own if known == kind] if own else calls
+
+    def tell(self, record: JobRecord, kind: CallbackKind) -> None:
+        """Run the callbacks of a move that is not final."""
+        calls = self._calls(record, kind)
+        if calls:
+            self._spawn(self._call_all(record, kind, calls))
+
+    async def _call_all(self, record: JobRecord, kind: CallbackKind, calls: list[Callback]) -> None:
+        job: Job[Any] = Job(record, self._client)
+        for fn in calls:
+            try:
+                result = fn(job)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:  # users' code runs here; it may change nothing about its job
+                self._complain(fn, kind, record, error)
+
+    def _complain(self, fn: Callback, kind: str, record: JobRecord, error: Exception) -> None:
+        name = getattr(fn, "__qualname__", repr(fn))
+        log.exception(
+            "on_%s callback %s of job %s (%s) raised", kind, name, record.id, record.task, extra={"job": record.id}
+        )
+        if self._events.has_listeners:
+            self._events.send(
+                CallbackFailed(at_ns=self._clock.now_ns(), callback=name, job_id=record.id, error=repr(error))
+            )
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, context=self._context().copy())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def drain(self) -> None:
+        """Wait until every callback begun so far has ended; none is dropped."""
+        while self._running:
+            await asyncio.wait(tuple(self._running))
+

@@ -1,0 +1,76 @@
+"""Makes a registered task ready to run: dependencies filled in, wrappers around, a place to run.
+
+Done once per task and start, so that a task without any of it runs as it is."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from quarterjack import codec
+from quarterjack.context import CurrentJob, current_job
+from quarterjack.executors import Executor
+from quarterjack.injection import DependencyOverrides
+from quarterjack.model import JobRecord
+from quarterjack.task import TaskDefinition
+
+__all__ = ["Around", "PreparedTask", "Preparer"]
+
+Around = Callable[[CurrentJob, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""``async def around(job, proceed)``: runs around a body, where the body runs."""
+
+
+class PreparedTask(NamedTuple):
+    """A task ready to run."""
+
+    definition: TaskDefinition
+    fn: Callable[..., Any]
+    is_coroutine: bool
+    executor: Executor
+
+
+class Preparer:
+    """What an app does to every task's body."""
+
+    __slots__ = ("_arounds", "_overrides", "_strict")
+
+    def __init__(self, overrides: DependencyOverrides, arounds: Sequence[Around], *, strict: bool) -> None:
+        self._overrides = overrides
+        self._arounds = arounds
+        self._strict = strict
+
+    def prepare(self, definition: TaskDefinition, executor: Executor) -> PreparedTask:
+        """Return the task ready to run on *executor*."""
+        fn = self.body(definition)
+        is_coroutine = definition.is_coroutine
+        for around in reversed(self._arounds):
+            fn, is_coroutine = _wrapped(fn, around), True
+        return PreparedTask(definition, fn, is_coroutine, executor)
+
+    def body(self, definition: TaskDefinition) -> Callable[..., Any]:
+        """Return the function with its dependencies filled in."""
+        if not definition.dependencies:
+            return definition.fn
+        return self._overrides.wrap(definition.fn)
+
+    def check_result(self, value: Any, record: JobRecord) -> Any:
+        """Return *value* as the store will keep it; strict apps keep what survives JSON only.
+
+        Raises:
+            ValueError: Carrying an `ErrorInfo`, if it cannot be kept.
+        """
+        return codec.check_result(value, record.options.max_result_bytes) if self._strict else value
+
+
+def _wrapped(fn: Callable[..., Any], around: Around) -> Callable[..., Any]:
+    @functools.wraps(around)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        async def proceed() -> Any:
+            result = fn(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+        return await around(current_job(), proceed)
+
+    return run

@@ -1,0 +1,173 @@
+"""One job's way through the worker, as short named steps over one record.
+
+    prepare ─▶ submit ─▶ began ─▶ (body) ─▶ finished ─▶ recorded ─▶ told
+
+`Attempt` is the record of one try. It is at once what the executor sees (a
+`Call`), what the executor reports to (a `Report`), and what ``current_job()``
+reads, so that a job costs one object here. Its stamps are store time at the
+claim plus monotonic time since, so that waits and durations are never
+negative however the wall clock is set meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from quarterjack.context import CURRENT
+from quarterjack.executors import Executor, Handle
+from quarterjack.lifecycle import Move, move
+from quarterjack.model import Fenced, Finish, JobRecord, Outcome, Progress
+from quarterjack.task import TaskDefinition
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """One try at one job, from its claim to its recorded outcome."""
+
+    __slots__ = (
+        "_claimed_mono_ns",
+        "_worker",
+        "args",
+        "cancel_grace_s",
+        "context",
+        "definition",
+        "executor",
+        "fn",
+        "handle",
+        "is_coroutine",
+        "kwargs",
+        "number",
+        "outcome",
+        "owner",
+        "pending_checkpoint",
+        "record",
+        "running_at_ns",
+        "timeout_s",
+    )
+
+    def __init__(
+        self,
+        worker: Worker,
+        record: JobRecord,
+        definition: TaskDefinition,
+        executor: Executor,
+        fn: Callable[..., Any],
+        claimed_mono_ns: int,
+        context: Context,
+        *,
+        is_coroutine: bool,
+    ) -> None:
+        self._worker = worker
+        self._claimed_mono_ns = claimed_mono_ns
+        self.record = record
+        self.definition = definition
+        self.executor = executor
+        self.fn = fn
+        self.args: tuple[Any, ...] = record.args
+        self.kwargs: Mapping[str, Any] = record.kwargs
+        self.is_coroutine = is_coroutine
+        self.number = record.attempt
+        self.owner = record.owner or ""
+        options = record.options
+        self.timeout_s = options.timeout_s
+        self.cancel_grace_s = options.cancel_grace_s
+        self.context = context
+        self.handle: Handle | None = None
+        self.running_at_ns: int | None = None
+        self.outcome: Outcome | None = None
+        self.pending_checkpoint: Any = None
+        context.run(CURRENT.set, self)
+
+    # -- what the executor sees ------------------------------------------------------
+
+    @property
+    def ref(self) -> str:
+        """``<job id>.<attempt>``."""
+        return f"{self.record.id}.{self.number}"
+
+    @property
+    def fence(self) -> Fenced:
+        """What proves the right to write the job's row."""
+        return Fenced(self.record.id, self.number, self.owner)
+
+    @property
+    def is_current(self) -> bool:
+        """False once the lease has moved on: the row then belongs to another attempt."""
+        record = self.record
+        return record.attempt == self.number and record.owner == self.owner
+
+    def stamp(self, mono_ns: int | None = None) -> int:
+        """Return store time for a monotonic instant (default: now), never before the claim."""
+        mono = self._worker.clock.monotonic_ns() if mono_ns is None else mono_ns
+        return (self.record.scheduled_at_ns or 0) + max(0, mono - self._claimed_mono_ns)
+
+    # -- what the executor reports ---------------------------------------------------
+
+    def accepted(self) -> None:
+        """The body waits in a queue that is not ours."""
+        record = self.record
+        if self.is_current and record.started_at_ns is None:
+            record.state = move(record.state, Move.ACCEPTED)
+            record.started_at_ns = self.stamp()
+
+    def began(self, at_mono_ns: int | None = None) -> None:
+        """The body begins: stamp it, and tell who wants to know."""
+        record = self.record
+        self.running_at_ns = stamp = self.stamp(at_mono_ns)
+        if not self.is_current:
+            return
+        record.state = move(record.state, Move.BEGAN)
+        record.running_at_ns = stamp
+        if record.started_at_ns is None:
+            record.started_at_ns = stamp
+        self._worker.on_began(self)
+
+    def finished(self, outcome: Outcome) -> None:
+        """The attempt is over."""
+        self.outcome = outcome
+        self._worker.on_finished(self, outcome)
+
+    def ended(self) -> None:
+        """The body that outlived its outcome is over too."""
+        self._worker.on_ended(self)
+
+    # -- what the body says ----------------------------------------------------------
+
+    def progress(self, done: float, total: float | None, text: str) -> None:
+        """Keep what the body says about how far it is; from any thread."""
+        if self.is_current:
+            self.record.progress = Progress(done, total, text)
+            self._worker.on_progress(self)
+
+    def checkpoint(self, value: Any) -> None:
+        """Keep a value for the next attempt; from any thread."""
+        if self.is_current:
+            self.record.checkpoint = value
+            self.pending_checkpoint = value
+
+    def lend_slot(self) -> None:
+        """The body waits for another job: its slot may serve that one meanwhile."""
+        self.executor.lent += 1
+        self._worker.poke()
+
+    def reclaim_slot(self) -> None:
+        """The body goes on; for a moment one slot too many may be taken."""
+        self.executor.lent -= 1
+
+    def finish(self, **facts: Any) -> Finish:
+        """Return the entry for ``jobs_finish`` with this attempt's fence and stamps."""
+        record = self.record
+        return Finish(
+            record.id,
+            self.number,
+            self.owner,
+            at_ns=self.stamp(),
+            started_at_ns=record.started_at_ns,
+            running_at_ns=self.running_at_ns,
+            **facts,
+        )

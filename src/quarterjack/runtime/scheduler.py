@@ -1,0 +1,288 @@
+"""The scheduler: turns due schedules into jobs, on time.
+
+It knows what falls due soon, sleeps on the precise timer until the earliest,
+asks the pure planner about everything due at once and hands the plans to the
+store in one call, together with the worker's free slots, so that what fires is
+leased on the way. It holds no truth: cursors live in the store, a lost plan
+only means that another process was first.
+
+Many schedules at one instant are fired in chunks, and the loop turns between
+them, so the first bodies run while the last plans are made."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Final, Protocol
+
+from quarterjack import planner
+from quarterjack.errors import StoreError
+from quarterjack.events import EventStream, ScheduleEvent, ScheduleKind
+from quarterjack.model import JobRecord, JobState, Schedule
+from quarterjack.stores.base import Fired, Store
+
+from .worker import POLL_S, Worker
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+    from quarterjack.clock import Clock
+    from quarterjack.timer import Timer, TimerHandle
+
+    from .handles import Handles
+
+__all__ = ["Scheduler", "SchedulerHost"]
+
+log = logging.getLogger("quarterjack.scheduler")
+
+HORIZON_NS: Final = 60 * 1_000_000_000
+"""On a shared store the scheduler reads this far ahead, twice as often."""
+EVER_NS: Final = 2**62
+CHUNK: Final = 64
+"""Fewest schedules fired in one store call when more are due."""
+
+
+class SchedulerHost(Protocol):
+    """What the scheduler needs of the app around it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def timer(self) -> Timer: ...
+    @property
+    def events(self) -> EventStream: ...
+    @property
+    def handles(self) -> Handles: ...
+    @property
+    def context(self) -> Context: ...
+    def may_fire(self, schedule: Schedule) -> bool: ...
+    def fatal(self, error: BaseException) -> None: ...
+
+
+class Scheduler:
+    """Fires the schedules of one app."""
+
+    def __init__(self, host: SchedulerHost, worker: Worker | None) -> None:
+        self._host = host
+        self._store = host.store
+        self._clock = host.clock
+        self._events = host.events
+        self._worker = worker
+        self._rows: dict[str, Schedule] = {}
+        self._heap: list[tuple[int, int, str]] = []
+        self._ticket = count()
+        self._changed: set[str] = set()
+        self._reload = True
+        self._wake = asyncio.Event()
+        self._alarm: TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # -- life ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to fire."""
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(), name="quarterjack-scheduler", context=self._host.context.copy()
+        )
+        self._task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._host.fatal(error)
+
+    async def stop(self) -> None:
+        """Fire nothing more."""
+        self._disarm()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When the next schedule is due, as far as this process knows."""
+        while self._heap and not self._is_valid(self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def on_change(self, schedule_ids: Sequence[str]) -> None:
+        """Rows changed (none named: any may have)."""
+        if schedule_ids:
+            self._changed.update(schedule_ids)
+        else:
+            self._reload = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at the clock again."""
+        self._wake.set()
+
+    # -- the loop --------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._refresh()
+                fired = await self._fire_due()
+            except StoreError:
+                log.exception("the store failed; schedules are looked at again in %g s", POLL_S)
+                asyncio.get_running_loop().call_later(POLL_S, self._wake.set)
+                self._reload, fired = True, False
+            if fired:
+                await asyncio.sleep(0)  # the bodies that were just leased begin now
+                continue
+            self._arm()
+            await self._wake.wait()
+
+    async def _refresh(self) -> None:
+        if self._reload:
+            self._reload = False
+            self._changed.clear()
+            self._rows.clear()
+            self._heap.clear()
+            horizon = HORIZON_NS if self._store.is_shared else EVER_NS
+            for row in await self._store.schedules_due(horizon, limit=1_000_000):
+                self._know(row.id, row)
+            if self._store.is_shared:
+                asyncio.get_running_loop().call_later(HORIZON_NS / 2e9, self.on_change, ())
+        while self._changed:
+            schedule_id = self._changed.pop()
+            self._know(schedule_id, await self._store.schedules_get(schedule_id))
+
+    def _know(self, schedule_id: str, row: Schedule | None) -> None:
+        if row is None or not self._host.may_fire(row):
+            self._rows.pop(schedule_id, None)
+            return
+        self._rows[schedule_id] = row
+        due = row.wake_ns
+        if due is not None:
+            heapq.heappush(self._heap, (due, next(self._ticket), schedule_id))
+
+    def _is_valid(self, entry: tuple[int, int, str]) -> bool:
+        row = self._rows.get(entry[2])
+        return row is not None and row.wake_ns == entry[0]
+
+    def _arm(self) -> None:
+        due = self.next_due_ns
+        if self._alarm is not None:
+            if self._alarm.due_ns == due:
+                return
+            self._disarm()
+        if due is not None:
+            self._alarm = self._host.timer.call_at(due, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        self._wake.set()
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    # -- firing ----------------------------------------------------------------------
+
+    async def _fire_due(self) -> bool:
+        """Fire one chunk of what is due; say whether there was any."""
+        now = self._clock.now_ns()
+        rows = self._pop_due(now)
+        if not rows:
+            return False
+        plans: list[planner.Plan] = []
+        for row in rows:
+            if row.paused_at_ns is not None:
+                await self._resume(row)
+                continue
+            try:
+                plan = planner.plan(row, now)
+            except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
+                await self._park(row, error)
+                continue
+            if plan is None:
+                self._know(row.id, row)
+            else:
+                plans.append(plan)
+        if plans:
+            await self._fire(plans)
+        return True
+
+    def _pop_due(self, now: int) -> list[Schedule]:
+        heap, rows, seen = self._heap, [], set[str]()
+        chunk = CHUNK
+        while heap and heap[0][0] <= now and len(rows) < chunk:
+            entry = heapq.heappop(heap)
+            if entry[2] not in seen and self._is_valid(entry):
+                seen.add(entry[2])
+                rows.append(self._rows[entry[2]])
+        return rows
+
+    async def _fire(self, plans: list[planner.Plan]) -> None:
+        claim = self._worker.free_for_ticks(len(plans)) if self._worker is not None else None
+        fired = await self._store.schedules_fire(plans, claim)
+        lost = [plan.schedule_id for plan, after in zip(plans, fired.schedules, strict=True) if after is None]
+        for after in fired.schedules:
+            if after is not None:
+                self._know(after.id, after)
+        if lost and fired.wait_ns:  # our clock is ahead of the store's: look again when it says so
+            asyncio.get_running_loop().call_later(fired.wait_ns / 1e9, self.on_change, lost)
+        else:
+            self._changed.update(lost)
+        if self._worker is not None:
+            self._worker.begin(fired.jobs)
+            self._worker.cancel_local([job.id for job in fired.cancelled], "replaced by a newer run")
+        if self._events.has_listeners:
+            self._announce(fired)
+
+    async def _resume(self, row: Schedule) -> None:
+        """The pause was set to end by itself."""
+        resumed = await self._store.schedules_resume(row.id, catch_up=False)
+        self._know(row.id, resumed)
+        self.tell("resumed", row, reason="its pause ended")
+
+    async def _park(self, row: Schedule, error: Exception) -> None:
+        reason = f"its trigger raised {type(error).__name__}: {error}"
+        log.error("schedule %s is parked: %s", row.id, reason, exc_info=error, extra={"schedule": row.id})
+        await self._store.schedules_park(row.id, reason)
+        self._rows.pop(row.id, None)
+        self.tell("parked", row, reason=reason)
+
+    # -- telling ---------------------------------------------------------------------
+
+    def _announce(self, fired: Fired) -> None:
+        for job in fired.rows:
+            self._announce_row(job)
+
+    def _announce_row(self, job: JobRecord) -> None:
+        origin = job.origin
+        if origin is None:
+            return
+        kind = _KINDS.get(job.state, "fired")
+        self._events.send(
+            ScheduleEvent(
+                at_ns=job.submitted_at_ns or 0,
+                kind=kind,
+                schedule_id=origin.schedule_id,
+                task=job.task,
+                nominal_ns=origin.nominal_ns,
+                count=origin.missed_count if job.state is JobState.MISSED else 1,
+                reason=job.reason,
+            )
+        )
+
+    def tell(self, kind: ScheduleKind, row: Schedule, *, reason: str | None = None) -> None:
+        """Tell the event stream what became of a schedule."""
+        if self._events.has_listeners:
+            now = self._clock.now_ns()
+            self._events.send(
+                ScheduleEvent(at_ns=now, kind=kind, schedule_id=row.id, task=row.payload.task, reason=reason)
+            )
+
+
+_KINDS: Final[dict[JobState, ScheduleKind]] = {JobState.SKIPPED: "skipped", JobState.MISSED: "missed"}
+

@@ -1,0 +1,342 @@
+"""One running app: the store, the timer, the executors, the scheduler and the worker, put together.
+
+Start and stop happen once, in a fixed order. Stop drains: fire nothing more,
+claim nothing more, wait for what runs, cancel what is left, give the rest
+back. Whatever goes wrong beyond repair comes to `Service.fatal`, which ends
+the app in an orderly way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from quarterjack.clock import Clock
+from quarterjack.errors import JobGone
+from quarterjack.events import ClockJumped, EventStream
+from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
+from quarterjack.job import CallbackKind, Job
+from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
+from quarterjack.stores.base import CancelAnswer, Hint, Store
+from quarterjack.task import TaskDefinition
+from quarterjack.timer import ClockJump, Timer
+
+from .handles import Handles
+from .prepare import PreparedTask, Preparer
+from .renewal import Renewer
+from .scheduler import Scheduler
+from .worker import Worker, job_event
+
+__all__ = ["Role", "Service"]
+
+log = logging.getLogger("quarterjack")
+
+Role = Literal["both", "scheduler", "worker", "client"]
+
+
+class Service:
+    """The running half of an app; made by ``Quarterjack`` at each start."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: EventStream,
+        tasks: Mapping[str, TaskDefinition],
+        preparer: Preparer,
+        role: Role,
+        queues: Sequence[str] | None,
+        concurrency: int,
+        version: str | None,
+        lease_s: float,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.store = store
+        self.clock = clock
+        self.events = events
+        self.tasks = tasks
+        self.role = role
+        self.version = version
+        self.context = contextvars.copy_context()
+        self.ids = JobIds()
+        self.owner = self.ids.process
+        self.lease_s: float | None = lease_s if store.is_shared else None
+        self.timer = Timer.shared(clock)
+        self.handles = Handles(self, tasks, events, clock, lambda: self.context)
+        self.prepared: dict[str, PreparedTask] = {}
+        self._preparer = preparer
+        self._own_executors: dict[str, Executor] = {
+            "loop": LoopExecutor(concurrency),
+            "thread": ThreadExecutor(),
+        }
+        self._executors: set[Executor] = set(self._own_executors.values())
+        self._fixed_queues = queues is not None
+        self._on_fatal = on_fatal
+        self._pid = os.getpid()
+        self._in_a_hurry = asyncio.Event()
+        self._started_ns = clock.now_ns()
+        self._unlisten: list[Callable[[], None]] = []
+        works = role in {"both", "worker"}
+        fires = role in {"both", "scheduler"}
+        known = list(queues) if queues is not None else sorted({d.options.queue for d in tasks.values()} | {"default"})
+        self._queues = set(known)
+        self.worker = Worker(self, known, keep_for_ticks=fires) if works else None
+        self.scheduler = Scheduler(self, self.worker) if fires else None
+        self._renewer = Renewer(self) if store.is_shared and self.worker is not None else None
+
+    # -- life ------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the store and get the executors ready; jobs can be submitted from now on."""
+        await self.store.open(self.clock, self.ids)
+        self._unlisten = [self.store.listen(self._on_hint), self.timer.on_jump(self._on_jump)]
+        for definition in self.tasks.values():
+            self.prepare(definition)
+        for executor in {*self._executors, *(task.executor for task in self.prepared.values())}:
+            await executor.start(self.clock)
+            self._executors.add(executor)
+
+    async def start(self, declared: Sequence[Schedule]) -> None:
+        """Put the declared schedules; claim and fire from now on."""
+        self.context = contextvars.copy_context()
+        if self.scheduler is not None and declared:
+            await self.put_schedules(declared)
+        await self.store.workers_put(self._info())
+        if self.worker is not None:
+            self.worker.start()
+        if self.scheduler is not None:
+            self.scheduler.start()
+        if self._renewer is not None:
+            self._renewer.start()
+
+    def _info(self) -> WorkerInfo:
+        worker = self.worker
+        return WorkerInfo(
+            self.owner,
+            socket.gethostname(),
+            self._pid,
+            self.role,
+            tuple(worker.queues) if worker is not None else (),
+            self._started_ns,
+            self.clock.now_ns(),
+            self.version,
+            worker.running if worker is not None else 0,
+            worker.zombies if worker is not None else 0,
+        )
+
+    def prepare(self, definition: TaskDefinition) -> PreparedTask:
+        """Make a task ready to run; also for tasks added to a running app."""
+        prepared = self._preparer.prepare(definition, self.executor_named(definition.options.executor, definition))
+        self.prepared[definition.name] = prepared
+        return prepared
+
+    def serve_queue(self, queue: str) -> None:
+        """Claim from *queue* too, unless the app was given its queues."""
+        if not self._fixed_queues and self.worker is not None and queue not in self._queues:
+            self._queues.add(queue)
+            self.worker.queues.append(queue)
+
+    async def ensure_executor(self, executor: Executor) -> None:
+        """Start an executor that only single jobs name."""
+        if executor not in self._executors:
+            self._executors.add(executor)
+            await executor.start(self.clock)
+
+    def on_submitted(self, record: JobRecord) -> None:
+        """A job was stored by this process: tell events and callbacks."""
+        definition = self.tasks[record.task]
+        if definition.callbacks:
+            self.handles.tell(record, "submit")
+        if self.events.has_listeners:
+            self.events.send(job_event("submitted", record))
+
+    async def add_task(self, definition: TaskDefinition) -> None:
+        """Take up a task that was registered while the app runs."""
+        prepared = self.prepare(definition)
+        await self.ensure_executor(prepared.executor)
+        if self.worker is not None:
+            self.worker.group_tasks()
+            self.worker.poke()
+
+    async def put_schedules(self, declared: Sequence[Schedule]) -> list[Schedule]:
+        """Upsert schedules; a broken trigger parks its own and is logged."""
+        rows = await self.store.schedules_put(declared)
+        for row in rows:
+            if row.parked_reason is not None:
+                log.error("schedule %s is parked: %s", row.id, row.parked_reason, extra={"schedule": row.id})
+            if self.scheduler is not None:
+                self.scheduler.tell("parked" if row.parked_reason else "put", row, reason=row.parked_reason)
+        return rows
+
+    async def drain(self, grace_s: float) -> int:
+        """Fire and claim no more, wait up to *grace_s* for what runs; return how many jobs are left."""
+        if self.scheduler is not None:
+            await self.scheduler.stop()
+        if self.worker is None:
+            return 0
+        self.worker.stop_claiming()
+        if self.worker.running and grace_s > 0 and not self._in_a_hurry.is_set():
+            idle = self.loop.create_task(self.worker.idle())
+            hurry = self.loop.create_task(self._in_a_hurry.wait())
+            await asyncio.wait({idle, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in (idle, hurry):
+                task.cancel()
+            await asyncio.gather(idle, hurry, return_exceptions=True)
+        return self.worker.running
+
+    def hurry(self) -> None:
+        """Wait no longer for what runs."""
+        self._in_a_hurry.set()
+
+    async def end_work(self, cancel_grace_s: float) -> None:
+        """Cancel what still runs and record how it ended. After `drain`."""
+        if self.worker is not None:
+            self.worker.cancel_local([a.record.id for a in self.worker.attempts()], "shutdown")
+        for executor in self._executors:
+            await executor.stop(cancel_grace_s)
+        if self._renewer is not None:
+            await self._renewer.stop()
+        if self.worker is not None:
+            await self.worker.stop()
+            await self._leftovers()
+        await self.handles.drain()
+        await self.store.workers_remove(self.owner)
+
+    async def close(self) -> None:
+        """Let go of everything else; also after a start that failed half-way."""
+        for executor in self._executors:
+            await executor.stop(0)
+        await self.handles.drain()
+        for end in self._unlisten:
+            end()
+        await self.store.close()
+        self.timer.release()
+
+    async def _leftovers(self) -> None:
+        """End what will never run: on a store that dies with us, waiting jobs are cancelled and counted."""
+        if self.store.is_shared or self.worker is None:
+            return
+        waiting = await self.store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)
+        if waiting.jobs:
+            log.warning("%d jobs that still waited are cancelled (shutdown)", len(waiting.jobs))
+            await self.store.jobs_request_cancel([job.id for job in waiting.jobs], "shutdown")
+
+    # -- what the store and the clock say ----------------------------------------------
+
+    def _on_hint(self, hint: Hint, ids: Sequence[str]) -> None:
+        if hint is Hint.JOBS:
+            if self.worker is not None:
+                self.worker.poke()
+        elif hint is Hint.SCHEDULES:
+            if self.scheduler is not None:
+                self.scheduler.on_change(ids)
+        elif hint is Hint.CANCELS:
+            if self.worker is not None:
+                self.worker.cancel_local(ids)
+        else:
+            self.loop.create_task(self._settle(ids), context=self.context.copy())
+
+    async def _settle(self, job_ids: Sequence[str]) -> None:
+        """The store ended these jobs itself: tell events, callbacks and waiters."""
+        for record in await self.store.jobs_get(job_ids):
+            if record is None:
+                continue
+            if self.events.has_listeners:
+                self.events.send(job_event(record.state.value, record))
+            self.handles.settle(record)
+
+    def _on_jump(self, jump: ClockJump) -> None:
+        log.warning("the clock jumped: %s of %+.3f s; schedules are looked at again", jump.kind, jump.delta_s)
+        if self.events.has_listeners:
+            self.events.send(ClockJumped(at_ns=self.clock.now_ns(), kind=jump.kind, delta_s=jump.delta_s))
+        if jump.kind == "step" and self.store.uses_local_clock:
+            self.store.clock_stepped(round(jump.delta_s * 1e9))
+        if self.scheduler is not None:
+            self.scheduler.wake()
+        if self.worker is not None:
+            self.worker.poke()
+
+    def fatal(self, error: BaseException) -> None:
+        """Something ended that must not end: stop the app, and raise *error* where it was started."""
+        self._on_fatal(error)
+
+    # -- what the worker and the scheduler ask ------------------------------------------
+
+    def may_fire(self, schedule: Schedule) -> bool:
+        """Say whether this process knows the schedule's task."""
+        return schedule.payload.task in self.tasks
+
+    def executor_named(self, executor: Any, definition: TaskDefinition) -> Executor:
+        """Return the executor an option names; None is the loop for coroutines, else a thread."""
+        if executor is None:
+            executor = "loop" if definition.is_coroutine else "thread"
+        return self._own_executors[executor] if isinstance(executor, str) else executor
+
+    def executor_of(self, record: JobRecord, prepared: PreparedTask) -> Executor:
+        """Return where this job runs, if its options name a place of their own."""
+        return self.executor_named(record.options.executor, prepared.definition)
+
+    def check_result(self, value: Any, record: JobRecord) -> Any:
+        """Return the result as the store will keep it."""
+        return self._preparer.check_result(value, record)
+
+    # -- what handles ask ----------------------------------------------------------------
+
+    def is_settled(self, record: JobRecord) -> bool:
+        """See `Handles.is_settled`."""
+        return self.handles.is_settled(record)
+
+    def watch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None:
+        """See `Handles.watch`."""
+        self.handles.watch(record, notify)
+
+    def unwatch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None:
+        """See `Handles.unwatch`."""
+        self.handles.unwatch(record, notify)
+
+    def add_callback(self, record: JobRecord, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        """See `Handles.add`."""
+        self.handles.add(record, kind, fn)
+
+    async def fetch(self, record: JobRecord) -> JobRecord:
+        """Read a job anew.
+
+        Raises:
+            JobGone: If the store has it no more.
+        """
+        (row,) = await self.store.jobs_get([record.id])
+        if row is None:
+            raise JobGone(record.id)
+        return row
+
+    async def cancel_job(self, record: JobRecord, wait_s: float) -> bool:
+        """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
+        if record.state.is_finished:
+            return record.state is JobState.CANCELLED
+        (answer,) = await self.store.jobs_request_cancel([record.id], "cancelled by request")
+        if answer is CancelAnswer.GONE:
+            raise JobGone(record.id)
+        if not self.is_settled(record):
+            await self._wait_settled(record, wait_s)
+        return record.state is JobState.CANCELLED
+
+    async def _wait_settled(self, record: JobRecord, wait_s: float) -> None:
+        done = asyncio.Event()
+
+        def notify(_: JobRecord) -> None:
+            done.set()
+
+        self.watch(record, notify)
+        try:
+            async with asyncio.timeout(wait_s):
+                await done.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.unwatch(record, notify)

@@ -1,0 +1,475 @@
+"""The worker: claims jobs, has executors run them, and records how they ended.
+
+Two small tasks, both asleep when there is nothing to do. The *claimer* asks the
+store for as many jobs as there are free slots; the *recorder* hands outcomes
+back in batches. Everything between is plain function calls on one `Attempt`.
+
+Fairness: a tenth of the slots is kept for scheduled ticks, which come already
+leased from ``schedules_fire``, so a flood of submitted jobs never fills the
+last slot before a tick; and the claimer lets the loop turn after each batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from quarterjack.errors import ExecutorClosed, ExecutorFull, StoreError
+from quarterjack.events import CancelIgnored, EventStream, JobEvent
+from quarterjack.executors import Executor
+from quarterjack.model import Finish, FinishKind, JobRecord, Outcome, OutcomeKind
+from quarterjack.stores.base import Claim, Store, Want
+
+from .run import Attempt
+from .verdict import judge
+
+if TYPE_CHECKING:
+    from quarterjack.clock import Clock
+    from quarterjack.task import TaskDefinition
+    from quarterjack.timer import Timer, TimerHandle
+
+    from .handles import Handles
+
+__all__ = ["Prepared", "Worker", "WorkerHost", "job_event"]
+
+log = logging.getLogger("quarterjack.worker")
+
+TICK_SHARE: Final = 10
+"""One slot in this many is kept for scheduled ticks (none where there is only one)."""
+POLL_S: Final = 1.0
+"""On a shared store hints may be lost; looking again this often (jittered) is what counts."""
+
+
+class Prepared(Protocol):
+    """A task made ready to run: its body with dependencies and wrappers, and where it runs."""
+
+    @property
+    def definition(self) -> TaskDefinition: ...
+    @property
+    def fn(self) -> Callable[..., Any]: ...
+    @property
+    def is_coroutine(self) -> bool: ...
+    @property
+    def executor(self) -> Executor: ...
+
+
+class WorkerHost(Protocol):
+    """What the worker needs of the app around it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def timer(self) -> Timer: ...
+    @property
+    def events(self) -> EventStream: ...
+    @property
+    def handles(self) -> Handles: ...
+    @property
+    def prepared(self) -> Mapping[str, Prepared]: ...
+    @property
+    def context(self) -> Context: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def lease_s(self) -> float | None: ...
+    def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
+    def check_result(self, value: Any, record: JobRecord) -> Any: ...
+    def fatal(self, error: BaseException) -> None: ...
+
+
+class Worker:
+    """Runs the jobs of one process."""
+
+    def __init__(self, host: WorkerHost, queues: Sequence[str], *, keep_for_ticks: bool) -> None:
+        self._host = host
+        self.clock = host.clock
+        self._store = host.store
+        self._events = host.events
+        self._handles = host.handles
+        self.queues = list(queues)
+        self._keep_for_ticks = keep_for_ticks
+        self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
+        self._attempts: dict[str, Attempt] = {}
+        self._zombies: set[Attempt] = set()
+        self._outbox: list[tuple[Finish, Attempt]] = []
+        self._wake = asyncio.Event()
+        self._to_record = asyncio.Event()
+        self._recorded = asyncio.Event()
+        self._due: TimerHandle | None = None
+        self._claiming = True
+        self._by_executor: list[tuple[Executor, frozenset[str]]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- life ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to claim and to record."""
+        self.group_tasks()
+        loop = asyncio.get_running_loop()
+        context = self._host.context
+        self._tasks = [
+            loop.create_task(self._claim_forever(), name="quarterjack-claimer", context=context.copy()),
+            loop.create_task(self._record_forever(), name="quarterjack-recorder", context=context.copy()),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_end)
+        self.poke()
+
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._host.fatal(error)
+
+    def group_tasks(self) -> None:
+        """Group the known tasks by executor; call again after tasks were added."""
+        names: dict[Executor, set[str]] = {}
+        for name, prepared in self._host.prepared.items():
+            names.setdefault(prepared.executor, set()).add(name)
+        self._by_executor = [(executor, frozenset(tasks)) for executor, tasks in names.items()]
+
+    def poke(self) -> None:
+        """There may be something to claim."""
+        self._wake.set()
+
+    def stop_claiming(self) -> None:
+        """Take no more jobs."""
+        self._claiming = False
+
+    @property
+    def running(self) -> int:
+        """Jobs held by this process."""
+        return len(self._attempts)
+
+    @property
+    def zombies(self) -> int:
+        """Bodies that outlived their outcome."""
+        return len(self._zombies)
+
+    def attempts(self) -> list[Attempt]:
+        """Return what this process holds now."""
+        return list(self._attempts.values())
+
+    def held(self) -> list[Attempt]:
+        """Return whose leases to renew: what runs here, and bodies that outlived their outcome."""
+        return [*self._attempts.values(), *self._zombies]
+
+    async def idle(self) -> None:
+        """Wait until no job is held here and every outcome is recorded."""
+        while self._attempts or self._outbox:
+            self._recorded.clear()
+            await self._recorded.wait()
+
+    async def stop(self) -> None:
+        """End both tasks; outcomes that are not recorded yet are recorded first."""
+        self._claiming = False
+        self._wake.set()
+        await self._flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    # -- claiming --------------------------------------------------------------------
+
+    def free_for_ticks(self, wanted: int) -> Claim | None:
+        """Return a claim over every free slot, for jobs that fire now; None if there is none."""
+        if not self._claiming:
+            return None
+        wants = [
+            Want(tuple(self.queues), tasks, min(free, wanted))
+            for executor, tasks in self._by_executor
+            if (free := executor.free) > 0
+        ]
+        return Claim(self._host.owner, wants, self._host.lease_s) if wants else None
+
+    def _wants(self) -> list[Want]:
+        """Return what there is room for, leaving a share of each executor to ticks."""
+        queues = tuple(self.queues)
+        wants: list[Want] = []
+        for executor, tasks in self._by_executor:
+            slots = executor.slots
+            kept = max(1, slots // TICK_SHARE) if self._keep_for_ticks and slots > 1 else 0
+            free = executor.free - kept
+            if free > 0:
+                wants.append(Want(queues, tasks, free))
+        if len(self.queues) > 1:
+            self.queues.append(self.queues.pop(0))  # the next claim begins with the next queue
+        return wants
+
+    async def _claim_forever(self) -> None:
+        while True:
+            self._wake.clear()
+            if self._claiming and (wants := self._wants()):
+                found = await self._claim(wants)
+                if found:
+                    await asyncio.sleep(0)  # let the bodies, the timer and everybody else have their turn
+                    continue
+            await self._wake.wait()
+
+    async def _claim(self, wants: list[Want]) -> bool:
+        try:
+            claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
+        except StoreError:
+            log.exception("claiming jobs failed; trying again in %g s", POLL_S)
+            asyncio.get_running_loop().call_later(POLL_S, self.poke)
+            return False
+        self._arm(claimed.next_run_at_ns)
+        self.begin(claimed.jobs)
+        return bool(claimed.jobs)
+
+    def _arm(self, next_run_at_ns: int | None) -> None:
+        if self._due is not None:
+            if self._due.due_ns == next_run_at_ns:
+                return
+            self._due.cancel()
+            self._due = None
+        if next_run_at_ns is not None:
+            self._due = self._host.timer.call_at(next_run_at_ns, self._on_due)
+        elif self._store.is_shared:
+            asyncio.get_running_loop().call_later(POLL_S * self._rng.uniform(0.8, 1.2), self.poke)
+
+    def _on_due(self) -> None:
+        self._due = None
+        self.poke()
+
+    # -- running ---------------------------------------------------------------------
+
+    def begin(self, jobs: Sequence[JobRecord]) -> None:
+        """Take leased jobs to their executors."""
+        if not jobs:
+            return
+        now = self.clock.monotonic_ns()
+        for record in jobs:
+            self._begin(record, now)
+
+    def _begin(self, record: JobRecord, now_mono_ns: int) -> None:
+        host = self._host
+        prepared = host.prepared[record.task]
+        executor = prepared.executor if record.options.executor is None else host.executor_of(record, prepared)
+        attempt = Attempt(
+            self,
+            record,
+            prepared.definition,
+            executor,
+            prepared.fn,
+            now_mono_ns,
+            host.context.copy(),
+            is_coroutine=prepared.is_coroutine,
+        )
+        self._attempts[record.id] = attempt
+        if self._events.has_listeners:
+            self.send("leased", record)
+        if record.options.start_deadline_s is not None and self._is_too_late(attempt):
+            return
+        try:
+            attempt.handle = executor.submit(attempt, attempt)
+        except (ExecutorFull, ExecutorClosed) as error:
+            self._give_back(attempt, str(error))
+        except Exception as error:  # a third party's executor runs here
+            log.exception("executor %s refused job %s", executor.name, record.id)
+            attempt.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
+
+    def _is_too_late(self, attempt: Attempt) -> bool:
+        record = attempt.record
+        late_s = (attempt.stamp() - record.run_at_ns) / 1e9
+        deadline = record.options.start_deadline_s
+        if deadline is None or late_s <= deadline:
+            return False
+        reason = f"{late_s:.3f} s late, start_deadline is {deadline:g} s"
+        self._record(attempt, attempt.finish(kind=FinishKind.MISSED, reason=reason))
+        return True
+
+    def _give_back(self, attempt: Attempt, reason: str) -> None:
+        del self._attempts[attempt.record.id]
+        task = asyncio.get_running_loop().create_task(
+            self._store.jobs_release([attempt.fence], delay_ns=50_000_000, reason=reason)
+        )
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    # -- what attempts tell ----------------------------------------------------------
+
+    def on_began(self, attempt: Attempt) -> None:
+        """A body begins."""
+        definition = attempt.definition
+        if definition.callbacks or self._handles.has_callbacks:
+            self._handles.tell(attempt.record, "start")
+        if self._events.has_listeners:
+            self.send("running", attempt.record)
+
+    def on_progress(self, attempt: Attempt) -> None:
+        """A body says how far it is; from any thread."""
+        if self._events.has_listeners:
+            asyncio_loop = self._handles.loop
+            asyncio_loop.call_soon_threadsafe(self.send, "progress", attempt.record)
+
+    def on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
+        """An attempt is over: decide what becomes of its job, and have it recorded."""
+        error = outcome.error
+        if error is not None and not isinstance(error, Exception) and outcome.kind is OutcomeKind.RAISED:
+            self._host.fatal(error)
+        if outcome.kind is OutcomeKind.LOST:
+            self._attempts.pop(attempt.record.id, None)
+            return
+        if not outcome.stopped:
+            self._on_zombie(attempt)
+        record = attempt.record
+        if outcome.kind is OutcomeKind.DONE:
+            self._record(attempt, self._done(attempt, outcome))
+            return
+        verdict = judge(
+            outcome,
+            failures=record.failures,
+            retry=record.options.retry,
+            cancel_requested=record.cancel_requested,
+            rng=self._rng,
+        )
+        if verdict.kind is FinishKind.RETRY and not outcome.stopped:
+            record.reason = f"{verdict.reason}; to be retried when its body has ended"
+            return
+        if verdict.kind is FinishKind.FAILED:
+            self._log_failure(attempt, error)
+        self._record(
+            attempt,
+            attempt.finish(
+                kind=verdict.kind,
+                error=verdict.error,
+                reason=verdict.reason,
+                delay_ns=verdict.delay_ns,
+                zombie=not outcome.stopped,
+            ),
+        )
+
+    def _done(self, attempt: Attempt, outcome: Outcome) -> Finish:
+        options = attempt.record.options
+        if not options.store_result:
+            return attempt.finish(kind=FinishKind.DONE)
+        try:
+            return attempt.finish(
+                kind=FinishKind.DONE, result=self._host.check_result(outcome.result, attempt.record)
+            )
+        except ValueError as error:
+            return attempt.finish(kind=FinishKind.DONE, error=error.args[0], reason="its result was not kept")
+
+    def _log_failure(self, attempt: Attempt, error: BaseException | None) -> None:
+        record = attempt.record
+        log.error(
+            "job %s (%s) failed in attempt %d: %s",
+            record.id,
+            record.task,
+            attempt.number,
+            error,
+            exc_info=error,
+            extra={"job": record.id, "task": record.task, "attempt": attempt.number},
+        )
+
+    def _on_zombie(self, attempt: Attempt) -> None:
+        self._zombies.add(attempt)
+        record = attempt.record
+        log.warning(
+            "job %s (%s) still runs %g s after it was told to stop; its slot stays taken until it ends",
+            record.id,
+            record.task,
+            attempt.cancel_grace_s,
+        )
+        if self._events.has_listeners:
+            event = CancelIgnored(
+                at_ns=attempt.stamp(), job_id=record.id, task=record.task, after_s=attempt.cancel_grace_s
+            )
+            self._events.send(event)
+
+    def on_ended(self, attempt: Attempt) -> None:
+        """A body that outlived its outcome is over."""
+        self._zombies.discard(attempt)
+        self.poke()
+        if attempt.record.id in self._attempts and attempt.is_current and attempt.record.state.is_held:
+            outcome = attempt.outcome
+            if outcome is not None:  # its retry waited for this
+                self.on_finished(attempt, outcome._replace(stopped=True))
+            return
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._store.jobs_ended([attempt.fence]))
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled") -> None:
+        """Interrupt jobs held here that somebody wants to end."""
+        for job_id in job_ids:
+            attempt = self._attempts.get(job_id)
+            if attempt is not None:
+                attempt.record.cancel_requested = True
+                if attempt.handle is not None:
+                    attempt.handle.cancel(reason)
+
+    # -- recording -------------------------------------------------------------------
+
+    def _record(self, attempt: Attempt, finish: Finish) -> None:
+        self._outbox.append((finish, attempt))
+        self._to_record.set()
+        self._wake.set()
+
+    async def _record_forever(self) -> None:
+        while True:
+            await self._to_record.wait()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        while self._outbox:
+            self._to_record.clear()
+            batch, self._outbox = self._outbox, []
+            try:
+                refused = await self._store.jobs_finish([finish for finish, _ in batch])
+            except StoreError:
+                log.exception("recording %d outcomes failed; trying again in %g s", len(batch), POLL_S)
+                self._outbox = batch + self._outbox
+                await asyncio.sleep(POLL_S)
+                continue
+            self._tell(batch, refused)
+        self._to_record.clear()
+
+    def _tell(self, batch: list[tuple[Finish, Attempt]], refused: list[Finish]) -> None:
+        """The outcomes are recorded: tell events, callbacks and waiters."""
+        stale = {id(finish) for finish in refused} if refused else None
+        listeners, settle = self._events.has_listeners, self._handles.settle
+        for finish, attempt in batch:
+            record = attempt.record
+            if self._attempts.get(record.id) is attempt:
+                del self._attempts[record.id]
+            if stale is not None and id(finish) in stale:
+                log.warning("the outcome of job %s was refused: its lease had moved on", record.id)
+                continue
+            if listeners:
+                self.send(finish.kind.value, record)
+            if record.state.is_finished:
+                settle(record)
+            elif finish.kind is FinishKind.RETRY:
+                self._handles.tell(record, "retry")
+        self._recorded.set()
+
+    def send(self, kind: str, record: JobRecord) -> None:
+        """Tell the event stream about a job's move."""
+        self._events.send(job_event(kind, record))
+
+
+def job_event(kind: str, record: JobRecord) -> JobEvent:
+    """Return the event that tells of a job's newest move."""
+    running = record.running_at_ns
+    return JobEvent(
+        at_ns=record.finished_at_ns or running or record.scheduled_at_ns or record.submitted_at_ns or 0,
+        kind=kind,
+        job_id=record.id,
+        task=record.task,
+        state=record.state.value,
+        attempt=record.attempt,
+        schedule_id=record.origin.schedule_id if record.origin is not None else None,
+        nominal_ns=record.origin.nominal_ns if record.origin is not None else None,
+        reason=record.reason,
+        lag_s=(running - record.run_at_ns) / 1e9 if running is not None else None,
+        duration_s=(record.finished_at_ns - running) / 1e9 if record.finished_at_ns and running else None,
+    )

@@ -1,0 +1,252 @@
+"""Tasks: registered callables with their defaults, and calls bound to arguments.
+
+A task is two objects. The *definition* is what the app knows: name, function,
+triggers, callbacks; there is one per registration. A `Task` is a view of it
+with options; ``task.options(…)`` makes another view. Calling a task calls the
+function as written: no job, no dependencies, for unit tests."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+
+from .errors import InvalidArguments, InvalidOption
+from .injection import dependency_parameters
+from .job import CallbackKind, Hooks, Job
+from .model import NO_KWARGS, JobOptions, RunOptions
+from .options import JOB_FIELDS, check_names, resolve_options
+from .triggers import Trigger
+
+__all__ = ["AsyncTask", "Call", "SyncTask", "Task", "TaskDecorator", "TaskDefinition", "define"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_SIMPLE: Final = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
+
+
+class TaskDefinition:
+    """What the app knows about a task. Made by the decorators, named when its group joins the app."""
+
+    __slots__ = (
+        "_positional",
+        "_signature",
+        "callbacks",
+        "declared",
+        "defaults",
+        "dependencies",
+        "fn",
+        "is_coroutine",
+        "local_name",
+        "name",
+        "options",
+        "policies",
+        "triggers",
+    )
+
+    def __init__(self, fn: Callable[..., Any], name: str, declared: Mapping[str, Any], policies: Mapping[str, Any]):
+        self.fn = fn
+        self.local_name = name
+        self.name = name
+        """The full name, group prefixes included; what stores keep."""
+        self.is_coroutine = _is_coroutine_function(fn)
+        self.declared = dict(declared)
+        """Job options as written at the decorator."""
+        self.policies = dict(policies)
+        """Schedule policies as written at the decorator."""
+        self.defaults: dict[str, Any] = {}
+        """Job options of the groups and the app, outermost first."""
+        self.options = resolve_options(self.declared, f"task {name!r}")
+        self.triggers: list[tuple[Trigger, dict[str, Any]]] = []
+        self.callbacks: dict[CallbackKind, list[Callable[[Job[Any]], object]]] = {}
+        self.dependencies = dependency_parameters(fn)
+        """Names of the parameters that dependencies fill; callers do not pass them."""
+        self._signature, self._positional = self._shape()
+
+    def _shape(self) -> tuple[inspect.Signature, tuple[int, int] | None]:
+        signature = inspect.signature(self.fn)
+        parameters = [p for name, p in signature.parameters.items() if name not in self.dependencies]
+        simple = all(p.kind in _SIMPLE for p in parameters) and len(parameters) == len(signature.parameters)
+        try:
+            seen = signature.replace(parameters=parameters)
+        except ValueError:  # leaving dependencies out put a default before a plain parameter: pass those by name
+            seen = signature.replace(parameters=[_by_name(p) for p in parameters])
+        required = sum(p.default is p.empty for p in parameters)
+        return seen, (required, len(parameters)) if simple else None
+
+    def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that do not fit the signature (their number and names; types are for strict apps).
+
+        Raises:
+            InvalidArguments: With the task's signature.
+        """
+        bounds = self._positional
+        if bounds is not None and not kwargs and bounds[0] <= len(args) <= bounds[1]:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self.name}{self._signature} cannot be called like that: {error}") from None
+
+    def adopt(self, prefix: str, defaults: Mapping[str, Any]) -> None:
+        """Take the full name and the defaults of the groups around it; the nearest option wins."""
+        self.name = f"{prefix}{self.local_name}"
+        self.defaults = dict(defaults)
+        self.options = resolve_options({**self.defaults, **self.declared}, f"task {self.name!r}")
+
+    def resolved(self, overrides: Mapping[str, Any]) -> RunOptions:
+        """Return the options of a job that sets *overrides*."""
+        return resolve_options({**self.defaults, **self.declared, **overrides}, f"task {self.name!r}")
+
+
+def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:
+    if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
+        return parameter
+    return parameter.replace(kind=parameter.KEYWORD_ONLY)
+
+
+def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
+    inner = fn.func if isinstance(fn, functools.partial) else fn
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    name = getattr(fn, "__name__", None)
+    if isinstance(name, str):
+        if name == "<lambda>":
+            raise InvalidOption("a lambda has no name; write @app.task(name='…') or define a function")
+        return name
+    if isinstance(fn, functools.partial):
+        raise InvalidOption("a functools.partial has no name; write app.task(name='…')(partial(…))")
+    return type(fn).__name__
+
+
+def define(fn: Callable[..., Any], declared: Mapping[str, Any], policies: Mapping[str, Any], name: str | None) -> Any:
+    """Return the task that stands for *fn*.
+
+    Raises:
+        InvalidOption: If *fn* is no callable that can run as a job, or an option is wrong.
+    """
+    if not callable(fn):
+        raise InvalidOption(f"@task stands above a function, got {fn!r}")
+    inner = fn.func if isinstance(fn, functools.partial) else fn
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise InvalidOption(f"{fn!r} is a generator; a task returns once, so collect its items or submit one job each")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise InvalidOption(f"name must be a non-empty text, got {name!r}")
+    definition = TaskDefinition(fn, name or _name_of(fn), declared, policies)
+    kind: type[Task[Any, Any]] = AsyncTask if definition.is_coroutine else SyncTask
+    task = kind(definition, {})
+    functools.update_wrapper(task, fn, updated=())
+    return task
+
+
+class Task(Hooks, Generic[P, T]):
+    """A registered callable with its defaults. Submit it, schedule it, or call it as a plain function."""
+
+    def __init__(self, definition: TaskDefinition, overrides: Mapping[str, Any]) -> None:
+        self.definition = definition
+        self._overrides = dict(overrides)
+        self._resolved: tuple[RunOptions, RunOptions] | None = None
+
+    @property
+    def name(self) -> str:
+        """The full name, with the groups' prefixes."""
+        return self.definition.name
+
+    @property
+    def run_options(self) -> RunOptions:
+        """The options its jobs run with."""
+        if not self._overrides:
+            return self.definition.options
+        # The definition's options change when its group joins an app: resolve anew then, and only then.
+        if self._resolved is None or self._resolved[0] is not self.definition.options:
+            self._resolved = (self.definition.options, self.definition.resolved(self._overrides))
+        return self._resolved[1]
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        """Return the task with its arguments, to submit or to schedule.
+
+        Raises:
+            InvalidArguments: If they do not fit the signature.
+        """
+        self.definition.check_call(args, kwargs)
+        return Call(self.definition, args, kwargs or NO_KWARGS, self)
+
+    def options(self, **options: Unpack[JobOptions]) -> Task[P, T]:
+        """Return the same task with other options for its jobs.
+
+        Raises:
+            InvalidOption: Naming the field, the value and what is allowed.
+        """
+        check_names(options, JOB_FIELDS, f"task {self.name!r}")
+        view = type(self)(self.definition, {**self._overrides, **options})
+        view.run_options  # noqa: B018  # refuse wrong values here, where they were written
+        return view
+
+    def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        self.definition.callbacks.setdefault(kind, []).append(fn)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+class AsyncTask(Task[P, T]):
+    """A task made from a coroutine function; calling it runs the function as written."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        """Call the function itself: no job, no dependencies."""
+        result: Coroutine[Any, Any, T] = self.definition.fn(*args, **kwargs)
+        return result
+
+
+class SyncTask(Task[P, T]):
+    """A task made from a plain function; its jobs run in a thread unless told otherwise."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function itself: no job, no dependencies."""
+        result: T = self.definition.fn(*args, **kwargs)
+        return result
+
+
+class Call(Generic[T_co]):
+    """A task bound to its arguments: what one job will do."""
+
+    __slots__ = ("_task", "args", "definition", "kwargs")
+
+    def __init__(
+        self,
+        definition: TaskDefinition,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        task: Task[..., Any],
+    ) -> None:
+        self.definition = definition
+        self.args = args
+        self.kwargs = kwargs
+        self._task = task
+
+    @property
+    def run_options(self) -> RunOptions:
+        """The options the job runs with."""
+        return self._task.run_options
+
+    def options(self, **options: Unpack[JobOptions]) -> Call[T_co]:
+        """Return the same call with other options."""
+        return Call(self.definition, self.args, self.kwargs, self._task.options(**options))
+
+    def __repr__(self) -> str:
+        inside = [repr(a) for a in self.args] + [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return f"<call {self.definition.name}({', '.join(inside)})>"
+
+
+class TaskDecorator(Protocol):
+    """What ``@app.task(…)`` with options returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...  # type: ignore[overload-overlap]  # first match is meant
+    @overload
+    def __call__(self, fn: Callable[P, T], /) -> SyncTask[P, T]: ...
