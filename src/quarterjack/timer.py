@@ -108,8 +108,8 @@ class Timer:
     def _sweep(cls) -> None:
         """Close what loops left behind that were closed without a release."""
         for timer in tuple(cls._by_place.values()):
-            if timer._loop.is_closed():
-                timer._close()
+            if timer._loop.is_closed():  # noqa: SLF001  # one class
+                timer._close()  # noqa: SLF001
 
     def release(self) -> None:
         """Give the timer back, once per `shared`. The last one closes it: what still waits is dropped."""
