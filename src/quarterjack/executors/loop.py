@@ -47,15 +47,17 @@ class LoopExecutor(Executor):
         self.slots = slots
         self._running: set[_Running] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: asyncio.Event = asyncio.Event()
-        self._eager = False
+        self._idle = asyncio.Event()
+        self._stopping = False
+        self._factory = False
 
     async def start(self, clock: Clock) -> None:
         """Bind to the running loop."""
         del clock
         self._loop = asyncio.get_running_loop()
+        self._idle, self._stopping = asyncio.Event(), False
         # A loop with a task factory of its own decides how tasks are made and begun.
-        self._eager = _CAN_START_EAGERLY and self._loop.get_task_factory() is None
+        self._factory = self._loop.get_task_factory() is not None
 
     @property
     def free(self) -> int:
@@ -72,10 +74,12 @@ class LoopExecutor(Executor):
         running = _Running(self, call, report)
         self._running.add(running)
         coroutine = running.drive()
-        if self._eager:
-            running.task = asyncio.Task(coroutine, loop=loop, context=call.context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-        else:
-            running.task = loop.create_task(coroutine, context=call.context)
+        if self._factory:
+            running.task = loop.create_task(coroutine, name=call.job_id, context=call.context)
+        elif _CAN_START_EAGERLY:
+            running.task = asyncio.Task(coroutine, loop=loop, name=call.job_id, context=call.context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        else:  # as create_task does, less its Python frame
+            running.task = asyncio.Task(coroutine, loop=loop, name=call.job_id, context=call.context)
         return running
 
     def call_of(self, task: asyncio.Task[Any] | None) -> Call | None:
@@ -85,14 +89,9 @@ class LoopExecutor(Executor):
                 return running.call
         return None
 
-    def _gone(self, running: _Running) -> None:
-        self._running.discard(running)
-        if not self._running:
-            self._idle.set()
-
     async def stop(self, grace_s: float) -> None:
         """Cancel every body and wait for them up to *grace_s* seconds."""
-        self._idle.clear()
+        self._stopping = True
         for running in tuple(self._running):
             running.cancel("shutdown")
         if self._running:
@@ -154,7 +153,10 @@ class _Running:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._executor._gone(self)  # noqa: SLF001  # one module
+        executor = self._executor
+        executor._running.discard(self)  # noqa: SLF001  # one module
+        if executor._stopping and not executor._running:  # noqa: SLF001
+            executor._idle.set()  # noqa: SLF001
         if self._reported:
             self.report.ended()
             return

@@ -99,8 +99,12 @@ class Handles:
         """Return the ids of jobs somebody waits for."""
         return list(self._watchers)
 
-    def settle(self, record: JobRecord) -> None:
+    def settle(self, record: JobRecord, definition: TaskDefinition | None) -> None:
         """Run the callbacks of a finished job, then tell whoever waits for it."""
+        if not self._callbacks and (definition is None or not definition.callbacks):
+            if self._watchers:
+                self._notify(record)
+            return
         kind = FINAL_KINDS.get(record.state)
         calls = self._calls(record, kind) if kind is not None else []
         if calls and kind is not None:

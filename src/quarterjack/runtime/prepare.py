@@ -34,12 +34,12 @@ class PreparedTask(NamedTuple):
 class Preparer:
     """What an app does to every task's body."""
 
-    __slots__ = ("_arounds", "_overrides", "_strict")
+    __slots__ = ("_arounds", "_overrides", "strict")
 
     def __init__(self, overrides: DependencyOverrides, arounds: Sequence[Around], *, strict: bool) -> None:
         self._overrides = overrides
         self._arounds = arounds
-        self._strict = strict
+        self.strict = strict
 
     def prepare(self, definition: TaskDefinition, executor: Executor) -> PreparedTask:
         """Return the task ready to run on *executor*."""
@@ -56,12 +56,12 @@ class Preparer:
         return self._overrides.wrap(definition.fn)
 
     def check_result(self, value: Any, record: JobRecord) -> Any:
-        """Return *value* as the store will keep it; strict apps keep what survives JSON only.
+        """Return *value* as a store that writes JSON will keep it.
 
         Raises:
             ValueError: Carrying an `ErrorInfo`, if it cannot be kept.
         """
-        return codec.check_result(value, record.options.max_result_bytes) if self._strict else value
+        return codec.check_result(value, record.options.max_result_bytes)
 
 
 def _wrapped(fn: Callable[..., Any], around: Around) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quarterjack.context import CURRENT
 from quarterjack.executors import Executor, Handle
 from quarterjack.lifecycle import Move, move
-from quarterjack.model import Fenced, Finish, JobRecord, Outcome, Progress
+from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind, Progress
 from quarterjack.task import TaskDefinition
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt"]
 
+_SCHEDULED, _RUNNING = JobState.SCHEDULED, JobState.RUNNING
+_DONE = OutcomeKind.DONE
+_NO_CONTEXT = Context()
+
 
 class Attempt:
     """One try at one job, from its claim to its recorded outcome."""
 
     __slots__ = (
-        "_claimed_mono_ns",
+        "_offset_ns",
         "_worker",
         "args",
         "cancel_grace_s",
@@ -40,6 +44,7 @@ class Attempt:
         "fn",
         "handle",
         "is_coroutine",
+        "job_id",
         "kwargs",
         "number",
         "outcome",
@@ -59,12 +64,12 @@ class Attempt:
         fn: Callable[..., Any],
         claimed_mono_ns: int,
         context: Context,
-        *,
-        is_coroutine: bool,
+        is_coroutine: bool,  # noqa: FBT001  # a hot constructor, called in one place
     ) -> None:
         self._worker = worker
-        self._claimed_mono_ns = claimed_mono_ns
+        self._offset_ns = (record.scheduled_at_ns or 0) - claimed_mono_ns
         self.record = record
+        self.job_id = record.id
         self.definition = definition
         self.executor = executor
         self.fn = fn
@@ -103,8 +108,7 @@ class Attempt:
 
     def stamp(self, mono_ns: int | None = None) -> int:
         """Return store time for a monotonic instant (default: now), never before the claim."""
-        mono = self._worker.clock.monotonic_ns() if mono_ns is None else mono_ns
-        return (self.record.scheduled_at_ns or 0) + max(0, mono - self._claimed_mono_ns)
+        return self._offset_ns + (self._worker.monotonic_ns() if mono_ns is None else mono_ns)
 
     # -- what the executor reports ---------------------------------------------------
 
@@ -117,24 +121,38 @@ class Attempt:
 
     def began(self, at_mono_ns: int | None = None) -> None:
         """The body begins: stamp it, and tell who wants to know."""
-        record = self.record
-        self.running_at_ns = stamp = self.stamp(at_mono_ns)
-        if not self.is_current:
-            return
-        record.state = move(record.state, Move.BEGAN)
+        record, worker = self.record, self._worker
+        mono = worker.monotonic_ns() if at_mono_ns is None else at_mono_ns
+        self.running_at_ns = stamp = self._offset_ns + mono
+        if record.attempt != self.number or record.owner != self.owner:
+            return  # the lease has moved on
+        record.state = _RUNNING if record.state is _SCHEDULED else move(record.state, Move.BEGAN)
         record.running_at_ns = stamp
         if record.started_at_ns is None:
             record.started_at_ns = stamp
-        self._worker.on_began(self)
+        if self.definition.callbacks or worker.is_observed:
+            worker.on_began(self)
 
     def finished(self, outcome: Outcome) -> None:
         """The attempt is over."""
+        if outcome.kind is _DONE and outcome.stopped:
+            self._let_go()
+            self._worker.on_done(self, outcome.result)
+            return
         self.outcome = outcome
+        if outcome.stopped:
+            self._let_go()
         self._worker.on_finished(self, outcome)
 
     def ended(self) -> None:
         """The body that outlived its outcome is over too."""
+        self._let_go()
         self._worker.on_ended(self)
+
+    def _let_go(self) -> None:
+        """Break the circle attempt, context, attempt: 100,000 jobs would leave it to the garbage collector."""
+        self.handle = None
+        self.context = _NO_CONTEXT
 
     # -- what the body says ----------------------------------------------------------
 
@@ -159,15 +177,28 @@ class Attempt:
         """The body goes on; for a moment one slot too many may be taken."""
         self.executor.lent -= 1
 
-    def finish(self, **facts: Any) -> Finish:
+    def finish(
+        self,
+        kind: FinishKind,
+        result: Any = None,
+        error: ErrorInfo | None = None,
+        reason: str | None = None,
+        delay_ns: int = 0,
+        zombie: bool = False,  # noqa: FBT001, FBT002  # the order of `Finish`
+    ) -> Finish:
         """Return the entry for ``jobs_finish`` with this attempt's fence and stamps."""
         record = self.record
         return Finish(
             record.id,
             self.number,
             self.owner,
-            at_ns=self.stamp(),
-            started_at_ns=record.started_at_ns,
-            running_at_ns=self.running_at_ns,
-            **facts,
+            kind,
+            self._offset_ns + self._worker.monotonic_ns(),
+            record.started_at_ns,
+            self.running_at_ns,
+            result,
+            error,
+            reason,
+            delay_ns,
+            zombie,
         )

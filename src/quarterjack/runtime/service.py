@@ -85,7 +85,8 @@ class Service:
         works = role in {"both", "worker"}
         fires = role in {"both", "scheduler"}
         known = list(queues) if queues is not None else sorted({d.options.queue for d in tasks.values()} | {"default"})
-        self._queues = set(known)
+        self.queues = set(known)
+        """Queues that are served or known not to be."""
         self.worker = Worker(self, known, keep_for_ticks=fires) if works else None
         self.scheduler = Scheduler(self, self.worker) if fires else None
         self._renewer = Renewer(self) if store.is_shared and self.worker is not None else None
@@ -138,21 +139,23 @@ class Service:
 
     def serve_queue(self, queue: str) -> None:
         """Claim from *queue* too, unless the app was given its queues."""
-        if not self._fixed_queues and self.worker is not None and queue not in self._queues:
-            self._queues.add(queue)
+        self.queues.add(queue)
+        if not self._fixed_queues and self.worker is not None:
             self.worker.queues.append(queue)
 
-    async def ensure_executor(self, executor: Executor) -> None:
+    async def ensure_executor(self, executor: Executor | str) -> None:
         """Start an executor that only single jobs name."""
-        if executor not in self._executors:
+        if not isinstance(executor, str) and executor not in self._executors:
             self._executors.add(executor)
             await executor.start(self.clock)
 
+    def is_watched(self, record: JobRecord) -> bool:
+        """Say whether anybody wants to hear of this job's moves."""
+        return self.events.has_listeners or bool(self.tasks[record.task].callbacks)
+
     def on_submitted(self, record: JobRecord) -> None:
         """A job was stored by this process: tell events and callbacks."""
-        definition = self.tasks[record.task]
-        if definition.callbacks:
-            self.handles.tell(record, "submit")
+        self.handles.tell(record, "submit")
         if self.events.has_listeners:
             self.events.send(job_event("submitted", record))
 
@@ -249,7 +252,7 @@ class Service:
                 continue
             if self.events.has_listeners:
                 self.events.send(job_event(record.state.value, record))
-            self.handles.settle(record)
+            self.handles.settle(record, self.tasks.get(record.task))
 
     def _on_jump(self, jump: ClockJump) -> None:
         log.warning("the clock jumped: %s of %+.3f s; schedules are looked at again", jump.kind, jump.delta_s)
@@ -281,6 +284,11 @@ class Service:
     def executor_of(self, record: JobRecord, prepared: PreparedTask) -> Executor:
         """Return where this job runs, if its options name a place of their own."""
         return self.executor_named(record.options.executor, prepared.definition)
+
+    @property
+    def checks_results(self) -> bool:
+        """Say whether results must survive JSON: on durable stores and in strict apps."""
+        return self._preparer.strict or not self.store.keeps_objects
 
     def check_result(self, value: Any, record: JobRecord) -> Any:
         """Return the result as the store will keep it."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from quarterjack.errors import ExecutorClosed, ExecutorFull, StoreError
 from quarterjack.events import CancelIgnored, EventStream, JobEvent
 from quarterjack.executors import Executor
-from quarterjack.model import Finish, FinishKind, JobRecord, Outcome, OutcomeKind
+from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
 from quarterjack.stores.base import Claim, Store, Want
 
 from .run import Attempt
@@ -39,6 +39,8 @@ log = logging.getLogger("quarterjack.worker")
 
 TICK_SHARE: Final = 10
 """One slot in this many is kept for scheduled ticks (none where there is only one)."""
+CLAIM_MOST: Final = 32
+"""Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
 POLL_S: Final = 1.0
 """On a shared store hints may be lost; looking again this often (jittered) is what counts."""
 
@@ -78,6 +80,8 @@ class WorkerHost(Protocol):
     @property
     def lease_s(self) -> float | None: ...
     def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
+    @property
+    def checks_results(self) -> bool: ...
     def check_result(self, value: Any, record: JobRecord) -> Any: ...
     def fatal(self, error: BaseException) -> None: ...
 
@@ -87,12 +91,16 @@ class Worker:
 
     def __init__(self, host: WorkerHost, queues: Sequence[str], *, keep_for_ticks: bool) -> None:
         self._host = host
-        self.clock = host.clock
+        self.monotonic_ns = host.clock.monotonic_ns
         self._store = host.store
         self._events = host.events
         self._handles = host.handles
         self.queues = list(queues)
         self._keep_for_ticks = keep_for_ticks
+        self._checks_results = host.checks_results
+        self._claim_most = CLAIM_MOST if host.store.keeps_objects else 1_000_000
+        self._prepared: Mapping[str, Prepared] = {}
+        self._context: Context = host.context
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
         self._attempts: dict[str, Attempt] = {}
         self._zombies: set[Attempt] = set()
@@ -110,6 +118,7 @@ class Worker:
     def start(self) -> None:
         """Begin to claim and to record."""
         self.group_tasks()
+        self._prepared, self._context = self._host.prepared, self._host.context
         loop = asyncio.get_running_loop()
         context = self._host.context
         self._tasks = [
@@ -197,7 +206,7 @@ class Worker:
             kept = max(1, slots // TICK_SHARE) if self._keep_for_ticks and slots > 1 else 0
             free = executor.free - kept
             if free > 0:
-                wants.append(Want(queues, tasks, free))
+                wants.append(Want(queues, tasks, min(free, self._claim_most)))
         if len(self.queues) > 1:
             self.queues.append(self.queues.pop(0))  # the next claim begins with the next queue
         return wants
@@ -244,14 +253,16 @@ class Worker:
         """Take leased jobs to their executors."""
         if not jobs:
             return
-        now = self.clock.monotonic_ns()
+        now = self.monotonic_ns()
         for record in jobs:
             self._begin(record, now)
 
     def _begin(self, record: JobRecord, now_mono_ns: int) -> None:
         host = self._host
-        prepared = host.prepared[record.task]
-        executor = prepared.executor if record.options.executor is None else host.executor_of(record, prepared)
+        prepared = self._prepared[record.task]
+        executor = prepared.executor
+        if record.options.executor is not prepared.definition.options.executor:
+            executor = host.executor_of(record, prepared)
         attempt = Attempt(
             self,
             record,
@@ -259,8 +270,8 @@ class Worker:
             executor,
             prepared.fn,
             now_mono_ns,
-            host.context.copy(),
-            is_coroutine=prepared.is_coroutine,
+            self._context.copy(),
+            prepared.is_coroutine,
         )
         self._attempts[record.id] = attempt
         if self._events.has_listeners:
@@ -282,7 +293,7 @@ class Worker:
         if deadline is None or late_s <= deadline:
             return False
         reason = f"{late_s:.3f} s late, start_deadline is {deadline:g} s"
-        self._record(attempt, attempt.finish(kind=FinishKind.MISSED, reason=reason))
+        self._record(attempt, attempt.finish(FinishKind.MISSED, reason=reason))
         return True
 
     def _give_back(self, attempt: Attempt, reason: str) -> None:
@@ -295,11 +306,14 @@ class Worker:
 
     # -- what attempts tell ----------------------------------------------------------
 
+    @property
+    def is_observed(self) -> bool:
+        """Say whether anybody wants to hear of every job's moves."""
+        return self._events.has_listeners or self._handles.has_callbacks
+
     def on_began(self, attempt: Attempt) -> None:
         """A body begins."""
-        definition = attempt.definition
-        if definition.callbacks or self._handles.has_callbacks:
-            self._handles.tell(attempt.record, "start")
+        self._handles.tell(attempt.record, "start")
         if self._events.has_listeners:
             self.send("running", attempt.record)
 
@@ -320,9 +334,6 @@ class Worker:
         if not outcome.stopped:
             self._on_zombie(attempt)
         record = attempt.record
-        if outcome.kind is OutcomeKind.DONE:
-            self._record(attempt, self._done(attempt, outcome))
-            return
         verdict = judge(
             outcome,
             failures=record.failures,
@@ -338,24 +349,25 @@ class Worker:
         self._record(
             attempt,
             attempt.finish(
-                kind=verdict.kind,
-                error=verdict.error,
-                reason=verdict.reason,
-                delay_ns=verdict.delay_ns,
-                zombie=not outcome.stopped,
+                verdict.kind, None, verdict.error, verdict.reason, verdict.delay_ns, zombie=not outcome.stopped
             ),
         )
 
-    def _done(self, attempt: Attempt, outcome: Outcome) -> Finish:
-        options = attempt.record.options
-        if not options.store_result:
-            return attempt.finish(kind=FinishKind.DONE)
-        try:
-            return attempt.finish(
-                kind=FinishKind.DONE, result=self._host.check_result(outcome.result, attempt.record)
-            )
-        except ValueError as error:
-            return attempt.finish(kind=FinishKind.DONE, error=error.args[0], reason="its result was not kept")
+    def on_done(self, attempt: Attempt, result: Any) -> None:
+        """A body returned."""
+        info: ErrorInfo | None = None
+        if not attempt.record.options.store_result:
+            result = None
+        elif self._checks_results:
+            try:
+                result = self._host.check_result(result, attempt.record)
+            except ValueError as error:
+                result, info = None, error.args[0]
+        outbox = self._outbox
+        outbox.append((attempt.finish(FinishKind.DONE, result, info), attempt))
+        if len(outbox) == 1:
+            self._to_record.set()
+            self._wake.set()
 
     def _log_failure(self, attempt: Attempt, error: BaseException | None) -> None:
         record = attempt.record
@@ -411,8 +423,9 @@ class Worker:
 
     def _record(self, attempt: Attempt, finish: Finish) -> None:
         self._outbox.append((finish, attempt))
-        self._to_record.set()
-        self._wake.set()
+        if len(self._outbox) == 1:
+            self._to_record.set()
+            self._wake.set()
 
     async def _record_forever(self) -> None:
         while True:
@@ -447,7 +460,7 @@ class Worker:
             if listeners:
                 self.send(finish.kind.value, record)
             if record.state.is_finished:
-                settle(record)
+                settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
                 self._handles.tell(record, "retry")
         self._recorded.set()

@@ -31,7 +31,7 @@ from .base import AGING_NS, Claim, Claimed, Hint, HintListener, Renewal, Renewed
 
 __all__ = ["MemoryJobs"]
 
-_SUBMITTED = JobState.SUBMITTED
+_NEW, _SUBMITTED, _SCHEDULED = JobState.NEW, JobState.SUBMITTED, JobState.SCHEDULED
 _MINUTE_NS: Final = 60 * NS_PER_S
 _OUTCOME_MINUTES: Final = 24 * 60
 """How long the counts per minute are kept."""
@@ -43,6 +43,7 @@ _FINAL_MOVES: Final = {
     FinishKind.MISSED: Move.MISSED,
 }
 _BACK_MOVES: Final = {FinishKind.RETRY: Move.RETRIED, FinishKind.SNOOZE: Move.SNOOZED}
+_FAILED_ENDS: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT})
 _BAD_ENDS: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST})
 
 
@@ -59,6 +60,8 @@ class MemoryJobs(Store):
         self._keep_finished = keep_finished
         self._ids = JobIds()
         self._ticket = count()
+        self._hinted = False
+        """Somebody was told of new jobs and has not claimed since: telling again would say nothing new."""
         self._listeners: tuple[HintListener, ...] = ()
         self._jobs: dict[str, JobRecord] = {}
         self._ready: dict[str, ReadyQueue] = {}
@@ -68,6 +71,8 @@ class MemoryJobs(Store):
         self._keys = OverlapKeys()
         self._finished: deque[JobRecord] = deque()
         self._outcomes: dict[int, dict[tuple[str, JobState], int]] = {}
+        self._minute: dict[tuple[str, JobState], int] = {}
+        self._minute_ends_ns = 0
         self._schedules: dict[str, Schedule] = {}
 
     def listen(self, hint: HintListener) -> Callable[[], None]:
@@ -88,12 +93,18 @@ class MemoryJobs(Store):
     async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
         """Store new jobs; see the contract."""
         now = self._clock.now_ns()
-        if any(job.options.unique is not None for job in jobs):
-            self._refuse_conflicts(jobs, now)
-            rows = [self._unique_holder(job, now) or self._put(job, now) for job in jobs]
+        rows: list[JobRecord] = []
+        for job in jobs:
+            if job.options.unique is not None:
+                self._refuse_conflicts(jobs, now)
+                rows = [self._unique_holder(job, now) or self._put(job, now) for job in jobs]
+                break
         else:
-            rows = [self._put(job, now) for job in jobs]
-        self._tell(Hint.JOBS)
+            for job in jobs:
+                rows.append(self._put(job, now))  # noqa: PERF401  # as a comprehension it costs a frame per call
+        if not self._hinted:
+            self._hinted = True
+            self._tell(Hint.JOBS)
         return rows
 
     def _put(self, job: JobRecord, now: int) -> JobRecord:
@@ -106,19 +117,22 @@ class MemoryJobs(Store):
             job.delay_born = True
         else:
             job.run_at_ns = now
-        job.state = move(job.state, Move.SUBMITTED)
+        job.state = _SUBMITTED if job.state is _NEW else move(job.state, Move.SUBMITTED)
+        self._jobs[job.id] = job
+        self._enqueue(job, now)
         if options.unique is not None:
             scope = options.unique.scope
             until = now + scope // timedelta(microseconds=1) * 1_000 if isinstance(scope, timedelta) else None
             self._unique[job.task, options.unique.key] = (job, until)
-        self._jobs[job.id] = job
-        self._enqueue(job, now)
         return job
 
     def _enqueue(self, job: JobRecord, now: int) -> None:
-        job.order_at_ns = job.run_at_ns + job.priority * AGING_NS
-        if job.run_at_ns > now:
-            heapq.heappush(self._delayed, (job.run_at_ns, next(self._ticket), job))
+        run_at = job.run_at_ns
+        job.order_at_ns = run_at + job.priority * AGING_NS
+        if run_at > now:
+            heapq.heappush(self._delayed, (run_at, next(self._ticket), job))
+        elif (queue := self._ready.get(job.queue)) is not None:
+            queue.push(job)
         else:
             self._make_ready(job)
 
@@ -164,6 +178,7 @@ class MemoryJobs(Store):
 
     async def jobs_claim(self, claim: Claim) -> Claimed:
         """Lease waiting jobs; see the contract."""
+        self._hinted = False
         now = self._clock.now_ns()
         self._promote(now)
         if self._leases:
@@ -180,7 +195,7 @@ class MemoryJobs(Store):
         return Claimed(jobs, self._next_run_at())
 
     def _lease(self, job: JobRecord, claim: Claim, now: int) -> None:
-        job.state = move(job.state, Move.LEASED)
+        job.state = _SCHEDULED if job.state is _SUBMITTED else move(job.state, Move.LEASED)
         job.attempt += 1
         job.owner = claim.owner
         job.scheduled_at_ns = now
@@ -243,9 +258,9 @@ class MemoryJobs(Store):
     def _held(self, fence: Fenced | Finish) -> JobRecord | None:
         """Return the row if this holder still holds it."""
         job = self._jobs.get(fence.job_id)
-        if job is None or job.attempt != fence.attempt or job.owner != fence.owner or not job.state.is_held:
-            return None
-        return job
+        if job is not None and job.attempt == fence.attempt and job.owner == fence.owner and job.state.is_held:
+            return job
+        return None
 
     async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
         """Give jobs back unrun."""
@@ -296,7 +311,7 @@ class MemoryJobs(Store):
                 continue
             job.result, job.error = finish.result, finish.error
             job.zombie = finish.zombie
-            self._end(job, how, now, reason=finish.reason, at_ns=finish.at_ns)
+            self._end(job, how, now, finish.reason, finish.at_ns)
         if back:
             self._tell(Hint.JOBS)
         return refused
@@ -306,27 +321,28 @@ class MemoryJobs(Store):
         if finish.kind is FinishKind.RETRY:
             job.failures += 1
         if job.cancel_requested:
-            self._end(job, Move.CANCELLED, now, reason=finish.reason)
+            self._end(job, Move.CANCELLED, now, finish.reason, finish.at_ns)
         else:
             self._back(job, _BACK_MOVES[finish.kind], now, finish.delay_ns, finish.reason)
 
     def _end_here(self, job: JobRecord, how: Move, now: int, reason: str | None) -> None:
         """End *job* by the store's own decision, and tell who may wait for it."""
-        self._end(job, how, now, reason=reason)
+        self._end(job, how, now, reason, now)
         self._tell(Hint.FINISHED, (job.id,))
 
-    def _end(self, job: JobRecord, how: Move, now: int, *, reason: str | None, at_ns: int | None = None) -> None:
+    def _end(self, job: JobRecord, how: Move, now: int, reason: str | None, at_ns: int) -> None:
         """Move *job* to a final state and free what it held."""
         job.state = state = move(job.state, how)
-        job.finished_at_ns = now if at_ns is None else at_ns
+        job.finished_at_ns = at_ns
         job.reason = reason
-        if state in _BAD_ENDS and how is not Move.LOST:
+        if state in _FAILED_ENDS:
             job.failures += 1
         if not job.zombie:
             job.owner = job.lease_until_ns = None
             if job.overlap_key is not None:
                 self._free_key(job)
-        self._forget_unique(job)
+        if job.options.unique is not None:
+            self._forget_unique(job)
         if job.origin is not None:
             self._tell_schedule(job, job.origin, now)
         self._record(job, now)
@@ -347,7 +363,6 @@ class MemoryJobs(Store):
 
     def _record(self, job: JobRecord, now: int) -> None:
         """Keep the finished row among the last ones, and count it for the views."""
-        self._jobs[job.id] = job
         self._finished.append(job)
         if len(self._finished) > self._keep_finished:
             oldest = self._finished.popleft()
@@ -355,14 +370,17 @@ class MemoryJobs(Store):
                 self._finished.append(oldest)  # `jobs_ended` must still find it
             elif oldest.state.is_finished and self._jobs.get(oldest.id) is oldest:
                 del self._jobs[oldest.id]
-        minute = now // _MINUTE_NS
-        counts = self._outcomes.get(minute)
-        if counts is None:
-            counts = self._outcomes[minute] = {}
-            for old in [known for known in self._outcomes if known <= minute - _OUTCOME_MINUTES]:
-                del self._outcomes[old]
+        if now >= self._minute_ends_ns:
+            self._next_minute(now)
         key = (job.task, job.state)
-        counts[key] = counts.get(key, 0) + 1
+        self._minute[key] = self._minute.get(key, 0) + 1
+
+    def _next_minute(self, now: int) -> None:
+        minute = now // _MINUTE_NS
+        self._minute_ends_ns = (minute + 1) * _MINUTE_NS
+        self._minute = self._outcomes.setdefault(minute, {})
+        for old in [known for known in self._outcomes if known <= minute - _OUTCOME_MINUTES]:
+            del self._outcomes[old]
 
     def _tell_schedule(self, job: JobRecord, origin: Origin, now: int) -> None:
         row = self._schedules.get(origin.schedule_id)

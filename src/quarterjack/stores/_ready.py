@@ -19,6 +19,7 @@ from quarterjack.model import JobRecord, JobState
 __all__ = ["ReadyQueue"]
 
 _SUBMITTED = JobState.SUBMITTED
+_EVER = 2**63
 
 
 class _Lane:
@@ -45,10 +46,18 @@ class _Lane:
             return order if not late or order <= late[0][0] else late[0][0]
         return late[0][0] if late else None
 
-    def pop(self) -> JobRecord:
-        """Return the most urgent job; call right after `head` returned a number."""
-        if self.fifo and (not self.late or self.fifo[0].order_at_ns <= self.late[0][0]):
-            return self.fifo.popleft()
+    def pop(self, bound: int) -> JobRecord | None:
+        """Return the most urgent waiting job, or None if there is none up to order *bound*."""
+        fifo = self.fifo
+        if fifo and not self.late:
+            job = fifo[0]
+            if job.state is _SUBMITTED:
+                return fifo.popleft() if job.order_at_ns <= bound else None
+        head = self.head()
+        if head is None or head > bound:
+            return None
+        if fifo and fifo[0].order_at_ns == head:
+            return fifo.popleft()
         return heappop(self.late)[2]
 
 
@@ -97,14 +106,15 @@ class ReadyQueue:
                 unwanted.append(lane)
                 lane.listed = None
                 continue
-            head, bound = lane.head(), heap[0][0] if heap else None
-            while head is not None and taken < most and (bound is None or head <= bound):
-                job = lane.pop()
-                if admit(job):
+            bound = heap[0][0] if heap else _EVER
+            while taken < most:
+                job = lane.pop(bound)
+                if job is None:
+                    break
+                if not job.serial or admit(job):
                     out.append(job)
                     taken += 1
-                head = lane.head()
-            self._list(lane, head)
+            self._list(lane, lane.head())
         for lane in unwanted:
             self._list(lane, lane.head())
         return taken

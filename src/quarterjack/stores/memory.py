@@ -409,6 +409,7 @@ class _Firing:
         )
         job.finished_at_ns = self.now
         self.rows.append(job)
+        self._store._jobs[job.id] = job
         self._store._record(job, self.now)
 
     def admit(self, row: Schedule, job: JobRecord, policy: Overlap) -> None:
@@ -440,6 +441,7 @@ class _Firing:
         job.state = move(job.state, Move.SKIPPED)
         job.finished_at_ns = self.now
         job.reason = f"job {blocker.id} of the same schedule is still {blocker.state.value}"
+        self._store._jobs[job.id] = job
         self._store._record(job, self.now)
         if job.origin is not None:
             self._store._tell_schedule(job, job.origin, self.now)
