@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from ._durations import Seconds, to_seconds
 from .clock import SYSTEM_CLOCK, Clock
-from .errors import DuplicateName, Forked, InvalidOption, NotRunning
+from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UsageError
 from .events import EventStream
 from .group import TaskRegistry
 from .injection import DependencyOverrides
@@ -74,10 +74,19 @@ class AppBase(TaskRegistry):
         self._lifespan = lifespan
         self._arounds: list[Around] = []
         self._service: Service | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._forked = False
         _alive.add(self)
 
     # -- registration ----------------------------------------------------------------
+
+    def _take(self, definition: TaskDefinition) -> None:
+        if self._service is not None:
+            raise UsageError(
+                f"task {definition.local_name!r} comes too late: tasks are registered before the app starts; "
+                "a running app takes new schedules of known tasks by `await app.schedule(…)`"
+            )
+        super()._take(definition)
 
     def around(self, fn: Around) -> Around:
         """Wrap the run of every body: ``async def timing(job, proceed): … await proceed() …``.
@@ -86,7 +95,7 @@ class AppBase(TaskRegistry):
         returns or raises is the body's outcome.
         """
         if self._service is not None:
-            raise NotRunning("@app.around must be registered before the app starts")
+            raise UsageError("@app.around must be registered before the app starts")
         self._arounds.append(fn)
         return fn
 
@@ -193,6 +202,7 @@ def _after_fork() -> None:
     for app in _alive:
         if app._service is not None:  # noqa: SLF001  # one module
             app._service, app._forked = None, True  # noqa: SLF001
+            app._loop = None  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):

@@ -131,7 +131,9 @@ class AppJobs(AppBase):
         if isinstance(task, Task):
             definition, options = task.definition, task.run_options
             named = kwargs or NO_KWARGS
-            definition.check_call(args, named)
+            bounds = definition.positional
+            if bounds is None or kwargs or not bounds[0] <= len(args) <= bounds[1]:
+                definition.check_call(args, named)
         elif isinstance(task, Call):
             if args or kwargs:
                 raise InvalidArguments(f"{task!r} has its arguments already; submit(call) takes no more")

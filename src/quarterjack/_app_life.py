@@ -40,7 +40,6 @@ class AppLife(AppBase):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stack: AsyncExitStack | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._host: asyncio.Task[Any] | None = None
         self._fatal: BaseException | None = None
         self._stop: asyncio.Event | None = None

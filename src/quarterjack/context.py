@@ -23,6 +23,8 @@ class RunningAttempt(Protocol):
     def record(self) -> JobRecord: ...
     @property
     def number(self) -> int: ...
+    @property
+    def is_unwanted(self) -> bool: ...
     def progress(self, done: float, total: float | None, text: str) -> None: ...
     def checkpoint(self, value: Any) -> None: ...
     def lend_slot(self) -> None: ...
@@ -77,8 +79,8 @@ class CurrentJob:
 
     @property
     def cancel_requested(self) -> bool:
-        """True once somebody wants this job to end; a thread's body should look now and then."""
-        return self._attempt.record.cancel_requested
+        """True once this body should end: cancelled, or past its timeout. A thread's body looks now and then."""
+        return self._attempt.is_unwanted
 
     @property
     def submitted_by(self) -> SubmittedBy:

@@ -103,6 +103,15 @@ def _unique(value: Any) -> Unique | None:
     return value if value is None or isinstance(value, Unique) else Unique(_name(value, "unique"))
 
 
+def _executor(value: Any) -> Any:
+    if isinstance(value, str) and value in {"process", "command"}:
+        raise InvalidOption(f'executor={value!r} is not part of this version; use executor="thread"')
+    is_name = isinstance(value, str) and value in {"loop", "thread"}
+    if value is None or is_name or (hasattr(value, "submit") and hasattr(value, "slots")):
+        return value
+    raise InvalidOption(f'executor must be "loop", "thread" or an Executor such as LoopThread("name"), got {value!r}')
+
+
 def _optional(check: Callable[..., Any], value: Any, *args: Any, **kwargs: Any) -> Any:
     return None if value is None else check(value, *args, **kwargs)
 
@@ -113,7 +122,7 @@ _RESOLVERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "retry": ("retry", _retry),
     "priority": ("priority", lambda v: _integer(v, "priority", 0, 1_000)),
     "queue": ("queue", lambda v: _name(v, "queue")),
-    "executor": ("executor", lambda v: v),
+    "executor": ("executor", _executor),
     "unique": ("unique", _unique),
     "delay": ("delay_ns", lambda v: to_ns(v, "delay")),
     "run_at": ("run_at_ns", lambda v: _optional(instant_ns, v, "run_at")),

@@ -32,8 +32,7 @@ class TaskDefinition:
     """What the app knows about a task. Made by the decorators, named when its group joins the app."""
 
     __slots__ = (
-        "_positional",
-        "_signature",
+                "_signature",
         "callbacks",
         "declared",
         "defaults",
@@ -44,6 +43,7 @@ class TaskDefinition:
         "name",
         "options",
         "policies",
+        "positional",
         "triggers",
     )
 
@@ -64,7 +64,8 @@ class TaskDefinition:
         self.callbacks: dict[CallbackKind, list[Callable[[Job[Any]], object]]] = {}
         self.dependencies = dependency_parameters(fn)
         """Names of the parameters that dependencies fill; callers do not pass them."""
-        self._signature, self._positional = self._shape()
+        self._signature, self.positional = self._shape()
+        """How many positional arguments fit, where nothing but their number matters; else None."""
 
     def _shape(self) -> tuple[inspect.Signature, tuple[int, int] | None]:
         signature = inspect.signature(self.fn)
@@ -83,9 +84,6 @@ class TaskDefinition:
         Raises:
             InvalidArguments: With the task's signature.
         """
-        bounds = self._positional
-        if bounds is not None and not kwargs and bounds[0] <= len(args) <= bounds[1]:
-            return
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:

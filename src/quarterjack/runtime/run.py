@@ -28,6 +28,7 @@ __all__ = ["Attempt"]
 _SCHEDULED, _RUNNING = JobState.SCHEDULED, JobState.RUNNING
 _DONE = OutcomeKind.DONE
 _NO_CONTEXT = Context()
+_new = tuple.__new__
 
 
 class Attempt:
@@ -105,6 +106,11 @@ class Attempt:
         """False once the lease has moved on: the row then belongs to another attempt."""
         record = self.record
         return record.attempt == self.number and record.owner == self.owner
+
+    @property
+    def is_unwanted(self) -> bool:
+        """True once somebody wants the body to end, or nobody waits for it any more."""
+        return self.record.cancel_requested or self.outcome is not None or not self.is_current
 
     def stamp(self, mono_ns: int | None = None) -> int:
         """Return store time for a monotonic instant (default: now), never before the claim."""
@@ -187,18 +193,9 @@ class Attempt:
         zombie: bool = False,  # noqa: FBT001, FBT002  # the order of `Finish`
     ) -> Finish:
         """Return the entry for ``jobs_finish`` with this attempt's fence and stamps."""
-        record = self.record
-        return Finish(
-            record.id,
-            self.number,
-            self.owner,
-            kind,
-            self._offset_ns + self._worker.monotonic_ns(),
-            record.started_at_ns,
-            self.running_at_ns,
-            result,
-            error,
-            reason,
-            delay_ns,
-            zombie,
-        )
+        at_ns = self._offset_ns + self._worker.monotonic_ns()
+        started_at_ns = self.record.started_at_ns
+        fence = (self.job_id, self.number, self.owner)
+        facts = (kind, at_ns, started_at_ns, self.running_at_ns, result, error, reason, delay_ns, zombie)
+        # Not Finish(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
+        return _new(Finish, fence + facts)

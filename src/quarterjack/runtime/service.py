@@ -132,7 +132,7 @@ class Service:
         )
 
     def prepare(self, definition: TaskDefinition) -> PreparedTask:
-        """Make a task ready to run; also for tasks added to a running app."""
+        """Make a task ready to run."""
         prepared = self._preparer.prepare(definition, self.executor_named(definition.options.executor, definition))
         self.prepared[definition.name] = prepared
         return prepared
@@ -158,14 +158,6 @@ class Service:
         self.handles.tell(record, "submit")
         if self.events.has_listeners:
             self.events.send(job_event("submitted", record))
-
-    async def add_task(self, definition: TaskDefinition) -> None:
-        """Take up a task that was registered while the app runs."""
-        prepared = self.prepare(definition)
-        await self.ensure_executor(prepared.executor)
-        if self.worker is not None:
-            self.worker.group_tasks()
-            self.worker.poke()
 
     async def put_schedules(self, declared: Sequence[Schedule]) -> list[Schedule]:
         """Upsert schedules; a broken trigger parks its own and is logged."""

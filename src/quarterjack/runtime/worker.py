@@ -117,7 +117,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to claim and to record."""
-        self.group_tasks()
+        self._group_tasks()
         self._prepared, self._context = self._host.prepared, self._host.context
         loop = asyncio.get_running_loop()
         context = self._host.context
@@ -133,8 +133,8 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._host.fatal(error)
 
-    def group_tasks(self) -> None:
-        """Group the known tasks by executor; call again after tasks were added."""
+    def _group_tasks(self) -> None:
+        """Group the known tasks by executor."""
         names: dict[Executor, set[str]] = {}
         for name, prepared in self._host.prepared.items():
             names.setdefault(prepared.executor, set()).add(name)
@@ -298,6 +298,7 @@ class Worker:
 
     def _give_back(self, attempt: Attempt, reason: str) -> None:
         del self._attempts[attempt.record.id]
+        self._recorded.set()
         task = asyncio.get_running_loop().create_task(
             self._store.jobs_release([attempt.fence], delay_ns=50_000_000, reason=reason)
         )
@@ -330,6 +331,7 @@ class Worker:
             self._host.fatal(error)
         if outcome.kind is OutcomeKind.LOST:
             self._attempts.pop(attempt.record.id, None)
+            self._recorded.set()
             return
         if not outcome.stopped:
             self._on_zombie(attempt)

@@ -25,6 +25,7 @@ from typing import Final, Literal, cast
 from quarterjack import planner
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock
+from quarterjack.errors import Conflict
 from quarterjack.lifecycle import Move, move
 from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Origin, Overlap, Schedule, WorkerInfo
 from quarterjack.planner import Plan
@@ -50,6 +51,7 @@ class MemoryStore(MemoryJobs):
 
     def __init__(self, *, keep_finished: int = 1_000) -> None:
         super().__init__(keep_finished=keep_finished)
+        self._is_open = False
         self._limits = Limits()
         self._workers: dict[str, WorkerInfo] = {}
         self._commands: dict[str, str] = {}
@@ -58,13 +60,21 @@ class MemoryStore(MemoryJobs):
     # -- life ------------------------------------------------------------------------
 
     async def open(self, clock: Clock, ids: JobIds) -> None:
-        """Adopt the app's clock and ids. Rows of schedules are made anew at each start."""
+        """Adopt the app's clock and ids. Rows of schedules are made anew at each start.
+
+        Raises:
+            Conflict: If another running app has this store.
+        """
+        if self._is_open:
+            raise Conflict("this MemoryStore serves a running app already; make one store per app")
+        self._is_open = True
         self._clock = clock
         self._ids = ids
         self._schedules.clear()
 
     async def close(self) -> None:
         """Forget schedules and workers; jobs stay readable as long as the store object lives."""
+        self._is_open = False
         self._schedules.clear()
         self._workers.clear()
         self._commands.clear()
