@@ -55,10 +55,14 @@ class LoopExecutor(Executor):
     async def start(self, clock: Clock) -> None:
         """Bind to the running loop."""
         del clock
-        self._loop = asyncio.get_running_loop()
+        self.bind(asyncio.get_running_loop())
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run bodies on *loop* from now on; it need not run yet."""
+        self._loop = loop
         self._idle, self._stopping = asyncio.Event(), False
         # A loop with a task factory of its own decides how tasks are made and begun.
-        self._factory = self._loop.get_task_factory() is not None
+        self._factory = loop.get_task_factory() is not None
 
     @property
     def free(self) -> int:
@@ -100,7 +104,8 @@ class LoopExecutor(Executor):
                 async with asyncio.timeout(grace_s):
                     await self._idle.wait()
             except TimeoutError:
-                pass  # each was reported as still running by its own grace timer
+                for running in tuple(self._running):
+                    running.give_up()
         self._loop = None
 
 
@@ -135,6 +140,8 @@ class _Running:
             self._report(self._interrupted(error))
         except BaseException as error:  # the user's code runs here, and whatever it raises is its job's outcome;
             # KeyboardInterrupt and SystemExit too: the runtime then ends the app in an orderly way
+            if isinstance(error, GeneratorExit) and self.task is not None and self.task.get_loop().is_closed():
+                raise  # the loop was closed under the body: nobody is there to hear of it
             self._report(self._raised(error))
         else:
             # Not Outcome(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
@@ -185,15 +192,19 @@ class _Running:
         if self._timer is not None:
             self._timer.cancel()
         loop = self.task.get_loop()
-        self._timer = loop.call_later(self.call.cancel_grace_s, self._grace_over)
+        self._timer = loop.call_later(self.call.cancel_grace_s, self.give_up)
 
     def _withdraw(self) -> None:
         """End a call whose task was cancelled before its first step: its coroutine will never run."""
         self._report(Outcome(_CANCELLED, reason=self._reason))
 
-    def _grace_over(self) -> None:
+    def give_up(self) -> None:
         """Report a body that ignores its cancellation; it keeps its slot until it really ends."""
-        self._timer = None
+        if self._reported:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         kind = self._cancel_kind or _CANCELLED
         self._reported = True
         self.report.finished(Outcome(kind, reason=self._reason, stopped=False))
