@@ -1,0 +1,72 @@
+"""Triggers that name wall-clock times of a zone: what `Cron`, `At` and `Aligned` share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from datetime import tzinfo
+from functools import cached_property
+from typing import Literal
+
+from pydantic import field_validator
+
+from . import _zone
+from .base import NativeTrigger
+
+__all__ = ["FoldPolicy", "GapPolicy", "WallTrigger"]
+
+GapPolicy = Literal["auto", "run_after", "shift", "skip", "error"]
+FoldPolicy = Literal["auto", "first", "last", "both"]
+
+
+class WallTrigger(NativeTrigger):
+    """A grid over wall-clock time in a zone, with policies for the two special nights."""
+
+    tz: str = "UTC"
+    gap: GapPolicy = "auto"
+    fold: FoldPolicy = "auto"
+
+    @field_validator("tz")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        _zone.zone(name)
+        return name
+
+    @property
+    @abstractmethod
+    def grid(self) -> _zone.Grid:
+        """The rule over wall-clock time."""
+
+    @cached_property
+    def _tz(self) -> tzinfo:
+        return _zone.zone(self.tz)
+
+    @property
+    def zone(self) -> tzinfo:
+        """The zone its fire times are named in."""
+        return self._tz
+
+    @cached_property
+    def _policies(self) -> tuple[_zone.Gap, _zone.Fold]:
+        """The policies in force: Debian's cron decides what is left to ``auto``."""
+        elapsed = self.is_elapsed_like
+        gap: _zone.Gap = ("skip" if elapsed else "run_after") if self.gap == "auto" else self.gap
+        fold: _zone.Fold = ("both" if elapsed else "first") if self.fold == "auto" else self.fold
+        return gap, fold
+
+    def next_ns(self, after: int, /) -> int | None:
+        """Return the first fire time after *after*."""
+        gap, fold = self._policies
+        return _zone.next_instant(self._tz, self.grid, after, gap, fold)
+
+    def prev_ns(self, before: int, /) -> int | None:
+        """Return the last fire time at or before *before*."""
+        gap, fold = self._policies
+        return _zone.prev_instant(self._tz, self.grid, before, gap, fold)
+
+    def zone_words(self) -> str:
+        """Return the zone in words, with the comma before it: ``", Rome time"``; UTC is said, too."""
+        if self.tz == "UTC":
+            return ", UTC"
+        if self.tz == "local":
+            return ", local time"
+        return f", {self.tz.rpartition('/')[2].replace('_', ' ')} time"

@@ -1,0 +1,246 @@
+"""`Cron`: calendar rules in cron's own words.
+
+Five fields (minute, hour, day of month, month, day of week), six (seconds
+first) or seven (year last), names, ranges that wrap (``fri-mon``), steps,
+lists, ``0`` and ``7`` for Sunday, ``L``, ``L-3``, ``LW``, ``15W``, ``5L``,
+``mon#2``, ``@daily`` and friends, and ``H``: a value drawn from the schedule's
+id, so that a hundred nightly jobs do not start in one second.
+
+Day of month and day of week follow Debian's cron: if neither begins with
+``*``, a day matches when *either* does; a ``+`` before the weekdays asks for
+both. A rule whose second, minute or hour begins with ``*`` counts elapsed time
+and fires at every real instant; all others name times of day, which run once
+on the nights when the clocks change (`_zone`)."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property
+from typing import Any, Final, Self
+
+from pydantic import model_validator
+
+from quarterjack.errors import InvalidTrigger, NeverFires
+
+from . import _words
+from ._cron_fields import ParsedField, parse_field
+from ._cron_grid import CronGrid
+from ._wall import FoldPolicy, GapPolicy, WallTrigger
+from .base import Trigger
+
+__all__ = ["Cron"]
+
+_SHORTHANDS: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_NAMES: Final = ("second", "minute", "hour", "day of month", "month", "day of week", "year")
+
+
+class _Parsed:
+    """An expression in its seven fields."""
+
+    __slots__ = ("day", "hour", "minute", "month", "second", "weekday", "year")
+
+    def __init__(self, expression: str, seed: str | None) -> None:
+        fields = _split(expression)
+        parsed = [parse_field(name, text, column, expression, seed) for name, text, column in fields]
+        self.second, self.minute, self.hour, self.day, self.month, self.weekday, self.year = parsed
+
+    def all(self) -> tuple[ParsedField, ...]:
+        """Return the seven fields."""
+        return (self.second, self.minute, self.hour, self.day, self.month, self.weekday, self.year)
+
+
+def _split(expression: str) -> list[tuple[str, str, int]]:
+    """Return name, text and column of the seven fields, those left out filled in."""
+    if not expression.isascii():
+        raise InvalidTrigger(f"Cron {expression!r}: only ASCII characters have a meaning here")
+    text = expression.strip()
+    if text.startswith("@"):
+        known = _SHORTHANDS.get(text.lower())
+        if known is None:
+            near = difflib.get_close_matches(text.lower(), _SHORTHANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_SHORTHANDS)}"
+            raise InvalidTrigger(f"Cron {expression!r}: no such shorthand; {hint}")
+        text = known
+    words: list[tuple[str, int]] = []
+    position = 0
+    for word in text.split():
+        position = text.index(word, position)
+        words.append((word, position + 1))
+        position += len(word)
+    if not 5 <= len(words) <= 7:
+        raise InvalidTrigger(
+            f"Cron {expression!r} has {len(words)} fields; write 5 (minute hour day month weekday), "
+            "6 (second first) or 7 (year last)"
+        )
+    if len(words) == 5:
+        words.insert(0, ("0", 1))
+    if len(words) == 6:
+        words.append(("*", len(text)))
+    return [(name, word, column) for name, (word, column) in zip(_NAMES, words, strict=True)]
+
+
+class Cron(WallTrigger):
+    """A cron expression in a time zone.
+
+    Args:
+        expression: Five, six or seven fields; see the module's head.
+        tz: The zone whose clock it reads, such as ``"Europe/Rome"``.
+        gap: What becomes of a time that does not exist: ``"run_after"``,
+            ``"shift"``, ``"skip"``, ``"error"``; ``"auto"`` is as Debian's cron.
+        fold: What becomes of a time that exists twice: ``"first"``, ``"last"``,
+            ``"both"``; ``"auto"`` is as Debian's cron.
+
+    Raises:
+        InvalidTrigger: Naming the field, its column, what is allowed.
+        NeverFires: If no date ever matches, such as 30 February.
+    """
+
+    expression: str
+    bound_id: str | None = None
+
+    def __init__(
+        self,
+        expression: str,
+        *,
+        tz: str = "UTC",
+        gap: GapPolicy = "auto",
+        fold: FoldPolicy = "auto",
+        bound_id: str | None = None,
+        **unknown: Any,
+    ) -> None:
+        super().__init__(expression=expression, tz=tz, gap=gap, fold=fold, bound_id=bound_id, **unknown)
+        if not self._fields_have_hash and not self.grid.ever():
+            raise NeverFires(f"Cron {expression!r} never fires: no date matches its day, month, weekday and year")
+
+    @model_validator(mode="after")
+    def _is_cron(self) -> Self:
+        _Parsed(self.expression, self.bound_id)
+        return self
+
+    @cached_property
+    def _parsed(self) -> _Parsed:
+        return _Parsed(self.expression, self.bound_id)
+
+    @cached_property
+    def _fields_have_hash(self) -> bool:
+        return self.bound_id is None and any(field.has_hash for field in self._parsed.all())
+
+    def resolved(self, created_ns: int, schedule_id: str) -> Trigger:
+        """Return the rule with ``H`` drawn from the schedule's id."""
+        del created_ns
+        return self.bound_to(schedule_id) if self._fields_have_hash else self
+
+    def bound_to(self, schedule_id: str) -> Cron:
+        """Return the rule with ``H`` drawn from *schedule_id*."""
+        return Cron(self.expression, tz=self.tz, gap=self.gap, fold=self.fold, bound_id=schedule_id)
+
+    @cached_property
+    def grid(self) -> CronGrid:
+        """The rule over wall-clock time.
+
+        Raises:
+            InvalidTrigger: If it holds an ``H`` that is bound to no schedule.
+        """
+        if self._fields_have_hash:
+            raise InvalidTrigger(
+                f"Cron {self.expression!r} holds H, which a schedule's id decides; "
+                'call .bound_to("schedule id") to look at its fire times'
+            )
+        p = self._parsed
+        both = p.weekday.forces_and or p.day.starts_with_star or p.weekday.starts_with_star
+        years = None if p.year.text == "*" else p.year.mask
+        return CronGrid(p.second.mask, p.minute.mask, p.hour.mask, p.day, p.month.mask, p.weekday, years, both=both)
+
+    @property
+    def is_elapsed_like(self) -> bool:
+        """True if its second, minute or hour begins with ``*``."""
+        p = self._parsed
+        return p.second.starts_with_star or p.minute.starts_with_star or p.hour.starts_with_star
+
+    def explain(self) -> str:
+        """Return the rule in words."""
+        return f"{_time_words(self._parsed)}{_day_words(self._parsed)}{self.zone_words()}"
+
+
+def _time_words(p: _Parsed) -> str:
+    seconds, minutes, hours = (_words.bits(field.mask) for field in (p.second, p.minute, p.hour))
+    named = _words.times(hours, minutes, seconds)
+    if named is not None:
+        return named
+    unit = _unit_words(p, seconds, minutes)
+    if p.hour.text == "*":
+        return unit
+    if p.hour.text.startswith("*/"):
+        return f"{unit} of every {_words.ordinal(int(p.hour.text[2:]))} hour"
+    if len(hours) > 1 and hours == list(range(hours[0], hours[-1] + 1)):
+        return f"{unit} from {hours[0]:02}:00 to {hours[-1]:02}:59"
+    return f"{unit} in the hours {_words.join(f'{hour:02}' for hour in hours)}"
+
+
+def _unit_words(p: _Parsed, seconds: list[int], minutes: list[int]) -> str:
+    """Return what happens within an hour."""
+    if seconds != [0]:
+        inner = _step_words(p.second, "second") or f"at second {_words.join(map(str, seconds))} of every minute"
+        return inner if p.minute.text == "*" else f"{inner} of minute {_words.join(map(str, minutes))}"
+    if (words := _step_words(p.minute, "minute")) is not None:
+        return words
+    if minutes == [0]:
+        return "every hour"
+    return f"at {_words.join(f':{minute:02}' for minute in minutes)} of every hour"
+
+
+def _step_words(field: ParsedField, unit: str) -> str | None:
+    if field.text == "*":
+        return f"every {unit}"
+    step = field.text[2:]
+    if field.text.startswith("*/") and step.isdigit():
+        return f"every {unit}" if step == "1" else f"every {step} {unit}s"
+    return None
+
+
+def _day_words(p: _Parsed) -> str:
+    days = _month_day_words(p.day)
+    weekdays = _weekday_words(p.weekday)
+    both = p.weekday.forces_and or p.day.starts_with_star or p.weekday.starts_with_star
+    found = ""
+    if days and weekdays:
+        found = f", {days}{' when it falls' if both else ' and'} {weekdays}"
+    elif days or weekdays:
+        found = f", {days or weekdays}"
+    if p.month.text != "*":
+        found += f", in {_words.join(_words.MONTH_NAMES[month] for month in _words.bits(p.month.mask))}"
+    if p.year.text != "*":
+        found += f", {_words.join(map(str, _words.bits(p.year.mask)))}"
+    return found
+
+
+def _month_day_words(field: ParsedField) -> str:
+    rules = field.rules
+    named = [_words.ordinal(day) for day in _words.bits(field.mask)] if field.text != "*" else []
+    named += ["last day" if not back else f"{_words.ordinal(back + 1)} last day" for back in rules.from_last]
+    named += [f"weekday nearest the {_words.ordinal(day)}" for day in rules.nearest]
+    named += ["last weekday"] if rules.last_weekday else []
+    if not named:
+        return ""
+    if field.text.startswith("*/"):
+        return f"every {_words.ordinal(int(field.text[2:]))} day of the month"
+    return f"on the {_words.join(named)} of the month"
+
+
+def _weekday_words(field: ParsedField) -> str:
+    named = [
+        f"the {'last' if not nth else _words.ordinal(nth)} {_words.WEEKDAY_NAMES[day]}"
+        for day, nth in field.rules.nth
+    ]
+    plain = "" if field.text == "*" or not field.mask else _words.weekdays(field.mask)
+    if named:
+        return f"on {_words.join(named)} of the month" + (f" and {plain}" if plain else "")
+    return plain
