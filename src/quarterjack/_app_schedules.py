@@ -176,7 +176,9 @@ class AppSchedules(AppBase):
             UnknownSchedule: If there is none of this id.
         """
         if overlap is not None and overlap not in get_args(OverlapMode):
-            raise InvalidOption(f"overlap must be one of {', '.join(map(repr, get_args(OverlapMode)))}, got {overlap!r}")
+            raise InvalidOption(
+                f"overlap must be one of {', '.join(map(repr, get_args(OverlapMode)))}, got {overlap!r}"
+            )
         service = self._running()
 
         async def there() -> Job[Any]:

@@ -44,7 +44,9 @@ def to_seconds(value: Seconds, field: str, *, minimum: float = 0.0, exclusive: b
     low = f"more than {minimum:g}" if exclusive else f"{minimum:g} or more"
     too_low = seconds <= minimum if exclusive else seconds < minimum
     if math.isnan(seconds) or too_low or seconds > MAX_SECONDS:
-        raise InvalidOption(f"{field} must be {low} and at most {MAX_SECONDS:g} seconds (about 200 years), got {value!r}")
+        raise InvalidOption(
+            f"{field} must be {low} and at most {MAX_SECONDS:g} seconds (about 200 years), got {value!r}"
+        )
     return seconds
 
 

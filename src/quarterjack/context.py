@@ -119,5 +119,3 @@ def current_job() -> CurrentJob:
     if attempt is None:
         raise NoCurrentJob
     return CurrentJob(attempt)
-
-

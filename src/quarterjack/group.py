@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from .errors import DuplicateName, InvalidOption
 from .model import JobOptions, SchedulePolicies
@@ -45,7 +45,7 @@ class TaskRegistry:
     def task(self, trigger: Trigger | None = None, /, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
     @overload
     def task(self, *, trigger: Trigger, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
-    def task(self, first: Any = None, /, *, trigger: Trigger | None = None, **options: Any) -> Any:
+    def task(self, *given: Any, **options: Any) -> Any:
         """Register a function as a task, with a trigger or without.
 
         ``@app.task`` alone, ``@app.task(Every(minutes=5), timeout=30)``, or
@@ -56,15 +56,15 @@ class TaskRegistry:
             InvalidOption: Naming the option, its value and what is allowed.
             DuplicateName: If the name is taken.
         """
-        if first is not None and not isinstance(first, Trigger):
-            if not callable(first):
-                raise InvalidOption(f"@task takes a trigger such as Every(seconds=10), got {first!r}")
-            return self._register(first, None, {})
-        if first is not None and trigger is not None:
-            raise InvalidOption("give the trigger once: as the first argument or as trigger=")
-        chosen = first if first is not None else trigger
+        if len(given) == 1 and not options and callable(given[0]):
+            return self._register(given[0], None, {})
+        if "trigger" in options:
+            given = (*given, options.pop("trigger"))
+        if len(given) > 1:
+            raise InvalidOption("@task takes one trigger; join two with |, or put @task with id= above it twice")
+        chosen = given[0] if given else None
         if chosen is not None and not isinstance(chosen, Trigger):
-            raise InvalidOption(f"trigger must be a Trigger such as Every(seconds=10), got {chosen!r}")
+            raise InvalidOption(f"@task takes a trigger such as Every(seconds=10), got {chosen!r}")
         split_options({k: v for k, v in options.items() if k != "name"}, "@task")  # refuse here, on the user's line
         return lambda fn: self._register(fn, chosen, options)
 

@@ -7,7 +7,7 @@ shared store it is what this process knows, and `Job.refresh` asks."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
@@ -41,6 +41,7 @@ class JobClient(Protocol):
     def loop(self) -> asyncio.AbstractEventLoop: ...
     def is_settled(self, record: JobRecord) -> bool:
         """Say whether the job is finished and its callbacks have run."""
+        ...
 
     def watch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None:
         """Call *notify* once when the job is finished and its callbacks have run."""
@@ -436,9 +437,7 @@ class Job(Hooks, Generic[T_co]):
         return f"<Job {self.id} {self.task} {self.state.value}>"
 
 
-async def _across_loops(
-    loop: asyncio.AbstractEventLoop, ask: Callable[..., Any], *args: Any
-) -> Any:
+async def _across_loops(loop: asyncio.AbstractEventLoop, ask: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Await ``ask(*args)`` on *loop*, wherever the caller runs."""
     if asyncio.get_running_loop() is loop:
         return await ask(*args)

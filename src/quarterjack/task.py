@@ -32,7 +32,7 @@ class TaskDefinition:
     """What the app knows about a task. Made by the decorators, named when its group joins the app."""
 
     __slots__ = (
-                "_signature",
+        "_signature",
         "callbacks",
         "declared",
         "defaults",
@@ -138,12 +138,18 @@ def define(fn: Callable[..., Any], declared: Mapping[str, Any], policies: Mappin
     definition = TaskDefinition(fn, name or _name_of(fn), declared, policies)
     kind: type[Task[Any, Any]] = AsyncTask if definition.is_coroutine else SyncTask
     task = kind(definition, {})
-    functools.update_wrapper(task, fn, updated=())
+    task.__doc__, task.__module__ = fn.__doc__, getattr(fn, "__module__", __name__)
+    task.__name__ = task.__qualname__ = definition.local_name
+    task.__wrapped__ = fn
     return task
 
 
 class Task(Hooks, Generic[P, T]):
     """A registered callable with its defaults. Submit it, schedule it, or call it as a plain function."""
+
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., Any]
 
     def __init__(self, definition: TaskDefinition, overrides: Mapping[str, Any]) -> None:
         self.definition = definition

@@ -56,14 +56,17 @@ class Call(Protocol):
     @property
     def ref(self) -> str:
         """``<job id>.<attempt>``: the attempt's name for remote systems."""
+        ...
 
     @property
     def job_id(self) -> str:
         """The job's id, to name things by."""
+        ...
 
     @property
     def fn(self) -> Callable[..., Any]:
         """The body: a coroutine function if *is_coroutine*, else a plain callable."""
+        ...
 
     @property
     def args(self) -> tuple[Any, ...]: ...
@@ -74,6 +77,7 @@ class Call(Protocol):
     @property
     def context(self) -> Context:
         """The context to run the body in; ``current_job()`` is set there."""
+        ...
 
     @property
     def timeout_s(self) -> float | None: ...

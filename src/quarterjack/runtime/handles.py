@@ -182,4 +182,3 @@ class Handles:
         """Wait until every callback begun so far has ended; none is dropped."""
         while self._running:
             await asyncio.wait(tuple(self._running))
-

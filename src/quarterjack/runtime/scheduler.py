@@ -213,9 +213,9 @@ class Scheduler:
         return True
 
     def _pop_due(self, now: int) -> list[Schedule]:
-        heap, rows, seen = self._heap, [], set[str]()
-        chunk = CHUNK
-        while heap and heap[0][0] <= now and len(rows) < chunk:
+        heap, seen = self._heap, set[str]()
+        rows: list[Schedule] = []
+        while heap and heap[0][0] <= now and len(rows) < CHUNK:
             entry = heapq.heappop(heap)
             if entry[2] not in seen and self._is_valid(entry):
                 seen.add(entry[2])
@@ -285,4 +285,3 @@ class Scheduler:
 
 
 _KINDS: Final[dict[JobState, ScheduleKind]] = {JobState.SKIPPED: "skipped", JobState.MISSED: "missed"}
-

@@ -29,7 +29,7 @@ from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler
-from .worker import Worker, job_event
+from .worker import Prepared, Worker, job_event
 
 __all__ = ["Role", "Service"]
 
@@ -273,7 +273,7 @@ class Service:
             executor = "loop" if definition.is_coroutine else "thread"
         return self._own_executors[executor] if isinstance(executor, str) else executor
 
-    def executor_of(self, record: JobRecord, prepared: PreparedTask) -> Executor:
+    def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor:
         """Return where this job runs, if its options name a place of their own."""
         return self.executor_named(record.options.executor, prepared.definition)
 

@@ -53,7 +53,9 @@ def judge(outcome: Outcome, *, failures: int, retry: RetryPolicy, cancel_request
     if outcome.kind is OutcomeKind.TIMED_OUT:
         error, final = TimeoutError(outcome.reason or "timed out"), FinishKind.TIMED_OUT
     info = describe(error) if error is not None else ErrorInfo(outcome.kind.value, outcome.reason or "")
-    tried_again = outcome.kind is not OutcomeKind.REJECTED and not cancel_requested and retry.allows(failures + 1, error)
+    tried_again = (
+        outcome.kind is not OutcomeKind.REJECTED and not cancel_requested and retry.allows(failures + 1, error)
+    )
     if tried_again:
         return Verdict(FinishKind.RETRY, round(retry.pause_s(failures + 1, rng) * 1e9), info, outcome.reason)
     return Verdict(final, 0, info, outcome.reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from datetime import tzinfo
 from functools import cached_property
 from typing import Literal
@@ -31,10 +30,10 @@ class WallTrigger(NativeTrigger):
         _zone.zone(name)
         return name
 
-    @property
-    @abstractmethod
+    @cached_property
     def grid(self) -> _zone.Grid:
         """The rule over wall-clock time."""
+        raise NotImplementedError
 
     @cached_property
     def _tz(self) -> tzinfo:

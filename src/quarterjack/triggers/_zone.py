@@ -246,4 +246,3 @@ def _prev_named(tz: tzinfo, grid: Grid, before: int, gap: Gap, fold: Fold) -> in
             break
         wall = grid.prev_wall(wall - 1)
     return best
-

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from quarterjack.errors import InvalidTrigger
 
-from . import _words
+from . import _words, _zone
 from ._cron_fields import parse_field
 from ._cron_grid import CronGrid
 from ._wall import FoldPolicy, GapPolicy, WallTrigger
@@ -107,12 +107,19 @@ class At(WallTrigger):
         chosen = on if on is not None else at
         if days is None:
             days = _EVERY_DAY if chosen is None else weekday_mask(chosen, "At: on")
-        super().__init__(
-            hour=hour, minute=minute, second=second, days=days, tz=tz, gap=gap, fold=fold, **unknown
-        )
+        fields: dict[str, Any] = {
+            "hour": hour,
+            "minute": minute,
+            "second": second,
+            "days": days,
+            "tz": tz,
+            "gap": gap,
+            "fold": fold,
+        }
+        super().__init__(**fields, **unknown)
 
     @cached_property
-    def grid(self) -> CronGrid:
+    def grid(self) -> _zone.Grid:
         """The rule over wall-clock time."""
         text = "*" if self.days == _EVERY_DAY else ",".join(map(str, _words.bits(self.days)))
         days = parse_field("day of month", "*", 1, "*", None)

@@ -197,9 +197,10 @@ class Trigger(Rule):
     def preview(self, n: int = 10, *, after: datetime) -> list[datetime]:
         """Return the next *n* fire times after *after* (fewer at the end)."""
         found: list[datetime] = []
-        at: datetime | None = after
-        while len(found) < n and (at := self.next(at)) is not None:
+        at = self.next(after)
+        while len(found) < n and at is not None:
             found.append(at)
+            at = self.next(at)
         return found
 
     def explain(self) -> str:
@@ -264,21 +265,30 @@ class Trigger(Rule):
 
     def __or__(self, other: Trigger) -> Trigger:
         """Return the union: both rules' fire times, equal ones once."""
-        return _combine().Union.of(self, other)
+        union: Trigger = _combine().Union.of(self, other)
+        return union
 
     def __and__(self, keep: Filter) -> Trigger:
         """Return the fire times that *keep* allows."""
-        return _combine().Filtered(trigger=self, filter=keep, keep=True)
+        return _filtered(self, keep, keep=True)
 
     def __sub__(self, drop: Filter) -> Trigger:
         """Return the fire times that *drop* does not allow."""
-        return _combine().Filtered(trigger=self, filter=drop, keep=False)
+        return _filtered(self, drop, keep=False)
 
 
 def _combine() -> Any:
     from . import combine  # noqa: PLC0415  # combine builds on this module; the operators lead back to it
 
     return combine
+
+
+def _filtered(trigger: Trigger, chosen: Any, *, keep: bool) -> Trigger:
+    combine = _combine()
+    if not isinstance(chosen, combine.Filter):
+        raise InvalidTrigger(f"& and - take a filter such as Weekdays('mon-fri'), got {chosen!r}; | joins triggers")
+    filtered: Trigger = combine.Filtered(trigger=trigger, filter=chosen, keep=keep)
+    return filtered
 
 
 class NativeTrigger(Trigger):
@@ -306,5 +316,3 @@ class NativeTrigger(Trigger):
     def not_periodic(self, what: str) -> NotPeriodic:
         """Return the error of a rule that has no listable fire times."""
         return NotPeriodic(f"{type(self).__name__} has no {what}: when it runs depends on how its runs end")
-
-

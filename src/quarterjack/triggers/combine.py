@@ -24,7 +24,8 @@ class Union(NativeTrigger):
     members: tuple[Trigger, ...]
 
     def __init__(self, members: tuple[Trigger, ...] | list[Trigger], **unknown: Any) -> None:
-        super().__init__(members=tuple(members), **unknown)
+        fields: dict[str, Any] = {"members": tuple(members)}
+        super().__init__(**fields, **unknown)
 
     @classmethod
     def of(cls, *members: Trigger) -> Union:

@@ -22,7 +22,7 @@ from pydantic import model_validator
 
 from quarterjack.errors import InvalidTrigger, NeverFires
 
-from . import _words
+from . import _words, _zone
 from ._cron_fields import ParsedField, parse_field
 from ._cron_grid import CronGrid
 from ._wall import FoldPolicy, GapPolicy, WallTrigger
@@ -116,8 +116,9 @@ class Cron(WallTrigger):
         bound_id: str | None = None,
         **unknown: Any,
     ) -> None:
-        super().__init__(expression=expression, tz=tz, gap=gap, fold=fold, bound_id=bound_id, **unknown)
-        if not self._fields_have_hash and not self.grid.ever():
+        fields: dict[str, Any] = {"expression": expression, "tz": tz, "gap": gap, "fold": fold, "bound_id": bound_id}
+        super().__init__(**fields, **unknown)
+        if not self._fields_have_hash and not self._cron_grid.ever():
             raise NeverFires(f"Cron {expression!r} never fires: no date matches its day, month, weekday and year")
 
     @model_validator(mode="after")
@@ -143,7 +144,12 @@ class Cron(WallTrigger):
         return Cron(self.expression, tz=self.tz, gap=self.gap, fold=self.fold, bound_id=schedule_id)
 
     @cached_property
-    def grid(self) -> CronGrid:
+    def grid(self) -> _zone.Grid:
+        """The rule over wall-clock time; see `_cron_grid`."""
+        return self._cron_grid
+
+    @cached_property
+    def _cron_grid(self) -> CronGrid:
         """The rule over wall-clock time.
 
         Raises:
@@ -237,8 +243,7 @@ def _month_day_words(field: ParsedField) -> str:
 
 def _weekday_words(field: ParsedField) -> str:
     named = [
-        f"the {'last' if not nth else _words.ordinal(nth)} {_words.WEEKDAY_NAMES[day]}"
-        for day, nth in field.rules.nth
+        f"the {'last' if not nth else _words.ordinal(nth)} {_words.WEEKDAY_NAMES[day]}" for day, nth in field.rules.nth
     ]
     plain = "" if field.text == "*" or not field.mask else _words.weekdays(field.mask)
     if named:

@@ -82,18 +82,18 @@ class Every(NativeTrigger):
         first: Literal["immediate"] | None = None,
         **unknown: Any,
     ) -> None:
-        super().__init__(
-            weeks=weeks,
-            days=days,
-            hours=hours,
-            minutes=minutes,
-            seconds=seconds,
-            milliseconds=milliseconds,
-            phase=phase,
-            anchor=anchor,
-            first=first,
-            **unknown,
-        )
+        fields: dict[str, Any] = {
+            "weeks": weeks,
+            "days": days,
+            "hours": hours,
+            "minutes": minutes,
+            "seconds": seconds,
+            "milliseconds": milliseconds,
+            "phase": phase,
+            "anchor": anchor,
+            "first": first,
+        }
+        super().__init__(**fields, **unknown)
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
@@ -231,17 +231,17 @@ class Aligned(WallTrigger):
         fold: FoldPolicy = "auto",
         **unknown: Any,
     ) -> None:
-        super().__init__(
-            days=days,
-            hours=hours,
-            minutes=minutes,
-            seconds=seconds,
-            milliseconds=milliseconds,
-            tz=tz,
-            gap=gap,
-            fold=fold,
-            **unknown,
-        )
+        fields: dict[str, Any] = {
+            "days": days,
+            "hours": hours,
+            "minutes": minutes,
+            "seconds": seconds,
+            "milliseconds": milliseconds,
+            "tz": tz,
+            "gap": gap,
+            "fold": fold,
+        }
+        super().__init__(**fields, **unknown)
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
@@ -253,7 +253,7 @@ class Aligned(WallTrigger):
         return self
 
     @cached_property
-    def grid(self) -> _DayGrid:
+    def grid(self) -> _zone.Grid:
         """The rule over wall-clock time."""
         return _DayGrid(_total_ns(self))
 

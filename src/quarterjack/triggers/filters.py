@@ -64,7 +64,8 @@ class Weekdays(Filter):
 
     def __init__(self, days: str | Iterable[str] | int, *, tz: str = "UTC", **unknown: Any) -> None:
         mask = days if isinstance(days, int) else weekday_mask(days, "Weekdays")
-        super().__init__(days=mask, tz=tz, **unknown)
+        fields: dict[str, Any] = {"days": mask, "tz": tz}
+        super().__init__(**fields, **unknown)
 
     @field_validator("tz")
     @classmethod

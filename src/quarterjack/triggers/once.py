@@ -30,7 +30,8 @@ class Once(NativeTrigger):
     at: datetime | None = None
 
     def __init__(self, at: datetime | None = None, **unknown: Any) -> None:
-        super().__init__(at=at, **unknown)
+        fields: dict[str, Any] = {"at": at}
+        super().__init__(**fields, **unknown)
 
     @model_validator(mode="after")
     def _aware(self) -> Self:
@@ -83,7 +84,8 @@ class Forever(NativeTrigger):
     pause: Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)] = 0
 
     def __init__(self, pause: float = 0, **unknown: Any) -> None:
-        super().__init__(pause=pause, **unknown)
+        fields: dict[str, Any] = {"pause": pause}
+        super().__init__(**fields, **unknown)
 
     @property
     def fires_at_creation(self) -> bool:
