@@ -200,9 +200,9 @@ def open_store(store: Store | str) -> Store:
 
 def _after_fork() -> None:
     for app in _alive:
-        if app._service is not None:  # noqa: SLF001  # one module
-            app._service, app._forked = None, True  # noqa: SLF001
-            app._loop = None  # noqa: SLF001
+        if app._service is not None:  # one module
+            app._service, app._forked = None, True
+            app._loop = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -37,7 +37,7 @@ def to_seconds(value: Seconds, field: str, *, minimum: float = 0.0, exclusive: b
     """
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
     else:
         raise InvalidOption(f"{field} must be {_FORMS}, not {value!r}")

@@ -319,7 +319,7 @@ class IllegalMove(QuarterjackError):
 # -- verbs a body raises to steer its own job -----------------------------------------
 
 
-class JobSignal(Exception):  # noqa: N818  # verbs, not errors: `raise Snooze(60)`
+class JobSignal(Exception):  # verbs, not errors: `raise Snooze(60)`
     """Base of what a body raises to say what becomes of its own job."""
 
 

@@ -224,14 +224,14 @@ class EventStream:
         """Return an asynchronous iterator over every event from now on, at most *limit* queued."""
         subscription = Subscription(limit)
         # The stream must not keep alive a subscription whose reader has left its `async for`.
-        weakly = WeakMethod(subscription._push)  # noqa: SLF001  # one class in two halves
+        weakly = WeakMethod(subscription._push)  # one class in two halves
 
         def push(event: Event) -> None:
             if (method := weakly()) is not None:
                 method(event)
 
         end = self.listen(push)
-        subscription._end = end  # noqa: SLF001
+        subscription._end = end
         finalize(subscription, end)
         return subscription
 

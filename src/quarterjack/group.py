@@ -125,7 +125,7 @@ class TaskRegistry:
             definition.adopt(prefix, job)
             found.append((definition, policies))
         for group in self._groups:
-            found += group._adopt(f"{prefix}{group.prefix}", job, policies)  # noqa: SLF001  # one class
+            found += group._adopt(f"{prefix}{group.prefix}", job, policies)  # one class
         return found
 
 

@@ -227,7 +227,7 @@ class Job(Hooks, Generic[T_co]):
 
     __slots__ = ("_client", "_record", "is_duplicate")
 
-    def __init__(self, record: JobRecord, client: JobClient, is_duplicate: bool = False) -> None:  # noqa: FBT001, FBT002  # a hot constructor
+    def __init__(self, record: JobRecord, client: JobClient, is_duplicate: bool = False) -> None:  # a hot constructor
         self._record = record
         self._client = client
         self.is_duplicate = is_duplicate
@@ -478,24 +478,24 @@ async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool = False) -> 
     """
     waited = list(jobs)
     if waited:
-        await _across_loops(waited[0]._client.loop, _all_finished, waited, not return_exceptions)  # noqa: SLF001
+        await _across_loops(waited[0]._client.loop, _all_finished, waited, not return_exceptions)
     if not return_exceptions:
-        records = [job._record for job in waited]  # noqa: SLF001
+        records = [job._record for job in waited]
         for record in records:
             if _has_failed(record) and (error := error_of(record)) is not None:
                 raise error
         return [record.result for record in records]
-    return [error_of(job._record) or job.result() for job in waited]  # noqa: SLF001
+    return [error_of(job._record) or job.result() for job in waited]
 
 
-async def _all_finished(jobs: list[Job[Any]], stop_early: bool) -> None:  # noqa: FBT001  # one caller
-    open_jobs = [job for job in jobs if not job._client.is_settled(job._record)]  # noqa: SLF001
-    if not open_jobs or (stop_early and any(_has_failed(job._record) for job in jobs)):  # noqa: SLF001
+async def _all_finished(jobs: list[Job[Any]], stop_early: bool) -> None:  # one caller
+    open_jobs = [job for job in jobs if not job._client.is_settled(job._record)]
+    if not open_jobs or (stop_early and any(_has_failed(job._record) for job in jobs)):
         return
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     countdown = _Countdown(future, len(open_jobs), stop_early=stop_early)
     for job in open_jobs:
-        job._client.watch(job._record, countdown)  # noqa: SLF001
+        job._client.watch(job._record, countdown)
     attempt = CURRENT.get()
     if attempt is not None:
         attempt.lend_slot()
@@ -506,4 +506,4 @@ async def _all_finished(jobs: list[Job[Any]], stop_early: bool) -> None:  # noqa
             attempt.reclaim_slot()
         if not all(job.state.is_finished for job in open_jobs):
             for job in open_jobs:
-                job._client.unwatch(job._record, countdown)  # noqa: SLF001
+                job._client.unwatch(job._record, countdown)

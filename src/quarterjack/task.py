@@ -47,7 +47,9 @@ class TaskDefinition:
         "triggers",
     )
 
-    def __init__(self, fn: Callable[..., Any], name: str, declared: Mapping[str, Any], policies: Mapping[str, Any]):
+    def __init__(
+        self, fn: Callable[..., Any], name: str, declared: Mapping[str, Any], policies: Mapping[str, Any]
+    ) -> None:
         self.fn = fn
         self.local_name = name
         self.name = name

@@ -60,7 +60,7 @@ class TimerHandle:
         """Never run the callback; nothing happens if it has run or was cancelled."""
         if self._callback is not None:
             self._callback = None
-            self._timer._forget(self)  # noqa: SLF001  # one class in two halves
+            self._timer._forget(self)  # one class in two halves
 
     def __repr__(self) -> str:
         return f"<TimerHandle due_ns={self.due_ns}{'' if self.is_pending else ' done'}>"
@@ -108,8 +108,8 @@ class Timer:
     def _sweep(cls) -> None:
         """Close what loops left behind that were closed without a release."""
         for timer in tuple(cls._by_place.values()):
-            if timer._loop.is_closed():  # noqa: SLF001  # one class
-                timer._close()  # noqa: SLF001
+            if timer._loop.is_closed():  # one class
+                timer._close()
 
     def release(self) -> None:
         """Give the timer back, once per `shared`. The last one closes it: what still waits is dropped."""
@@ -124,7 +124,7 @@ class Timer:
         self._by_place.pop((id(self._loop), self._clock), None)
         self._alarm.close()
         for _, _, handle in self._heap:
-            handle._callback = None  # noqa: SLF001  # one class in two halves
+            handle._callback = None  # one class in two halves
         self._heap.clear()
         self._jumps.clear()
         self._listeners = ()
@@ -222,11 +222,11 @@ class Timer:
         heap, last, now_ns = self._heap, self._pushed, self._clock.now_ns
         while heap and heap[0][1] <= last and heap[0][0] <= now_ns():
             handle = heappop(heap)[2]
-            callback = handle._callback  # noqa: SLF001  # one class in two halves
+            callback = handle._callback  # one class in two halves
             if callback is None:
                 self._dead -= 1
                 continue
-            handle._callback = None  # noqa: SLF001
+            handle._callback = None
             self._call(callback, "timer callback")
 
     def _call(self, callback: Callable[[], None], what: str) -> None:

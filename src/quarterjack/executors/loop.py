@@ -163,9 +163,9 @@ class _Running:
             self._timer.cancel()
             self._timer = None
         executor = self._executor
-        executor._running.discard(self)  # noqa: SLF001  # one module
-        if executor._stopping and not executor._running:  # noqa: SLF001
-            executor._idle.set()  # noqa: SLF001
+        executor._running.discard(self)  # one module
+        if executor._stopping and not executor._running:
+            executor._idle.set()
         if self._reported:
             self.report.ended()
             return

@@ -18,14 +18,14 @@ _STDLIB: Final = str(Path(os.__file__).parent) + os.sep
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 """Below the standard library's folder, but not of it."""
 
-_CALLBACK: Final = Handle._run.__code__  # noqa: SLF001  # where asyncio's part of the stack ends
+_CALLBACK: Final = Handle._run.__code__  # where asyncio's part of the stack ends
 
 
 def _code_of(function: Any) -> CodeType:
     return function.__code__  # type: ignore[no-any-return]  # every Python function has one
 
 
-_TURN: Final = _code_of(BaseEventLoop._run_once)  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio's own
+_TURN: Final = _code_of(BaseEventLoop._run_once)  # type: ignore[attr-defined]  # asyncio's own
 _SELECTS: Final = frozenset(
     _code_of(selector.select)
     for name in ("EpollSelector", "KqueueSelector", "DevpollSelector", "PollSelector", "SelectSelector")

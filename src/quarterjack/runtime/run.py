@@ -65,7 +65,7 @@ class Attempt:
         fn: Callable[..., Any],
         claimed_mono_ns: int,
         context: Context,
-        is_coroutine: bool,  # noqa: FBT001  # a hot constructor, called in one place
+        is_coroutine: bool,  # a hot constructor, called in one place
     ) -> None:
         self._worker = worker
         self._offset_ns = (record.scheduled_at_ns or 0) - claimed_mono_ns
@@ -190,7 +190,7 @@ class Attempt:
         error: ErrorInfo | None = None,
         reason: str | None = None,
         delay_ns: int = 0,
-        zombie: bool = False,  # noqa: FBT001, FBT002  # the order of `Finish`
+        zombie: bool = False,  # the order of `Finish`
     ) -> Finish:
         """Return the entry for ``jobs_finish`` with this attempt's fence and stamps."""
         at_ns = self._offset_ns + self._worker.monotonic_ns()

@@ -144,7 +144,7 @@ class Watchdog:
     # -- on the loop -------------------------------------------------------------------
 
     def _on_first_turn(self) -> None:
-        self._sleeping.learn(sys._getframe(1))  # noqa: SLF001  # who called us is the loop
+        self._sleeping.learn(sys._getframe(1))  # who called us is the loop
 
     def _on_beat(self) -> None:
         """The loop turns: a beat that waited too long was a block."""
@@ -183,7 +183,7 @@ class Watchdog:
             due_ns = self._clock.monotonic_ns() + self._period_ns
 
     def _frame(self) -> FrameType | None:
-        return sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # documented for this purpose
+        return sys._current_frames().get(self._loop_thread)  # documented for this purpose
 
     def _post(self, since_ns: int) -> bool:
         """Send a beat; False if the loop is closed."""

@@ -101,7 +101,7 @@ class MemoryJobs(Store):
                 break
         else:
             for job in jobs:
-                rows.append(self._put(job, now))  # noqa: PERF401  # as a comprehension it costs a frame per call
+                rows.append(self._put(job, now))  # as a comprehension it costs a frame per call
         if not self._hinted:
             self._hinted = True
             self._tell(Hint.JOBS)

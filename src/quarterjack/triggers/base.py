@@ -24,7 +24,7 @@ from quarterjack.errors import InvalidTrigger, NaiveDatetime, NotPeriodic
 if TYPE_CHECKING:
     from .filters import Filter
 
-__all__ = ["EPOCH", "NativeTrigger", "Rule", "Trigger", "from_ns", "instant_ns"]
+__all__ = ["EPOCH", "NativeTrigger", "Rule", "Trigger", "UnlistedTrigger", "from_ns", "instant_ns"]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -313,6 +313,24 @@ class NativeTrigger(Trigger):
     def _shown(self, ns: int | None, asked: datetime) -> datetime | None:
         return None if ns is None else from_ns(ns, self.zone or asked.tzinfo)
 
-    def not_periodic(self, what: str) -> NotPeriodic:
-        """Return the error of a rule that has no listable fire times."""
+
+class UnlistedTrigger(NativeTrigger):
+    """A rule whose fire times cannot be listed, because they depend on how its runs end."""
+
+    is_periodic = False
+
+    def next_ns(self, after: int, /) -> int | None:
+        """Raise `NotPeriodic`."""
+        raise self._unlisted("next", after)
+
+    def prev_ns(self, before: int, /) -> int | None:
+        """Raise `NotPeriodic`."""
+        raise self._unlisted("prev", before)
+
+    def count_ns(self, after: int, until: int, cap: int, /) -> int:
+        """Raise `NotPeriodic`."""
+        raise self._unlisted("count", after, until, cap)
+
+    def _unlisted(self, what: str, *instants: int) -> NotPeriodic:
+        del instants
         return NotPeriodic(f"{type(self).__name__} has no {what}: when it runs depends on how its runs end")

@@ -9,23 +9,13 @@ from typing import Any
 
 from quarterjack.errors import InvalidTrigger
 
-from .base import NativeTrigger, Trigger
+from .base import Trigger, UnlistedTrigger
 
 __all__ = ["OnShutDown", "OnShutdown", "OnStartUp", "OnStartup"]
 
 
-class _Hook(NativeTrigger):
-    is_periodic = False
+class _Hook(UnlistedTrigger):
     is_hook = True
-
-    def next_ns(self, after: int, /) -> int | None:
-        raise self.not_periodic("next")
-
-    def prev_ns(self, before: int, /) -> int | None:
-        raise self.not_periodic("prev")
-
-    def count_ns(self, after: int, until: int, cap: int, /) -> int:
-        raise self.not_periodic("count")
 
     def _alone(self) -> InvalidTrigger:
         name = type(self).__name__

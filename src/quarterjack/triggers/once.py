@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from . import _words
-from .base import NativeTrigger, Trigger, from_ns, instant_ns
+from .base import NativeTrigger, Trigger, UnlistedTrigger, from_ns, instant_ns
 
 __all__ = ["Forever", "Once"]
 
@@ -71,15 +71,13 @@ class Once(NativeTrigger):
         return "once, at its creation" if self.at is None else f"once, at {self.at.isoformat(' ', 'seconds')}"
 
 
-class Forever(NativeTrigger):
+class Forever(UnlistedTrigger):
     """Again as soon as the last run ended, after *pause* seconds; the first run when the schedule is created.
 
     The chain survives a dying worker: the next run is written with the outcome
     of the last. There is no list of fire times: ``next``, ``prev`` and ``count``
     raise `NotPeriodic`.
     """
-
-    is_periodic = False
 
     pause: Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)] = 0
 
@@ -100,18 +98,6 @@ class Forever(NativeTrigger):
     def after_finish_ns(self) -> int:
         """How long after a run's end the next is due."""
         return self._pause_ns
-
-    def next_ns(self, after: int, /) -> int | None:
-        """Raise `NotPeriodic`."""
-        raise self.not_periodic("next")
-
-    def prev_ns(self, before: int, /) -> int | None:
-        """Raise `NotPeriodic`."""
-        raise self.not_periodic("prev")
-
-    def count_ns(self, after: int, until: int, cap: int, /) -> int:
-        """Raise `NotPeriodic`."""
-        raise self.not_periodic("count")
 
     def explain(self) -> str:
         """Return the rule in words."""
