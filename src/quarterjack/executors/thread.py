@@ -105,7 +105,7 @@ class ThreadExecutor(Executor):
             raise ExecutorFull(f"all {self.slots} slots of the executor {self.name!r} are taken")
         thread = self._idle.pop() if self._idle else self._new_thread(desk)
         self._busy.add(thread)
-        running = _Running(desk, call, report)
+        running = _Running(desk, call, report, thread)
         thread.inbox.put(running)
         return running
 
@@ -143,16 +143,16 @@ class ThreadExecutor(Executor):
         left = _running(desk)
         for running in left:
             running.abandon()
-            log.warning("job %s still runs in %s, which is left behind", running.call.ref, running.thread_name)
-        self._dismiss({running.thread_name for running in left})
+            log.warning("job %s still runs in %s, which is left behind", running.call.ref, running.thread.name)
+        self._dismiss({running.thread for running in left})
 
-    def _dismiss(self, left: set[str]) -> None:
+    def _dismiss(self, left: set[_Thread]) -> None:
         threads = [*self._idle, *self._busy]
         self._idle, self._busy, self._numbers = [], set(), itertools.count(1)
         for thread in threads:
             thread.inbox.put(None)  # one that still works finds it when its body has ended
         for thread in threads:
-            if thread.name not in left:
+            if thread not in left:
                 thread.join(JOIN_S)
 
 
@@ -161,16 +161,16 @@ class _Thread(threading.Thread):
 
     def __init__(self, name: str, executor: ThreadExecutor, desk: Desk) -> None:
         super().__init__(name=name, daemon=True)
-        self._executor = executor
+        self.executor = executor
         self._desk = desk
         self.inbox: SimpleQueue[_Running | None] = SimpleQueue()
 
     def run(self) -> None:
         while (running := self.inbox.get()) is not None:
-            outcome = running.run(self.name)
-            # First the thread, then the outcome: who hears of the outcome may submit into this slot.
-            self._desk.post(self._executor.rest, self)
+            outcome = running.run()
             if outcome is not None:
+                # First the thread, then the outcome: who hears of the outcome may submit into this slot.
+                self._desk.post(self.executor.rest, self)
                 running.finished(outcome)
             del running, outcome  # an idle thread must not keep somebody's result alive
 
@@ -178,22 +178,21 @@ class _Thread(threading.Thread):
 class _Running(Away):
     """One body at work in a thread."""
 
-    __slots__ = ("_is_heard", "_loop", "_task", "thread_name")
+    __slots__ = ("_is_heard", "_loop", "_task", "thread")
 
-    def __init__(self, desk: Desk, call: Call, report: Report) -> None:
+    def __init__(self, desk: Desk, call: Call, report: Report, thread: _Thread) -> None:
         super().__init__(desk, call, report)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._is_heard = False
-        self.thread_name = "a thread"
+        self.thread = thread
 
     # -- in the thread -----------------------------------------------------------------
 
-    def run(self, thread_name: str) -> Outcome | None:
+    def run(self) -> Outcome | None:
         """Run the body and return how it ended; None if it was withdrawn."""
         if not self.may_begin():
             return None
-        self.thread_name = thread_name
         self.began()
         call = self.call
         try:
@@ -221,6 +220,11 @@ class _Running(Away):
             self._task.cancel(reason)
 
     # -- on the app's loop -------------------------------------------------------------
+
+    def withdraw(self, reason: str) -> None:
+        """End a call that waits in its thread's inbox, where the next one may stand behind it."""
+        self.thread.executor.rest(self.thread)
+        super().withdraw(reason)
 
     def interrupt(self, reason: str) -> None:
         """Cancel a coroutine where it stands; a plain function cannot be stopped."""
