@@ -37,6 +37,8 @@ _JUMP_NS: Final = NS_PER_S
 """Clocks that drift apart by more than this between two looks have jumped; slewing stays far below."""
 _READ_NS: Final = NS_PER_S // 10
 """Three clocks read further apart than this (the process was stopped in between) say nothing: read again."""
+_SPARSE_NS: Final = 5_000_000
+"""Only a wait longer than this is worth spinning at its end, so that spinning stays below 4 % of a processor."""
 _COMPACT_ABOVE: Final = 64
 """Fewer cancelled entries than this are left to be popped."""
 
@@ -44,11 +46,14 @@ _COMPACT_ABOVE: Final = 64
 class TimerHandle:
     """A callback that waits for its instant."""
 
-    __slots__ = ("_callback", "_timer", "due_ns")
+    __slots__ = ("_callback", "_prepare", "_timer", "due_ns")
 
-    def __init__(self, timer: Timer, due_ns: int, callback: Callable[[], None]) -> None:
+    def __init__(
+        self, timer: Timer, due_ns: int, callback: Callable[[], None], prepare: Callable[[], None] | None
+    ) -> None:
         self._timer = timer
         self._callback: Callable[[], None] | None = callback
+        self._prepare = prepare
         self.due_ns: Final = due_ns
 
     @property
@@ -131,24 +136,28 @@ class Timer:
 
     # -- waiting --------------------------------------------------------------------
 
-    def call_at(self, due_ns: int, callback: Callable[[], None]) -> TimerHandle:
+    def call_at(
+        self, due_ns: int, callback: Callable[[], None], prepare: Callable[[], None] | None = None
+    ) -> TimerHandle:
         """Call *callback* on the loop once the wall clock has reached *due_ns*; never from within this call.
 
         It runs in an empty context. An instant that has passed is served in the loop's next turn.
+        *prepare* may be called a moment before, at most once and perhaps never: for
+        work that need not wait for the instant.
 
         Raises:
             UsageError: If the timer was released by all its takers.
         """
         if self._closed:
             raise UsageError("this timer is closed: call Timer.shared() again on the running loop")
-        handle = TimerHandle(self, due_ns, callback)
+        handle = TimerHandle(self, due_ns, callback, prepare)
         self._pushed += 1
         heap = self._heap
         heappush(heap, (due_ns, self._pushed, handle))
         if heap[0][2] is handle and not self._waking:
             if len(heap) == 1:
                 self._look_after_idling()
-            self._alarm.set(due_ns)
+            self._set_alarm(due_ns)
         return handle
 
     async def sleep_until(self, due_ns: int) -> None:
@@ -186,7 +195,10 @@ class Timer:
         while heap and not heap[0][2].is_pending:
             heappop(heap)
             self._dead -= 1
-        self._alarm.set(heap[0][0] if heap else None)
+        if heap:
+            self._set_alarm(heap[0][0])
+        else:
+            self._alarm.set(None)
 
     def _forget(self, handle: TimerHandle) -> None:
         """Account for an entry that was cancelled: it stays in the heap until popped or outnumbered."""
@@ -210,11 +222,31 @@ class Timer:
             self._look_at_clocks()
             while self._jumps:
                 self._tell(self._jumps.popleft())
+            self._approach()
             self._run_due()
         finally:  # also when a callback raised KeyboardInterrupt: the others stay in the heap
             self._waking = False
             if not self._closed:
                 self._arm()
+
+    def _set_alarm(self, due_ns: int) -> None:
+        """Have the alarm ring for *due_ns*: a little early after a long wait, for `_approach`."""
+        lead = self._clock.lead_ns
+        self._alarm.set(due_ns - lead if lead and due_ns - self._clock.now_ns() > _SPARSE_NS else due_ns)
+
+    def _approach(self) -> None:
+        """Woken just before an instant: make ready, and spin the rest away."""
+        lead, now_ns = self._clock.lead_ns, self._clock.now_ns
+        if not lead or not self._heap:
+            return
+        due_ns, _, handle = self._heap[0]
+        if not 0 < due_ns - now_ns() <= lead:
+            return
+        if (prepare := handle._prepare) is not None:
+            handle._prepare = None
+            self._call(prepare, "timer preparation")
+        while 0 < due_ns - now_ns() <= lead:  # and no longer, should the clock be set back meanwhile
+            pass
 
     def _run_due(self) -> None:
         # Callbacks added meanwhile wait for the next turn, or one that adds itself anew would never end.

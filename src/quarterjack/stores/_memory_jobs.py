@@ -53,6 +53,7 @@ class MemoryJobs(Store):
     name: ClassVar[str] = "memory"
     is_shared: ClassVar[bool] = False
     keeps_objects: ClassVar[bool] = True
+    never_suspends: ClassVar[bool] = True
     uses_local_clock: ClassVar[bool] = True
 
     def __init__(self, *, keep_finished: int = 1_000) -> None:

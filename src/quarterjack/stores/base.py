@@ -174,6 +174,8 @@ class Store(ABC):
     """Other processes see it: leases are renewed, outcomes polled."""
     keeps_objects: ClassVar[bool]
     """Rows are live Python objects: nothing is encoded, the caller's record *is* the row."""
+    never_suspends: ClassVar[bool]
+    """Its calls end within one turn of the loop: the runtime may call them from a callback."""
     uses_local_clock: ClassVar[bool]
     """``now`` is this machine's wall clock, so a step of it must be told to `clock_stepped`."""
 
