@@ -33,7 +33,7 @@ import subprocess
 import time
 import tomllib
 import venv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -71,13 +71,13 @@ def wanted_environment(pyproject: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def found_environment() -> dict[str, str] | None:
+def found_environment() -> dict[str, Any] | None:
     """Return the stamp of a complete environment, or None."""
     try:
-        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+        stamp: dict[str, Any] = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return stamp if isinstance(stamp, dict) and PYTHON.exists() else None
+    return stamp if PYTHON.exists() else None
 
 
 def ensure_environment() -> None:
@@ -98,7 +98,7 @@ def ensure_environment() -> None:
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
+def one_at_a_time() -> Generator[None]:
     """Keep a second dev.py waiting while this one installs, where the system can."""
     try:
         import fcntl  # noqa: PLC0415  # POSIX only
@@ -139,7 +139,7 @@ def installers() -> Iterator[list[str]]:
     base: str = getattr(sys, "_base_executable", None) or sys.executable  # this may run in an environment without pip
     version = pip_version(base)
     if version >= OLDEST_PIP:
-        yield [base, "-m", "pip", "--python", str(PYTHON), *"install --quiet --no-input".split()]
+        yield [base, "-m", "pip", "--python", str(PYTHON), "install", "--quiet", "--no-input"]
     elif not uv:
         have = f"pip {'.'.join(map(str, version))}" if version else "no pip"
         sys.exit(
@@ -226,7 +226,11 @@ def check(arguments: list[str]) -> int:
 
 def check_steps(is_fast: bool, test_arguments: list[str]) -> dict[str, list[str | Path]]:
     """Return the commands of `check` by their names, the quick ones first."""
-    typed = [path for path in ("src", "tests", "examples", "dev.py") if any((ROOT / path).rglob("*.py")) or path[-3:] == ".py"]
+    typed = [
+        path
+        for path in ("src", "tests", "examples", "dev.py")
+        if any((ROOT / path).rglob("*.py")) or path[-3:] == ".py"
+    ]
     steps: dict[str, list[str | Path]] = {
         "format": [PYTHON, "-m", "ruff", "format", "--check", "."],
         "lint": [PYTHON, "-m", "ruff", "check", "."],
@@ -268,12 +272,16 @@ def main(words: list[str]) -> int:
         return 0 if words else 2
     command = COMMANDS.get(words[0])
     if command is None:
-        say(f"there is no command {words[0]!r}; there are {', '.join(COMMANDS)}. `python3 dev.py --help` explains them.")
+        say(
+            f"there is no command {words[0]!r}; there are {', '.join(COMMANDS)}. `python3 dev.py --help` explains them."
+        )
         return 2
     try:
         ensure_environment()
     except OSError as error:
-        sys.exit(f"dev.py: {VENV} cannot be made: {error}. Make the checkout writable, or set QJ_VENV to a folder that is.")
+        sys.exit(
+            f"dev.py: {VENV} cannot be made: {error}. Make the checkout writable, or set QJ_VENV to a folder that is."
+        )
     return command(words[1:])
 
 
