@@ -237,7 +237,9 @@ def test_arming_that_swallows_a_set_clock_rings(monkeypatch: pytest.MonkeyPatch)
         assert rang < due
 
     run("asyncio", main())
-    assert calls == [due, due]  # and it is armed all the same
+    first, again = calls
+    assert first == again  # and it is armed all the same
+    assert due - MS < again <= due
 
 
 @needs_timerfd
@@ -377,7 +379,7 @@ def test_fork_closes_in_the_child_and_wakes_the_parent() -> None:
                 alarm.close()
                 os._exit(0 if timerfds() == set() else 2)
             os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # noqa: ASYNC222  # it ends at once
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # it ends at once
         alarm.set(time.time_ns() + 5 * MS)
         async with asyncio.timeout(5):
             await rang.wait()

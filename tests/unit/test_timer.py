@@ -129,7 +129,7 @@ async def test_callback_that_adds_itself_for_now_does_not_starve_the_loop(clock:
 async def test_cancelled_callback_never_runs(clock: VirtualClock, timer: Timer) -> None:
     """Also when it is cancelled by another callback of the same instant, and cancelling twice is fine."""
     log, due = Log(clock), clock.now_ns() + S
-    timer.call_at(due, lambda: victim.cancel())  # noqa: PLW0108  # made below
+    timer.call_at(due, lambda: victim.cancel())  # made below
     victim = timer.call_at(due, log.note("victim"))
     survivor = timer.call_at(due, log.note("survivor"))
     await clock.run_for(2)
@@ -448,6 +448,16 @@ async def test_suspend_is_told_apart_from_a_step(clock: VirtualClock, timer: Tim
     assert [(jump.kind, jump.delta_s) for jump in jumps] == [("suspend", 8 * 3600.0), ("step", -60.0)]
 
 
+async def test_sleep_alone_is_no_step(clock: VirtualClock, timer: Timer) -> None:
+    """A machine that slept shows a wall far ahead of the monotonic clock, and nobody has set it."""
+    jumps: list[ClockJump] = []
+    timer.on_jump(jumps.append)
+    timer.call_at(clock.now_ns() + HOUR, nothing)
+    clock.suspend("8h")
+    await clock.settle()
+    assert [jump.kind for jump in jumps] == ["suspend"]
+
+
 async def test_corrections_of_a_second_are_no_jump(clock: VirtualClock, timer: Timer) -> None:
     """Time servers correct clocks all day; only what exceeds a second makes schedules be planned anew."""
     jumps: list[ClockJump] = []
@@ -479,8 +489,9 @@ async def test_listener_that_raises_or_leaves_harms_nobody(clock: VirtualClock, 
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     jumps: list[ClockJump] = []
     timer.on_jump(fail)
-    end = timer.on_jump(jumps.append)
-    timer.on_jump(jumps.append)
+    listener = jumps.append
+    end = timer.on_jump(listener)
+    timer.on_jump(listener)
     end()
     end()
     timer.call_at(clock.now_ns() + HOUR, nothing)

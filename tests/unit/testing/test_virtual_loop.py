@@ -42,7 +42,7 @@ def nothing() -> None:
 
 
 async def run_for_ever() -> None:
-    while True:  # noqa: ASYNC110  # it is the many sleeps that matter
+    while True:  # it is the many sleeps that matter
         await asyncio.sleep(3600)
 
 
@@ -116,6 +116,8 @@ async def test_timers_of_the_loop_are_exact_to_the_nanosecond(clock: VirtualCloc
     for _ in range(1000):
         await asyncio.sleep(0.1)
     assert clock.now_ns() - began == 100 * S
+    await asyncio.sleep(137e-9)
+    assert clock.now_ns() - began == 100 * S + 137
 
 
 async def test_many_at_one_instant_all_run_at_it(clock: VirtualClock) -> None:
@@ -158,8 +160,11 @@ async def test_a_year_of_hours_is_exact(clock: VirtualClock) -> None:
 async def test_sleeping_for_ever_moves_nothing(clock: VirtualClock) -> None:
     """Infinite and absurdly long sleeps are ways to say "never": the world must not jump there."""
     sleepers = [asyncio.create_task(asyncio.sleep(for_ever)) for for_ever in (math.inf, 1e11)]
-    await clock.run_for("1h")
-    assert clock.now().isoformat() == "2026-01-01T01:00:00+00:00"
+    loop = asyncio.get_running_loop()
+    came = loop.create_future()
+    threading.Timer(0.03, loop.call_soon_threadsafe, (came.set_result, None)).start()
+    await came
+    assert clock.now().isoformat() == "2026-01-01T00:00:00+00:00"
     for sleeper in sleepers:
         sleeper.cancel()
 
@@ -305,7 +310,7 @@ async def test_cancelled_call_holds_until_its_thread_is_done(clock: VirtualClock
     """Cancelling the wait does not stop the thread, so time must go on standing."""
     go, began = threading.Event(), clock.monotonic_ns()
     call = asyncio.create_task(asyncio.to_thread(go.wait))
-    while clock.holds < 2:  # noqa: ASYNC110  # for the call, and for the thread that has begun it
+    while clock.holds < 2:  # for the call, and for the thread that has begun it
         await asyncio.sleep(0)
     call.cancel()
     sleeper = asyncio.create_task(asyncio.sleep(1))
@@ -465,7 +470,35 @@ async def test_alarm_of_a_closed_loop_is_forgotten(clock: VirtualClock) -> None:
     await asyncio.to_thread(asyncio.run, elsewhere())
     await clock.run_for("2h")
     assert clock.holds == 0
-    assert clock.next_alarm_ns() is None
+    assert clock._alarms == ()
+
+
+async def test_alarm_set_in_another_thread_wakes_a_loop_that_waits_for_nothing(clock: VirtualClock) -> None:
+    """Time has nowhere to go until the other thread says where: that must be heard."""
+    loop = asyncio.get_running_loop()
+    came = loop.create_future()
+
+    async def elsewhere() -> None:
+        await asyncio.sleep(0.03)  # real: by then the driven loop sleeps in its selector
+        timer = Timer.shared(clock)
+        await timer.sleep_until(clock.now_ns() + HOUR)
+        timer.release()
+        loop.call_soon_threadsafe(came.set_result, clock.now().isoformat())
+
+    thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
+    thread.start()
+    assert await came == "2026-01-01T01:00:00+00:00"
+    await asyncio.to_thread(thread.join)
+
+
+async def test_closed_alarm_is_silent_even_if_it_was_ringing(clock: VirtualClock) -> None:
+    """What closes an alarm must not be called by it any more."""
+    rang: list[int] = []
+    alarm = clock.open_alarm(asyncio.get_running_loop(), lambda: rang.append(1))
+    alarm.set(clock.now_ns())
+    alarm.close()
+    await clock.settle()
+    assert rang == []
 
 
 # -- standing still -----------------------------------------------------------------
