@@ -378,6 +378,7 @@ def test_on_the_real_clock(loop: str) -> None:
         runner.run(main())
 
 
+@pytest.mark.leaks("tasks")  # to be cancelled by the loop's end
 @pytest.mark.parametrize("loop", LOOPS)
 def test_loop_that_ends_in_the_middle_of_a_wait(loop: str) -> None:
     """The loop's end cancels the wait, and the descriptor goes; the iterator goes on in another loop."""
