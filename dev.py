@@ -3,16 +3,18 @@
 
     python3 dev.py demo [args]       a live demonstration in the terminal (`qj demo`)
     python3 dev.py test [args]       the test suite; arguments go to pytest, as in `test -k cron`
-    python3 dev.py check [--fast]    format, lint, types, layers, tests; --fast leaves the tests out
+    python3 dev.py check [args]      format, lint, layers, types, docs and tests; --fast leaves the tests
+                                     out, --only=format,lint runs those steps, the rest goes to pytest
     python3 dev.py bench [case ...]  the benchmarks
     python3 dev.py docs [serve]      build the documentation strictly, or serve it while it is written
     python3 dev.py fmt               format the code and mend what ruff can mend
 
-The first use makes an environment in `.venv` (or in the folder that `QJ_VENV`
-names) with uv or pip; later uses find it complete and touch no network. What it
-holds follows from pyproject.toml, the Python that runs this file and the place
-of the checkout: when one of them changes, or an install was interrupted, the
-next use puts it right. Paths among the arguments are relative to the checkout."""
+The first use makes an environment in `.venv` with uv or pip; later uses find it
+complete and touch no network. What it holds follows from pyproject.toml, the
+Python that runs this file and the place of the checkout: when one of them
+changes, or an install was interrupted, the next use puts it right. `QJ_VENV`
+names another folder for it and `QJ_GROUP` another dependency group than `dev`.
+Paths among the arguments are relative to the checkout."""
 
 import sys
 
@@ -42,7 +44,7 @@ VENV: Final = Path(os.environ.get("QJ_VENV") or ROOT / ".venv").absolute()
 BIN: Final = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON: Final = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP: Final = VENV / "quarterjack-dev.json"  # written last: an environment without one is not complete
-GROUP: Final = "dev"
+GROUP: Final = os.environ.get("QJ_GROUP") or "dev"
 OLDEST_PIP: Final = (22, 3)  # the first with `pip --python`, which needs no pip in the environment
 DOCS_CONFIGS: Final = ("zensical.toml", "mkdocs.yml")
 
@@ -63,7 +65,8 @@ def requirements(group: str, groups: dict[str, Any]) -> list[str]:
 
 def wanted_environment(pyproject: dict[str, Any]) -> dict[str, str]:
     """Return what tells one environment from another, as the stamp records it."""
-    parts = {part: pyproject.get(part) for part in ("build-system", "project", "dependency-groups")}
+    parts: dict[str, Any] = {part: pyproject[part] for part in ("build-system", "project")}
+    parts["group"] = requirements(GROUP, pyproject["dependency-groups"])
     return {
         "python": f"{sys.implementation.cache_tag} {platform.machine()} {sys.platform}",
         "checkout": str(ROOT),  # the scripts and the editable install hold its path
@@ -208,14 +211,18 @@ def fmt(arguments: list[str]) -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Run every check to its end, and say at the end which failed."""
-    is_fast = "--fast" in arguments
+    """Run the checks to their end, and say at the end which failed."""
+    names, test_arguments = chosen_steps(arguments)
+    steps = check_steps(test_arguments)
+    unknown = sorted(names - steps.keys())
+    if unknown:
+        sys.exit(f"dev.py: check has no step {', '.join(unknown)}; there are {', '.join(steps)}.")
     failed: list[str] = []
     seconds_by_step: dict[str, float] = {}
-    for name, command in check_steps(is_fast, [word for word in arguments if word != "--fast"]).items():
+    for name in (step for step in steps if step in names):
         print(f"\n==> {name}", flush=True)
         started = time.monotonic()
-        if run(command) != 0:
+        if run(steps[name]) != 0:
             failed.append(name)
         seconds_by_step[name] = time.monotonic() - started
     print("\n==> summary")
@@ -224,24 +231,33 @@ def check(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def check_steps(is_fast: bool, test_arguments: list[str]) -> dict[str, list[str | Path]]:
+def chosen_steps(arguments: list[str]) -> tuple[set[str], list[str]]:
+    """Return which steps *arguments* ask for, and what is left of them for pytest."""
+    names = set(check_steps([]))
+    left: list[str] = []
+    for argument in arguments:
+        if argument == "--fast":
+            names -= {"tests"}
+        elif argument.startswith("--only="):
+            names = set(argument.removeprefix("--only=").split(","))
+        else:
+            left.append(argument)
+    return names, left
+
+
+def check_steps(test_arguments: list[str]) -> dict[str, list[str | Path]]:
     """Return the commands of `check` by their names, the quick ones first."""
-    typed = [
-        path
-        for path in ("src", "tests", "examples", "dev.py")
-        if any((ROOT / path).rglob("*.py")) or path[-3:] == ".py"
-    ]
+    typed = [name for name in ("src", "tests", "examples") if any((ROOT / name).rglob("*.py"))]
     steps: dict[str, list[str | Path]] = {
         "format": [PYTHON, "-m", "ruff", "format", "--check", "."],
         "lint": [PYTHON, "-m", "ruff", "check", "."],
         "layers": [BIN / "lint-imports"],
-        "mypy": [PYTHON, "-m", "mypy", *typed],
+        "mypy": [PYTHON, "-m", "mypy", *typed, "dev.py"],
         "pyright": [PYTHON, "-m", "pyright", "--pythonpath", PYTHON],
     }
     if has_docs():
         steps["docs"] = [PYTHON, "-m", "zensical", "build", "--clean", "--strict"]
-    if not is_fast:
-        steps["tests"] = [PYTHON, "-m", "pytest", "--cov", "--cov-report=term", *test_arguments]
+    steps["tests"] = [PYTHON, "-m", "pytest", "--cov", "--cov-report=term", *test_arguments]
     return steps
 
 

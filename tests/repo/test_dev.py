@@ -183,6 +183,15 @@ def test_environment_may_stand_elsewhere(checkout: Checkout, tmp_path: Path) -> 
     assert not checkout.venv.exists()
 
 
+def test_smaller_group_may_be_enough(checkout: Checkout) -> None:
+    """A Python that only runs tests needs no type checkers."""
+    checkout.dev("test", QJ_GROUP="test")
+    assert "pytest-asyncio" in checkout.installs()[0]
+    assert "pyright" not in checkout.installs()[0]
+    checkout.dev("test")
+    assert "pyright" in checkout.installs()[1]
+
+
 def test_folder_that_is_no_environment_is_left_alone(checkout: Checkout, tmp_path: Path) -> None:
     """A slip in QJ_VENV must not cost anybody's files."""
     (tmp_path / "thesis.txt").touch()
@@ -260,13 +269,20 @@ def test_check_runs_every_step_and_fails_if_one_does(
 
     monkeypatch.setattr(dev, "run", run)
     assert dev.check(["-k", "cron"]) == 1
-    assert len(ran) == len(dev.check_steps(False, []))
+    assert len(ran) == len(dev.check_steps([]))
     assert ran[-1].endswith("-k cron")
     summary = capsys.readouterr().out.split("==> summary")[1].split("\n")
     assert [line.split()[-1] for line in summary if "FAILED" in line] == ["mypy"]
-    assert "tests" not in dev.check_steps(True, [])
     monkeypatch.setattr(dev, "run", lambda command: 0)
-    assert dev.check(["--fast"]) == 0
+    assert dev.check([]) == 0
+
+
+def test_check_runs_the_steps_that_were_asked_for(dev: ModuleType) -> None:
+    """The quick steps are run before each commit, so they can be had alone; a slip in a name is no pass."""
+    assert dev.chosen_steps(["--fast", "-x"]) == (set(dev.check_steps([])) - {"tests"}, ["-x"])
+    assert dev.chosen_steps(["--only=format,lint"]) == ({"format", "lint"}, [])
+    with pytest.raises(SystemExit, match="no step lnt; there are format, lint, layers"):
+        dev.check(["--only=lnt"])
 
 
 @pytest.mark.slow
