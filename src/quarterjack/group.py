@@ -35,6 +35,7 @@ class TaskRegistry:
             raise InvalidOption(f"{where}: id= names one schedule; it cannot be a default")
         self._job_defaults, self._policy_defaults = split_options(defaults, where)
         self._definitions: list[TaskDefinition] = []
+        self._names: set[str] = set()
         self._groups: list[Group] = []
 
     @overload
@@ -94,10 +95,11 @@ class TaskRegistry:
         return task
 
     def _take(self, definition: TaskDefinition) -> None:
-        if any(known.local_name == definition.local_name for known in self._definitions):
+        if definition.local_name in self._names:
             raise DuplicateName(
                 f"a task named {definition.local_name!r} exists already; rename the function or pass name="
             )
+        self._names.add(definition.local_name)
         self._definitions.append(definition)
 
     def include_group(self, group: Group) -> None:

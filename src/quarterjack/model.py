@@ -528,6 +528,7 @@ class Schedule:
         "id",
         "immediate_ns",
         "in_code",
+        "is_plain",
         "last_finished_ns",
         "last_job_id",
         "last_nominal_ns",
@@ -567,6 +568,8 @@ class Schedule:
         self.cursor_ns = 0
         self.immediate_ns: int | None = None
         """The run at creation that this generation begins with, if its trigger asks for one."""
+        self.is_plain = False
+        """Its next run depends on its rule alone: no bounds, no jitter. Kept by `planner`."""
         self.next_nominal_ns: int | None = None
         self.next_due_ns: int | None = None
         self.runs = 0

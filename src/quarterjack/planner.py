@@ -17,6 +17,7 @@ from .policies.missed import Due, Periodic, fold_missed
 
 __all__ = ["Plan", "counted", "parked", "plan", "rearmed", "rebased", "resumed", "upserted"]
 
+_new = tuple.__new__
 _REBASE_ALL_NS: Final = 3 * 3_600 * 1_000_000_000
 """A clock set back this far was wrong before, so every rule starts anew from it."""
 
@@ -88,6 +89,11 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
     nominal, due = schedule.next_nominal_ns, schedule.next_due_ns
     if due is None or nominal is None or due > now_ns or schedule.paused_at_ns is not None:
         return None
+    if schedule.is_plain:  # nothing but a rule, and one late fire time always runs: most turns of most schedules
+        following = schedule.trigger.next_ns(nominal)
+        if following is None or following > now_ns:
+            facts = (schedule.id, schedule.generation, schedule.cursor_ns, nominal, (nominal,), 0)
+            return _new(Plan, (*facts, following, following, due))
     rule = _rule(schedule)
     if nominal == schedule.immediate_ns or schedule.trigger.after_finish_ns is not None:
         nominals: tuple[int, ...] = (nominal,)
@@ -140,7 +146,9 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
     if old is None:
         row = declared.copy()
         row.created_at_ns = now_ns
-        return _begin_generation(row, now_ns)
+        _begin_generation(row, now_ns)
+        row.is_plain = _is_plain(row)
+        return row
     row = old.copy()
     row.in_code, row.version = declared.in_code, declared.version
     if row.payload != declared.payload:
@@ -154,7 +162,15 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
         row.generation += 1
         row.parked_reason = None
         _begin_generation(row, max(row.cursor_ns, now_ns))
+    row.is_plain = _is_plain(row)
     return row
+
+
+def _is_plain(row: Schedule) -> bool:
+    """Say whether its next run depends on its rule alone."""
+    timing, payload = row.timing, row.payload
+    bounds = (timing.start_ns, timing.end_ns, payload.max_runs, payload.max_lateness_ns, row.immediate_ns)
+    return not timing.jitter_ns and row.trigger.after_finish_ns is None and all(bound is None for bound in bounds)
 
 
 def _begin_generation(row: Schedule, cursor_ns: int) -> Schedule:

@@ -41,7 +41,7 @@ log = logging.getLogger("quarterjack.scheduler")
 HORIZON_NS: Final = 60 * 1_000_000_000
 """On a shared store the scheduler reads this far ahead, twice as often."""
 EVER_NS: Final = 2**62
-CHUNK: Final = 64
+CHUNK: Final = 32
 """Fewest schedules fired in one store call when more are due."""
 
 
@@ -170,10 +170,13 @@ class Scheduler:
         if row is None or not self._host.may_fire(row):
             self._rows.pop(schedule_id, None)
             return
-        self._rows[schedule_id] = row
+        self._push(row)
+
+    def _push(self, row: Schedule) -> None:
+        self._rows[row.id] = row
         due = row.wake_ns
         if due is not None:
-            heapq.heappush(self._heap, (due, next(self._ticket), schedule_id))
+            heapq.heappush(self._heap, (due, next(self._ticket), row.id))
 
     def _is_valid(self, entry: tuple[int, int, str]) -> bool:
         row = self._rows.get(entry[2])
@@ -249,11 +252,13 @@ class Scheduler:
     def _pop_due(self, now: int) -> list[Schedule]:
         heap, seen = self._heap, set[str]()
         rows: list[Schedule] = []
+        known = self._rows
         while heap and heap[0][0] <= now and len(rows) < CHUNK:
-            entry = heapq.heappop(heap)
-            if entry[2] not in seen and self._is_valid(entry):
-                seen.add(entry[2])
-                rows.append(self._rows[entry[2]])
+            due, _, schedule_id = heapq.heappop(heap)
+            row = known.get(schedule_id)
+            if row is not None and row.wake_ns == due and schedule_id not in seen:
+                seen.add(schedule_id)
+                rows.append(row)
         return rows
 
     async def _fire(self, plans: list[planner.Plan]) -> None:
@@ -262,7 +267,7 @@ class Scheduler:
         lost = [plan.schedule_id for plan, after in zip(plans, fired.schedules, strict=True) if after is None]
         for after in fired.schedules:
             if after is not None:
-                self._know(after.id, after)
+                self._push(after)
         if lost and fired.wait_ns:  # our clock is ahead of the store's: look again when it says so
             asyncio.get_running_loop().call_later(fired.wait_ns / 1e9, self.on_change, lost)
         else:

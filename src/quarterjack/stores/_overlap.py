@@ -8,6 +8,8 @@ from quarterjack.model import JobRecord, JobState
 
 __all__ = ["OverlapKeys"]
 
+_NONE: list[JobRecord] = []
+
 
 class OverlapKeys:
     """Open jobs per key, and, for serial keys, the one that is held while others are parked."""
@@ -21,12 +23,16 @@ class OverlapKeys:
 
     def open(self, key: str) -> list[JobRecord]:
         """Return the open jobs of *key*, oldest first; not to be changed."""
-        return self._open.get(key, [])
+        return self._open.get(key, _NONE)
 
     def add(self, key: str, job: JobRecord) -> None:
         """Count *job* as open."""
         job.overlap_key = key
-        self._open.setdefault(key, []).append(job)
+        jobs = self._open.get(key)
+        if jobs is None:
+            self._open[key] = [job]
+        else:
+            jobs.append(job)
 
     def close(self, job: JobRecord) -> JobRecord | None:
         """Count *job* as open no more; return the parked job whose turn comes."""
@@ -35,10 +41,11 @@ class OverlapKeys:
             return None
         jobs = self._open.get(key)
         if jobs is not None and job in jobs:
-            jobs.remove(job)
-            if not jobs:
+            if len(jobs) == 1:
                 del self._open[key]
-        return self.let_go(job)
+            else:
+                jobs.remove(job)
+        return self.let_go(job) if job.serial else None
 
     def hold(self, job: JobRecord) -> bool:
         """Take the serial key for *job*, or park the job and return False."""

@@ -38,7 +38,8 @@ from .base import AuditRow, CancelAnswer, Claim, Fired, Hint, JobPage, StoreStat
 
 __all__ = ["MemoryStore"]
 
-_SUBMITTED = JobState.SUBMITTED
+_NEW, _SUBMITTED = JobState.NEW, JobState.SUBMITTED
+_new = tuple.__new__
 _MINUTE_NS: Final = 60 * NS_PER_S
 
 
@@ -403,7 +404,7 @@ class _Firing:
 
     def _job(self, row: Schedule, nominal: int, missed: int, due: int) -> JobRecord:
         payload = row.payload
-        origin = Origin(row.id, row.generation, nominal, missed)
+        origin: Origin = _new(Origin, (row.id, row.generation, nominal, missed, "schedule"))
         job = JobRecord(self._store._ids(), payload.task, payload.args, payload.kwargs, payload.options, None, origin)
         job.submitted_at_ns = self.now
         job.run_at_ns = due
@@ -441,7 +442,7 @@ class _Firing:
                     store._end_here(other, Move.SKIPPED, self.now, f"replaced by the newer job {job.id}")
             if verdict.cancel_open:
                 self._cancel(list(others), job)
-        job.state = move(job.state, Move.SUBMITTED)
+        job.state = _SUBMITTED if job.state is _NEW else move(job.state, Move.SUBMITTED)
         job.serial = policy.mode in SERIAL_MODES
         store._keys.add(key, job)
         store._jobs[job.id] = job
@@ -468,7 +469,7 @@ class _Firing:
         if claim is not None and job.run_at_ns <= self.now:
             for index, want in enumerate(claim.wants):
                 if self._slots[index] > 0 and job.queue in want.queues and job.task in want.tasks:
-                    if store._keys.hold(job):
+                    if not job.serial or store._keys.hold(job):
                         self._slots[index] -= 1
                         job.order_at_ns = job.run_at_ns
                         store._lease(job, claim, self.now)
