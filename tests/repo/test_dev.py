@@ -25,7 +25,6 @@ DEV: Final = ROOT / "dev.py"
 ANYWHERE: Final = Path(ROOT.anchor)
 
 FAKE_UV: Final = """\
-#!{python}
 import pathlib, sys
 here = pathlib.Path({folder!r})
 with (here / "calls").open("a") as calls:
@@ -48,8 +47,10 @@ class Checkout:
         self.tools.mkdir()
         for name in ("dev.py", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
-        uv = self.tools / "uv"
-        uv.write_text(FAKE_UV.format(python=sys.executable, folder=str(self.tools)))
+        program = self.tools / "uv.py"
+        program.write_text(FAKE_UV.format(folder=str(self.tools)))
+        uv = self.tools / "uv"  # by way of sh: a first line of #! takes no path with spaces
+        uv.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}" "$@"\n')
         uv.chmod(0o755)
 
     @property
