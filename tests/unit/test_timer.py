@@ -129,7 +129,7 @@ async def test_callback_that_adds_itself_for_now_does_not_starve_the_loop(clock:
 async def test_cancelled_callback_never_runs(clock: VirtualClock, timer: Timer) -> None:
     """Also when it is cancelled by another callback of the same instant, and cancelling twice is fine."""
     log, due = Log(clock), clock.now_ns() + S
-    timer.call_at(due, lambda: victim.cancel())  # made below
+    timer.call_at(due, lambda: victim.cancel())  # noqa: PLW0108  # it is made below
     victim = timer.call_at(due, log.note("victim"))
     survivor = timer.call_at(due, log.note("survivor"))
     await clock.run_for(2)
@@ -541,6 +541,81 @@ async def test_process_stopped_while_it_reads_is_no_jump(stop_in: int) -> None:
     assert clock.stop_in < 0
     assert jumps == []
     timer.release()
+
+
+# -- getting ready ------------------------------------------------------------------
+
+
+class SpunClock(VirtualClock):
+    """A virtual clock with a lead, on which each look at the wall takes 100 ns: who spins gets there."""
+
+    lead_ns = 200_000
+    spun_back_ns = 0
+
+    def now_ns(self) -> int:
+        self._mono += 100
+        if self.spun_back_ns and self.next_alarm_ns() is None:  # the alarm has rung: this is the spinning
+            self._wall_ahead -= self.spun_back_ns
+            self.spun_back_ns = 0
+        return super().now_ns()
+
+
+@pytest.fixture
+async def spun() -> AsyncIterator[SpunClock]:
+    with virtual_loop(SpunClock()) as clock:
+        assert isinstance(clock, SpunClock)
+        yield clock
+
+
+async def test_wakes_ahead_to_be_ready_at_the_instant(spun: SpunClock) -> None:
+    """What need not wait for the instant is done before it; the callback still is not a nanosecond early."""
+    timer, log = Timer.shared(spun), list[tuple[str, int]]()
+    due = spun.now_ns() + S
+    timer.call_at(
+        due, lambda: log.append(("due", spun.now_ns() - due)), lambda: log.append(("ready", spun.now_ns() - due))
+    )
+    await spun.run_for(2)
+    timer.release()
+    (first, ahead), (second, after) = log
+    assert (first, second) == ("ready", "due")
+    assert -spun.lead_ns <= ahead < 0
+    assert 0 <= after < 1_000
+
+
+async def test_short_waits_are_not_spun(spun: SpunClock) -> None:
+    """A callback every few milliseconds would keep a processor busy with waiting."""
+    timer, log = Timer.shared(spun), list[str]()
+    timer.call_at(spun.now_ns() + 4 * MS, lambda: log.append("due"), lambda: log.append("ready"))
+    await spun.run_for(1)
+    timer.release()
+    assert log == ["due"]
+
+
+async def test_clock_set_back_while_getting_ready_ends_the_spinning(spun: SpunClock) -> None:
+    """The loop must not stand for the hour that was put back; the callback keeps to the wall."""
+    timer, log = Timer.shared(spun), list[int]()
+    due = spun.now_ns() + S
+    timer.call_at(due, lambda: log.append(spun.now_ns() - due), lambda: setattr(spun, "spun_back_ns", HOUR))
+    await spun.run_for(2)
+    assert log == []
+    assert due - spun.now_ns() > HOUR - 2 * S
+    await spun.run_for("1h")
+    timer.release()
+    assert len(log) == 1
+    assert 0 <= log[0] < MS
+
+
+async def test_cancelled_while_getting_ready_is_not_run(spun: SpunClock) -> None:
+    """The preparation may find that there is nothing to do, and say so; what it raises harms nobody."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    timer, log = Timer.shared(spun), list[str]()
+    handle = timer.call_at(spun.now_ns() + S, lambda: log.append("cancelled"), lambda: handle.cancel())  # noqa: PLW0108  # it is being made
+    timer.call_at(spun.now_ns() + 2 * S, lambda: log.append("due"), fail)
+    await spun.run_for(3)
+    timer.release()
+    assert log == ["due"]
+    assert ["timer preparation" in context["message"] for context in told] == [True]
 
 
 # -- real time ----------------------------------------------------------------------
