@@ -1,0 +1,61 @@
+"""The command ``qj``: run an app, look at its schedules, understand a rule, see it all live.
+
+This module is the door and nothing more: it knows the names of the commands
+and imports each one when it is called, so that ``qj --help`` is answered at
+once. What all commands promise stands here and in `quarterjack.cli._shell`:
+
+- exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted (143 by SIGTERM);
+- an error is told on stderr and ends with the command to try next;
+- tables on a terminal, tab-separated lines when piped, ``--json`` everywhere;
+- ``NO_COLOR`` is honoured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from ._shell import LazyGroup
+
+__all__ = ["main"]
+
+COMMANDS: Final = {
+    "run": ("quarterjack.cli.run", "Run an app until it is told to stop, or is idle."),
+    "ls": ("quarterjack.cli.ls", "List an app's schedules: next fire, rule in words."),
+    "next": ("quarterjack.cli.upcoming", "List the next fire times of an app, a schedule or a cron line."),
+    "explain": ("quarterjack.cli.explain", "Put a rule into words, with its next fires and what to know."),
+    "demo": ("quarterjack.cli.demo", "See what quarterjack does, live, on your terminal."),
+}
+"""Where each command lives, and its line in the help; a module holds its command as ``command``."""
+
+EPILOG: Final = """\b
+An app is named  module:app,  module  or  path/to/file.py:app;
+with  [tool.quarterjack] app = "module:app"  in pyproject.toml it may be left out.
+
+\b
+First steps:   qj demo
+               qj ls path/to/file.py
+               qj explain "*/5 9-17 * * mon-fri" --tz Europe/Rome
+"""
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from importlib.metadata import version  # noqa: PLC0415  # 12 ms that only --version needs
+
+    click.echo(f"qj {version('quarterjack')}")
+    context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_by_name=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
+)
+def main() -> None:
+    """Things that run later, again, or not all at once."""

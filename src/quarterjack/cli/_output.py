@@ -1,0 +1,149 @@
+"""How results are shown: a table for people, tab-separated lines for pipes, JSON for programs.
+
+Whether people look is decided by stdout alone. rich is imported only where a
+table is drawn. Piped lines have no heading and full ISO times; columns are
+only ever added at the end (docs/command.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from quarterjack import Trigger
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "ZONE",
+    "console",
+    "in_words",
+    "is_for_people",
+    "iso",
+    "json_option",
+    "show_json",
+    "show_table",
+    "shown",
+    "tell_notes",
+    "zone_option",
+]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/command.md has the schema).")
+
+
+class _Zone(click.ParamType[Any]):
+    name = "zone"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the zone of this name.
+
+        Raises:
+            click.BadParameter: If the machine knows none.
+        """
+        if isinstance(value, tzinfo):
+            return value
+        try:
+            return datetime.fromtimestamp(0).astimezone().tzinfo if value == "local" else ZoneInfo(value)
+        except (ValueError, OSError, LookupError):
+            self.fail(f"no time zone {value!r}; write it as in Europe/Rome, or UTC", param, ctx)
+
+
+ZONE = _Zone()
+zone_option = click.option("--tz", "zone", type=ZONE, metavar="ZONE", help="Show times in this zone, as Europe/Rome.")
+
+
+def is_for_people() -> bool:
+    """Say whether stdout is a terminal."""
+    return sys.stdout.isatty()
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console; colour is off under NO_COLOR and where it is no terminal."""
+    from rich.console import Console  # noqa: PLC0415  # 60 ms that only drawing needs
+
+    return Console(stderr=stderr, highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
+
+
+def show_json(schema: str, **payload: Any) -> None:
+    """Print one JSON document whose first key names its schema and version."""
+    click.echo(json.dumps({"schema": f"quarterjack.{schema}/1", **payload}, indent=2, ensure_ascii=False))
+
+
+def show_table(
+    columns: Mapping[str, str],
+    people: Iterable[Sequence[str]],
+    plain: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+) -> None:
+    """Print rows: *people* under headings on a terminal, *plain* as tab-separated lines otherwise.
+
+    *columns* maps each heading to how rich is to style it.
+    """
+    if not is_for_people():
+        for row in plain:
+            click.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # as above
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for heading, style in columns.items():
+        is_long = heading == "rule"
+        table.add_column(
+            heading, style=style, no_wrap=not is_long, overflow="fold", justify="right" if heading == "in" else "left"
+        )
+    for row in people:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """Print what should be known beside the rows: on stderr, so that pipes stay clean."""
+    for note in notes:
+        click.secho(f"· {note}", err=True, dim=_is_coloured())
+
+
+def _is_coloured() -> bool | None:
+    return None if os.environ.get("NO_COLOR") else True
+
+
+def shown(at: datetime, trigger: Trigger | None, zone: tzinfo | None) -> datetime:
+    """Return *at* in the zone asked for, else the rule's own, else the machine's."""
+    return at.astimezone(zone or (trigger.zone if trigger is not None else None))
+
+
+def iso(at: datetime | None) -> str | None:
+    """Return an instant in ISO 8601 with its offset; None stays None."""
+    return None if at is None else at.isoformat()
+
+
+def for_people(at: datetime) -> str:
+    """Return an instant as people read it: weekday, date, time, zone; fractions only where there are some."""
+    fraction = f".{at.microsecond:06}".rstrip("0") if at.microsecond else ""
+    return f"{at:%a %Y-%m-%d %H:%M:%S}{fraction} {at.tzname() or ''}".rstrip()
+
+
+def in_words(seconds: float) -> str:
+    """Return a span as its two largest units: ``"4 m 12 s"``, ``"3 d 2 h"``, ``"0.3 s"``."""
+    if seconds < 0:
+        return f"{in_words(-seconds)} ago"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")):
+        count, whole = divmod(whole, size)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0 "))

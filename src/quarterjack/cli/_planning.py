@@ -1,0 +1,170 @@
+"""What an app's schedules will do, found out without running it.
+
+`outlook` plans the declared schedules as if the app started at a given moment;
+with a shared store it reads the rows that are there, so that last runs and
+pauses are known too. `fires` walks one schedule's future with the very planner
+that the scheduler asks. Nothing is written, no hook and no lifespan runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime, tzinfo
+from itertools import islice
+from typing import Final, NamedTuple
+
+from quarterjack import Cron, Quarterjack, ScheduleView, Trigger
+from quarterjack.errors import InvalidTrigger, NotPeriodic
+from quarterjack.model import JobIds, Schedule, as_datetime
+from quarterjack.planner import parked, plan, upserted
+
+from ._shell import EXIT_USAGE, Failure
+from ._target import Target, configured, load
+
+__all__ = ["Fire", "Outlook", "Rule", "fires", "find_rule", "outlook", "rule_named"]
+
+_APART_NS: Final = 1_234_567_891
+"""Two starts this far apart tell whether a rule depends on when its app starts."""
+
+
+class Outlook(NamedTuple):
+    """An app's schedules, by id; *is_live* if they are rows of a store that other processes see."""
+
+    rows: list[Schedule]
+    is_live: bool
+
+    @property
+    def views(self) -> list[ScheduleView]:
+        """The schedules as people look at them."""
+        return [ScheduleView(row) for row in self.rows]
+
+
+class Fire(NamedTuple):
+    """A fire time to come, and when its job is due: later, if the schedule has jitter."""
+
+    nominal: datetime
+    due: datetime
+
+
+class Rule(NamedTuple):
+    """A rule to look at: a schedule of an app, or a bare cron expression."""
+
+    row: Schedule | None
+    trigger: Trigger
+    text: str
+
+
+def outlook(app: Quarterjack, at_ns: int) -> Outlook:
+    """Return the app's schedules: live ones of a shared store, else as if it started at *at_ns*."""
+    if app.store.is_shared:
+        return Outlook(sorted(asyncio.run(_stored(app)), key=lambda row: row.id), True)
+    _, declared, _, _ = app._collect()
+    return Outlook(sorted((_planned(row, at_ns) for row in declared), key=lambda row: row.id), False)
+
+
+async def _stored(app: Quarterjack) -> list[Schedule]:
+    await app.store.open(app.clock, JobIds())
+    try:
+        return list(await app.store.schedules_list())
+    finally:
+        await app.store.close()
+
+
+def _planned(row: Schedule, at_ns: int) -> Schedule:
+    try:
+        return upserted(None, row, at_ns)
+    except Exception as error:  # a trigger of the user's own may raise anything; the app would park it as well
+        return parked(row, error)
+
+
+def depends_on_start(row: Schedule) -> bool:
+    """Say whether this schedule's times are counted from the moment its app starts."""
+    trigger, at = row.timing.trigger, row.created_at_ns
+    if trigger.fires_at_creation:
+        return True
+    return trigger.resolved(at, row.id) != trigger.resolved(at + _APART_NS, row.id)
+
+
+def fires(row: Schedule) -> Iterator[Fire]:
+    """Walk the fire times to come, as the planner would serve them one by one.
+
+    Raises:
+        NotPeriodic: After the first, if the next depends on how that run ends.
+    """
+    row = row.copy()
+    while row.next_nominal_ns is not None and row.next_due_ns is not None:
+        nominal, due = as_datetime(row.next_nominal_ns), as_datetime(row.next_due_ns)
+        if nominal is None or due is None:
+            return
+        yield Fire(nominal, due)
+        if row.trigger.after_finish_ns is not None:
+            raise NotPeriodic(f"schedule {row.id!r} runs {row.trigger.explain()}: when, depends on how long it takes")
+        planned = plan(row, row.next_due_ns)
+        if planned is None:
+            return
+        row.cursor_ns, row.runs = planned.cursor_ns, row.runs + len(planned.nominals)
+        row.next_nominal_ns, row.next_due_ns = planned.next_nominal_ns, planned.next_due_ns
+
+
+def listed(row: Schedule, count: int) -> tuple[list[Fire], str | None]:
+    """Return at most *count* fires to come, and why there are no more if that is not their end."""
+    found: list[Fire] = []
+    try:
+        found.extend(islice(fires(row), count))
+    except Exception as error:  # a trigger of the user's own may raise anything
+        return found, str(error) if isinstance(error, NotPeriodic) else f"{type(error).__name__}: {error}"
+    return found, row.parked_reason
+
+
+def find_rule(words: tuple[str, ...], at_ns: int, zone: str) -> tuple[Rule | None, Target | None]:
+    """Return the rule that the command's words name, and its app; no rule if they name an app alone.
+
+    One word is a cron expression if it holds a space or begins with ``@``; an
+    id, if the configured app has such a schedule; else an app. Two words are an
+    app and a schedule's id.
+
+    Raises:
+        Failure: If they name nothing.
+    """
+    if len(words) > 2:
+        raise Failure(f"too many words: {' '.join(words[2:])}", f'qj next "{" ".join(words)}"', EXIT_USAGE)
+    if len(words) == 1 and (" " in words[0].strip() or words[0].startswith("@")):
+        return _expression(words[0], at_ns, zone), None
+    if len(words) == 2:
+        target = load(words[0])
+        return rule_named(target, words[1], at_ns), target
+    word = words[0] if words else None
+    if word is not None and ":" not in word and not word.endswith(".py") and configured() is not None:
+        target = load(None)
+        if any(row.id == word for row in outlook(target.app, at_ns).rows):
+            return rule_named(target, word, at_ns), target
+    return None, load(word)
+
+
+def rule_named(target: Target, schedule_id: str, at_ns: int) -> Rule:
+    """Return a schedule of the app as a rule.
+
+    Raises:
+        Failure: If the app has none of this id.
+    """
+    rows = outlook(target.app, at_ns).rows
+    for row in rows:
+        if row.id == schedule_id:
+            return Rule(row, row.trigger, row.id)
+    known = ", ".join(row.id for row in rows) or "none at all"
+    raise Failure(f"{target.name} has no schedule {schedule_id!r}; it has {known}", f"qj ls {target.name}", EXIT_USAGE)
+
+
+def _expression(text: str, at_ns: int, zone: str) -> Rule:
+    try:
+        cron = Cron(text, tz=zone)
+        cron.next_ns(at_ns)
+    except InvalidTrigger as error:
+        hint = 'qj explain "*/5 9-17 * * mon-fri"'
+        raise Failure(str(error).partition("; call .bound_to")[0], hint, EXIT_USAGE) from None
+    return Rule(None, cron, text)
+
+
+def zone_name(zone: tzinfo | None) -> str:
+    """Return how a trigger is told of a zone; UTC without one."""
+    return str(getattr(zone, "key", "local")) if zone is not None else "UTC"

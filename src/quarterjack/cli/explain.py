@@ -1,0 +1,166 @@
+"""``qj explain``: a rule in words, its next fires, and what is good to know about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+
+import click
+
+from quarterjack import NotPeriodic, Trigger
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.model import Schedule, as_datetime
+
+from ._output import for_people, in_words, iso, json_option, show_json, shown, tell_notes, zone_option
+from ._planning import Rule, depends_on_start, find_rule, listed, zone_name
+from ._shell import EXIT_USAGE, Failure
+from .upcoming import moment
+
+__all__ = ["command"]
+
+_DAY: Final = timedelta(days=1)
+_AHEAD: Final = timedelta(days=366)
+_MANY: Final = 4
+"""More fires in a day than this are told as a number, fewer by their times."""
+
+
+@click.command("explain")
+@click.argument("words", nargs=-1, required=True, metavar="CRON | [APP] SCHEDULE")
+@click.option("--count", "-n", type=click.IntRange(0, 1000), default=5, show_default=True, help="Fire times to show.")
+@click.option("--after", metavar="ISO", help="Look from this moment on; now without it.")
+@zone_option
+@json_option
+def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo | None, as_json: bool) -> None:
+    """Put a rule into words, with its next fire times and its notes.
+
+    The notes say how often it fires, and what it does on the next days on
+    which the clock of its zone is set forward or back:
+
+    \b
+        qj explain "30 2 * * *" --tz Europe/Rome
+        qj explain module:app reports.midnight
+    """
+    now_ns = SYSTEM_CLOCK.now_ns()
+    at_ns = now_ns if after is None else moment(after, zone)
+    rule, target = find_rule(words, at_ns, zone_name(zone))
+    if rule is None:
+        name = target.name if target is not None else words[0]
+        raise Failure(f"{name} is an app; name a schedule of it, or a cron line", f"qj ls {name}", EXIT_USAGE)
+    at = as_datetime(at_ns) or datetime.fromtimestamp(0, UTC)
+    fires, why = _fires(rule, at, count, zone)
+    notes = [*_notes(rule, at), *([why] if why else [])]
+    if as_json:
+        show_json(
+            "rule",
+            text=rule.text,
+            words=rule.trigger.explain(),
+            rule=rule.trigger.to_dict(),
+            zone=None if rule.trigger.zone is None else str(rule.trigger.zone),
+            fires=[iso(one) for one in fires],
+            notes=notes,
+        )
+        return
+    _show(rule, fires, notes, as_datetime(now_ns) or at)
+
+
+def _fires(rule: Rule, at: datetime, count: int, zone: tzinfo | None) -> tuple[list[datetime], str | None]:
+    if rule.row is None:
+        return [shown(one, rule.trigger, zone) for one in rule.trigger.preview(count, after=at)], None
+    found, why = listed(rule.row, count)
+    return [shown(one.nominal, rule.trigger, zone) for one in found], why
+
+
+def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) -> None:
+    click.secho(rule.trigger.explain(), bold=True)
+    for number, one in enumerate(fires):
+        label = "next  " if number == 0 else "      "
+        click.echo(f"{label}{for_people(one)}   in {in_words((one - now).total_seconds())}")
+    if not fires:
+        click.echo("no fire times to come")
+    tell_notes(notes)
+
+
+# -- notes --------------------------------------------------------------------------
+
+
+def _notes(rule: Rule, at: datetime) -> list[str]:
+    """Return what is good to know: how often, since when, and the days the clock is set."""
+    trigger = rule.trigger
+    if not trigger.is_periodic:
+        return []
+    try:
+        notes = [*_rate(trigger, at), *_clock_changes(trigger, at)]
+    except NotPeriodic as error:  # a union may hold a rule that cannot be listed
+        return [str(error)]
+    return [*_policies(rule.row), *notes] if rule.row is not None else notes
+
+
+def _policies(row: Schedule) -> list[str]:
+    """Return what the schedule adds to its rule."""
+    timing, payload = row.timing, row.payload
+    notes = [f"while a run is still going the next one is dealt with by overlap={payload.overlap.mode!r}"]
+    notes.append(f"fire times that pass while nothing runs: missed={payload.missed!r}")
+    if timing.jitter_ns:
+        notes.append(f"starts are spread over {in_words(timing.jitter_ns / 1e9)} after each fire time")
+    if payload.max_runs is not None:
+        notes.append(f"it runs at most {payload.max_runs} times")
+    if depends_on_start(row):
+        notes.append("it is counted from the start of the app, here as if it started at that moment")
+    return notes
+
+
+def _rate(trigger: Trigger, at: datetime) -> list[str]:
+    per_week = trigger.count(at, at + 7 * _DAY, cap=1_000_000)
+    if per_week >= 7:
+        return [f"about {per_week / 7:,.0f} times a day"]
+    per_year = trigger.count(at, at + _AHEAD, cap=1_000)
+    if per_year == 0:
+        return ["not once within a year"]
+    return [f"{per_year} {'time' if per_year == 1 else 'times'} within a year"]
+
+
+def _clock_changes(trigger: Trigger, at: datetime) -> list[str]:
+    """Say what the rule does on the days of the coming year on which its zone's clock is set."""
+    zone = trigger.zone
+    if zone is None:
+        return []
+    notes: list[str] = []
+    day = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    end = at.astimezone(zone) + _AHEAD
+    while day < end:
+        following = day + _DAY  # wall-clock arithmetic: the next midnight of the zone
+        if day.utcoffset() != following.utcoffset():
+            notes += _on_the_day(trigger, day, following, zone)
+        day = following
+    return notes
+
+
+def _on_the_day(trigger: Trigger, day: datetime, following: datetime, zone: tzinfo) -> list[str]:
+    before, after = day.utcoffset() or timedelta(), following.utcoffset() or timedelta()
+    way = "forward" if after > before else "back"
+    moved = in_words(abs(after - before).total_seconds())
+    usual, that_day = _within(trigger, day - _DAY, day), _within(trigger, day, following)
+    head = f"{day:%a %Y-%m-%d}: the clock goes {way} {moved} and it"
+    if len(that_day) > _MANY or len(usual) > _MANY:
+        return [f"{head} fires {len(that_day)} times, not {len(usual)}"] if len(that_day) != len(usual) else []
+    times, usually = _clock_times(that_day, zone), _clock_times(usual, zone)
+    if times == usually or not that_day:
+        return [f"{head} does not fire"] if usual and not that_day and _is_daily(trigger, day) else []
+    return [f"{head} fires at {', '.join(times)}"] if len(usual) == len(that_day) or usual else []
+
+
+def _is_daily(trigger: Trigger, day: datetime) -> bool:
+    """Say whether a rule that was silent on *day* fires on the days around it."""
+    return bool(_within(trigger, day - _DAY, day)) and bool(_within(trigger, day + _DAY, day + 2 * _DAY))
+
+
+def _within(trigger: Trigger, start: datetime, end: datetime) -> list[datetime]:
+    """Return the fire times in ``[start, end)``, instants compared."""
+    low, high = start.astimezone(UTC), end.astimezone(UTC)
+    return [one for one in trigger.preview(100_000, after=low - timedelta(microseconds=1)) if one < high] if (
+        trigger.count(low, high, cap=100_000) <= 1_500
+    ) else []
+
+
+def _clock_times(times: list[datetime], zone: tzinfo) -> list[str]:
+    return [f"{one.astimezone(zone):%H:%M} {one.astimezone(zone).tzname()}" for one in times]

@@ -1,0 +1,103 @@
+"""``qj ls``: an app's schedules, when each fires next, its rule in words."""
+
+from __future__ import annotations
+
+from datetime import datetime, tzinfo
+from typing import Any
+
+import click
+
+from quarterjack import ScheduleView
+from quarterjack.model import Schedule, as_datetime
+
+from ._output import for_people, in_words, iso, json_option, show_json, show_table, shown, tell_notes, zone_option
+from ._planning import Outlook, depends_on_start, outlook
+from ._target import load, target_argument
+
+__all__ = ["command"]
+
+NOT_KNOWN = "last runs and pauses are not known here: this app's store lives in the process that runs it"
+
+
+@click.command("ls")
+@target_argument
+@zone_option
+@json_option
+def command(target: str | None, zone: tzinfo | None, as_json: bool) -> None:
+    """List an app's schedules: next fire time, and the rule in words.
+
+    The app is imported, not started: its hooks and its lifespan do not run.
+    With a store that lives in the process (the memory store), fire times are
+    those of an app that starts now, and last runs cannot be known.
+    """
+    found = load(target)
+    now_ns = found.app.clock.now_ns()
+    seen = outlook(found.app, now_ns)
+    now = as_datetime(now_ns)
+    if now is None:
+        return
+    if as_json:
+        rows = [as_dict(view, now, zone) for view in seen.views]
+        show_json(
+            "schedules", app=found.name, store=found.app.store.name, now=iso(now), is_live=seen.is_live, schedules=rows
+        )
+        return
+    _show(seen, now, zone)
+    tell_notes(_notes(seen, found.name))
+
+
+def as_dict(view: ScheduleView, now: datetime, zone: tzinfo | None) -> dict[str, Any]:
+    """Return a schedule as ``--json`` shows it."""
+    return {
+        "id": view.id,
+        "task": view.task,
+        "next": iso(_next(view, zone)),
+        "in_s": None if view.next is None else (view.next - now).total_seconds(),
+        "words": view.explain(),
+        "rule": view.trigger.to_dict(),
+        "last": iso(view.last),
+        "last_state": None if view.last_state is None else view.last_state.value,
+        "is_paused": view.is_paused,
+        "parked_reason": view.parked_reason,
+    }
+
+
+def _next(view: ScheduleView, zone: tzinfo | None) -> datetime | None:
+    return None if view.next is None else shown(view.next, view.trigger, zone)
+
+
+def _show(seen: Outlook, now: datetime, zone: tzinfo | None) -> None:
+    columns = {"schedule": "bold", "next": "", "in": "cyan", "rule": ""}
+    if seen.is_live:
+        columns |= {"last": "", "result": ""}
+    people: list[list[str]] = []
+    plain: list[list[str]] = []
+    for view in seen.views:
+        at = _next(view, zone)
+        in_s = None if view.next is None else (view.next - now).total_seconds()
+        last = [] if not seen.is_live else [iso(view.last) or "", view.last_state.value if view.last_state else ""]
+        people.append([view.id, "—" if at is None else for_people(at), _wait(in_s), view.explain(), *last])
+        plain.append([view.id, iso(at) or "", "" if in_s is None else f"{in_s:.3f}", view.explain(), *last])
+    if people:
+        show_table(columns, people, plain)
+
+
+def _wait(in_s: float | None) -> str:
+    if in_s is None:
+        return ""
+    return "at start" if in_s <= 0 else in_words(in_s)
+
+
+def _notes(seen: Outlook, name: str) -> list[str]:
+    if not seen.rows:
+        return [f"{name} has no schedules: give a task a trigger, as in @app.task(Every(minutes=5))"]
+    from_start = [row.id for row in seen.rows if not seen.is_live and depends_on_start_of(row)]
+    notes = [] if seen.is_live else [NOT_KNOWN]
+    if from_start:
+        notes.append(f"counted from the start of the app, here as if it started now: {', '.join(from_start)}")
+    return notes
+
+
+def depends_on_start_of(row: Schedule) -> bool:
+    """As `depends_on_start`; a parked schedule depends on nothing."""
+    return row.parked_reason is None and depends_on_start(row)
