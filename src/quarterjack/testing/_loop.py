@@ -50,8 +50,9 @@ __all__ = ["IO_GRACE_S", "virtual_loop"]
 
 log = logging.getLogger("quarterjack.testing")
 
-IO_GRACE_S: Final = 0.005
-"""How long sockets must be silent before time moves: local peers answer in a tenth of it."""
+IO_GRACE_S: Final = 0.02
+"""How long sockets must be silent before time moves: local peers answer in a twentieth of it, and on a
+busy machine still within it. Each move costs that much, so a year of hours with an open socket takes minutes."""
 
 _POLL_EVERY: Final = 16
 """With only the self-pipe to poll, most turns skip it; signals and outer timers wait this many at most."""
