@@ -199,6 +199,10 @@ class AppLife(AppBase):
     # -- serve -----------------------------------------------------------------------
 
     _serving = False
+    _has_served = False
+    """True once `serve` has got past the start; the command's exit code asks."""
+    _signals: tuple[signal.Signals, ...] = ()
+    """What `serve` was sent, in order; the command's exit code asks."""
 
     async def serve(self) -> None:
         """Run until SIGINT or SIGTERM, then drain; a second signal means now.
@@ -212,9 +216,11 @@ class AppLife(AppBase):
         """
         host = asyncio.current_task()
         starting, interrupted = True, False
+        self._has_served, self._signals = False, ()
 
         def on_signal(number: signal.Signals) -> None:
             nonlocal interrupted
+            self._signals += (number,)
             if starting and host is not None:
                 interrupted = True
                 host.cancel()
@@ -238,7 +244,7 @@ class AppLife(AppBase):
         return self._stop is not None and self._stop.is_set()
 
     async def _serve_until_stopped(self) -> None:
-        self._serving = True
+        self._serving = self._has_served = True
         try:
             if self._stop is not None:
                 await self._stop.wait()
