@@ -1,0 +1,20 @@
+"""The testing kit: virtual time, what happened in it, faults, and the suite that stores must pass.
+
+- `virtual_time` runs apps on a clock that jumps; the `World` it yields drives and tells.
+- `VirtualClock` and `virtual_loop` are what it is made of, for code without an app.
+- `faults` makes a store's calls fail, be late, or do their work and fail then.
+- `quarterjack.testing.plugin` explains differences under pytest;
+  `quarterjack.testing.strategies` (needs hypothesis) draws triggers;
+  `quarterjack.testing.store_contract` (needs pytest and hypothesis) holds a store to its contract.
+
+Importing this package changes nothing and needs nothing but quarterjack."""
+
+from __future__ import annotations
+
+from ._clock import DEFAULT_START, VirtualClock
+from ._loop import virtual_loop
+from ._runs import Runs
+from .faults import Faults, faults
+from .world import World, virtual_time
+
+__all__ = ["DEFAULT_START", "Faults", "Runs", "VirtualClock", "World", "faults", "virtual_loop", "virtual_time"]

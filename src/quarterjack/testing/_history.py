@@ -1,0 +1,85 @@
+"""What became of one app in a test: every job and every event, kept beyond the store's retention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from quarterjack.app import Quarterjack
+from quarterjack.errors import UsageError
+from quarterjack.events import Event
+from quarterjack.job import Job, JobClient
+from quarterjack.model import JobRecord
+from quarterjack.stores import MemoryStore
+
+__all__ = ["History"]
+
+_KEEP: Final = 10**9
+"""Finished jobs that the memory store keeps meanwhile: all of them."""
+
+
+class History:
+    """Reads the rows of the memory store, which are live, and listens to the app's events.
+
+    The rows cost a run nothing: a test of a year of hourly runs is as fast as the runs are.
+    """
+
+    def __init__(self, app: Quarterjack) -> None:
+        if not isinstance(app.store, MemoryStore):
+            raise UsageError(f"virtual time is for apps on a MemoryStore, not on {app.store!r}: their servers' clocks run")
+        self._app = app
+        self._store = app.store
+        self._client: JobClient | None = None
+        self._names: set[str] = set()
+        self.events: list[Event] = []
+
+    @contextmanager
+    def recording(self, *, with_events: bool) -> Iterator[None]:
+        """Keep everything that happens inside the block."""
+        end = self._app.event_stream.listen(self.events.append) if with_events else None
+        kept = self._store._keep_finished
+        try:
+            self._store._keep_finished = _KEEP
+            yield
+        finally:
+            self._store._keep_finished = kept
+            if end is not None:
+                end()
+
+    def started(self) -> None:
+        """Note what the running app knows; it is gone when the app has stopped."""
+        service = self._app._running()
+        self._client = service
+        self._names |= service.tasks.keys() | self._store._schedules.keys()
+
+    def names(self) -> list[str]:
+        """Return the names of the tasks and the ids of the schedules, past and present."""
+        seen = {name for row in self._rows() for name in (row.task, _schedule(row)) if name is not None}
+        return sorted(self._names | self._store._schedules.keys() | seen)
+
+    def knows(self, name: str) -> bool:
+        """Say whether a task or a schedule goes by *name*, or did."""
+        return name in self._names or name in self.names()
+
+    def nominals(self, name: str) -> list[int]:
+        """Return the fire times of the jobs of *name* that began, in the order they did."""
+        began = [(row.running_at_ns, row.origin.nominal_ns) for row in self._of(name) if row.running_at_ns and row.origin]
+        return [nominal for _, nominal in sorted(began)]
+
+    def jobs(self, name: str | None) -> list[Job[Any]]:
+        """Return the jobs of a task or schedule, oldest first."""
+        client = self._client
+        if client is None:
+            return []
+        return [Job(row, client) for row in (self._rows() if name is None else self._of(name))]
+
+    def _of(self, name: str) -> list[JobRecord]:
+        return [row for row in self._rows() if name in (row.task, _schedule(row))]
+
+    def _rows(self) -> list[JobRecord]:
+        return list(self._store._jobs.values())
+
+
+def _schedule(row: JobRecord) -> str | None:
+    return row.origin.schedule_id if row.origin is not None else None
