@@ -12,10 +12,9 @@ from ._durations import Seconds, to_seconds
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UsageError
 from .events import EventStream
-from .group import TaskRegistry
+from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
 from .model import Schedule
-from .options import resolve_policies
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
 from .stores import MemoryStore, Store
@@ -161,28 +160,6 @@ class AppBase(TaskRegistry):
         if asyncio.get_running_loop() is service.loop:
             return await work()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), service.loop))
-
-
-def declared_schedule(
-    definition: TaskDefinition, trigger: Any, policies: Mapping[str, Any], version: str | None
-) -> Schedule:
-    """Return the row a task's trigger declares."""
-    own = dict(policies)
-    schedule_id = own.pop("id", None) or definition.name
-    options = definition.options
-    if own.get("start_deadline") is not None:
-        options = definition.resolved({"start_deadline": own["start_deadline"]})
-    own.pop("start_deadline", None)
-    timing, payload = resolve_policies(
-        trigger,
-        own,
-        f"schedule {schedule_id!r}",
-        task=definition.name,
-        args=(),
-        kwargs={},
-        options=options,
-    )
-    return Schedule(schedule_id, timing, payload, in_code=True, version=version)
 
 
 def open_store(store: Store | str) -> Store:

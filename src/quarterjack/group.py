@@ -6,12 +6,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from .errors import DuplicateName, InvalidOption
-from .model import JobOptions, SchedulePolicies
-from .options import split_options
+from .model import JobOptions, Schedule, SchedulePolicies
+from .options import resolve_policies, split_options
 from .task import AsyncTask, SyncTask, Task, TaskDecorator, TaskDefinition, define
 from .triggers import Trigger
 
-__all__ = ["Group", "GroupOptions", "TaskOptions", "TaskRegistry"]
+__all__ = ["Group", "GroupOptions", "TaskOptions", "TaskRegistry", "declared_schedule"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class TaskRegistry:
             return self._add_trigger(fn, trigger, job, policies)
         task: Task[..., Any] = define(fn, job, policies, name)
         if trigger is not None:
-            task.definition.triggers.append((trigger, policies))
+            self._declare(task.definition, trigger, policies)
         elif policies and set(policies) != {"start_deadline"}:
             raise InvalidOption(f"task {task.name!r} has no trigger, so {', '.join(sorted(policies))} has no meaning")
         self._take(task.definition)
@@ -91,8 +91,13 @@ class TaskRegistry:
             raise DuplicateName(
                 f"task {task.name!r} has a schedule of its own name already; give the second trigger an id="
             )
-        task.definition.triggers.append((trigger, policies))
+        self._declare(task.definition, trigger, policies)
         return task
+
+    def _declare(self, definition: TaskDefinition, trigger: Trigger, policies: dict[str, Any]) -> None:
+        if not trigger.is_hook:
+            declared_schedule(definition, trigger, policies, None)  # wrong values are refused on the user's line
+        definition.triggers.append((trigger, policies))
 
     def _take(self, definition: TaskDefinition) -> None:
         if definition.local_name in self._names:
@@ -152,3 +157,25 @@ class Group(TaskRegistry):
 
     def __repr__(self) -> str:
         return f"<Group {self.name!r}>"
+
+
+def declared_schedule(
+    definition: TaskDefinition, trigger: Trigger, policies: Mapping[str, Any], version: str | None
+) -> Schedule:
+    """Return the row a task's trigger declares."""
+    own = dict(policies)
+    schedule_id = own.pop("id", None) or definition.name
+    options = definition.options
+    if own.get("start_deadline") is not None:
+        options = definition.resolved({"start_deadline": own["start_deadline"]})
+    own.pop("start_deadline", None)
+    timing, payload = resolve_policies(
+        trigger,
+        own,
+        f"schedule {schedule_id!r}",
+        task=definition.name,
+        args=(),
+        kwargs={},
+        options=options,
+    )
+    return Schedule(schedule_id, timing, payload, in_code=True, version=version)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ from quarterjack import (
     UnknownSchedule,
     current_job,
 )
+from quarterjack.policies.missed import MissedMode
+from quarterjack.policies.overlap import OverlapMode
 from quarterjack.testing._clock import VirtualClock
 from quarterjack.testing._loop import virtual_loop
 
@@ -93,13 +96,13 @@ async def test_a_slow_body_is_skipped_visibly() -> None:
         ("cancel_previous", [60, 120, 180, 240, 300]),
     ],
 )
-async def test_overlap_modes(overlap: str, expected: list[int]) -> None:
+async def test_overlap_modes(overlap: OverlapMode, expected: list[int]) -> None:
     """Waiting for the one before, running beside it, or taking its place."""
     app = Quarterjack()
     starts: list[int] = []
     begin = datetime(2026, 3, 1, tzinfo=UTC)
 
-    @app.task(Every(minutes=1), overlap=overlap)  # type: ignore[call-overload]
+    @app.task(Every(minutes=1), overlap=overlap)
     async def slow() -> None:
         starts.append(round((app.clock.now() - begin).total_seconds()))
         await asyncio.sleep(90)
@@ -118,12 +121,12 @@ async def test_overlap_modes(overlap: str, expected: list[int]) -> None:
         ("all", [f"01:{n:02}" for n in range(51, 60)] + ["02:00"], 110),
     ],
 )
-async def test_missed_runs_after_a_suspend(missed: str, nominals: list[str], count: int) -> None:
+async def test_missed_runs_after_a_suspend(missed: MissedMode, nominals: list[str], count: int) -> None:
     """The machine slept for two hours: each fire time ran or is counted as missed."""
     app = Quarterjack()
     ran: list[str] = []
 
-    @app.task(Every(minutes=1), missed=missed, max_catchup=10, overlap="queue_all")  # type: ignore[call-overload]
+    @app.task(Every(minutes=1), missed=missed, max_catchup=10, overlap="queue_all")
     async def tick() -> None:
         ran.append(minute(current_job().nominal))
 
@@ -432,13 +435,9 @@ async def test_groups_name_their_tasks_and_give_defaults() -> None:
         @inner.task(name="ten")
         async def again() -> None: ...
 
+    untyped: Any = app
     with pytest.raises(InvalidOption, match="overlap"):
-
-        @app.task(Every(seconds=1), overlap="sometimes")  # type: ignore[call-overload]
-        async def wrong() -> None: ...
-
-        async with app:
-            pass
+        untyped.task(Every(seconds=1), overlap="sometimes")(min)
 
 
 async def test_a_year_of_hourly_runs_is_complete() -> None:
