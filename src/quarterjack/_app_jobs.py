@@ -15,6 +15,7 @@ from .events import Subscription
 from .job import Job
 from .model import FINISHED, NO_KWARGS, JobFilter, JobRecord, JobState, RunOptions, SubmittedBy
 from .options import instant_ns
+from .runtime.direct import run_directly
 from .runtime.service import Service
 from .task import Call, Task, TaskDefinition
 
@@ -127,6 +128,18 @@ class AppJobs(AppBase):
         return future.result()
 
     def _record(self, service: Service, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobRecord:
+        definition, options, args, named = self._bound(service.tasks, task, args, kwargs)
+        if options.queue not in service.queues:
+            service.serve_queue(options.queue)
+        parent = CURRENT.get()
+        # Without a parent the submitter is the process, which the job's id names: see `context.submitter_of`.
+        by = None if parent is None and options.submitted_by is None else _submitter(service, parent, options)
+        return JobRecord(service.ids(), definition.name, args, named, options, by)
+
+    def _bound(
+        self, tasks: Mapping[str, TaskDefinition], task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[TaskDefinition, RunOptions, tuple[Any, ...], Mapping[str, Any]]:
+        """Return definition, options and checked arguments of a task with arguments, or of a call."""
         named: Mapping[str, Any]
         if isinstance(task, Task):
             definition, options = task.definition, task.run_options
@@ -140,18 +153,13 @@ class AppJobs(AppBase):
             definition, options, args, named = task.definition, task.run_options, task.args, task.kwargs
         else:
             raise UnknownTask(f"submit takes a task or a call, got {task!r}; decorate the function with @app.task")
-        if service.tasks.get(definition.name) is not definition:
+        if tasks.get(definition.name) is not definition:
             raise UnknownTask(
                 f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
             )
         if self.strict:
             args, named = self._codec(definition).round_trip(args, named)
-        if options.queue not in service.queues:
-            service.serve_queue(options.queue)
-        parent = CURRENT.get()
-        # Without a parent the submitter is the process, which the job's id names: see `context.submitter_of`.
-        by = None if parent is None and options.submitted_by is None else _submitter(service, parent, options)
-        return JobRecord(service.ids(), definition.name, args, named, options, by)
+        return definition, options, args, named
 
     def _codec(self, definition: TaskDefinition) -> CallCodec:
         codec = self._codecs.get(definition)
@@ -170,6 +178,39 @@ class AppJobs(AppBase):
         if service.is_watched(record):
             service.on_submitted(record)
         return Job(record, service)
+
+    # -- without a queue -------------------------------------------------------------
+
+    @overload
+    async def call(self, call: Call[T], /) -> T: ...
+    @overload
+    async def call(self, task: Task[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def call(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a task's body here and now, with its dependencies and `around` wrappers, as no job.
+
+        For tests, whether the app runs or not. It returns what the body returns
+        and raises what it raises; no retry, timeout or callback applies. Plain
+        functions run in a thread. Cancelling this call cancels the body.
+
+        Raises:
+            InvalidArguments: If the arguments do not fit the task.
+            UnknownTask: If the task belongs to another app.
+        """
+        tasks = self._collect()[0] if self._service is None else self._service.tasks
+        definition, options, bound, named = self._bound(tasks, task, args, kwargs)
+        return await run_directly(self._preparer(), definition, bound, named, options, self.clock)
+
+    async def drain(self) -> None:
+        """Wait until no job runs and none that is due waits, here in this process.
+
+        Jobs that are due later, retries among them, are not waited for; nor are
+        those that nobody here may take (another queue, an unknown task).
+
+        Raises:
+            NotRunning: If the app is not running.
+        """
+        service = self._running()
+        await self._carry(service, service.until_idle)
 
     # -- look up ---------------------------------------------------------------------
 

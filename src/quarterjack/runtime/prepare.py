@@ -43,11 +43,16 @@ class Preparer:
 
     def prepare(self, definition: TaskDefinition, executor: Executor) -> PreparedTask:
         """Return the task ready to run on *executor*."""
+        fn, is_coroutine = self.wrapped(definition)
+        return PreparedTask(definition, fn, is_coroutine, executor)
+
+    def wrapped(self, definition: TaskDefinition) -> tuple[Callable[..., Any], bool]:
+        """Return the body with dependencies and wrappers, and whether that is a coroutine function."""
         fn = self.body(definition)
         is_coroutine = definition.is_coroutine
         for around in reversed(self._arounds):
             fn, is_coroutine = _wrapped(fn, around), True
-        return PreparedTask(definition, fn, is_coroutine, executor)
+        return fn, is_coroutine
 
     def body(self, definition: TaskDefinition) -> Callable[..., Any]:
         """Return the function with its dependencies filled in."""

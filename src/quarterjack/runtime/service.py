@@ -185,6 +185,34 @@ class Service:
             await asyncio.gather(idle, hurry, return_exceptions=True)
         return self.worker.running
 
+    async def until_idle(self) -> None:
+        """Wait until nothing runs here and nothing that is due waits for this process."""
+        while self.worker is not None:
+            await self.worker.idle()
+            if self._fires_now():
+                await asyncio.sleep(0.001)  # the timer rings in a moment; after a store's failure, in a second
+                continue
+            changed = self.worker.changed()
+            if not await self._is_something_due():
+                return
+            await changed
+
+    def _fires_now(self) -> bool:
+        due = self.scheduler.next_due_ns if self.scheduler is not None else None
+        return due is not None and due <= self.clock.now_ns()
+
+    async def _is_something_due(self) -> bool:
+        now, worker = await self.store.now_ns(), self.worker
+        waiting = await self.store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)
+        return worker is not None and any(
+            row.run_at_ns <= now and row.task in self.tasks and row.queue in worker.queues for row in waiting.jobs
+        )
+
+    @property
+    def is_hurried(self) -> bool:
+        """Say whether the stop was asked for twice."""
+        return self._in_a_hurry.is_set()
+
     def hurry(self) -> None:
         """Wait no longer for what runs."""
         self._in_a_hurry.set()
@@ -219,7 +247,7 @@ class Service:
             return
         waiting = await self.store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)
         if waiting.jobs:
-            log.warning("%d jobs that still waited are cancelled (shutdown)", len(waiting.jobs))
+            log.warning("at shutdown these are cancelled, still waiting: %d", len(waiting.jobs))
             await self.store.jobs_request_cancel([job.id for job in waiting.jobs], "shutdown")
 
     # -- what the store and the clock say ----------------------------------------------
@@ -236,6 +264,8 @@ class Service:
                 self.worker.cancel_local(ids)
         else:
             self.loop.create_task(self._settle(ids), context=self.context.copy())
+            if self.worker is not None:
+                self.worker.notice()
 
     async def _settle(self, job_ids: Sequence[str]) -> None:
         """The store ended these jobs itself: tell events, callbacks and waiters."""

@@ -108,6 +108,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._to_record = asyncio.Event()
         self._recorded = asyncio.Event()
+        self._change: asyncio.Future[None] | None = None
         self._due: TimerHandle | None = None
         self._claiming = True
         self._by_executor: list[tuple[Executor, frozenset[str]]] = []
@@ -143,6 +144,20 @@ class Worker:
     def poke(self) -> None:
         """There may be something to claim."""
         self._wake.set()
+        self.notice()
+
+    def changed(self) -> asyncio.Future[None]:
+        """Return a future that is done once jobs began here, ended, or may have come."""
+        if self._change is None:
+            self._change = asyncio.get_running_loop().create_future()
+        return self._change
+
+    def notice(self) -> None:
+        """Something changed: tell who waits for `changed`."""
+        if self._change is not None:
+            if not self._change.done():
+                self._change.set_result(None)
+            self._change = None
 
     def stop_claiming(self) -> None:
         """Take no more jobs."""
@@ -253,6 +268,7 @@ class Worker:
         """Take leased jobs to their executors."""
         if not jobs:
             return
+        self.notice()
         now = self.monotonic_ns()
         for record in jobs:
             self._begin(record, now)

@@ -27,7 +27,9 @@ class History:
 
     def __init__(self, app: Quarterjack) -> None:
         if not isinstance(app.store, MemoryStore):
-            raise UsageError(f"virtual time is for apps on a MemoryStore, not on {app.store!r}: their servers' clocks run")
+            raise UsageError(
+                f"virtual time is for apps on a MemoryStore, not on {app.store!r}: their servers' clocks run"
+            )
         self._app = app
         self._store = app.store
         self._client: JobClient | None = None
@@ -64,7 +66,9 @@ class History:
 
     def nominals(self, name: str) -> list[int]:
         """Return the fire times of the jobs of *name* that began, in the order they did."""
-        began = [(row.running_at_ns, row.origin.nominal_ns) for row in self._of(name) if row.running_at_ns and row.origin]
+        began = [
+            (row.running_at_ns, row.origin.nominal_ns) for row in self._of(name) if row.running_at_ns and row.origin
+        ]
         return [nominal for _, nominal in sorted(began)]
 
     def jobs(self, name: str | None) -> list[Job[Any]]:

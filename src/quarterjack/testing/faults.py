@@ -99,7 +99,9 @@ def _full_name(call: str) -> str:
         return call
     if len(found) == 1:
         return found[0]
-    raise InvalidOption(f"{call!r} names {'several calls' if found else 'no call'}; one of {', '.join(found or _CALLS)}")
+    raise InvalidOption(
+        f"{call!r} names {'several calls' if found else 'no call'}; one of {', '.join(found or _CALLS)}"
+    )
 
 
 @contextmanager
