@@ -143,13 +143,13 @@ async def test_two_blocks_are_two(records: Records) -> None:
 async def test_reports_come_on_the_loop_outside_every_context(records: Records) -> None:
     """They go to the app's event stream, which belongs to its loop."""
     places: list[tuple[int, object]] = []
+    token = CURRENT.set(SimpleNamespace())  # any mark will do
     watchdog = Watchdog(
         asyncio.get_running_loop(),
         THRESHOLD_S,
         lambda _: places.append((threading.get_ident(), CURRENT.get())),
         nobody,
     )
-    token = CURRENT.set(SimpleNamespace())  # any mark will do
     watchdog.start()
     await asyncio.sleep(0)
     records.wait_for(1)

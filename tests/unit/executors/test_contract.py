@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextvars import Context, ContextVar
 from random import Random
 
@@ -12,6 +13,7 @@ import pytest
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption
 from quarterjack.executors import LoopThread, ThreadExecutor
+from quarterjack.executors._away import Away
 from quarterjack.model import OutcomeKind
 from tests.unit.executors.kit import (
     PLACES,
@@ -378,6 +380,29 @@ async def test_a_cancel_that_races_the_end_is_answered_once(place: str) -> None:
             listener.check()
         assert set(kinds) <= {OutcomeKind.DONE, OutcomeKind.CANCELLED}
         await all_free(executor)
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "loop"])
+@pytest.mark.parametrize("is_coroutine", [True, False])
+@on_each_loop
+async def test_a_body_that_has_returned_is_done_although_its_cancel_comes_before_its_report(
+    place: str, is_coroutine: bool
+) -> None:
+    """What was done was done: the loop was only too busy to hear of it."""
+
+    async def body() -> str:
+        return "done"
+
+    async with started(PLACES[place](1)) as executor:
+        listener = Listener()
+        handle = executor.submit(FakeCall(body if is_coroutine else lambda: "done"), listener)
+        assert isinstance(handle, Away)
+        while handle.outcome is None:
+            time.sleep(0.001)  # the loop stands still
+        handle.cancel("too late")
+        outcome = await listener.end()
+    assert (outcome.kind, outcome.result) == (OutcomeKind.DONE, "done")
+    assert listener.log == ["began", "finished"]
 
 
 @pytest.mark.parametrize("make", [lambda: ThreadExecutor(0), lambda: LoopThread("x", slots=0)])
