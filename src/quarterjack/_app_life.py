@@ -32,6 +32,8 @@ log = logging.getLogger("quarterjack")
 
 LAST_GRACE_S: Final = 5.0
 """How long bodies that were cancelled at shutdown may take to end."""
+HURRIED_GRACE_S: Final = 0.5
+"""The same after a second signal, which means now."""
 
 
 class AppLife(AppBase):
@@ -164,8 +166,8 @@ class AppLife(AppBase):
     async def _end_work(self, service: Service) -> None:
         left = await service.drain(self._grace_s)
         if left:
-            log.warning("%d jobs still run after shutdown_grace=%g s; they are cancelled", left, self._grace_s)
-        await service.end_work(LAST_GRACE_S)
+            log.warning("after shutdown_grace=%g s these are cancelled, still running: %d", self._grace_s, left)
+        await service.end_work(HURRIED_GRACE_S if service.is_hurried else LAST_GRACE_S)
 
     async def _run_shutdown_hooks(self, hooks: list[TaskDefinition]) -> None:
         self._shutdown_errors += await run_shutdown(hooks, self._preparer())

@@ -157,9 +157,11 @@ def _is_daily(trigger: Trigger, day: datetime) -> bool:
 def _within(trigger: Trigger, start: datetime, end: datetime) -> list[datetime]:
     """Return the fire times in ``[start, end)``, instants compared."""
     low, high = start.astimezone(UTC), end.astimezone(UTC)
-    return [one for one in trigger.preview(100_000, after=low - timedelta(microseconds=1)) if one < high] if (
-        trigger.count(low, high, cap=100_000) <= 1_500
-    ) else []
+    return (
+        [one for one in trigger.preview(100_000, after=low - timedelta(microseconds=1)) if one < high]
+        if (trigger.count(low, high, cap=100_000) <= 1_500)
+        else []
+    )
 
 
 def _clock_times(times: list[datetime], zone: tzinfo) -> list[str]:

@@ -403,10 +403,9 @@ class Worker:
         self._zombies.add(attempt)
         record = attempt.record
         log.warning(
-            "job %s (%s) still runs %g s after it was told to stop; its slot stays taken until it ends",
+            "job %s (%s) still runs although it was told to stop; its slot stays taken until it ends",
             record.id,
             record.task,
-            attempt.cancel_grace_s,
         )
         if self._events.has_listeners:
             event = CancelIgnored(
