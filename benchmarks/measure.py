@@ -18,11 +18,12 @@ import random
 import resource
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Meter", "Periodic", "answer", "options", "percentile", "resident_bytes", "run"]
+__all__ = ["Memory", "Meter", "Periodic", "Wakes", "answer", "options", "percentile", "run"]
 
 MS: Final = 1_000_000
 SECOND: Final = 1_000_000_000
@@ -84,7 +85,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered)) - 1))]
 
 
-def resident_bytes() -> int:
+def _resident_bytes() -> int:
     """Return this process's resident memory (Linux)."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -228,3 +229,67 @@ class Periodic:
 
 def _median(values: Iterable[float]) -> float:
     return percentile(sorted(values), 0.5)
+
+
+class Memory:
+    """What waiting jobs hold: by ``tracemalloc`` (bytes asked for) or by resident size (bytes the system gave).
+
+    One process measures one of the two, for tracing itself takes memory.
+    """
+
+    def __init__(self, meter: str) -> None:
+        if meter == "traced":
+            tracemalloc.start(1)
+        self._read = _traced_bytes if meter == "traced" else _resident_bytes
+
+    def start(self) -> None:
+        gc.collect()
+        self._before = self._read()
+
+    def per(self, count: int) -> dict[str, float]:
+        """Return the bytes per job."""
+        gc.collect()
+        return {"bytes_per_job": (self._read() - self._before) / count, "n": count}
+
+
+def _traced_bytes() -> int:
+    return tracemalloc.get_traced_memory()[0]
+
+
+class Wakes:
+    """How often an idle process is woken: switches of all its threads, and turns of its event loop."""
+
+    def __init__(self) -> None:
+        self._turns = 0
+        loop = asyncio.get_running_loop()
+        turn = getattr(loop, "_run_once", None)
+        if turn is not None:  # uvloop turns in C and cannot be counted from here
+
+            def counted() -> None:
+                self._turns += 1
+                turn()
+
+            loop._run_once = counted  # type: ignore[attr-defined]
+
+    async def during(self, seconds: float) -> dict[str, float]:
+        """Sleep for *seconds* and return what happened meanwhile, less the two turns of the sleep itself."""
+        await asyncio.sleep(0)
+        meter, switches, turns = Meter(), _switches(), self._turns
+        meter.start()
+        await asyncio.sleep(seconds)
+        meter.stop()
+        return {
+            "turns": self._turns - turns - 2,
+            "switches": _switches() - switches,
+            "cpu_ms": meter.cpu_s * 1e3,
+            "seconds": seconds,
+        }
+
+
+def _switches() -> int:
+    """Return how often this process's threads have given up the CPU to wait (Linux)."""
+    total = 0
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/status", encoding="ascii") as status:
+            total += sum(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+    return total
