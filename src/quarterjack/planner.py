@@ -92,8 +92,8 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
     if schedule.is_plain:  # nothing but a rule, and one late fire time always runs: most turns of most schedules
         following = schedule.trigger.next_ns(nominal)
         if following is None or following > now_ns:
-            facts = (schedule.id, schedule.generation, schedule.cursor_ns, nominal, (nominal,), 0)
-            return _new(Plan, (*facts, following, following, due))
+            cursor, generation = schedule.cursor_ns, schedule.generation
+            return _new(Plan, (schedule.id, generation, cursor, nominal, (nominal,), 0, following, following, due))
     rule = _rule(schedule)
     if nominal == schedule.immediate_ns or schedule.trigger.after_finish_ns is not None:
         nominals: tuple[int, ...] = (nominal,)

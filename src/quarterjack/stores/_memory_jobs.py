@@ -32,6 +32,7 @@ from .base import AGING_NS, Claim, Claimed, Hint, HintListener, Renewal, Renewed
 __all__ = ["MemoryJobs"]
 
 _NEW, _SUBMITTED, _SCHEDULED = JobState.NEW, JobState.SUBMITTED, JobState.SCHEDULED
+_SKIPPED, _MISSED = JobState.SKIPPED, JobState.MISSED
 _MINUTE_NS: Final = 60 * NS_PER_S
 _OUTCOME_MINUTES: Final = 24 * 60
 """How long the counts per minute are kept."""
@@ -349,6 +350,7 @@ class MemoryJobs(Store):
         self._record(job, now)
 
     def _free_key(self, job: JobRecord) -> None:
+        """Open the job's overlap key: the next one that waits for it may start."""
         following = self._keys.close(job)
         if following is not None:
             self._make_ready(following)
@@ -387,18 +389,25 @@ class MemoryJobs(Store):
         row = self._schedules.get(origin.schedule_id)
         if row is None:
             return
-        if job.state is not JobState.SKIPPED and job.state is not JobState.MISSED:
-            row.last_job_id, row.last_state, row.last_finished_ns = job.id, job.state, job.finished_at_ns
-            row.failures_in_a_row = row.failures_in_a_row + 1 if job.state in _BAD_ENDS else 0
-            most = row.payload.pause_on_failure
-            if most is not None and row.failures_in_a_row >= most and row.paused_at_ns is None:
-                row.paused_at_ns = now
-                row.pause_note = f"paused after {row.failures_in_a_row} failures in a row; the last one: {job.id}"
-                self._tell(Hint.SCHEDULES, (row.id,))
-        if origin.trigger == "schedule" and origin.generation == row.generation and row.next_nominal_ns is None:
+        state = job.state
+        if state is not _SKIPPED and state is not _MISSED:
+            row.last_job_id, row.last_state, row.last_finished_ns = job.id, state, job.finished_at_ns
+            if state in _BAD_ENDS:
+                self._count_failure(row, job, now)
+            else:
+                row.failures_in_a_row = 0
+        if row.next_nominal_ns is None and origin.trigger == "schedule" and origin.generation == row.generation:
             row.next_nominal_ns = row.next_due_ns = planner.rearmed(row, now)
             if row.next_due_ns is not None:
                 self._tell(Hint.SCHEDULES, (row.id,))
+
+    def _count_failure(self, row: Schedule, job: JobRecord, now: int) -> None:
+        row.failures_in_a_row += 1
+        most = row.payload.pause_on_failure
+        if most is not None and row.failures_in_a_row >= most and row.paused_at_ns is None:
+            row.paused_at_ns = now
+            row.pause_note = f"paused after {row.failures_in_a_row} failures in a row; the last one: {job.id}"
+            self._tell(Hint.SCHEDULES, (row.id,))
 
     async def jobs_ended(self, jobs: Iterable[Fenced]) -> None:
         """Free what bodies that outlived their outcome still kept."""

@@ -300,6 +300,7 @@ class MemoryStore(MemoryJobs):
             return None
         policy = row.payload.overlap if overlap is None else Overlap(cast("OverlapMode", overlap))
         firing = _Firing(self, self._clock.now_ns(), None)
+        job.submitted_at_ns = job.run_at_ns = firing.now
         firing.admit(row, job, policy)
         self._tell(Hint.JOBS)
         return job
@@ -425,10 +426,8 @@ class _Firing:
 
     def admit(self, row: Schedule, job: JobRecord, policy: Overlap) -> None:
         """Insert *job* as the overlap policy says: to run, or as a SKIPPED row."""
-        store, key = self._store, row.overlap_key
-        if job.submitted_at_ns is None:
-            job.submitted_at_ns = self.now
-            job.run_at_ns = self.now
+        store = self._store
+        key = row.payload.overlap_key or row.id
         others = store._keys.open(key)
         self.rows.append(job)
         if others:
@@ -465,15 +464,17 @@ class _Firing:
 
     def _start_or_queue(self, job: JobRecord) -> None:
         """Lease the job to the caller if it has room for it, else let it wait."""
-        claim, store = self._claim, self._store
+        claim, store, slots = self._claim, self._store, self._slots
         if claim is not None and job.run_at_ns <= self.now:
-            for index, want in enumerate(claim.wants):
-                if self._slots[index] > 0 and job.queue in want.queues and job.task in want.tasks:
+            index = 0
+            for queues, tasks, _ in claim.wants:
+                if slots[index] > 0 and job.task in tasks and job.queue in queues:
                     if not job.serial or store._keys.hold(job):
-                        self._slots[index] -= 1
+                        slots[index] -= 1
                         job.order_at_ns = job.run_at_ns
                         store._lease(job, claim, self.now)
                         self.jobs.append(job)
                     return
+                index += 1
         self.waiting = True
         store._enqueue(job, self.now)
