@@ -165,6 +165,8 @@ class Scheduler:
         while self._changed:
             schedule_id = self._changed.pop()
             self._know(schedule_id, await self._store.schedules_get(schedule_id))
+        if self._worker is not None:
+            self._worker.keep_for_ticks(bool(self._rows))
 
     def _know(self, schedule_id: str, row: Schedule | None) -> None:
         if row is None or not self._host.may_fire(row):

@@ -87,7 +87,7 @@ class Service:
         known = list(queues) if queues is not None else sorted({d.options.queue for d in tasks.values()} | {"default"})
         self.queues = set(known)
         """Queues that are served or known not to be."""
-        self.worker = Worker(self, known, keep_for_ticks=fires) if works else None
+        self.worker = Worker(self, known) if works else None
         self.scheduler = Scheduler(self, self.worker) if fires else None
         self._renewer = Renewer(self) if store.is_shared and self.worker is not None else None
 

@@ -38,7 +38,7 @@ __all__ = ["Prepared", "Worker", "WorkerHost", "job_event"]
 log = logging.getLogger("quarterjack.worker")
 
 TICK_SHARE: Final = 10
-"""One slot in this many is kept for scheduled ticks (none where there is only one)."""
+"""One slot in this many is kept for scheduled ticks (none where there is only one, or no schedule)."""
 CLAIM_MOST: Final = 32
 """Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
 POLL_S: Final = 1.0
@@ -89,14 +89,14 @@ class WorkerHost(Protocol):
 class Worker:
     """Runs the jobs of one process."""
 
-    def __init__(self, host: WorkerHost, queues: Sequence[str], *, keep_for_ticks: bool) -> None:
+    def __init__(self, host: WorkerHost, queues: Sequence[str]) -> None:
         self._host = host
         self.monotonic_ns = host.clock.monotonic_ns
         self._store = host.store
         self._events = host.events
         self._handles = host.handles
         self.queues = list(queues)
-        self._keep_for_ticks = keep_for_ticks
+        self._keep_for_ticks = False
         self._checks_results = host.checks_results
         self._claim_most = CLAIM_MOST if host.store.keeps_objects else 1_000_000
         self._prepared: Mapping[str, Prepared] = {}
@@ -211,6 +211,12 @@ class Worker:
             if (free := executor.free) > 0
         ]
         return Claim(self._host.owner, wants, self._host.lease_s) if wants else None
+
+    def keep_for_ticks(self, is_wanted: bool) -> None:
+        """Keep a share of the slots for ticks from now on, or (without schedules) none."""
+        if self._keep_for_ticks and not is_wanted:
+            self.poke()
+        self._keep_for_ticks = is_wanted
 
     def _wants(self) -> list[Want]:
         """Return what there is room for, leaving a share of each executor to ticks."""

@@ -14,10 +14,11 @@ every job and every event, however many the store itself would keep."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from quarterjack._durations import Seconds
@@ -34,6 +35,9 @@ from ._loop import virtual_loop
 from ._runs import Runs, iso
 
 __all__ = ["World", "virtual_time"]
+
+_LAST_S: Final = 60.0
+"""What apps get beyond their grace to stop in, after a test that failed."""
 
 
 class World:
@@ -196,12 +200,27 @@ async def virtual_time(
     world = World(clock, ZoneInfo(tz), all_apps)
     with virtual_loop(clock):
         async with AsyncExitStack() as stack:
+            hurry: list[asyncio.Future[None]] = []
+            stack.push_async_callback(_end, hurry)
             for one in all_apps:
                 stack.enter_context(_settings(one, clock, is_strict=strict))
                 stack.enter_context(world._of(one).recording(with_events=record_events))
                 await stack.enter_async_context(one)
                 world._of(one).started()
-            yield world
+            try:
+                yield world
+            except BaseException:
+                # The test has failed: a thread that never ends must not keep it from saying so.
+                hurry.append(
+                    asyncio.ensure_future(clock.advance(_LAST_S + sum(one.shutdown_grace_s for one in all_apps)))
+                )
+                raise
+
+
+async def _end(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        future.cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
 
 
 @contextmanager
