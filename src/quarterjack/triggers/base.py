@@ -68,7 +68,7 @@ def problem(name: str, error: ErrorDetails, fields: list[str]) -> str:
 class Rule(BaseModel):
     """What triggers and filters share: frozen, checked when built, JSON there and back."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
     _by_name: ClassVar[dict[str, type[Rule]]] = {}
 
