@@ -143,7 +143,8 @@ async def test_two_blocks_are_two(records: Records) -> None:
 async def test_reports_come_on_the_loop_outside_every_context(records: Records) -> None:
     """They go to the app's event stream, which belongs to its loop."""
     places: list[tuple[int, object]] = []
-    token = CURRENT.set(SimpleNamespace())  # any mark will do
+    mark: Any = object()
+    token = CURRENT.set(mark)
     watchdog = Watchdog(
         asyncio.get_running_loop(),
         THRESHOLD_S,

@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any
@@ -132,7 +132,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def started(executor: Executor, clock: Clock = SYSTEM_CLOCK) -> AsyncIterator[Executor]:
+async def started(executor: Executor, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerator[Executor, None]:
     """Start an executor, and stop it with enough time for every body."""
     await executor.start(clock)
     try:

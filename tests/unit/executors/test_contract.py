@@ -340,6 +340,7 @@ async def test_stop_cancels_coroutines_and_waits_for_them(place: str) -> None:
 async def test_stop_reports_what_outlives_its_grace(place: str) -> None:
     """A call whose own grace is longer than the shutdown's must not be left without an answer."""
     executor, stubborn, listener = PLACES[place](1), Stubborn(), Listener()
+    around = asyncio.all_tasks()
     await executor.start(SYSTEM_CLOCK)
     executor.submit(FakeCall(stubborn.body), listener)
     await stubborn.begin()
@@ -348,7 +349,8 @@ async def test_stop_reports_what_outlives_its_grace(place: str) -> None:
     assert listener.outcome is not None
     assert (listener.outcome.kind, listener.outcome.stopped) == (OutcomeKind.CANCELLED, False)
     stubborn.let_go.set()
-    await _threads_gone()
+    while asyncio.all_tasks() - {asyncio.current_task()} - around or any_thread():
+        await asyncio.sleep(0.001)
 
 
 @in_each_place
@@ -412,6 +414,6 @@ def test_no_slots_is_an_error_at_once(make: object) -> None:
         make()  # type: ignore[operator]
 
 
-async def _threads_gone() -> None:
-    while any(thread.name.startswith("qj-") for thread in threading.enumerate()):
-        await asyncio.sleep(0.001)
+def any_thread() -> bool:
+    """Say whether an executor's thread is alive."""
+    return any(thread.name.startswith("qj-") for thread in threading.enumerate())
