@@ -511,3 +511,39 @@ async def test_shutdown_cancels_what_is_left_and_counts_it() -> None:
         await clock.run_for(1)
     assert long.state is JobState.CANCELLED
     assert long.duration == 11
+
+
+async def test_cancelling_more_jobs_than_the_store_keeps_tells_every_waiter() -> None:
+    """The memory store purges old finished rows; whoever waits for one is told all the same."""
+    app = Quarterjack(concurrency=1)
+
+    @app.task
+    async def nap() -> None:
+        await asyncio.sleep(1000)
+
+    async with running(app):
+        jobs = await app.submit_many(nap.options(delay=60).bind() for _ in range(1500))
+        waiting = asyncio.gather(*(job.wait() for job in jobs), return_exceptions=True)
+        await asyncio.sleep(1)
+        assert await app.cancel(task=nap) == 1500
+        errors = await waiting
+    assert all(isinstance(error, JobCancelled) for error in errors)
+
+
+async def test_callbacks_of_a_job_cancelled_while_it_waited_run_before_the_waiter_goes_on() -> None:
+    """Also where the store itself ended the job."""
+    app = Quarterjack()
+    calls: list[str] = []
+
+    @app.task
+    async def later() -> None: ...
+
+    @later.on_cancel
+    async def told(job: Job[Any]) -> None:
+        await asyncio.sleep(5)
+        calls.append("cancel")
+
+    async with running(app):
+        job = await app.submit(later.options(delay=60))
+        assert await job.cancel(wait=60)
+        assert calls == ["cancel"]

@@ -99,9 +99,19 @@ class Handles:
         """Return the ids of jobs somebody waits for."""
         return list(self._watchers)
 
+    def expect(self, job_ids: Sequence[str]) -> None:
+        """These jobs have ended in the store: nobody is told before `settle` has run their callbacks."""
+        self._settling.update(job_ids)
+
+    def forget(self, job_id: str) -> None:
+        """The store has the job no more: nothing will be told about it."""
+        self._settling.discard(job_id)
+
     def settle(self, record: JobRecord, definition: TaskDefinition | None) -> None:
         """Run the callbacks of a finished job, then tell whoever waits for it."""
         if not self._callbacks and (definition is None or not definition.callbacks):
+            if self._settling:
+                self._settling.discard(record.id)
             if self._watchers:
                 self._notify(record)
             return
@@ -111,6 +121,7 @@ class Handles:
             self._settling.add(record.id)
             self._spawn(self._settle(record, kind, calls))
             return
+        self._settling.discard(record.id)
         self._notify(record)
 
     async def _settle(self, record: JobRecord, kind: CallbackKind, calls: list[Callback]) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .handles import Handles
 
-__all__ = ["Scheduler", "SchedulerHost"]
+__all__ = ["Scheduler", "SchedulerHost", "run_at_once"]
 
 log = logging.getLogger("quarterjack.scheduler")
 

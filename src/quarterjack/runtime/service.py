@@ -28,7 +28,7 @@ from quarterjack.timer import ClockJump, Timer
 from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
-from .scheduler import Scheduler
+from .scheduler import Scheduler, run_at_once
 from .worker import Prepared, Worker, job_event
 
 __all__ = ["Role", "Service"]
@@ -220,7 +220,7 @@ class Service:
     async def end_work(self, cancel_grace_s: float) -> None:
         """Cancel what still runs and record how it ended. After `drain`."""
         if self.worker is not None:
-            self.worker.cancel_local([a.record.id for a in self.worker.attempts()], "shutdown")
+            self.worker.interrupt_all()
         for executor in self._executors:
             await executor.stop(cancel_grace_s)
         if self._renewer is not None:
@@ -263,14 +263,22 @@ class Service:
             if self.worker is not None:
                 self.worker.cancel_local(ids)
         else:
-            self.loop.create_task(self._settle(ids), context=self.context.copy())
+            self._on_ended_by_store(ids)
             if self.worker is not None:
                 self.worker.notice()
 
+    def _on_ended_by_store(self, job_ids: Sequence[str]) -> None:
+        if self.store.never_suspends:  # at once: a moment later the store may have purged the row
+            run_at_once(self._settle(job_ids))
+            return
+        self.handles.expect(job_ids)
+        self.loop.create_task(self._settle(job_ids), context=self.context.copy())
+
     async def _settle(self, job_ids: Sequence[str]) -> None:
         """The store ended these jobs itself: tell events, callbacks and waiters."""
-        for record in await self.store.jobs_get(job_ids):
+        for job_id, record in zip(job_ids, await self.store.jobs_get(job_ids), strict=True):
             if record is None:
+                self.handles.forget(job_id)
                 continue
             if self.events.has_listeners:
                 self.events.send(job_event(record.state.value, record))

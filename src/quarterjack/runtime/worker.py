@@ -111,8 +111,11 @@ class Worker:
         self._change: asyncio.Future[None] | None = None
         self._due: TimerHandle | None = None
         self._claiming = True
+        self._gives_back = False
         self._by_executor: list[tuple[Executor, frozenset[str]]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._calls: set[asyncio.Task[None]] = set()
+        """Store calls under way that nobody waits for; `stop` does."""
 
     # -- life ------------------------------------------------------------------------
 
@@ -194,7 +197,7 @@ class Worker:
         await self._flush()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._calls, return_exceptions=True)
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -324,8 +327,8 @@ class Worker:
         task = asyncio.get_running_loop().create_task(
             self._store.jobs_release([attempt.fence], delay_ns=50_000_000, reason=reason)
         )
-        self._tasks.append(task)
-        task.add_done_callback(self._tasks.remove)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     # -- what attempts tell ----------------------------------------------------------
 
@@ -354,6 +357,9 @@ class Worker:
         if outcome.kind is OutcomeKind.LOST:
             self._attempts.pop(attempt.record.id, None)
             self._recorded.set()
+            return
+        if outcome.kind is OutcomeKind.CANCELLED and self._gives_back and not attempt.record.cancel_requested:
+            self._give_back(attempt, "its worker stopped")
             return
         if not outcome.stopped:
             self._on_zombie(attempt)
@@ -430,8 +436,16 @@ class Worker:
             return
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._store.jobs_ended([attempt.fence]))
-        self._tasks.append(task)
-        task.add_done_callback(self._tasks.remove)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    def interrupt_all(self) -> None:
+        """The app stops: interrupt every body. A shared store gets its jobs back, another worker runs them."""
+        self._gives_back = self._store.is_shared
+        for attempt in self.attempts():
+            attempt.record.cancel_requested = attempt.record.cancel_requested or not self._gives_back
+            if attempt.handle is not None:
+                attempt.handle.cancel("shutdown")
 
     def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled") -> None:
         """Interrupt jobs held here that somebody wants to end."""
