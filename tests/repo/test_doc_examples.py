@@ -4,7 +4,8 @@ Each block is a file of its own. An HTML comment on the line before it says more
 
 - ``<!-- run -->``: it is run as a script and ends by itself;
 - ``<!-- run for 3s -->``: it runs for that long, is interrupted and ends cleanly;
-- ``<!-- no-check: why -->``: it is left alone, and the reason is not optional."""
+- ``<!-- no-import: why -->``: it is type-checked alone;
+- ``<!-- no-check: why -->``: it is left alone. A reason is not optional."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ import pytest
 from tests.repo.checkout import ROOT, Block, blocks, pages
 
 RUN: Final = re.compile(r"^run(?: for (?P<seconds>\d+(?:\.\d+)?)s)?$")
+NO_IMPORT: Final = re.compile(r"^no-import:\s*\S+")
 NO_CHECK: Final = re.compile(r"^no-check:\s*\S+")
 SCRIPT_LIMIT_S: Final = 30.0  # how long a script may take, or take to end
 
@@ -35,8 +37,8 @@ def python_blocks(paths: Iterable[Path]) -> list[Block]:
 
 
 BLOCKS: Final = python_blocks(pages())
+IMPORTED: Final = [block for block in BLOCKS if not NO_IMPORT.match(block.note)]
 SCRIPTS: Final = [block for block in BLOCKS if RUN.match(block.note)]
-each_block = pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 
 
 def write(found: Iterable[Block], folder: Path) -> list[Path]:
@@ -51,7 +53,7 @@ def write(found: Iterable[Block], folder: Path) -> list[Path]:
 def with_source() -> dict[str, str]:
     """Return an environment in which quarterjack is found, installed or not."""
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "MYPYPATH": str(ROOT / "src")}
+    return {**os.environ, "PYTHONPATH": path, "MYPYPATH": str(ROOT / "src"), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
 
 
 def mypy_complaints(folder: Path) -> dict[str, list[str]]:
@@ -121,7 +123,7 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
 @pytest.fixture(scope="module")
 def import_failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the blocks that cannot be imported have said, by file name."""
-    paths = write(BLOCKS, tmp_path_factory.mktemp("imported"))
+    paths = write(IMPORTED, tmp_path_factory.mktemp("imported"))
     return failures_of_import(paths)
 
 
@@ -140,13 +142,13 @@ def failures_of_import(paths: list[Path]) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@each_block
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_block_passes_both_type_checkers(block: Block, complaints: dict[str, list[str]]) -> None:
     """Users copy examples into projects with strict checkers."""
     assert not complaints.get(f"{block.name}.py"), f"{block.place}\n" + "\n".join(complaints[f"{block.name}.py"])
 
 
-@each_block
+@pytest.mark.parametrize("block", IMPORTED, ids=lambda block: block.place)
 def test_block_imports(block: Block, import_failures: dict[str, str]) -> None:
     """An example that names what is no longer there is worse than none."""
     said = import_failures.get(f"{block.name}.py")

@@ -109,6 +109,12 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert in_source <= set(names)
 
 
+@pytest.mark.skipif(not README.exists(), reason="there is no README")
+def test_wheel_shows_the_readme(wheel: Path) -> None:
+    """An index shows what the metadata holds: `readme` in pyproject.toml."""
+    assert metadata(wheel)["Description-Content-Type"] == "text/markdown"
+
+
 def test_every_module_of_the_core_imports(environment: Path, tmp_path: Path) -> None:
     """A dependency that the tests bring along hides one that is not declared."""
     program = (
