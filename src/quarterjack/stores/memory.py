@@ -466,8 +466,7 @@ class _Firing:
         """Lease the job to the caller if it has room for it, else let it wait."""
         claim, store, slots = self._claim, self._store, self._slots
         if claim is not None and job.run_at_ns <= self.now:
-            index = 0
-            for queues, tasks, _ in claim.wants:
+            for index, (queues, tasks, _) in enumerate(claim.wants):
                 if slots[index] > 0 and job.task in tasks and job.queue in queues:
                     if not job.serial or store._keys.hold(job):
                         slots[index] -= 1
@@ -475,6 +474,5 @@ class _Firing:
                         store._lease(job, claim, self.now)
                         self.jobs.append(job)
                     return
-                index += 1
         self.waiting = True
         store._enqueue(job, self.now)
