@@ -21,6 +21,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 __all__ = ["Memory", "Meter", "Periodic", "Wakes", "answer", "options", "percentile", "run"]
@@ -87,8 +88,8 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 def _resident_bytes() -> int:
     """Return this process's resident memory (Linux)."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Meter:
@@ -105,7 +106,11 @@ class Meter:
 
     def per(self, count: int, what: str = "job") -> dict[str, float]:
         """Return both as microseconds per job, with the number of jobs they were measured over."""
-        return {f"cpu_us_per_{what}": self.cpu_s / count * 1e6, f"wall_us_per_{what}": self.wall_s / count * 1e6, "n": count}
+        return {
+            f"cpu_us_per_{what}": self.cpu_s / count * 1e6,
+            f"wall_us_per_{what}": self.wall_s / count * 1e6,
+            "n": count,
+        }
 
 
 def _cpu_s() -> float:
@@ -214,7 +219,7 @@ class Periodic:
         }
 
     def _slot(self, stamp: int, origin: int) -> int:
-        """Return which tick a start serves: the last one due, or the next if it is a tenth of a period early at most."""
+        """Return which tick a start serves: the last one due, or the next if at most a tenth of a period early."""
         return (stamp - origin + self.period_ns // 10) // self.period_ns
 
     def _drift_ms(self, stamps: Sequence[int]) -> float:
@@ -289,7 +294,7 @@ class Wakes:
 def _switches() -> int:
     """Return how often this process's threads have given up the CPU to wait (Linux)."""
     total = 0
-    for thread in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{thread}/status", encoding="ascii") as status:
-            total += sum(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+    for thread in Path("/proc/self/task").iterdir():
+        lines = (thread / "status").read_text(encoding="ascii").splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
     return total

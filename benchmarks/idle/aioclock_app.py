@@ -6,7 +6,6 @@ import asyncio
 import logging
 
 from aioclock import AioClock, Every
-
 from measure import Wakes, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)

@@ -10,7 +10,6 @@ from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-
 from measure import Meter, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)
@@ -31,7 +30,7 @@ class Countdown:
         self.left = 0
         self.done = asyncio.Event()
 
-    def on_executed(self, event: JobExecutionEvent) -> None:
+    def on_executed(self, _event: JobExecutionEvent) -> None:
         self.left -= 1
         if not self.left:
             self.done.set()

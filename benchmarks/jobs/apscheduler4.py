@@ -8,7 +8,6 @@ import logging
 from apscheduler import AsyncScheduler, JobReleased
 from apscheduler.datastores.memory import MemoryDataStore
 from apscheduler.eventbrokers.local import LocalEventBroker
-
 from measure import Meter, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)
@@ -29,7 +28,7 @@ class Countdown:
         self.left = 0
         self.done = asyncio.Event()
 
-    async def on_released(self, event: JobReleased) -> None:
+    async def on_released(self, _event: JobReleased) -> None:
         self.left -= 1
         if not self.left:
             self.done.set()

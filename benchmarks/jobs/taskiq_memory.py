@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from taskiq import InMemoryBroker
-
 from measure import Meter, answer, options, run
+from taskiq import InMemoryBroker
 
 logging.basicConfig(level=logging.WARNING)
 args = options(n=100_000, body="noop")

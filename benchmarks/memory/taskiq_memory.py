@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from taskiq import InMemoryBroker
-
 from measure import Memory, answer, options, run
+from taskiq import InMemoryBroker
 
 args = options(n=20_000, meter="resident")
 broker = InMemoryBroker(max_stored_results=-1, cast_types=False)

@@ -7,7 +7,6 @@ import logging
 import time
 
 from aioclock import AioClock, Every
-
 from measure import SECOND, Periodic, run
 
 logging.basicConfig(level=logging.WARNING)

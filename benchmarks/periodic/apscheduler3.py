@@ -9,7 +9,6 @@ from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
-
 from measure import SECOND, Periodic, run
 
 logging.basicConfig(level=logging.WARNING)

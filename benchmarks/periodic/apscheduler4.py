@@ -9,7 +9,6 @@ from apscheduler import AsyncScheduler, CoalescePolicy
 from apscheduler.datastores.memory import MemoryDataStore
 from apscheduler.eventbrokers.local import LocalEventBroker
 from apscheduler.triggers.interval import IntervalTrigger
-
 from measure import SECOND, Periodic, run
 
 logging.basicConfig(level=logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from measure import Periodic, run
+
 from quarterjack import Every, Quarterjack
 
 case = Periodic.from_options(concurrency=0)

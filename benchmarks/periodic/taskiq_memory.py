@@ -6,10 +6,9 @@ import asyncio
 import logging
 from datetime import timedelta
 
+from measure import Periodic, run
 from taskiq import InMemoryBroker, ScheduledTask, ScheduleSource, TaskiqScheduler
 from taskiq.cli.scheduler.run import SchedulerLoop
-
-from measure import Periodic, run
 
 logging.basicConfig(level=logging.WARNING)
 case = Periodic.from_options()

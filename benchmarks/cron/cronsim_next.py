@@ -1,0 +1,9 @@
+"""cronsim: its iterator."""
+
+from __future__ import annotations
+
+from cron.walk import START, measure_walks, options_of_walk
+from cronsim import CronSim
+
+args, zone = options_of_walk()
+measure_walks(args, lambda expression: CronSim(expression, START.astimezone(zone)))

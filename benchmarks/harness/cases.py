@@ -1,0 +1,276 @@
+"""The cases: what is measured, who is measured, and what each is compared with.
+
+A contender is a script of this folder, an environment of ``peers.toml`` and options.
+One process runs one contender once and answers with one line of JSON (``measure.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+__all__ = ["CASES", "Case", "Column", "Contender"]
+
+Options = Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who runs: *name* in the table, a script, its environment and the options that are its own."""
+
+    name: str
+    script: str
+    env: str
+    options: Options = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        return self.env == "ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table: the metric, its heading with the unit, and how many decimals are shown."""
+
+    metric: str
+    heading: str
+    decimals: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One table.
+
+    Attributes:
+        ratio_of: The metric that ratios are made of, this case's verdict.
+        reference: The contender that the ratio is 1 for.
+        floor: A contender that shows the machine's own noise; what it measures
+            is taken off the metric *over_floor* in a column of its own.
+        options: Given to every contender; *quick* ones replace them under ``--quick``.
+        seconds: A contender that takes longer is stopped and counted as failed.
+    """
+
+    name: str
+    title: str
+    contenders: tuple[Contender, ...]
+    columns: tuple[Column, ...]
+    ratio_of: str
+    reference: str
+    options: Options = field(default_factory=dict)
+    quick: Options = field(default_factory=dict)
+    floor: str | None = None
+    over_floor: str | None = None
+    seconds: float = 180.0
+
+
+LAGS: Final = (
+    Column("p50_ms", "lag p50 ms", 3),
+    Column("p99_ms", "p99 ms"),
+    Column("max_ms", "max ms"),
+    Column("early", "early", 0),
+    Column("doubled", "doubled", 0),
+    Column("missed", "missed", 0),
+    Column("drift_ms", "drift ms"),
+    Column("cpu_us_per_fire", "CPU µs/start", 0),
+)
+PER_JOB: Final = (
+    Column("cpu_us_per_job", "CPU µs/job"),
+    Column("wall_us_per_job", "wall µs/job"),
+    Column("n", "jobs", 0),
+)
+
+OURS_PERIODIC: Final = Contender("quarterjack", "periodic/ours.py", "ours")
+OURS_PERIODIC_UVLOOP: Final = Contender("quarterjack, uvloop", "periodic/ours.py", "ours", {"loop": "uvloop"})
+APSCHEDULER3: Final = Contender("APScheduler 3", "periodic/apscheduler3.py", "apscheduler3")
+APSCHEDULER4: Final = Contender("APScheduler 4 (pre)", "periodic/apscheduler4.py", "apscheduler4")
+AIOCLOCK: Final = Contender("aioclock", "periodic/aioclock_app.py", "aioclock")
+TASKIQ: Final = Contender("taskiq scheduler", "periodic/taskiq_memory.py", "taskiq")
+SINGLE: Final = (
+    Contender("timerfd, blocking", "periodic/raw_timerfd.py", "raw"),
+    Contender("loop.call_at", "periodic/raw_call_at.py", "raw"),
+    Contender("loop.call_at, uvloop", "periodic/raw_call_at.py", "raw", {"loop": "uvloop"}),
+    Contender("sleep loop", "periodic/raw_sleep.py", "raw"),
+    APSCHEDULER3,
+    APSCHEDULER4,
+    AIOCLOCK,
+)
+MANY: Final = (
+    Contender("heap, one timer", "periodic/raw_heap.py", "raw"),
+    Contender("heap, uvloop", "periodic/raw_heap.py", "raw", {"loop": "uvloop"}),
+    APSCHEDULER3,
+    APSCHEDULER4,
+    AIOCLOCK,
+    TASKIQ,
+)
+
+
+def _punctual() -> Iterator[Case]:
+    ours = (OURS_PERIODIC, OURS_PERIODIC_UVLOOP)
+    single = {"columns": LAGS, "ratio_of": "p50_ms", "reference": "loop.call_at"}
+    noise = {"floor": "timerfd, blocking", "over_floor": "p99_ms"}
+    yield Case(
+        "A1",
+        "one task every 100 ms for 20 s",
+        (*ours, *SINGLE),
+        options={"period": 0.1, "seconds": 20.0},
+        quick={"seconds": 3.0},
+        **single,
+        **noise,
+    )
+    yield Case(
+        "A2",
+        "one task every 1 s for 20 s, its body takes 0 to 0.9 s",
+        (*ours, *SINGLE, TASKIQ),
+        options={"period": 1.0, "seconds": 20.0, "body": 0.9},
+        quick={"seconds": 5.0},
+        **single,
+        **noise,
+    )
+    for name, tasks, lead in (("A3-1k", 1_000, 4.0), ("A3-10k", 10_000, 20.0)):
+        yield Case(
+            name,
+            f"{tasks:,} tasks each second for 10 s",
+            (*ours, *MANY),
+            LAGS,
+            "cpu_us_per_fire",
+            "heap, one timer",
+            options={"period": 1.0, "seconds": 10.0, "tasks": tasks, "lead": lead},
+            quick={"seconds": 3.0},
+        )
+
+
+def _jobs() -> Iterator[Case]:
+    contenders = (
+        Contender("quarterjack submit", "jobs/ours.py", "ours"),
+        Contender("quarterjack submit_many", "jobs/ours.py", "ours", {"how": "submit_many"}),
+        Contender("create_task + gather", "jobs/raw_gather.py", "raw"),
+        Contender("TaskGroup + Semaphore", "jobs/raw_taskgroup.py", "raw"),
+        Contender("aiojobs", "jobs/aiojobs_scheduler.py", "aiojobs"),
+        Contender("taskiq in memory", "jobs/taskiq_memory.py", "taskiq"),
+        Contender("APScheduler 3", "jobs/apscheduler3.py", "apscheduler3", {"n": 10_000}),
+        Contender("APScheduler 4 (pre)", "jobs/apscheduler4.py", "apscheduler4", {"n": 10_000}),
+    )
+    for name, body, title in (
+        ("B1", "noop", "no-op coroutine jobs"),
+        ("B2", "once", "coroutine jobs that await sleep(0) once"),
+    ):
+        yield Case(
+            name,
+            f"100,000 {title}, submitted and awaited",
+            contenders,
+            PER_JOB,
+            "cpu_us_per_job",
+            "create_task + gather",
+            options={"n": 100_000, "body": body},
+            quick={"n": 10_000},
+        )
+
+
+def _memory() -> Iterator[Case]:
+    contenders = (
+        Contender("quarterjack, queued", "memory/ours.py", "ours"),
+        Contender("quarterjack, delayed", "memory/ours.py", "ours", {"how": "later"}),
+        Contender("pending task", "memory/raw_tasks.py", "raw"),
+        Contender("loop.call_later", "memory/raw_call_later.py", "raw"),
+        Contender("aiojobs", "memory/aiojobs_scheduler.py", "aiojobs"),
+        Contender("taskiq in memory", "memory/taskiq_memory.py", "taskiq", {"n": 20_000}),
+        Contender("APScheduler 3", "memory/apscheduler3.py", "apscheduler3", {"n": 10_000}),
+        Contender("APScheduler 4 (pre)", "memory/apscheduler4.py", "apscheduler4", {"n": 10_000}),
+    )
+    columns = (Column("bytes_per_job", "bytes/job", 0), Column("n", "jobs", 0))
+    for meter, title in (("resident", "resident size"), ("traced", "tracemalloc")):
+        yield Case(
+            f"B3-{meter}",
+            f"memory per waiting job, by {title}",
+            contenders,
+            columns,
+            "bytes_per_job",
+            "pending task",
+            options={"n": 50_000, "meter": meter},
+            quick={"n": 10_000},
+        )
+
+
+def _idle() -> Case:
+    return Case(
+        "B4", "idle for 65 s with 1,000 schedules an hour away",
+        (
+            Contender("quarterjack", "idle/ours.py", "ours"),
+            Contender("asyncio, 1,000 timers", "idle/raw_asyncio.py", "raw"),
+            Contender("APScheduler 3", "idle/apscheduler3.py", "apscheduler3"),
+            Contender("APScheduler 4 (pre)", "idle/apscheduler4.py", "apscheduler4"),
+            Contender("aioclock", "idle/aioclock_app.py", "aioclock"),
+            Contender("taskiq scheduler", "idle/taskiq_memory.py", "taskiq"),
+        ),
+        (Column("turns", "loop turns", 0), Column("switches", "waits", 0), Column("cpu_ms", "CPU ms")),
+        "switches", "asyncio, 1,000 timers", options={"schedules": 1_000, "seconds": 65.0}, quick={"seconds": 5.0},
+    )  # fmt: skip
+
+
+def _timers() -> Case:
+    return Case(
+        "B5", "timer structure, 100,000 dues in random order",
+        (
+            Contender("quarterjack Timer", "timers/ours.py", "ours"),
+            Contender("loop.call_at", "timers/loop_call_at.py", "raw"),
+            Contender("heapq alone", "timers/heapq_alone.py", "raw"),
+        ),
+        (Column("push_us", "push CPU µs"), Column("pop_us", "pop CPU µs"), Column("n", "dues", 0)),
+        "pop_us", "loop.call_at", options={"n": 100_000}, quick={"n": 20_000},
+    )  # fmt: skip
+
+
+def _start() -> Case:
+    def started(name: str, env: str, **options: str) -> Contender:
+        return Contender(name, "start/python.py", env, options)
+
+    base = "import asyncio, click, pydantic"
+    # pydantic loads most of itself when its first name is used, so this is what a program with one model pays.
+    model = f"{base}\nclass Model(pydantic.BaseModel): x: int"
+    return Case(
+        "B6", "a fresh interpreter to the end of an import or of --help",
+        (
+            started("import quarterjack", "ours", code="import quarterjack"),
+            started("qj --help", "ours", module="quarterjack", arguments="--help"),
+            started("asyncio, click, pydantic", "ours", code=base),
+            started("the same, one model made", "ours", code=model),
+            started("nothing", "raw", code="pass"),
+            started("APScheduler 3", "apscheduler3", code="import apscheduler.schedulers.asyncio"),
+            started("APScheduler 4 (pre)", "apscheduler4", code="from apscheduler import AsyncScheduler"),
+            started("aioclock", "aioclock", code="from aioclock import AioClock, Every"),
+            started("taskiq", "taskiq", code="from taskiq import InMemoryBroker, TaskiqScheduler"),
+        ),
+        (Column("wall_ms", "wall ms", 0), Column("cpu_ms", "CPU ms", 0)),
+        "cpu_ms", "asyncio, click, pydantic", options={"starts": 7}, quick={"starts": 3},
+    )  # fmt: skip
+
+
+def _cron() -> Iterator[Case]:
+    contenders = (
+        Contender("quarterjack next_ns", "cron/ours.py", "ours", {"how": "next_ns"}),
+        Contender("quarterjack next", "cron/ours.py", "ours"),
+        Contender("cronsim", "cron/cronsim_next.py", "cron"),
+        Contender("croniter", "cron/croniter_next.py", "cron"),
+        Contender("APScheduler 3", "cron/apscheduler3.py", "apscheduler3"),
+    )
+    columns = (
+        Column("us_per_next", "CPU µs/next, median"), Column("least_us", "least"), Column("most_us", "most"),
+        Column("first_us", "parse + first µs", 0),
+    )  # fmt: skip
+    for name, zone in (("F-utc", "UTC"), ("F-zone", "Europe/Rome")):
+        yield Case(
+            name,
+            f"cron next() over eight expressions in {zone}",
+            contenders,
+            columns,
+            "us_per_next",
+            "cronsim",
+            options={"zone": zone, "steps": 300},
+            quick={"steps": 100},
+        )
+
+
+CASES: Final[Mapping[str, Case]] = {
+    case.name: case for case in (*_punctual(), *_jobs(), *_memory(), _idle(), _timers(), _start(), *_cron())
+}
+"""Every case by name, in the order of the pages."""
