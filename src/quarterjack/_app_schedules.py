@@ -12,7 +12,7 @@ from .context import CURRENT
 from .errors import InvalidOption, UnknownSchedule, UnknownTask
 from .job import Job
 from .model import NO_KWARGS, JobRecord, Origin, Schedule, SchedulePolicies, SubmittedBy, as_datetime
-from .options import instant_ns, resolve_policies, split_options
+from .options import changed_options, instant_ns, resolve_policies, split_options
 from .policies.overlap import OverlapMode
 from .runtime.service import Service
 from .schedule import ScheduleView
@@ -113,14 +113,15 @@ class AppSchedules(AppBase):
         own: dict[str, Any],
     ) -> Schedule:
         definition = service.tasks.get(row.payload.task)
+        keeps_call = call is None
         if call is None and definition is not None:
             task: Task[..., Any] = Task(definition, {})
             call = Call(definition, row.payload.args, row.payload.kwargs, task)
         fresh = self._runtime_row(service, call, trigger or row.timing.trigger, {**_as_policies(row), **own, **job})
-        if not job and call is not None and call.definition is definition:
-            fresh.payload = _with_options(fresh, row)
-        updated = Schedule(row.id, fresh.timing, fresh.payload, in_code=row.in_code, version=row.version)
-        return updated
+        payload = fresh.payload
+        if keeps_call:
+            payload = replace(payload, options=changed_options(row.payload.options, job, f"schedule {row.id!r}"))
+        return Schedule(row.id, fresh.timing, payload, in_code=row.in_code, version=row.version)
 
     async def unschedule(self, schedule_id: str) -> None:
         """Remove a schedule; its jobs stay.
@@ -241,8 +242,3 @@ def _as_policies(row: Schedule) -> dict[str, Any]:
         "max_runs": payload.max_runs,
         "pause_on_failure": payload.pause_on_failure,
     }
-
-
-def _with_options(fresh: Schedule, row: Schedule) -> Any:
-    """Return the fresh payload with the job options the row had."""
-    return replace(fresh.payload, options=row.payload.options)

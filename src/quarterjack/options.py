@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, get_args
 
@@ -22,7 +23,15 @@ from .policies.missed import MissedMode
 from .policies.overlap import OverlapMode
 from .triggers import Trigger
 
-__all__ = ["JOB_FIELDS", "POLICY_FIELDS", "instant_ns", "resolve_options", "resolve_policies", "split_options"]
+__all__ = [
+    "JOB_FIELDS",
+    "POLICY_FIELDS",
+    "changed_options",
+    "instant_ns",
+    "resolve_options",
+    "resolve_policies",
+    "split_options",
+]
 
 JOB_FIELDS: Final = frozenset(JobOptions.__annotations__)
 POLICY_FIELDS: Final = frozenset(SchedulePolicies.__annotations__) - JOB_FIELDS | {"start_deadline"}
@@ -140,6 +149,19 @@ def resolve_options(options: Mapping[str, Any], where: str) -> RunOptions:
     Raises:
         InvalidOption: Naming *where*, the field, the value and what is allowed.
     """
+    return RunOptions(**_resolved(options, where))
+
+
+def changed_options(before: RunOptions, changes: Mapping[str, Any], where: str) -> RunOptions:
+    """Return *before* with *changes* (as users write them); what they do not name stays.
+
+    Raises:
+        InvalidOption: Naming *where*, the field, the value and what is allowed.
+    """
+    return replace(before, **_resolved(changes, where))
+
+
+def _resolved(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     check_names(options, JOB_FIELDS, where)
     if options.get("delay") and options.get("run_at") is not None:
         raise InvalidOption(f"{where}: give delay= or run_at=, not both")
@@ -150,7 +172,7 @@ def resolve_options(options: Mapping[str, Any], where: str) -> RunOptions:
             resolved[field] = resolve(value)
         except InvalidOption as error:
             raise type(error)(f"{where}: {error}") from None
-    return RunOptions(**resolved)
+    return resolved
 
 
 def _overlap(value: Any) -> Overlap:

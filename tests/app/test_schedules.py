@@ -1,0 +1,471 @@
+"""Schedules on the clock: when they fire, what overlaps, what is missed, and how they are steered."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from quarterjack import (
+    Aligned,
+    At,
+    Cron,
+    Every,
+    Forever,
+    JobState,
+    Once,
+    Overlap,
+    Quarterjack,
+    RetryPolicy,
+    UnknownSchedule,
+    current_job,
+)
+from quarterjack.events import ScheduleEvent
+from quarterjack.testing import World, virtual_time
+from tests.app.kit import START, Boom, sleeper
+
+
+def hours(world: World, of: Any) -> list[str]:
+    """Return the runs as times of day."""
+    return [run[11:16] for run in world.runs(of)]
+
+
+def app_with(body_takes: float, trigger: Any, **policies: Any) -> Quarterjack:
+    app = Quarterjack()
+
+    @app.task(trigger, **policies)
+    async def job() -> None:
+        await asyncio.sleep(body_takes)
+
+    return app
+
+
+# -- firing -------------------------------------------------------------------------
+
+
+async def test_slow_job_stays_on_the_hour() -> None:
+    """Fire times keep to the clock face although each run takes 90 minutes."""
+    async with virtual_time(app_with(90 * 60, Every(hours=1)), start=START) as world:
+        await world.run_until("2026-03-02T15:00")
+        assert hours(world, "job") == ["10:00", "12:00", "14:00"]
+        assert world.outcomes("job") == ["done", "skipped", "done", "skipped", "running", "skipped"]
+        assert {job.lag for job in world.jobs(state=JobState.DONE)} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("trigger", "expected"),
+    [
+        (Every(minutes=20), ["09:20", "09:40", "10:00"]),
+        (Aligned(minutes=25), ["09:10", "09:35", "10:00"]),
+        (Cron("*/30 9 * * *"), ["09:30"]),
+        (At("09:45") | At("09:15"), ["09:15", "09:45"]),
+        (Once(), ["09:00"]),
+        (Once(at="2026-03-02T09:50Z"), ["09:50"]),
+        (Every(minutes=30, first="immediate"), ["09:00", "09:30", "10:00"]),
+        (Every(minutes=25, anchor="start"), ["09:25", "09:50"]),
+    ],
+    ids=str,
+)
+async def test_each_trigger_fires_at_its_times(trigger: Any, expected: list[str]) -> None:
+    """A trigger in an app does what its preview says."""
+    async with virtual_time(app_with(0, trigger), start=START) as world:
+        await world.run_for("1h")
+        assert hours(world, "job") == expected
+
+
+async def test_forever_runs_again_when_it_has_ended() -> None:
+    """`Forever` is a loop that survives its errors."""
+    app = Quarterjack()
+    began: list[float] = []
+
+    @app.task(Forever(pause=5))
+    async def loop() -> None:
+        began.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(10)
+        raise Boom
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_for(50)
+    assert [round(b - began[0]) for b in began] == [0, 15, 30, 45]
+
+
+async def test_forever_of_an_empty_body_lets_others_run() -> None:
+    """A body that never waits must not stop the world."""
+    app = Quarterjack()
+    turns: list[int] = []
+
+    @app.task(Forever())
+    async def spin() -> None:
+        turns.append(1)
+
+    async with app:
+        await asyncio.sleep(0.05)
+        assert len(turns) > 10
+
+
+async def test_second_trigger_on_a_task_is_a_schedule_of_its_own() -> None:
+    """One task may have many standing orders, told apart by id."""
+    app = Quarterjack()
+
+    @app.task(Every(minutes=10), id="often", overlap="skip")
+    @app.task(Every(minutes=30))
+    async def job() -> None: ...
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("30m")
+        assert hours(world, "often") == ["09:10", "09:20", "09:30"]
+        assert len(world.runs(job)) == 4
+
+
+async def test_start_and_end_bound_fire_times_inclusively() -> None:
+    """The first and the last day of a campaign belong to it."""
+    day = datetime(2026, 3, 2, tzinfo=UTC)
+    app = app_with(0, Every(hours=1), start=day.replace(hour=11), end=day.replace(hour=13))
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("1d")
+        assert hours(world, "job") == ["11:00", "12:00", "13:00"]
+        (view,) = await app.schedules()
+        assert view.next is None
+
+
+async def test_max_runs_counts_admitted_runs_only() -> None:
+    """Three runs means three bodies; what was skipped was none."""
+    async with virtual_time(app_with(90 * 60, Every(hours=1), max_runs=3), start=START) as world:
+        await world.run_for("1d")
+        assert hours(world, "job") == ["10:00", "12:00", "14:00"]
+        assert (await world.app.schedules())[0].runs == 3
+
+
+async def test_jitter_spreads_starts_but_never_moves_a_fire_time() -> None:
+    """A thousand processes must not knock at once, and still each hour has its run."""
+    async with virtual_time(app_with(0, Every(hours=1), jitter=600.0), start=START) as world:
+        await world.run_for("25h")
+        jobs = world.jobs(state=JobState.DONE)
+        delays = [(job.timestamps.running_at - job.nominal).total_seconds() for job in jobs]
+        assert [job.nominal.hour for job in jobs[:4]] == [10, 11, 12, 13]
+        assert len(jobs) in {24, 25}
+        assert all(0 <= delay <= 600 for delay in delays)
+        assert len({round(delay) for delay in delays}) > 15
+        assert {round(job.lag, 6) for job in jobs} == {0.0}, "lag is against the jittered time"
+        first = delays
+    async with virtual_time(app_with(0, Every(hours=1), jitter=600.0), start=START) as world:
+        await world.run_for("25h")
+        again = [(job.timestamps.running_at - job.nominal).total_seconds() for job in world.jobs(state=JobState.DONE)]
+    assert again == first, "a second replica computes the same"
+
+
+async def test_start_deadline_bounds_how_late_a_run_may_begin() -> None:
+    """A report that is two hours late is not wanted any more."""
+    app = Quarterjack(concurrency=1)
+    blocker = sleeper(app)
+
+    @app.task(At("10:00"), start_deadline=600)
+    async def report() -> None: ...
+
+    async with virtual_time(app, start=START) as world:
+        await app.submit(blocker, 2 * 3600)
+        await world.run_for("3h")
+        (job,) = world.jobs(report)
+        assert (job.state, job.lag) == (JobState.MISSED, None)
+        assert "start_deadline is 600 s" in (job.reason or "")
+
+
+async def test_failing_again_and_again_pauses_a_schedule_that_asks_for_it() -> None:
+    """A broken job should stop knocking, and say why."""
+    app = Quarterjack()
+    ok = {2}
+
+    @app.task(Every(hours=1), pause_on_failure=3)
+    async def job() -> None:
+        if current_job().nominal.hour - 9 not in ok:  # type: ignore[union-attr]
+            raise Boom
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("10h")
+        assert world.outcomes(job) == ["failed", "done", "failed", "failed", "failed"]
+        (view,) = await app.schedules()
+        assert view.is_paused
+        assert "3 failures in a row" in (view.pause_note or "")
+        await app.resume("job")
+        await world.run_for("2h")
+        assert len(world.jobs(job)) == 7, "resuming starts the count anew"
+
+
+# -- overlap ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overlap", "starts", "outcomes"),
+    [
+        # each run takes 24 minutes, one fire time every 10; seen a little after an hour
+        ("skip", [0, 30, 60], "done skipped skipped done skipped skipped running"),
+        ("queue_one", [0, 24, 48], "done done skipped running skipped submitted skipped"),
+        ("queue_latest", [0, 24, 48], "done skipped done skipped running skipped submitted"),
+        ("queue_all", [0, 24, 48], "done done running submitted submitted submitted submitted"),
+        (Overlap("queue_all", 1), [0, 24, 48], "done done skipped running skipped submitted skipped"),
+        ("cancel_previous", [0, 10, 20, 30, 40, 50, 60], "cancelled " * 6 + "running"),
+        ("allow", [0, 10, 20, 30, 40, 50, 60], "done done done done running running running"),
+        (Overlap("allow", 2), [0, 10, 30, 40, 60], "done done skipped done running skipped running"),
+    ],
+    ids=str,
+)
+async def test_overlap_mode_decides_who_runs(overlap: Any, starts: list[int], outcomes: str) -> None:
+    """What happens when a run takes longer than its period is the user's choice, and exactly that."""
+    async with virtual_time(app_with(24 * 60, Every(minutes=10), overlap=overlap), start="2026-03-02T08:50") as world:
+        await world.run_until("2026-03-02T10:02")
+        base = datetime(2026, 3, 2, 9, tzinfo=UTC)
+        began = sorted(job.timestamps.running_at for job in world.jobs() if job.timestamps.running_at)
+        assert [round((at - base).total_seconds() / 60) for at in began] == starts
+        assert world.outcomes() == outcomes.split()
+
+
+async def test_serial_modes_never_run_two_bodies_at_once() -> None:
+    """"One at a time" holds through cancel, timeout and clean-up."""
+    app = Quarterjack()
+    running = most = 0
+
+    @app.task(Every(minutes=10), overlap="cancel_previous", timeout=700)
+    async def job() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(3)
+            running -= 1
+
+    async with virtual_time(app) as world:
+        await world.run_for("5h")
+        assert most == 1
+        assert len(world.runs(job)) == 29, "the thirtieth waits for the clean-up before it"
+
+
+async def test_queue_latest_keeps_the_newest_fire_time() -> None:
+    """When only the latest state matters, the older waiting run gives way."""
+    async with virtual_time(app_with(24 * 60, Every(minutes=10), overlap="queue_latest"), start="2026-03-02T08:50") as w:
+        await w.run_until("2026-03-02T10:02")
+        assert hours(w, "job") == ["09:00", "09:20", "09:40"]
+
+
+async def test_schedules_that_share_an_overlap_key_take_turns() -> None:
+    """Two jobs on one database, never together."""
+    app = Quarterjack()
+    for name in ("one", "two"):
+
+        @app.task(Every(minutes=10), name=name, overlap="queue_all", overlap_key="db")
+        async def job() -> None:
+            await asyncio.sleep(60)
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("12m")
+        jobs = world.jobs()
+        assert sorted(job.lag for job in jobs if job.lag is not None) == [0.0, 60.0]
+
+
+async def test_waiting_retry_counts_as_open_for_overlap() -> None:
+    """A run that will be tried again is not over."""
+    app = Quarterjack()
+
+    @app.task(Every(minutes=10), overlap="skip", retry=RetryPolicy(2, base_s=900, cap_s=900, jitter="none"))
+    async def job() -> None:
+        if current_job().attempt == 1:
+            raise Boom
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("30m")
+        assert world.outcomes(job) == ["done", "skipped", "submitted"]
+
+
+# -- missed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policies", "ran", "missed"),
+    [
+        ({"missed": "latest"}, ["10:00", "14:00", "15:00"], 3),
+        ({"missed": "earliest"}, ["10:00", "11:00", "15:00"], 3),
+        ({"missed": "skip"}, ["10:00", "15:00"], 4),
+        ({"missed": "all", "overlap": "allow"}, ["10:00", "11:00", "12:00", "13:00", "14:00", "15:00"], 0),
+        ({"missed": "all", "overlap": "queue_all", "max_catchup": 2}, ["10:00", "13:00", "14:00", "15:00"], 2),
+        ({"missed": "latest", "max_lateness": 600}, ["10:00", "15:00"], 4),
+        ({"missed": "all", "overlap": "allow", "max_lateness": 5400}, ["10:00", "13:00", "14:00", "15:00"], 2),
+    ],
+    ids=str,
+)
+async def test_fire_times_missed_in_a_suspend_go_by_their_mode(
+    policies: dict[str, Any], ran: list[str], missed: int
+) -> None:
+    """A laptop that slept from 10:05 to 14:20: each mode runs what it says, and the rest is on record."""
+    async with virtual_time(app_with(1, Every(hours=1), **policies), start=START) as world:
+        await world.run_until("2026-03-02T10:05")
+        await world.suspend(4 * 3600 + 15 * 60)
+        await world.run_until("2026-03-02T15:30")
+        assert hours(world, "job") == ran
+        rows = world.jobs(state=JobState.MISSED)
+        assert sum(job.missed_count for job in rows) == missed
+        assert len(rows) == (missed > 0)
+
+
+async def test_body_is_told_how_many_fire_times_it_stands_for() -> None:
+    """A run after an outage may have more to do."""
+    app = Quarterjack()
+    counts: list[int] = []
+
+    @app.task(Every(hours=1))
+    async def job() -> None:
+        counts.append(current_job().missed_count)
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_until("2026-03-02T10:05")
+        await world.suspend("4h15m")
+        await world.run_until("2026-03-02T15:30")
+    assert counts == [0, 3, 0]
+
+
+async def test_one_late_fire_time_runs_in_every_mode() -> None:
+    """Late is not missed: a loop that was busy for a moment loses nothing."""
+    for mode in ("latest", "earliest", "skip"):
+        async with virtual_time(app_with(0, Every(hours=1), missed=mode), start=START) as world:
+            await world.run_until("2026-03-02T09:59")
+            await world.suspend("30m")
+            assert hours(world, "job") == ["10:00"], mode
+
+
+# -- steering -----------------------------------------------------------------------
+
+
+async def test_schedule_at_run_time_fires_and_ends() -> None:
+    """Standing orders come and go while the app runs."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app, start=START) as world:
+        await app.schedule(task.bind(0.0), Every(minutes=5), id="poll")
+        await world.run_for("10m")
+        await app.unschedule("poll")
+        await world.run_for("1h")
+        assert hours(world, "poll") == ["09:05", "09:10"]
+        assert await app.schedules() == []
+
+
+async def test_same_schedule_again_changes_nothing_and_another_trigger_starts_anew() -> None:
+    """A restart with the same code must not shift anything; a change counts from now."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app, start=START) as world:
+        await app.schedule(task.bind(0.0), Every(minutes=30), id="poll")
+        await world.run_for("10m")
+        await app.schedule(task.bind(0.0), Every(minutes=30), id="poll")
+        (view,) = await app.schedules()
+        assert (view.generation, view.revision) == (1, 1)
+        await app.schedule(task.bind(1.0), Every(minutes=30), id="poll")
+        (view,) = await app.schedules()
+        assert (view.generation, view.revision) == (1, 2)
+        await app.update_schedule("poll", trigger=Every(minutes=20))
+        (view,) = await app.schedules()
+        assert (view.generation, view.args) == (2, (1.0,))
+        await world.run_for("50m")
+        assert hours(world, "poll") == ["09:20", "09:40", "10:00"]
+
+
+async def test_update_keeps_what_it_does_not_name() -> None:
+    """Changing the period must not lose the overlap policy, the call or the options."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app, start=START) as world:
+        call = task.options(timeout=7, priority=0).bind(60.0)
+        await app.schedule(call, Every(minutes=5), id="poll", overlap="allow", jitter=1.0, max_runs=9)
+        await app.update_schedule("poll", trigger=Every(minutes=10))
+        row = await app.store.schedules_get("poll")
+        assert row is not None
+        assert (row.payload.overlap.mode, row.payload.max_runs, row.timing.jitter_ns) == ("allow", 9, 10**9)
+        assert (row.payload.options.timeout_s, row.payload.options.priority) == (7, 0)
+        assert row.payload.args == (60.0,)
+        await app.update_schedule("poll", overlap="skip", timeout=90)
+        row = await app.store.schedules_get("poll")
+        assert row is not None
+        assert (row.payload.overlap.mode, row.payload.options.timeout_s, row.payload.options.priority) == ("skip", 90, 0)
+        assert row.generation == 2
+        del world
+
+
+async def test_pause_and_resume_leave_out_what_passed() -> None:
+    """A pause is no outage: what it covered is not caught up."""
+    async with virtual_time(app_with(0, Every(hours=1)), start=START) as world:
+        app = world.app
+        await world.run_until("2026-03-02T10:30")
+        await app.pause("job", note="migration")
+        (view,) = await app.schedules()
+        assert (view.is_paused, view.pause_note, view.next) == (True, "migration", None)
+        await world.run_until("2026-03-02T14:30")
+        await app.resume("job")
+        await world.run_until("2026-03-02T15:30")
+        assert hours(world, "job") == ["10:00", "15:00"]
+        assert world.jobs(state=JobState.MISSED) == []
+
+
+async def test_resume_with_catch_up_goes_by_the_missed_policy() -> None:
+    """Sometimes what passed is wanted after all."""
+    async with virtual_time(app_with(0, Every(hours=1), missed="all", overlap="allow"), start=START) as world:
+        await world.run_until("2026-03-02T10:30")
+        await world.app.pause("job")
+        await world.run_until("2026-03-02T13:30")
+        await world.app.resume("job", catch_up=True)
+        await world.run_until("2026-03-02T14:30")
+        assert hours(world, "job") == ["10:00", "11:00", "12:00", "13:00", "14:00"]
+
+
+async def test_pause_with_an_end_resumes_by_itself() -> None:
+    """Nobody has to remember to switch it on again."""
+    async with virtual_time(app_with(0, Every(hours=1)), start=START) as world:
+        await world.app.pause("job", until=world.now + timedelta(hours=3))
+        await world.run_for("5h")
+        assert hours(world, "job") == ["13:00", "14:00"]
+        assert not (await world.app.schedules())[0].is_paused
+
+
+async def test_trigger_now_runs_once_more_and_moves_nothing() -> None:
+    """"Run it now" is for trying out; the plan stays."""
+    async with virtual_time(app_with(60, Every(hours=1)), start=START) as world:
+        await world.run_for("10m")
+        job = await world.app.trigger_now("job")
+        await job
+        assert job.submitted_by.schedule == "job"
+        (view,) = await world.app.schedules()
+        assert view.next == datetime(2026, 3, 2, 10, tzinfo=UTC)
+        await world.run_for("1h")
+        assert hours(world, "job") == ["09:10", "10:00"]
+
+
+async def test_trigger_now_obeys_the_overlap_policy_unless_told() -> None:
+    """A second body is a second body, whoever asked for it."""
+    async with virtual_time(app_with(3600, Every(hours=1)), start=START) as world:
+        first = await world.app.trigger_now("job")
+        await world.settle()
+        second = await world.app.trigger_now("job")
+        assert second.state is JobState.SKIPPED
+        third = await world.app.trigger_now("job", overlap="allow")
+        await world.settle()
+        assert (first.state, third.state) == (JobState.RUNNING, JobState.RUNNING)
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "unschedule", "trigger_now", "update_schedule"])
+async def test_unknown_schedule_is_told_with_what_to_do(verb: str) -> None:
+    """A misspelt id must not pass for success."""
+    app = Quarterjack()
+    async with virtual_time(app):
+        with pytest.raises(UnknownSchedule, match="no schedule 'nope'"):
+            await getattr(app, verb)("nope")
+
+
+async def test_schedule_events_tell_what_became_of_each_fire_time() -> None:
+    """Metrics and the dashboard live from these."""
+    async with virtual_time(app_with(90 * 60, Every(hours=1)), start=START) as world:
+        await world.run_until("2026-03-02T11:30")
+        await world.app.pause("job")
+        await world.app.resume("job")
+        await world.app.unschedule("job")
+        kinds = [event.kind for event in world.events if isinstance(event, ScheduleEvent)]
+        assert kinds == ["put", "fired", "skipped", "paused", "resumed", "removed"]
