@@ -1,0 +1,192 @@
+"""``qj demo``: the real library at work, live on the terminal.
+
+The frames are drawn on the app's own event loop, which is the honest place:
+whatever the drawing costs, the ticks would feel. So it is done between ticks,
+as a body that takes long ought to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from quarterjack import JobState, Quarterjack
+from quarterjack._durations import parse_duration
+from quarterjack.errors import InvalidOption
+
+from ._demo_app import make_app
+from ._demo_board import Board, Note
+from ._output import console, is_for_people, json_option, show_json
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+__all__ = ["command"]
+
+FRAME_S: Final = 0.1
+CLEAR_S: Final = 0.06
+"""No frame is begun this short before a tick: one takes 5 to 15 ms here, and machines may be slower."""
+SETTLE_S: Final = 0.01
+"""A frame that waited for a tick is drawn this long after it."""
+_BUSY: Final = (JobState.RUNNING, JobState.SUBMITTED)
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds.
+
+        Raises:
+            click.BadParameter: If the text is no duration, or none that passes.
+        """
+        try:
+            seconds = parse_duration(value, "--for")
+        except InvalidOption as error:
+            self.fail(str(error), param, ctx)
+        if seconds <= 0:
+            self.fail(f"the demo must last some time, got {value!r}", param, ctx)
+        return seconds
+
+
+@click.command("demo")
+@click.option("--for", "for_s", type=_Duration(), metavar="20s", help="End by itself after so long, as 20s or 1m30s.")
+@json_option
+def command(for_s: float | None, as_json: bool) -> None:
+    """See what quarterjack does: schedules, running jobs, retries, lag, live.
+
+    Runs the real library on its memory store until Ctrl-C (or --for) and ends
+    with what it measured. Piped, it writes a line for each thing that happens;
+    with --json only the measurements at the end.
+    """
+    app = make_app()
+    is_drawn = is_for_people() and not as_json and not console().is_dumb_terminal
+    board = Board(None if is_drawn or as_json else _write)
+    unlisten = app.event_stream.listen(board)
+    began_ns = app.clock.monotonic_ns()
+    with _without_logs(), suppress(KeyboardInterrupt):  # Ctrl-C before the app listens to it
+        asyncio.run(_drawn(app, board, for_s) if is_drawn else _played(app, for_s))
+    unlisten()
+    seconds = (app.clock.monotonic_ns() - began_ns) / 1e9
+    _sum_up(board, seconds, as_json=as_json)
+    if len(app._signals) > 1:
+        raise click.exceptions.Exit(128 + app._signals[-1])
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep the tracebacks of jobs that fail on purpose off the picture: they are told as lines of it."""
+    log = logging.getLogger("quarterjack")
+    propagates, log.propagate = log.propagate, False
+    silent = logging.NullHandler()
+    log.addHandler(silent)
+    try:
+        yield
+    finally:
+        log.removeHandler(silent)
+        log.propagate = propagates
+
+
+async def _played(app: Quarterjack, for_s: float | None) -> None:
+    """Serve until a signal, or for *for_s* seconds."""
+    end = asyncio.create_task(_end(app, for_s)) if for_s is not None else None
+    try:
+        await app.serve()
+    finally:
+        if end is not None:
+            end.cancel()
+
+
+async def _end(app: Quarterjack, for_s: float) -> None:
+    await _has_started(app)
+    await asyncio.sleep(for_s)
+    app.stop()
+
+
+async def _has_started(app: Quarterjack) -> None:
+    while not app._serving:
+        await asyncio.sleep(SETTLE_S)
+
+
+# -- on a terminal ------------------------------------------------------------------
+
+
+async def _drawn(app: Quarterjack, board: Board, for_s: float | None) -> None:
+    from rich.live import Live  # noqa: PLC0415  # rich is loaded where it draws
+
+    with Live(console=console(), screen=True, auto_refresh=False, redirect_stderr=False) as live:
+        draw = asyncio.create_task(_draw(app, board, live, for_s))
+        try:
+            await _played(app, for_s)
+        finally:
+            draw.cancel()
+            with suppress(asyncio.CancelledError):
+                await draw
+
+
+async def _draw(app: Quarterjack, board: Board, live: Live, for_s: float | None) -> None:
+    """Draw frame after frame, each between two ticks."""
+    from ._demo_view import Scene, frame  # noqa: PLC0415  # loads rich
+
+    await _has_started(app)
+    began_ns = app.clock.monotonic_ns()
+    while app.is_running:
+        schedules = await app.schedules()
+        now_ns = app.clock.now_ns()
+        wait_s = min((view.next_due.timestamp() for view in schedules if view.next_due), default=now_ns) - now_ns / 1e9
+        if 0 <= wait_s < CLEAR_S:
+            await asyncio.sleep(wait_s + SETTLE_S)
+            continue
+        jobs = sorted(await app.jobs(state=_BUSY), key=lambda job: job.id)
+        elapsed_s = (app.clock.monotonic_ns() - began_ns) / 1e9
+        size = live.console.size
+        scene = Scene(schedules, jobs, board, now_ns, elapsed_s, for_s)
+        live.update(frame(scene, size.width, size.height), refresh=True)
+        await asyncio.sleep(FRAME_S)
+
+
+# -- in a pipe ----------------------------------------------------------------------
+
+
+def _write(note: Note) -> None:
+    from quarterjack.model import as_datetime  # noqa: PLC0415
+
+    at = as_datetime(note.at_ns)
+    clock = "" if at is None else at.astimezone().isoformat(timespec="milliseconds")
+    click.echo(f"{clock}\t{note.task}\t{note.text}")
+
+
+# -- at the end ---------------------------------------------------------------------
+
+
+def _sum_up(board: Board, seconds: float, *, as_json: bool) -> None:
+    lag, counts = board.lag, board.counts
+    if as_json:
+        show_json(
+            "demo",
+            seconds=round(seconds, 3),
+            ticks=board.ticks,
+            missed=board.missed,
+            early=board.early,
+            lag_ms=None if lag is None else {name: round(value, 4) for name, value in lag._asdict().items()},
+            jobs=dict(counts),
+        )
+        return
+    late = (
+        ""
+        if lag is None
+        else f"; late by {lag.p50:.2f} ms in the median, {lag.p99:.2f} ms at p99, {lag.worst:.2f} ms at worst"
+    )
+    click.echo(f"{seconds:.1f} s: {board.ticks} ticks, {board.missed} missed, {board.early} early{late}.")
+    ended = f" ({board.at_end} by the end of the demo)" if board.at_end else ""
+    failed = counts["failed"] + counts["timed_out"] + counts["lost"]
+    click.echo(
+        f"{counts['done']} jobs done, {failed} failed, {counts['retry']} attempts tried again, "
+        f"{counts['cancelled']} cancelled{ended}."
+    )
+    if is_for_people():
+        click.secho('Next: qj explain "*/5 9-17 * * mon-fri", then qj run your_module:app', dim=True)
