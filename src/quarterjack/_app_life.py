@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -115,12 +116,14 @@ class AppLife(AppBase):
         if self._lifespan is None:
             return
         try:
-            manager = self._lifespan(self)
-            if isinstance(manager, AbstractAsyncContextManager):
+            manager: Any = self._lifespan(self)
+            if hasattr(manager, "__aenter__"):
                 await stack.enter_async_context(manager)
-            elif isinstance(manager, AbstractContextManager):
+            elif hasattr(manager, "__enter__"):
                 stack.enter_context(manager)
             else:
+                if inspect.iscoroutine(manager):
+                    manager.close()  # or Python warns of it, beside the point
                 raise TypeError(
                     f"lifespan must return a context manager, got {manager!r}; "
                     "put @asynccontextmanager or @contextmanager above it"
@@ -307,7 +310,7 @@ class AppLife(AppBase):
         """Return a lifespan for FastAPI, Starlette or Litestar: ``FastAPI(lifespan=app.as_lifespan())``."""
 
         @contextlib.asynccontextmanager
-        async def lifespan(_: Any) -> Any:
+        async def lifespan(_: Any) -> AsyncIterator[None]:
             async with self:
                 yield
 

@@ -41,7 +41,8 @@ class AppSchedules(AppBase):
             NotRunning: If the app is not running.
         """
         service = self._running()
-        row = self._runtime_row(service, call, trigger, policies)
+        bound: Any = call
+        row = self._runtime_row(service, bound, trigger, policies)
 
         async def there() -> None:
             await service.put_schedules([row])
@@ -52,7 +53,8 @@ class AppSchedules(AppBase):
         self, service: Service, call: Any, trigger: Any, policies: Mapping[str, Any], in_code: bool = False
     ) -> Schedule:
         if isinstance(call, Task):
-            call = call.bind()
+            task: Task[[], Any] = call
+            call = task.bind()
         if not isinstance(call, Call):
             raise UnknownTask(f"schedule takes task.bind(…) or a task without arguments, got {call!r}")
         definition = call.definition

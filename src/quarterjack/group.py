@@ -67,13 +67,18 @@ class TaskRegistry:
         if chosen is not None and not isinstance(chosen, Trigger):
             raise InvalidOption(f"@task takes a trigger such as Every(seconds=10), got {chosen!r}")
         split_options({k: v for k, v in options.items() if k != "name"}, "@task")  # refuse here, on the user's line
-        return lambda fn: self._register(fn, chosen, options)
+
+        def decorate(fn: Any) -> Task[..., Any]:
+            return self._register(fn, chosen, options)
+
+        return decorate
 
     def _register(self, fn: Any, trigger: Trigger | None, options: dict[str, Any]) -> Task[..., Any]:
         name = options.pop("name", None) if options else None
         job, policies = split_options(options, "@task")
         if isinstance(fn, Task):
-            return self._add_trigger(fn, trigger, job, policies)
+            known: Task[..., Any] = fn
+            return self._add_trigger(known, trigger, job, policies)
         task: Task[..., Any] = define(fn, job, policies, name)
         if trigger is not None:
             self._declare(task.definition, trigger, policies)

@@ -9,7 +9,8 @@ schedule."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from .model import Schedule
 from .policies.jitter import due_ns
@@ -17,7 +18,7 @@ from .policies.missed import Due, Periodic, fold_missed
 
 __all__ = ["Plan", "counted", "parked", "plan", "rearmed", "rebased", "resumed", "upserted"]
 
-_new = tuple.__new__
+_new: Final[Callable[..., Any]] = tuple.__new__
 _REBASE_ALL_NS: Final = 3 * 3_600 * 1_000_000_000
 """A clock set back this far was wrong before, so every rule starts anew from it."""
 

@@ -116,8 +116,13 @@ def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(kind=parameter.KEYWORD_ONLY)
 
 
+def _inner(fn: Any) -> Any:
+    """Return the function a partial holds."""
+    return fn.func if isinstance(fn, functools.partial) else fn  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
 def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
-    inner = fn.func if isinstance(fn, functools.partial) else fn
+    inner = _inner(fn)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
 
 
@@ -140,14 +145,13 @@ def define(fn: Callable[..., Any], declared: Mapping[str, Any], policies: Mappin
     """
     if not callable(fn):
         raise InvalidOption(f"@task stands above a function, got {fn!r}")
-    inner = fn.func if isinstance(fn, functools.partial) else fn
+    inner = _inner(fn)
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         raise InvalidOption(f"{fn!r} is a generator; a task returns once, so collect its items or submit one job each")
     if name is not None and (not isinstance(name, str) or not name):
         raise InvalidOption(f"name must be a non-empty text, got {name!r}")
     definition = TaskDefinition(fn, name or _name_of(fn), declared, policies)
-    kind: type[Task[Any, Any]] = AsyncTask if definition.is_coroutine else SyncTask
-    task = kind(definition, {})
+    task: Task[..., Any] = AsyncTask(definition, {}) if definition.is_coroutine else SyncTask(definition, {})
     task.__doc__, task.__module__ = fn.__doc__, getattr(fn, "__module__", __name__)
     task.__name__ = task.__qualname__ = definition.local_name
     task.__wrapped__ = fn

@@ -11,6 +11,7 @@ call itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import asyncio
 import sys
 from typing import Any, ClassVar, Final
@@ -25,7 +26,7 @@ __all__ = ["LoopExecutor"]
 
 _DONE, _RAISED = OutcomeKind.DONE, OutcomeKind.RAISED
 _CANCELLED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.TIMED_OUT
-_new = tuple.__new__
+_new: Final[Callable[..., Any]] = tuple.__new__
 _CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
 
 

@@ -51,7 +51,7 @@ class Handles:
         self._events = events
         self._clock = clock
         self._context = context
-        self._watchers: dict[str, Notify | list[Notify]] = {}
+        self._watchers: dict[str, list[Notify]] = {}
         self._callbacks: dict[str, list[tuple[CallbackKind, Callback]]] = {}
         self._settling: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
@@ -79,18 +79,14 @@ class Handles:
             return
         known = self._watchers.get(record.id)
         if known is None:
-            self._watchers[record.id] = notify
-        elif isinstance(known, list):
-            known.append(notify)
+            self._watchers[record.id] = [notify]
         else:
-            self._watchers[record.id] = [known, notify]
+            known.append(notify)
 
     def unwatch(self, record: JobRecord, notify: Notify) -> None:
         """Forget *notify*."""
         known = self._watchers.get(record.id)
-        if known is notify:
-            del self._watchers[record.id]
-        elif isinstance(known, list) and notify in known:
+        if known is not None and notify in known:
             known.remove(notify)
             if not known:
                 del self._watchers[record.id]
@@ -137,9 +133,7 @@ class Handles:
         if not self._watchers:
             return
         known = self._watchers.pop(record.id, None)
-        if known is None:
-            return
-        for notify in known if isinstance(known, list) else (known,):
+        for notify in known or ():
             notify(record)
 
     # -- callbacks -------------------------------------------------------------------

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from quarterjack.context import CURRENT
 from quarterjack.executors import Executor, Handle
@@ -28,7 +28,7 @@ __all__ = ["Attempt"]
 _SCHEDULED, _RUNNING = JobState.SCHEDULED, JobState.RUNNING
 _DONE = OutcomeKind.DONE
 _NO_CONTEXT = Context()
-_new = tuple.__new__
+_new: Final[Callable[..., Any]] = tuple.__new__
 
 
 class Attempt:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from quarterjack import planner
 from quarterjack._durations import NS_PER_S
@@ -39,7 +39,7 @@ from .base import AuditRow, CancelAnswer, Claim, Fired, Hint, JobPage, StoreStat
 __all__ = ["MemoryStore"]
 
 _NEW, _SUBMITTED = JobState.NEW, JobState.SUBMITTED
-_new = tuple.__new__
+_new: Final[Callable[..., Any]] = tuple.__new__
 _MINUTE_NS: Final = 60 * NS_PER_S
 
 
