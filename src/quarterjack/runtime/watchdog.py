@@ -1,17 +1,18 @@
 """The watchdog: says which line holds up the event loop, while it does.
 
-Once per threshold a thread looks whether the loop sleeps. If it does not, the
-thread posts a beat to it; if that is not taken up within the threshold, the
-loop stands still. The watchdog then looks at the stack of the loop's thread,
-finds the user's line, and logs it with the task and what to do about it; again
-each time the block has doubled. When the loop is back, the whole block is
-counted and reported there.
+Once per threshold, but at most seven times a second, a thread looks whether the
+loop sleeps. If it does not, the thread posts a beat to it; if that is not taken
+up within the threshold, the loop stands still. The watchdog then looks at the
+stack of the loop's thread, finds the user's line, and logs it with the task and
+what to do about it; again each time the block has doubled. When the loop is
+back, the whole block is counted and reported there.
 
-So a block of two thresholds is always seen while it lasts, and its seconds are
-a lower bound, by at most one threshold. Code that holds the interpreter itself
-(a long C call) keeps this thread from looking too: it is noticed by waking late,
-and reported afterwards. Blocking is a matter of real time, so the machine's
-clock is asked even under virtual time."""
+So a block that outlasts the threshold and the pause between two looks is always
+seen while it lasts, and its seconds are short of the truth by at most that
+pause. Code that holds the interpreter itself (a long C call) keeps this thread
+from looking too: it is noticed by waking late, and reported afterwards.
+Blocking is a matter of real time, so the machine's clock is asked even under
+virtual time."""
 
 from __future__ import annotations
 
@@ -38,9 +39,9 @@ __all__ = ["Blocked", "Owner", "Watchdog", "WatchedService"]
 
 log = logging.getLogger("quarterjack.watchdog")
 
-SHORTEST_PERIOD_S: Final = 0.1
-"""Waking a thread costs 60 to 90 µs of CPU on a small machine: ten a second stay below 0.1 % of one
-processor. It is not the loop that is woken: that would cost as much again."""
+SHORTEST_PERIOD_S: Final = 0.15
+"""Waking a thread to look costs 60 to 95 µs of CPU on a small virtual machine: seven a second are 0.07 %
+of one processor. The loop is not woken for it: that would cost as much again."""
 LONGEST_PERIOD_S: Final = 1.0
 """With a high threshold, how much too late a block may be noticed."""
 JOIN_S: Final = 1.0

@@ -357,7 +357,7 @@ asyncio.run(main())
         timeout=30,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "cancelled\n")
+    assert (done.returncode, done.stdout) == (0, "cancelled\n"), done.stderr
     assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if "is left behind" in line]
 
 
