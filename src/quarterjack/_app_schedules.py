@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Unpack, get_args
+from typing import Any, Unpack, cast, get_args
 
 from ._app_base import AppBase
 from .context import CURRENT
@@ -53,8 +53,7 @@ class AppSchedules(AppBase):
         self, service: Service, call: Any, trigger: Any, policies: Mapping[str, Any], in_code: bool = False
     ) -> Schedule:
         if isinstance(call, Task):
-            task: Task[[], Any] = call
-            call = task.bind()
+            call = cast("Task[[], Any]", call).bind()
         if not isinstance(call, Call):
             raise UnknownTask(f"schedule takes task.bind(…) or a task without arguments, got {call!r}")
         definition = call.definition

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 
 from .errors import DuplicateName, InvalidOption
 from .model import JobOptions, Schedule, SchedulePolicies
@@ -77,8 +77,7 @@ class TaskRegistry:
         name = options.pop("name", None) if options else None
         job, policies = split_options(options, "@task")
         if isinstance(fn, Task):
-            known: Task[..., Any] = fn
-            return self._add_trigger(known, trigger, job, policies)
+            return self._add_trigger(cast("Task[..., Any]", fn), trigger, job, policies)
         task: Task[..., Any] = define(fn, job, policies, name)
         if trigger is not None:
             self._declare(task.definition, trigger, policies)

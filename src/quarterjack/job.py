@@ -338,9 +338,10 @@ class Job(Hooks, Generic[T_co]):
 
     @property
     def lag(self) -> float | None:
-        """Seconds from its due time to the start of its body; None before that."""
+        """Seconds from its due time to the start of its body, 0 or more; None before that."""
         record = self._record
-        return None if record.running_at_ns is None else (record.running_at_ns - record.run_at_ns) / 1e9
+        # A clock that was set back between the two would make it negative.
+        return None if record.running_at_ns is None else max(0, record.running_at_ns - record.run_at_ns) / 1e9
 
     @property
     def error(self) -> ErrorInfo | None:

@@ -9,16 +9,15 @@ schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from ._fast import new_tuple
 from .model import Schedule
 from .policies.jitter import due_ns
 from .policies.missed import Due, Periodic, fold_missed
 
 __all__ = ["Plan", "counted", "parked", "plan", "rearmed", "rebased", "resumed", "upserted"]
 
-_new: Final[Callable[..., Any]] = tuple.__new__
 _REBASE_ALL_NS: Final = 3 * 3_600 * 1_000_000_000
 """A clock set back this far was wrong before, so every rule starts anew from it."""
 
@@ -94,7 +93,7 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
         following = schedule.trigger.next_ns(nominal)
         if following is None or following > now_ns:
             cursor, generation = schedule.cursor_ns, schedule.generation
-            return _new(Plan, (schedule.id, generation, cursor, nominal, (nominal,), 0, following, following, due))
+            return new_tuple(Plan, (schedule.id, generation, cursor, nominal, (nominal,), 0, following, following, due))
     rule = _rule(schedule)
     if nominal == schedule.immediate_ns or schedule.trigger.after_finish_ns is not None:
         nominals: tuple[int, ...] = (nominal,)

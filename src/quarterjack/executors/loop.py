@@ -11,11 +11,11 @@ call itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import asyncio
 import sys
 from typing import Any, ClassVar, Final
 
+from quarterjack._fast import new_tuple
 from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
@@ -26,7 +26,6 @@ __all__ = ["LoopExecutor"]
 
 _DONE, _RAISED = OutcomeKind.DONE, OutcomeKind.RAISED
 _CANCELLED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.TIMED_OUT
-_new: Final[Callable[..., Any]] = tuple.__new__
 _CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
 
 
@@ -146,7 +145,7 @@ class _Running:
             self._report(self._raised(error))
         else:
             # Not Outcome(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
-            self._report(_new(Outcome, (_DONE, result, None, None, True)))
+            self._report(new_tuple(Outcome, (_DONE, result, None, None, True)))
 
     def _interrupted(self, error: asyncio.CancelledError) -> Outcome:
         if self._cancel_kind is _TIMED_OUT:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from quarterjack._fast import new_tuple
 from quarterjack.context import CURRENT
 from quarterjack.executors import Executor, Handle
 from quarterjack.lifecycle import Move, move
@@ -28,7 +29,6 @@ __all__ = ["Attempt"]
 _SCHEDULED, _RUNNING = JobState.SCHEDULED, JobState.RUNNING
 _DONE = OutcomeKind.DONE
 _NO_CONTEXT = Context()
-_new: Final[Callable[..., Any]] = tuple.__new__
 
 
 class Attempt:
@@ -198,4 +198,4 @@ class Attempt:
         fence = (self.job_id, self.number, self.owner)
         facts = (kind, at_ns, started_at_ns, self.running_at_ns, result, error, reason, delay_ns, zombie)
         # Not Finish(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
-        return _new(Finish, fence + facts)
+        return new_tuple(Finish, fence + facts)

@@ -520,6 +520,6 @@ def job_event(kind: str, record: JobRecord) -> JobEvent:
         schedule_id=record.origin.schedule_id if record.origin is not None else None,
         nominal_ns=record.origin.nominal_ns if record.origin is not None else None,
         reason=record.reason,
-        lag_s=(running - record.run_at_ns) / 1e9 if running is not None else None,
+        lag_s=max(0, running - record.run_at_ns) / 1e9 if running is not None else None,
         duration_s=(record.finished_at_ns - running) / 1e9 if record.finished_at_ns and running else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import ClassVar, Final
@@ -143,6 +143,35 @@ class MemoryJobs(Store):
         if queue is None:
             queue = self._ready[job.queue] = ReadyQueue()
         queue.push(job)
+
+    def _forget_entries(self, job_ids: Container[str]) -> None:
+        """Drop what finished jobs left behind where they waited, before they wait again: each waits once."""
+        for queue in self._ready.values():
+            queue.drop(job_ids)
+        self._delayed = [entry for entry in self._delayed if entry[2].id not in job_ids]
+        heapq.heapify(self._delayed)
+        self._keys.drop(job_ids)
+
+    def _shift_waiting(self, delta_ns: int) -> None:
+        """Move what waits with a wall clock that was set by *delta_ns*.
+
+        What counts elapsed time (delays, and jobs that were due at once) keeps the
+        time it has waited; and among those whose time has come the order stays,
+        where a newcomer would else overtake them by the whole step.
+        """
+        before = self._clock.now_ns() - delta_ns
+        for job in self._jobs.values():
+            if job.state is not _SUBMITTED:
+                continue
+            is_due = job.run_at_ns <= before
+            if job.delay_born or (is_due and job.origin is None and job.options.run_at_ns is None):
+                job.run_at_ns += delta_ns
+            if job.delay_born or is_due:
+                job.order_at_ns += delta_ns
+        for queue in self._ready.values():
+            queue.rekey()
+        self._delayed = [(job.run_at_ns, ticket, job) for _, ticket, job in self._delayed]
+        heapq.heapify(self._delayed)
 
     # -- unique ----------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 
 from quarterjack.model import JobRecord, JobState
 
@@ -71,3 +72,12 @@ class OverlapKeys:
         if parked is not None and not parked:
             del self._parked[key]
         return following
+
+    def drop(self, job_ids: Container[str]) -> None:
+        """Forget that these jobs are parked."""
+        for key, parked in list(self._parked.items()):
+            left = deque(job for job in parked if job.id not in job_ids)
+            if left:
+                self._parked[key] = left
+            else:
+                del self._parked[key]

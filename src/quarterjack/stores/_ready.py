@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
+from operator import attrgetter
 
 from quarterjack.model import JobRecord, JobState
 
@@ -20,6 +21,7 @@ __all__ = ["ReadyQueue"]
 
 _SUBMITTED = JobState.SUBMITTED
 _EVER = 2**63
+_order = attrgetter("order_at_ns")
 
 
 class _Lane:
@@ -118,6 +120,22 @@ class ReadyQueue:
         for lane in unwanted:
             self._list(lane, lane.head())
         return taken
+
+    def rekey(self) -> None:
+        """Take up the jobs' new orders, after somebody changed them; O(n log n)."""
+        self._heap.clear()
+        for lane in self._by_task.values():
+            jobs = [job for job in (*lane.fifo, *(entry[2] for entry in lane.late)) if job.state is _SUBMITTED]
+            lane.fifo = deque(sorted(jobs, key=_order))
+            lane.late.clear()
+            self._list(lane, lane.head())
+
+    def drop(self, job_ids: Container[str]) -> None:
+        """Forget the entries of these jobs, stale ones included; O(n)."""
+        for lane in self._by_task.values():
+            lane.fifo = deque(job for job in lane.fifo if job.id not in job_ids)
+            lane.late = [entry for entry in lane.late if entry[2].id not in job_ids]
+            heapify(lane.late)
 
     def __len__(self) -> int:
         """Return how many jobs wait; O(n), for views."""

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
 from quarterjack import planner
 from quarterjack._durations import NS_PER_S
+from quarterjack._fast import new_tuple
 from quarterjack.clock import Clock
 from quarterjack.errors import Conflict
 from quarterjack.lifecycle import Move, move
@@ -39,7 +40,6 @@ from .base import AuditRow, CancelAnswer, Claim, Fired, Hint, JobPage, StoreStat
 __all__ = ["MemoryStore"]
 
 _NEW, _SUBMITTED = JobState.NEW, JobState.SUBMITTED
-_new: Final[Callable[..., Any]] = tuple.__new__
 _MINUTE_NS: Final = 60 * NS_PER_S
 
 
@@ -93,12 +93,7 @@ class MemoryStore(MemoryJobs):
 
     def clock_stepped(self, delta_ns: int) -> None:
         """Shift waiting delays and leases with the clock, and rebase schedules after a step back."""
-        for _, _, job in self._delayed:
-            if job.delay_born and job.state is _SUBMITTED:
-                job.run_at_ns += delta_ns
-                job.order_at_ns += delta_ns
-        self._delayed = [(job.run_at_ns, ticket, job) for _, ticket, job in self._delayed]
-        heapq.heapify(self._delayed)
+        self._shift_waiting(delta_ns)
         self._shift_leases(delta_ns)
         if delta_ns < 0:
             self._rebase(-delta_ns)
@@ -149,6 +144,8 @@ class MemoryStore(MemoryJobs):
         """Run finished jobs again from the start; return their ids."""
         now = self._clock.now_ns()
         chosen = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
+        if chosen:
+            self._forget_entries({job.id for job in chosen})
         for job in chosen:
             job.state = move(job.state, Move.REPEATED)
             job.failures = job.rescues = 0
@@ -405,7 +402,7 @@ class _Firing:
 
     def _job(self, row: Schedule, nominal: int, missed: int, due: int) -> JobRecord:
         payload = row.payload
-        origin: Origin = _new(Origin, (row.id, row.generation, nominal, missed, "schedule"))
+        origin: Origin = new_tuple(Origin, (row.id, row.generation, nominal, missed, "schedule"))
         job = JobRecord(self._store._ids(), payload.task, payload.args, payload.kwargs, payload.options, None, origin)
         job.submitted_at_ns = self.now
         job.run_at_ns = due
