@@ -7,10 +7,8 @@ field in order."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 __all__ = ["new_tuple"]
 
-N = TypeVar("N", bound=tuple[Any, ...])
-
-new_tuple: Final = cast("Callable[[type[N], tuple[Any, ...]], N]", tuple.__new__)
+new_tuple: Final[Callable[..., Any]] = tuple.__new__  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]

@@ -93,7 +93,10 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
         following = schedule.trigger.next_ns(nominal)
         if following is None or following > now_ns:
             cursor, generation = schedule.cursor_ns, schedule.generation
-            return new_tuple(Plan, (schedule.id, generation, cursor, nominal, (nominal,), 0, following, following, due))
+            plain: Plan = new_tuple(
+                Plan, (schedule.id, generation, cursor, nominal, (nominal,), 0, following, following, due)
+            )
+            return plain
     rule = _rule(schedule)
     if nominal == schedule.immediate_ns or schedule.trigger.after_finish_ns is not None:
         nominals: tuple[int, ...] = (nominal,)

@@ -198,4 +198,5 @@ class Attempt:
         fence = (self.job_id, self.number, self.owner)
         facts = (kind, at_ns, started_at_ns, self.running_at_ns, result, error, reason, delay_ns, zombie)
         # Not Finish(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
-        return new_tuple(Finish, fence + facts)
+        finish: Finish = new_tuple(Finish, fence + facts)
+        return finish
