@@ -1,9 +1,8 @@
-"""What every contender's script shares: the grid, the meters and the answer.
+"""What every contender's script shares: its options, the meters and the answer.
 
 Standard library only, because it runs inside each contender's own environment.
 A script measures itself and prints one line of JSON; nothing else decides what a
-number means. CPU time is user + system of this process. Times of day are read
-with ``time.time_ns``, the clock that schedules promise to keep to."""
+number means. CPU time is user + system of this process."""
 
 from __future__ import annotations
 
@@ -14,22 +13,17 @@ import importlib.metadata
 import json
 import os
 import platform
-import random
 import resource
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Memory", "Meter", "Periodic", "Wakes", "answer", "options", "percentile", "run"]
+__all__ = ["SECOND", "Memory", "Meter", "Wakes", "answer", "options", "percentile", "run"]
 
-MS: Final = 1_000_000
 SECOND: Final = 1_000_000_000
-LONGEST_BODY_S: Final = 0.9
-"""Bodies of case A2 take an even draw from 0 to this, the same draws for every contender."""
 
 
 def options(**defaults: Any) -> argparse.Namespace:
@@ -116,124 +110,6 @@ class Meter:
 def _cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-@dataclass
-class Periodic:
-    """One periodic case: the grid that was promised, and when each task really began.
-
-    The grid starts on a whole second, late enough for the contender to set up. A contender
-    without a grid of its own (``own_origin``) is measured from each task's first start.
-    """
-
-    args: argparse.Namespace
-    own_origin: bool = False
-    origin_ns: int = 0
-    set_up_s: float = 0.0
-    stamps: list[list[int]] = field(default_factory=list)
-    meter: Meter = field(default_factory=Meter)
-
-    @classmethod
-    def from_options(cls, *, own_origin: bool = False, **more: Any) -> Periodic:
-        """Read the case from the command line and choose the grid."""
-        args = options(period=0.1, seconds=20.0, tasks=1, body=0.0, lead=2.0, **more)
-        now = time.time_ns()
-        periodic = cls(args, own_origin)
-        periodic.origin_ns = -(-(now + int(args.lead * SECOND)) // SECOND) * SECOND
-        periodic.stamps = [[] for _ in range(args.tasks)]
-        periodic._began_ns = now
-        periodic._draws = random.Random(1)
-        return periodic
-
-    @property
-    def period_ns(self) -> int:
-        return round(self.args.period * SECOND)
-
-    def hit(self, task: int) -> None:
-        """Task number *task* has begun."""
-        self.stamps[task].append(time.time_ns())
-
-    async def body(self, task: int = 0) -> None:
-        """The body of every contender's task: a stamp, then the case's pause."""
-        self.stamps[task].append(time.time_ns())
-        if self.args.body:
-            await asyncio.sleep(self.pause())
-
-    def pause(self) -> float:
-        """Return how long the next body takes, in seconds."""
-        return self._draws.uniform(0, self.args.body) if self.args.body else 0.0
-
-    def monotonic_origin(self, monotonic_s: float) -> float:
-        """Return the grid's origin on a monotonic clock that reads *monotonic_s* now."""
-        return monotonic_s + (self.origin_ns - time.time_ns()) / SECOND
-
-    def begin(self) -> None:
-        """Set-up is over; the CPU meter starts just before the grid does."""
-        self.set_up_s = (time.time_ns() - self._began_ns) / SECOND
-        time_left_s = (self.origin_ns - time.time_ns()) / SECOND
-        if time_left_s < 0.05:
-            raise SystemExit(f"set-up took {self.set_up_s:.1f} s; give it more with --lead")
-
-    async def watch(self) -> None:
-        """Wait beside the contender until the case is over, metering its CPU."""
-        self.begin()
-        await asyncio.sleep((self.origin_ns - time.time_ns()) / SECOND - 0.02)
-        self.meter.start()
-        await asyncio.sleep((self.origin_ns - time.time_ns()) / SECOND + self.args.seconds)
-        self.meter.stop()
-
-    def report(self, note: str = "") -> None:
-        """Print the answer."""
-        answer(self.args, self.metrics(), note)
-
-    def metrics(self) -> dict[str, float]:
-        """Return lag in ms, wrong ticks, drift in ms and CPU per start."""
-        lags: list[float] = []
-        drifts: list[float] = []
-        missed = doubled = 0
-        for stamps in self.stamps:
-            origin = stamps[0] if self.own_origin and stamps else self.origin_ns
-            count = round((self.origin_ns + self.args.seconds * SECOND - origin) / self.period_ns)
-            slots = [(stamp, self._slot(stamp, origin)) for stamp in stamps]
-            kept = [(stamp, slot) for stamp, slot in slots if 0 <= slot < count]
-            served = {slot for _, slot in kept}
-            missed += count - len(served)
-            doubled += len(kept) - len(served)
-            lags += [(stamp - origin - slot * self.period_ns) / MS for stamp, slot in kept]
-            if len(kept) > 1:
-                drifts.append(self._drift_ms([stamp for stamp, _ in kept]))
-        lags.sort()
-        fires = len(lags)
-        return {
-            "p50_ms": percentile(lags, 0.5) if lags else float("nan"),
-            "p99_ms": percentile(lags, 0.99) if lags else float("nan"),
-            "max_ms": lags[-1] if lags else float("nan"),
-            "early": sum(lag < 0 for lag in lags),
-            "doubled": doubled,
-            "missed": missed,
-            "drift_ms": percentile(sorted(drifts), 0.5) if drifts else float("nan"),
-            "cpu_us_per_fire": self.meter.cpu_s / max(fires, 1) * 1e6,
-            "cpu_s": self.meter.cpu_s,
-            "fires": fires,
-            "set_up_s": self.set_up_s,
-        }
-
-    def _slot(self, stamp: int, origin: int) -> int:
-        """Return which tick a start serves: the last one due, or the next if at most a tenth of a period early."""
-        return (stamp - origin + self.period_ns // 10) // self.period_ns
-
-    def _drift_ms(self, stamps: Sequence[int]) -> float:
-        """Return how far the late starts have moved from a grid on the first, against the early ones.
-
-        The i-th start is compared with i periods, so a missed tick counts as a period lost.
-        """
-        off = [stamp - stamps[0] - i * self.period_ns for i, stamp in enumerate(stamps)]
-        tenth = max(1, len(off) // 10)
-        return (_median(off[-tenth:]) - _median(off[:tenth])) / MS
-
-
-def _median(values: Iterable[float]) -> float:
-    return percentile(sorted(values), 0.5)
 
 
 class Memory:

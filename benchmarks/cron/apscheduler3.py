@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from apscheduler.triggers.cron import CronTrigger
+
 from cron.walk import START, measure_walks, options_of_walk
 
 args, zone = options_of_walk()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from cron.walk import START, measure_walks, options_of_walk
 from croniter import croniter
+
+from cron.walk import START, measure_walks, options_of_walk
 
 args, zone = options_of_walk()
 

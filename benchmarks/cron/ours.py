@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from cron.walk import START, measure_walks, options_of_walk
-
 from quarterjack import Cron
 
 args, zone = options_of_walk()

@@ -106,25 +106,29 @@ MANY: Final = (
 
 def _punctual() -> Iterator[Case]:
     ours = (OURS_PERIODIC, OURS_PERIODIC_UVLOOP)
-    single = {"columns": LAGS, "ratio_of": "p50_ms", "reference": "loop.call_at"}
-    noise = {"floor": "timerfd, blocking", "over_floor": "p99_ms"}
     yield Case(
         "A1",
         "one task every 100 ms for 20 s",
         (*ours, *SINGLE),
+        LAGS,
+        "p50_ms",
+        "loop.call_at",
         options={"period": 0.1, "seconds": 20.0},
         quick={"seconds": 3.0},
-        **single,
-        **noise,
+        floor="timerfd, blocking",
+        over_floor="p99_ms",
     )
     yield Case(
         "A2",
         "one task every 1 s for 20 s, its body takes 0 to 0.9 s",
         (*ours, *SINGLE, TASKIQ),
+        LAGS,
+        "p50_ms",
+        "loop.call_at",
         options={"period": 1.0, "seconds": 20.0, "body": 0.9},
         quick={"seconds": 5.0},
-        **single,
-        **noise,
+        floor="timerfd, blocking",
+        over_floor="p99_ms",
     )
     for name, tasks, lead in (("A3-1k", 1_000, 4.0), ("A3-10k", 10_000, 20.0)):
         yield Case(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from aioclock import AioClock, Every
+
 from measure import Wakes, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)

@@ -9,6 +9,7 @@ from datetime import UTC
 from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
 from measure import Wakes, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)

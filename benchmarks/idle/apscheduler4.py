@@ -10,6 +10,7 @@ from apscheduler import AsyncScheduler
 from apscheduler.datastores.memory import MemoryDataStore
 from apscheduler.eventbrokers.local import LocalEventBroker
 from apscheduler.triggers.interval import IntervalTrigger
+
 from measure import Wakes, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)

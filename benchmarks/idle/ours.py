@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from measure import Wakes, answer, options, run
-
 from quarterjack import Every, Quarterjack
 
 args = options(schedules=1_000, seconds=65.0)

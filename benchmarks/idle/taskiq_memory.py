@@ -6,9 +6,10 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from measure import Wakes, answer, options, run
 from taskiq import InMemoryBroker, ScheduledTask, ScheduleSource, TaskiqScheduler
 from taskiq.cli.scheduler.run import SchedulerLoop
+
+from measure import Wakes, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)
 args = options(schedules=1_000, seconds=65.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import aiojobs
+
 from measure import Meter, answer, options, run
 
 args = options(n=100_000, body="noop")

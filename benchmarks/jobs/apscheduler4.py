@@ -8,6 +8,7 @@ import logging
 from apscheduler import AsyncScheduler, JobReleased
 from apscheduler.datastores.memory import MemoryDataStore
 from apscheduler.eventbrokers.local import LocalEventBroker
+
 from measure import Meter, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)

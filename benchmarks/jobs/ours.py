@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from measure import Meter, answer, options, run
-
 from quarterjack import Quarterjack, gather
 
 args = options(n=100_000, body="noop", how="submit", concurrency=100)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from measure import Meter, answer, options, run
 from taskiq import InMemoryBroker
+
+from measure import Meter, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)
 args = options(n=100_000, body="noop")

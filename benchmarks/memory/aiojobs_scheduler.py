@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import aiojobs
+
 from measure import Memory, answer, options, run
 
 args = options(n=50_000, meter="resident")

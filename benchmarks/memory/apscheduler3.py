@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
 from measure import Memory, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)

@@ -7,6 +7,7 @@ import logging
 from apscheduler import AsyncScheduler
 from apscheduler.datastores.memory import MemoryDataStore
 from apscheduler.eventbrokers.local import LocalEventBroker
+
 from measure import Memory, answer, options, run
 
 logging.basicConfig(level=logging.WARNING)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 
 from measure import Memory, answer, options, run
-
 from quarterjack import Quarterjack
 
 args = options(n=50_000, meter="resident", how="queued")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from measure import Memory, answer, options, run
 from taskiq import InMemoryBroker
+
+from measure import Memory, answer, options, run
 
 args = options(n=20_000, meter="resident")
 broker = InMemoryBroker(max_stored_results=-1, cast_types=False)

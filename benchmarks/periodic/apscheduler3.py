@@ -9,7 +9,9 @@ from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
-from measure import SECOND, Periodic, run
+
+from grid import Periodic
+from measure import SECOND, run
 
 logging.basicConfig(level=logging.WARNING)
 case = Periodic.from_options()

@@ -9,7 +9,9 @@ from apscheduler import AsyncScheduler, CoalescePolicy
 from apscheduler.datastores.memory import MemoryDataStore
 from apscheduler.eventbrokers.local import LocalEventBroker
 from apscheduler.triggers.interval import IntervalTrigger
-from measure import SECOND, Periodic, run
+
+from grid import Periodic
+from measure import SECOND, run
 
 logging.basicConfig(level=logging.WARNING)
 case = Periodic.from_options()

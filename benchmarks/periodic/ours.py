@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from measure import Periodic, run
-
+from grid import Periodic
+from measure import run
 from quarterjack import Every, Quarterjack
 
 case = Periodic.from_options(concurrency=0)

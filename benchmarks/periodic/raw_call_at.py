@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from measure import Periodic, run
+from grid import Periodic
+from measure import run
 
 case = Periodic.from_options()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 
-from measure import Periodic, run
+from grid import Periodic
+from measure import run
 
 case = Periodic.from_options()
 

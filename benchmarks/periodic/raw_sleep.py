@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from measure import SECOND, Periodic, run
+from grid import Periodic
+from measure import SECOND, run
 
 case = Periodic.from_options()
 

@@ -9,7 +9,8 @@ import ctypes
 import os
 import struct
 
-from measure import SECOND, Periodic
+from grid import Periodic
+from measure import SECOND
 
 CLOCK_REALTIME = 0
 TFD_TIMER_ABSTIME = 1

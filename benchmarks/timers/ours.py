@@ -6,7 +6,6 @@ import asyncio
 import random
 
 from measure import SECOND, Meter, answer, options, run
-
 from quarterjack.clock import SystemClock
 from quarterjack.timer import Timer
 
