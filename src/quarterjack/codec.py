@@ -7,12 +7,13 @@ does not fit is refused where it was submitted."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
+from ._signatures import hints_of, signature_of
 from .errors import InvalidArguments
 from .model import NO_KWARGS, ErrorInfo
 from .task import TaskDefinition
@@ -27,8 +28,8 @@ class CallCodec:
 
     def __init__(self, definition: TaskDefinition) -> None:
         self._definition = definition
-        self._signature = inspect.signature(definition.fn)
-        hints = _hints(definition.fn)
+        self._signature = signature_of(definition.fn)
+        hints = hints_of(definition.fn)
         self._adapters: dict[str, TypeAdapter[Any]] = {
             name: _adapter(hints.get(name, Any)) for name in self._signature.parameters
         }
@@ -76,14 +77,6 @@ class CallCodec:
             raise InvalidArguments(
                 f"argument {where} of {self._definition.name}: {first['msg']}, got {value!r}"
             ) from None
-
-
-def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    target = fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)  # noqa: B004
-    try:
-        return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError):
-        return {}
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:

@@ -7,10 +7,11 @@ runs as it is."""
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableMapping
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
+from typing import Annotated, Any, TypeVar, get_args, get_origin, overload
+
+from ._signatures import hints_of, signature_of
 
 __all__ = ["DependencyOverrides", "Depends", "dependency_parameters"]
 
@@ -44,20 +45,12 @@ def dependency_parameters(fn: Callable[..., Any]) -> frozenset[str]:
     from fast_depends.dependencies import Dependant  # noqa: PLC0415  # loaded already, see above
 
     found = {
-        name for name, parameter in inspect.signature(fn).parameters.items() if isinstance(parameter.default, Dependant)
+        name for name, parameter in signature_of(fn).parameters.items() if isinstance(parameter.default, Dependant)
     }
-    for name, hint in _hints(fn).items():
+    for name, hint in hints_of(fn).items():
         if get_origin(hint) is Annotated and any(isinstance(extra, Dependant) for extra in get_args(hint)[1:]):
             found.add(name)
     return frozenset(found)
-
-
-def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    target = fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)  # noqa: B004
-    try:
-        return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError):  # a forward reference that cannot be resolved names no dependency of ours
-        return {}
 
 
 class DependencyOverrides(MutableMapping[Callable[..., Any], Callable[..., Any]]):

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from ._signatures import signature_of
 from .errors import InvalidArguments, InvalidOption
 from .injection import dependency_parameters
 from .job import CallbackKind, Hooks, Job
@@ -70,7 +71,7 @@ class TaskDefinition:
         """How many positional arguments fit, where nothing but their number matters; else None."""
 
     def _shape(self) -> tuple[inspect.Signature, tuple[int, int] | None]:
-        signature = _signature_of(self.fn)
+        signature = signature_of(self.fn)
         parameters = [p for name, p in signature.parameters.items() if name not in self.dependencies]
         simple = all(p.kind in _SIMPLE for p in parameters) and len(parameters) == len(signature.parameters)
         try:
@@ -100,14 +101,6 @@ class TaskDefinition:
     def resolved(self, overrides: Mapping[str, Any]) -> RunOptions:
         """Return the options of a job that sets *overrides*."""
         return resolve_options({**self.defaults, **self.declared, **overrides}, f"task {self.name!r}")
-
-
-def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(fn)
-    except ValueError:  # some built-in functions do not tell theirs: then anything goes until the call
-        kinds = (("args", inspect.Parameter.VAR_POSITIONAL), ("kwargs", inspect.Parameter.VAR_KEYWORD))
-        return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds])
 
 
 def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:

@@ -108,6 +108,11 @@ class Attempt:
         return record.attempt == self.number and record.owner == self.owner
 
     @property
+    def is_over(self) -> bool:
+        """True once it has finished for good: its body runs no more."""
+        return self.context is _NO_CONTEXT
+
+    @property
     def is_unwanted(self) -> bool:
         """True once somebody wants the body to end, or nobody waits for it any more."""
         return self.record.cancel_requested or self.outcome is not None or not self.is_current

@@ -304,12 +304,18 @@ class Worker:
         if record.options.start_deadline_s is not None and self._is_too_late(attempt):
             return
         try:
-            attempt.handle = executor.submit(attempt, attempt)
+            handle = executor.submit(attempt, attempt)
         except (ExecutorFull, ExecutorClosed) as error:
             self._give_back(attempt, str(error))
         except Exception as error:  # a third party's executor runs here
             log.exception("executor %s refused job %s", executor.name, record.id)
             attempt.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
+        else:
+            if attempt.is_over:  # begun eagerly, and done with its first step
+                return
+            attempt.handle = handle
+            if record.cancel_requested:  # in its first step, when there was no handle yet
+                handle.cancel("cancelled")
 
     def _is_too_late(self, attempt: Attempt) -> bool:
         record = attempt.record
