@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from quarterjack._durations import to_seconds
 from quarterjack.errors import InvalidOption
 
 __all__ = ["NO_RETRY", "Jitter", "RetryPolicy", "full_jitter"]
@@ -35,8 +36,17 @@ class RetryPolicy:
     on: tuple[type[BaseException], ...] = (Exception,)
 
     def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not 1 <= self.attempts <= 1_000_000:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or not 1 <= self.attempts <= 1_000_000:
             raise InvalidOption(f"retry must be 1 to 1000000 attempts, got {self.attempts!r}")
+        to_seconds(self.base_s, "base_s")
+        to_seconds(self.cap_s, "cap_s")
+        if self.jitter not in get_args(Jitter):
+            raise InvalidOption(f"jitter must be one of {', '.join(map(repr, get_args(Jitter)))}, got {self.jitter!r}")
+        are_types = isinstance(self.on, tuple) and all(
+            isinstance(t, type) and issubclass(t, BaseException) for t in self.on
+        )
+        if not are_types:
+            raise InvalidOption(f"on must be a tuple of exception types such as (OSError,), got {self.on!r}")
 
     def allows(self, failures: int, error: BaseException | None) -> bool:
         """Say whether another attempt follows the *failures*-th failure, which raised *error*.

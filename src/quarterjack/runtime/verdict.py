@@ -29,7 +29,11 @@ class Verdict(NamedTuple):
 def describe(error: BaseException) -> ErrorInfo:
     """Return an exception in words, and itself."""
     text = "".join(traceback.format_exception(error))
-    return ErrorInfo(type(error).__qualname__, str(error), text, error)
+    try:
+        message = str(error)
+    except Exception as unprintable:  # a user's __str__ runs here, and its job must end all the same
+        message = f"(its text cannot be had: {type(unprintable).__name__})"
+    return ErrorInfo(type(error).__qualname__, message, text, error)
 
 
 def judge(outcome: Outcome, *, failures: int, retry: RetryPolicy, cancel_requested: bool, rng: Random) -> Verdict:

@@ -381,7 +381,7 @@ class Worker:
             record.reason = f"{verdict.reason}; to be retried when its body has ended"
             return
         if verdict.kind is FinishKind.FAILED:
-            self._log_failure(attempt, error)
+            self._log_failure(attempt, error, verdict.error)
         self._record(
             attempt,
             attempt.finish(
@@ -405,14 +405,14 @@ class Worker:
             self._to_record.set()
             self._wake.set()
 
-    def _log_failure(self, attempt: Attempt, error: BaseException | None) -> None:
+    def _log_failure(self, attempt: Attempt, error: BaseException | None, info: ErrorInfo | None) -> None:
         record = attempt.record
         log.error(
             "job %s (%s) failed in attempt %d: %s",
             record.id,
             record.task,
             attempt.number,
-            error,
+            info.message or info.type_name if info is not None else error,
             exc_info=error,
             extra={"job": record.id, "task": record.task, "attempt": attempt.number},
         )

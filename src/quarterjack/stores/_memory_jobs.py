@@ -34,6 +34,8 @@ __all__ = ["MemoryJobs"]
 _NEW, _SUBMITTED, _SCHEDULED = JobState.NEW, JobState.SUBMITTED, JobState.SCHEDULED
 _SKIPPED, _MISSED = JobState.SKIPPED, JobState.MISSED
 _MINUTE_NS: Final = 60 * NS_PER_S
+_STEP_NS: Final = NS_PER_S
+"""A wall clock that went this much against elapsed time was set; less is a time server's nudge."""
 _OUTCOME_MINUTES: Final = 24 * 60
 """How long the counts per minute are kept."""
 _FINAL_MOVES: Final = {
@@ -59,6 +61,7 @@ class MemoryJobs(Store):
 
     def __init__(self, *, keep_finished: int = 1_000) -> None:
         self._clock: Clock = SYSTEM_CLOCK
+        self._ahead_ns = self._clock.now_ns() - self._clock.boottime_ns()
         self._keep_finished = keep_finished
         self._ids = JobIds()
         self._ticket = count()
@@ -77,6 +80,22 @@ class MemoryJobs(Store):
         self._minute_ends_ns = 0
         self._schedules: dict[str, Schedule] = {}
 
+    def _now(self) -> int:
+        """Return the wall clock; should it have been set since the last call, what waits is moved first.
+
+        Others may hear of the step later than the next job comes in: that one has the
+        new time already, and must not be moved with those before it.
+        """
+        clock = self._clock
+        now = clock.now_ns()
+        ahead = now - clock.boottime_ns()
+        step = ahead - self._ahead_ns
+        self._ahead_ns = ahead
+        if step > _STEP_NS or step < -_STEP_NS:
+            self._shift_waiting(now, step)
+            self._shift_leases(step)
+        return now
+
     def listen(self, hint: HintListener) -> Callable[[], None]:
         """Call *hint* when there may be something to do."""
         self._listeners = (*self._listeners, hint)
@@ -94,7 +113,7 @@ class MemoryJobs(Store):
 
     async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
         """Store new jobs; see the contract."""
-        now = self._clock.now_ns()
+        now = self._now()
         rows: list[JobRecord] = []
         for job in jobs:
             if job.options.unique is not None:
@@ -152,14 +171,14 @@ class MemoryJobs(Store):
         heapq.heapify(self._delayed)
         self._keys.drop(job_ids)
 
-    def _shift_waiting(self, delta_ns: int) -> None:
+    def _shift_waiting(self, now: int, delta_ns: int) -> None:
         """Move what waits with a wall clock that was set by *delta_ns*.
 
         What counts elapsed time (delays, and jobs that were due at once) keeps the
         time it has waited; and among those whose time has come the order stays,
         where a newcomer would else overtake them by the whole step.
         """
-        before = self._clock.now_ns() - delta_ns
+        before = now - delta_ns
         for job in self._jobs.values():
             if job.state is not _SUBMITTED:
                 continue
@@ -172,6 +191,13 @@ class MemoryJobs(Store):
             queue.rekey()
         self._delayed = [(job.run_at_ns, ticket, job) for _, ticket, job in self._delayed]
         heapq.heapify(self._delayed)
+
+    def _shift_leases(self, delta_ns: int) -> None:
+        leases = [entry for entry in self._leases if entry[3].lease_until_ns == entry[0]]
+        for _, _, _, job in leases:
+            job.lease_until_ns = (job.lease_until_ns or 0) + delta_ns
+        self._leases = [(until + delta_ns, ticket, attempt, job) for until, ticket, attempt, job in leases]
+        heapq.heapify(self._leases)
 
     # -- unique ----------------------------------------------------------------------
 
@@ -210,7 +236,7 @@ class MemoryJobs(Store):
     async def jobs_claim(self, claim: Claim) -> Claimed:
         """Lease waiting jobs; see the contract."""
         self._hinted = False
-        now = self._clock.now_ns()
+        now = self._now()
         self._promote(now)
         if self._leases:
             self._rescue(now)
@@ -295,7 +321,7 @@ class MemoryJobs(Store):
 
     async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
         """Give jobs back unrun."""
-        now = self._clock.now_ns()
+        now = self._now()
         for fence in jobs:
             job = self._held(fence)
             if job is not None:
@@ -304,7 +330,7 @@ class MemoryJobs(Store):
 
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Extend leases; see the contract."""
-        now = self._clock.now_ns()
+        now = self._now()
         lost: list[str] = []
         cancelled: list[str] = []
         for renewal in renewals:
@@ -326,7 +352,7 @@ class MemoryJobs(Store):
 
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[Finish]:
         """Record how attempts ended; see the contract."""
-        now = self._clock.now_ns()
+        now = self._now()
         refused: list[Finish] = []
         back = False
         for finish in finishes:

@@ -70,6 +70,7 @@ class MemoryStore(MemoryJobs):
             raise Conflict("this MemoryStore serves a running app already; make one store per app")
         self._is_open = True
         self._clock = clock
+        self._ahead_ns = clock.now_ns() - clock.boottime_ns()
         self._ids = ids
         self._schedules.clear()
 
@@ -93,19 +94,11 @@ class MemoryStore(MemoryJobs):
 
     def clock_stepped(self, delta_ns: int) -> None:
         """Shift waiting delays and leases with the clock, and rebase schedules after a step back."""
-        self._shift_waiting(delta_ns)
-        self._shift_leases(delta_ns)
+        self._now()
         if delta_ns < 0:
             self._rebase(-delta_ns)
         self._tell(Hint.JOBS)
         self._tell(Hint.SCHEDULES)
-
-    def _shift_leases(self, delta_ns: int) -> None:
-        leases = [entry for entry in self._leases if entry[3].lease_until_ns == entry[0]]
-        for _, _, _, job in leases:
-            job.lease_until_ns = (job.lease_until_ns or 0) + delta_ns
-        self._leases = [(until + delta_ns, ticket, attempt, job) for until, ticket, attempt, job in leases]
-        heapq.heapify(self._leases)
 
     def _rebase(self, step_ns: int) -> None:
         now = self._clock.now_ns()
@@ -121,7 +114,7 @@ class MemoryStore(MemoryJobs):
 
     async def jobs_request_cancel(self, job_ids: Sequence[str], reason: str = "") -> list[CancelAnswer]:
         """Cancel waiting jobs at once and ask the workers of held ones."""
-        now = self._clock.now_ns()
+        now = self._now()
         answers = [self._request_cancel(job_id, reason, now) for job_id in job_ids]
         asked = [job_id for job_id, a in zip(job_ids, answers, strict=True) if a is CancelAnswer.REQUESTED]
         if asked:
@@ -142,7 +135,7 @@ class MemoryStore(MemoryJobs):
 
     async def jobs_retry(self, where: JobFilter) -> list[str]:
         """Run finished jobs again from the start; return their ids."""
-        now = self._clock.now_ns()
+        now = self._now()
         chosen = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
         if chosen:
             self._forget_entries({job.id for job in chosen})
@@ -259,7 +252,7 @@ class MemoryStore(MemoryJobs):
 
     async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
         """Make plans true; see the contract."""
-        firing = _Firing(self, self._clock.now_ns(), claim)
+        firing = _Firing(self, self._now(), claim)
         rows = [firing.fire(plan) for plan in plans]
         if firing.waiting:
             self._tell(Hint.JOBS)
@@ -296,7 +289,7 @@ class MemoryStore(MemoryJobs):
         if row is None:
             return None
         policy = row.payload.overlap if overlap is None else Overlap(cast("OverlapMode", overlap))
-        firing = _Firing(self, self._clock.now_ns(), None)
+        firing = _Firing(self, self._now(), None)
         job.submitted_at_ns = job.run_at_ns = firing.now
         firing.admit(row, job, policy)
         self._tell(Hint.JOBS)
