@@ -363,3 +363,35 @@ async def test_discard_inside_a_retry_ends_it() -> None:
         job = await app.submit(fails)
         await ends_as(job, JobState.FAILED)
         assert (job.attempt, job.reason) == (2, "gone")
+
+
+async def test_job_that_was_cancelled_while_it_waited_runs_once_when_it_is_retried() -> None:
+    """Its old place in the queue must not come to life beside the new one."""
+    app = Quarterjack(concurrency=2)
+    task = sleeper(app)
+    async with virtual_time(app) as world:
+        await app.submit_many([task.bind(10), task.bind(10)])
+        await world.settle()
+        waiting = await app.submit(task, 5)
+        delayed = await app.submit(task.options(delay=15), 5)
+        assert await waiting.cancel()
+        assert await delayed.cancel()
+        assert await app.retry(state=JobState.CANCELLED) == 2
+        await world.run_for("1m")
+        assert [(job.state, job.attempt) for job in (waiting, delayed)] == [(JobState.DONE, 1)] * 2
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+async def test_clock_step_lets_nobody_overtake(step: int) -> None:
+    """Who waits keeps the place, though newcomers bring stamps of another hour."""
+    app = Quarterjack(concurrency=1)
+    task = sleeper(app)
+    async with virtual_time(app) as world:
+        await app.submit(task, 10)
+        await world.run_for(1)
+        old = await app.submit(task, 1)
+        await world.run_for(1)
+        await world.step_clock(step)
+        new = await app.submit(task, 1)
+        assert await started_order(app, world, [old, new]) == [0, 1]
+        assert old.lag == 9

@@ -65,11 +65,8 @@ class History:
         return name in self._names or name in self.names()
 
     def nominals(self, name: str) -> list[int]:
-        """Return the fire times of the jobs of *name* that began, in the order they did."""
-        began = [
-            (row.running_at_ns, row.origin.nominal_ns) for row in self._of(name) if row.running_at_ns and row.origin
-        ]
-        return [nominal for _, nominal in sorted(began)]
+        """Return the fire times of the jobs of *name* that began, in the order they were fired."""
+        return [row.origin.nominal_ns for row in self._of(name) if row.running_at_ns is not None and row.origin]
 
     def jobs(self, name: str | None) -> list[Job[Any]]:
         """Return the jobs of a task or schedule, oldest first."""

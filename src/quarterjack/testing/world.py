@@ -126,7 +126,7 @@ class World:
             app: Which app; the world's first by default.
 
         Returns:
-            Fire times in the order their bodies began, as ISO 8601 in the world's
+            Fire times of bodies that began, in the order they were fired, as ISO 8601 in the world's
             zone and as short as they are exact: ``"2026-03-30T00:00+02:00"``.
             A job that was tried again counts once. Comparing it with a list
             shows, under pytest, what is missing and what is too much.
