@@ -42,9 +42,12 @@ First steps:   qj demo
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from importlib.metadata import version  # noqa: PLC0415  # 12 ms that only --version needs
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  # 12 ms that only --version needs
 
-    click.echo(f"qj {version('quarterjack')}")
+    try:
+        click.echo(f"qj {version('quarterjack')}")
+    except PackageNotFoundError:
+        click.echo("qj from a source tree that is not installed")
     context.exit()
 
 

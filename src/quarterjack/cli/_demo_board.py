@@ -18,6 +18,8 @@ __all__ = ["Board", "Lag", "Note"]
 KEPT_LAGS: Final = 10_000
 """Ticks that the percentiles look back on: almost two hours of this demo."""
 KEPT_NOTES: Final = 100
+BRIEF_S: Final = 0.01
+"""A tick whose body is over so soon is told by the line of its start alone."""
 
 _MARKS: Final = {
     "done": ("✓", "green"),
@@ -93,7 +95,8 @@ class Board:
             self.at_end += event.reason == "shutdown"
             if event.schedule_id is not None:
                 self.ended[event.schedule_id] = event.kind
-            self._note(event.at_ns, event.kind, event.task, _ending(event))
+            if not _is_brief(event):
+                self._note(event.at_ns, event.kind, event.task, _ending(event))
 
     def _on_running(self, event: JobEvent) -> None:
         is_tick = event.nominal_ns is not None and event.attempt == 1 and event.lag_s is not None
@@ -115,6 +118,10 @@ class Board:
         self.notes.append(note)
         if self._on_note is not None:
             self._on_note(note)
+
+
+def _is_brief(event: JobEvent) -> bool:
+    return event.kind == "done" and event.nominal_ns is not None and (event.duration_s or 0.0) < BRIEF_S
 
 
 def _ending(event: JobEvent) -> str:

@@ -53,12 +53,12 @@ class Scene(NamedTuple):
     for_s: float | None
 
 
-def frame(scene: Scene, width: int, height: int) -> RenderableType:
-    """Return one frame for a terminal of *width* by *height* characters."""
+def frame(scene: Scene, height: int) -> RenderableType:
+    """Return one frame, *height* lines high and as wide as the console."""
     notes = max(1, height - _FIXED_ROWS - len(scene.schedules))
     return Group(
         _heading(scene),
-        _panel("schedules", _schedules(scene, width)),
+        _panel("schedules", _schedules(scene)),
         _panel("running now", _busy(scene)),
         _panel("what happened", _notes(scene.board, notes)),
         _score(scene.board),
@@ -81,7 +81,7 @@ def _heading(scene: Scene) -> Table:
     return line
 
 
-def _schedules(scene: Scene, width: int) -> Table:
+def _schedules(scene: Scene) -> Table:
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
     table.add_column("", width=1)
     table.add_column("task", no_wrap=True, style="bold")
@@ -92,7 +92,6 @@ def _schedules(scene: Scene, width: int) -> Table:
         is_lit = scene.now_ns - scene.board.fired_ns.get(view.id, 0) < FLASH_NS
         lamp = Text("●", "bold green") if is_lit else Text("·", "dim")
         table.add_row(lamp, view.id, Text(view.explain()), _countdown(view, scene.now_ns), _last(scene.board, view.id))
-    del width
     return table
 
 
@@ -126,7 +125,9 @@ def _progress(job: Job[Any], now_ns: int) -> tuple[RenderableType, Text]:
     if job.state is not JobState.RUNNING:
         now, due = as_datetime(now_ns), job.timestamps.run_at
         wait_s = 0.0 if now is None or due is None else max(0.0, (due - now).total_seconds())
-        return Text(f"waits for attempt {job.attempt + 1}", "magenta"), Text(f"in {wait_s:.1f} s", "magenta")
+        return Text(f"waits for attempt {job.attempt + 1}", "magenta", no_wrap=True, overflow="ellipsis"), Text(
+            f"in {wait_s:.1f} s", "magenta"
+        )
     said = job.progress
     if said is None or not said.total:
         return ProgressBar(total=1, completed=0, style="dim", complete_style="cyan"), Text("…", "dim")

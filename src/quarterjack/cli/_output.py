@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ZONE",
     "console",
+    "for_people",
     "in_words",
     "is_for_people",
     "iso",
@@ -80,8 +81,6 @@ def show_table(
     columns: Mapping[str, str],
     people: Iterable[Sequence[str]],
     plain: Iterable[Sequence[str]],
-    *,
-    title: str | None = None,
 ) -> None:
     """Print rows: *people* under headings on a terminal, *plain* as tab-separated lines otherwise.
 
@@ -95,7 +94,7 @@ def show_table(
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading, style in columns.items():
         is_long = heading == "rule"
         table.add_column(

@@ -21,7 +21,18 @@ from quarterjack.planner import parked, plan, upserted
 from ._shell import EXIT_USAGE, Failure
 from ._target import Target, configured, load
 
-__all__ = ["Fire", "Outlook", "Rule", "fires", "find_rule", "outlook", "rule_named"]
+__all__ = [
+    "Fire",
+    "Outlook",
+    "Rule",
+    "depends_on_start",
+    "find_rule",
+    "fires",
+    "listed",
+    "outlook",
+    "rule_named",
+    "zone_name",
+]
 
 _APART_NS: Final = 1_234_567_891
 """Two starts this far apart tell whether a rule depends on when its app starts."""
@@ -79,6 +90,8 @@ def _planned(row: Schedule, at_ns: int) -> Schedule:
 
 def depends_on_start(row: Schedule) -> bool:
     """Say whether this schedule's times are counted from the moment its app starts."""
+    if row.parked_reason is not None:
+        return False
     trigger, at = row.timing.trigger, row.created_at_ns
     if trigger.fires_at_creation:
         return True

@@ -25,10 +25,10 @@ EXIT_INTERRUPTED: Final = 130
 class Failure(click.ClickException):
     """The command could not do its work; *hint* is the command, or the deed, to try next."""
 
-    def __init__(self, message: str, hint: str, exit_code: int = EXIT_FAILED) -> None:
+    def __init__(self, message: str, hint: str, code: int = EXIT_FAILED) -> None:
         super().__init__(message)
         self.hint = hint
-        self.exit_code = exit_code
+        self.code = code
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print what went wrong and what to try."""
@@ -82,15 +82,22 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self._places.items()])
 
-    def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]  # click's own overloads say when it returns; ours as a command never does
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run and, as a command, end the process with the documented exit code."""
         if not standalone_mode:
-            return super().main(args, *more, standalone_mode=False, **extra)
+            return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
-            code = super().main(args, *more, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
         except Failure as failure:
             failure.show()
-            sys.exit(failure.exit_code)
+            sys.exit(failure.code)
         except click.ClickException as error:
             _usage(error)
         except click.Abort:

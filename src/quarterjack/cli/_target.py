@@ -81,10 +81,11 @@ def configured() -> tuple[str, Path] | None:
         if not file.is_file():
             continue
         try:
-            settings = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("quarterjack", {})
+            document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise Failure(f"{file} cannot be read: {error}", "qj run module:app", EXIT_USAGE) from None
-        name = settings.get("app") if isinstance(settings, dict) else settings
+        settings: Any = document.get("tool", {}).get("quarterjack", {})
+        name: Any = settings.get("app") if hasattr(settings, "get") else settings
         if name is None:
             continue
         if not isinstance(name, str) or not name.strip():

@@ -17,6 +17,7 @@ import click
 from quarterjack import JobState, Quarterjack
 from quarterjack._durations import parse_duration
 from quarterjack.errors import InvalidOption
+from quarterjack.model import as_datetime
 
 from ._demo_app import make_app
 from ._demo_board import Board, Note
@@ -108,7 +109,7 @@ async def _end(app: Quarterjack, for_s: float) -> None:
 
 
 async def _has_started(app: Quarterjack) -> None:
-    while not app._serving:
+    while not app._serving:  # noqa: ASYNC110  # its event is made when it starts
         await asyncio.sleep(SETTLE_S)
 
 
@@ -143,9 +144,8 @@ async def _draw(app: Quarterjack, board: Board, live: Live, for_s: float | None)
             continue
         jobs = sorted(await app.jobs(state=_BUSY), key=lambda job: job.id)
         elapsed_s = (app.clock.monotonic_ns() - began_ns) / 1e9
-        size = live.console.size
         scene = Scene(schedules, jobs, board, now_ns, elapsed_s, for_s)
-        live.update(frame(scene, size.width, size.height), refresh=True)
+        live.update(frame(scene, live.console.height), refresh=True)
         await asyncio.sleep(FRAME_S)
 
 
@@ -153,8 +153,6 @@ async def _draw(app: Quarterjack, board: Board, live: Live, for_s: float | None)
 
 
 def _write(note: Note) -> None:
-    from quarterjack.model import as_datetime  # noqa: PLC0415
-
     at = as_datetime(note.at_ns)
     clock = "" if at is None else at.astimezone().isoformat(timespec="milliseconds")
     click.echo(f"{clock}\t{note.task}\t{note.text}")
@@ -176,17 +174,14 @@ def _sum_up(board: Board, seconds: float, *, as_json: bool) -> None:
             jobs=dict(counts),
         )
         return
-    late = (
-        ""
-        if lag is None
-        else f"; late by {lag.p50:.2f} ms in the median, {lag.p99:.2f} ms at p99, {lag.worst:.2f} ms at worst"
-    )
-    click.echo(f"{seconds:.1f} s: {board.ticks} ticks, {board.missed} missed, {board.early} early{late}.")
-    ended = f" ({board.at_end} by the end of the demo)" if board.at_end else ""
+    click.echo(f"{seconds:.1f} s, {board.ticks} ticks: {board.missed} missed, {board.early} early")
+    if lag is not None:
+        click.echo(f"ticks late by {lag.p50:.2f} ms p50, {lag.p99:.2f} ms p99, {lag.worst:.2f} ms worst")
     failed = counts["failed"] + counts["timed_out"] + counts["lost"]
+    ended = f" ({board.at_end} by the end of the demo)" if board.at_end else ""
     click.echo(
-        f"{counts['done']} jobs done, {failed} failed, {counts['retry']} attempts tried again, "
-        f"{counts['cancelled']} cancelled{ended}."
+        f"jobs: {counts['done']} done, {failed} failed, {counts['retry']} tried again, "
+        f"{counts['cancelled']} cancelled{ended}"
     )
     if is_for_people():
-        click.secho('Next: qj explain "*/5 9-17 * * mon-fri", then qj run your_module:app', dim=True)
+        click.secho('Next: qj explain "*/5 9-17 * * mon-fri"', dim=True)

@@ -19,6 +19,7 @@ from .upcoming import moment
 __all__ = ["command"]
 
 _DAY: Final = timedelta(days=1)
+_MOMENT: Final = timedelta(microseconds=1)
 _AHEAD: Final = timedelta(days=366)
 _MANY: Final = 4
 """More fires in a day than this are told as a number, fewer by their times."""
@@ -112,7 +113,7 @@ def _policies(row: Schedule) -> list[str]:
 def _rate(trigger: Trigger, at: datetime) -> list[str]:
     per_week = trigger.count(at, at + 7 * _DAY, cap=1_000_000)
     if per_week >= 7:
-        return [f"about {per_week / 7:,.0f} times a day"]
+        return ["once a day" if per_week == 7 else f"about {per_week / 7:,.0f} times a day"]
     per_year = trigger.count(at, at + _AHEAD, cap=1_000)
     if per_year == 0:
         return ["not once within a year"]
@@ -130,39 +131,33 @@ def _clock_changes(trigger: Trigger, at: datetime) -> list[str]:
     while day < end:
         following = day + _DAY  # wall-clock arithmetic: the next midnight of the zone
         if day.utcoffset() != following.utcoffset():
-            notes += _on_the_day(trigger, day, following, zone)
+            notes += _on_the_day(trigger, day, following)
         day = following
     return notes
 
 
-def _on_the_day(trigger: Trigger, day: datetime, following: datetime, zone: tzinfo) -> list[str]:
+def _on_the_day(trigger: Trigger, day: datetime, following: datetime) -> list[str]:
+    """Say what is unlike the day before; nothing if nothing is."""
     before, after = day.utcoffset() or timedelta(), following.utcoffset() or timedelta()
-    way = "forward" if after > before else "back"
-    moved = in_words(abs(after - before).total_seconds())
-    usual, that_day = _within(trigger, day - _DAY, day), _within(trigger, day, following)
-    head = f"{day:%a %Y-%m-%d}: the clock goes {way} {moved} and it"
-    if len(that_day) > _MANY or len(usual) > _MANY:
-        return [f"{head} fires {len(that_day)} times, not {len(usual)}"] if len(that_day) != len(usual) else []
-    times, usually = _clock_times(that_day, zone), _clock_times(usual, zone)
-    if times == usually or not that_day:
-        return [f"{head} does not fire"] if usual and not that_day and _is_daily(trigger, day) else []
-    return [f"{head} fires at {', '.join(times)}"] if len(usual) == len(that_day) or usual else []
+    moved = f"{'forward' if after > before else 'back'} {in_words(abs(after - before).total_seconds())}"
+    usual, that_day = _count(trigger, day - _DAY, day), _count(trigger, day, following)
+    head = f"{day:%a %Y-%m-%d}: the clock goes {moved} and it"
+    if max(usual, that_day) > _MANY:
+        return [f"{head} fires {that_day:,} times, not {usual:,}"] if usual != that_day else []
+    if not that_day:
+        is_daily = usual and _count(trigger, following, following + _DAY)
+        return [f"{head} does not fire"] if is_daily else []
+    times, usually = _times(trigger, day, that_day), _times(trigger, day - _DAY, usual)
+    is_plain = not usually or [at[:5] for at in times] == [at[:5] for at in usually]  # but for the zone's name
+    return [] if is_plain else [f"{head} fires at {' and '.join(times)}"]
 
 
-def _is_daily(trigger: Trigger, day: datetime) -> bool:
-    """Say whether a rule that was silent on *day* fires on the days around it."""
-    return bool(_within(trigger, day - _DAY, day)) and bool(_within(trigger, day + _DAY, day + 2 * _DAY))
+def _count(trigger: Trigger, start: datetime, end: datetime) -> int:
+    """Count the fire times in ``[start, end)``, as instants: within one zone datetimes compare by the clock face."""
+    return trigger.count(start.astimezone(UTC) - _MOMENT, end.astimezone(UTC) - _MOMENT)
 
 
-def _within(trigger: Trigger, start: datetime, end: datetime) -> list[datetime]:
-    """Return the fire times in ``[start, end)``, instants compared."""
-    low, high = start.astimezone(UTC), end.astimezone(UTC)
-    return (
-        [one for one in trigger.preview(100_000, after=low - timedelta(microseconds=1)) if one < high]
-        if (trigger.count(low, high, cap=100_000) <= 1_500)
-        else []
-    )
-
-
-def _clock_times(times: list[datetime], zone: tzinfo) -> list[str]:
-    return [f"{one.astimezone(zone):%H:%M} {one.astimezone(zone).tzname()}" for one in times]
+def _times(trigger: Trigger, start: datetime, count: int) -> list[str]:
+    """Return the first *count* fire times of a day, as its clock shows them."""
+    found = trigger.preview(count, after=start.astimezone(UTC) - _MOMENT)
+    return [f"{at.astimezone(start.tzinfo):%H:%M %Z}" for at in found]

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from quarterjack import ScheduleView
-from quarterjack.model import Schedule, as_datetime
+from quarterjack.model import as_datetime
 
 from ._output import for_people, in_words, iso, json_option, show_json, show_table, shown, tell_notes, zone_option
 from ._planning import Outlook, depends_on_start, outlook
@@ -91,13 +91,8 @@ def _wait(in_s: float | None) -> str:
 def _notes(seen: Outlook, name: str) -> list[str]:
     if not seen.rows:
         return [f"{name} has no schedules: give a task a trigger, as in @app.task(Every(minutes=5))"]
-    from_start = [row.id for row in seen.rows if not seen.is_live and depends_on_start_of(row)]
+    from_start = [row.id for row in seen.rows if not seen.is_live and depends_on_start(row)]
     notes = [] if seen.is_live else [NOT_KNOWN]
     if from_start:
         notes.append(f"counted from the start of the app, here as if it started now: {', '.join(from_start)}")
     return notes
-
-
-def depends_on_start_of(row: Schedule) -> bool:
-    """As `depends_on_start`; a parked schedule depends on nothing."""
-    return row.parked_reason is None and depends_on_start(row)
