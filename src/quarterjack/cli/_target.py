@@ -122,6 +122,8 @@ def _imported(named: _Named) -> ModuleType:
             hint = f"qj ls {named.module.replace('.', '/')}.py, or change to the folder that holds it"
             raise Failure(f"no module {error.name!r} here ({Path.cwd()})", hint, EXIT_USAGE) from None
         raise _theirs(error, named) from None
+    except Failure:
+        raise
     except SystemExit as error:
         raise Failure(
             f"importing {named.file or named.module} ended the program (exit {error.code!r})",

@@ -1,0 +1,248 @@
+"""``ls``, ``next`` and ``explain``: what an app will do, without running it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+QJ = Callable[..., Result]
+DOCS = Path(__file__).parents[2] / "docs" / "command.md"
+
+
+def documented(schema: str) -> dict[str, Any]:
+    """Return the example of this schema in docs/command.md."""
+    for block in re.findall(r"```json\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL):
+        example: dict[str, Any] = json.loads(block)
+        if example["schema"] == schema:
+            return example
+    raise AssertionError(f"docs/command.md has no {schema}")
+
+
+def shape(value: Any) -> Any:
+    """Return the keys of a document, without what is free: the fields of a rule, the states of jobs."""
+    if isinstance(value, dict):
+        return {key: None if key in {"rule", "jobs"} else shape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value and isinstance(value[0], dict) else []
+    return None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ls", "shop", "--json"),
+        ("next", "shop", "--json"),
+        ("explain", "shop", "noon", "--json"),
+        ("explain", "30 2 * * *", "--tz", "Europe/Rome", "--json"),
+    ],
+)
+def test_json_is_as_documented(qj: QJ, shop: Path, words: tuple[str, ...]) -> None:
+    """Programs are written against docs/command.md, so its examples hold exactly the keys that come."""
+    result = qj(*words)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert shape(found) == shape(documented(found["schema"]))
+
+
+def test_ls_in_a_pipe_is_one_line_a_schedule(qj: QJ, shop: Path) -> None:
+    """cut and awk need tabs, ISO times and no heading."""
+    lines = [line.split("\t") for line in qj("ls", "shop").stdout.splitlines()]
+    assert [line[0] for line in lines] == ["noon", "pulse", "reports.nightly"]
+    for _, at, in_s, words in lines:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", at)
+        assert float(in_s) > 0
+        assert words
+
+
+def test_ls_says_what_the_memory_store_cannot_tell(qj: QJ, shop: Path) -> None:
+    """A column of dashes would look as if nothing had ever run."""
+    result = qj("ls", "shop")
+    assert "last runs and pauses are not known here" in result.stderr
+
+
+def test_ls_shows_what_a_shared_store_knows(qj: QJ, folder: Path) -> None:
+    """With a store that others see, rows are read and not planned: last runs and pauses are there."""
+    (folder / "shared.py").write_text(
+        "from quarterjack import Every, MemoryStore, Quarterjack\n"
+        "class Shared(MemoryStore):\n"
+        "    is_shared = True\n"
+        "    async def schedules_list(self):\n"
+        "        row = app._collect()[1][0].copy()\n"
+        "        row.last_nominal_ns, row.paused_at_ns, row.pause_note = 1_700_000_000_000_000_000, 1, 'migration'\n"
+        "        return [row]\n"
+        "app = Quarterjack(Shared())\n"
+        "@app.task(Every(hours=1))\nasync def sync() -> None: ...\n"
+    )
+    result = qj("ls", "shared")
+    assert result.stdout == "sync\t\t\tevery hour; paused: migration\t2023-11-14T22:13:20+00:00\t\n"
+    assert result.stderr == ""
+    assert json.loads(qj("ls", "shared", "--json").stdout)["is_live"] is True
+
+
+def test_ls_names_schedules_that_count_from_the_start(qj: QJ, folder: Path) -> None:
+    """Their times are not true until the app starts, which must be said."""
+    (folder / "begin.py").write_text(
+        "from quarterjack import Every, Forever, Once, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Every(minutes=5, anchor='start'))\nasync def a() -> None: ...\n"
+        "@app.task(Forever())\nasync def b() -> None: ...\n"
+        "@app.task(Once())\nasync def c() -> None: ...\n"
+        "@app.task(Every(minutes=5))\nasync def d() -> None: ...\n"
+    )
+    result = qj("ls", "begin")
+    assert "as if it started now: a, b, c\n" in result.stderr
+
+
+def test_ls_shows_a_schedule_whose_trigger_raises(qj: QJ, folder: Path) -> None:
+    """One broken rule must not hide the others: the app would park it, so does the list."""
+    (folder / "sick.py").write_text(
+        "from quarterjack import Every, Quarterjack, Trigger\napp = Quarterjack()\n"
+        "class Sick(Trigger):\n    def next(self, after): raise OSError('no calendar')\n"
+        "@app.task(Sick())\nasync def a() -> None: ...\n"
+        "@app.task(Every(hours=1))\nasync def b() -> None: ...\n"
+    )
+    result = qj("ls", "sick", "--json")
+    first, second = json.loads(result.stdout)["schedules"]
+    assert first["next"] is None
+    assert "OSError: no calendar" in first["parked_reason"]
+    assert second["next"] is not None
+
+
+def test_an_app_without_schedules_is_told_how_to_get_one(qj: QJ, folder: Path) -> None:
+    """An empty answer looks like a mistake of the command."""
+    (folder / "bare.py").write_text("from quarterjack import Quarterjack\napp = Quarterjack()\n")
+    result = qj("ls", "bare")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "bare:app has no schedules" in result.stderr
+
+
+def test_looking_starts_nothing(qj: QJ, folder: Path) -> None:
+    """ls on a production app may run neither its hooks nor its jobs."""
+    (folder / "loud.py").write_text(
+        "from quarterjack import OnStartup, Once, Quarterjack\n"
+        "def lifespan(app): raise AssertionError('entered')\n"
+        "app = Quarterjack(lifespan=lifespan)\n"
+        "@app.task(OnStartup())\ndef up() -> None: raise AssertionError('up')\n"
+        "@app.task(Once())\ndef once() -> None: raise AssertionError('ran')\n"
+    )
+    for words in (("ls", "loud"), ("next", "loud"), ("explain", "loud", "once")):
+        result = qj(*words)
+        assert result.exit_code == 0, result.output
+
+
+def test_next_lists_a_cron_line_in_its_zone(qj: QJ) -> None:
+    """The question people have about cron: when, on the clock of that place."""
+    result = qj("next", "*/20 9-10 * * mon-fri", "--tz", "Europe/Rome", "--after", "2026-11-20T10:30", "-n", "3")
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [
+        "2026-11-20T10:40:00+01:00",
+        "2026-11-23T09:00:00+01:00",
+        "2026-11-23T09:20:00+01:00",
+    ]
+
+
+def test_next_merges_the_schedules_of_an_app(qj: QJ, shop: Path) -> None:
+    """Who asks about an app wants one list in order of time."""
+    result = qj("next", "shop", "--after", "2026-11-21T23:00:00+00:00", "--tz", "UTC", "-n", "4")
+    assert [line.split("\t")[::2] for line in result.stdout.splitlines()] == [
+        ["2026-11-22T00:00:00+00:00", "pulse"],
+        ["2026-11-22T01:30:00+00:00", "reports.nightly"],
+        ["2026-11-22T02:00:00+00:00", "pulse"],
+        ["2026-11-22T04:00:00+00:00", "pulse"],
+    ]
+
+
+def test_next_tells_jitter_apart_from_the_fire_time(qj: QJ, shop: Path) -> None:
+    """The fire time is the schedule's, due is the job's: within the jitter, and the same at every call."""
+    words = ("next", "shop", "noon", "--after", "2026-11-21T23:00:00+00:00", "-n", "5", "--json")
+    fires = json.loads(qj(*words).stdout)["fires"]
+    assert [one["at"][11:] for one in fires] == ["12:00:00+01:00"] * 5
+    assert all(one["at"] <= one["due"] < one["at"].replace("12:00:00", "12:00:10") for one in fires)
+    assert len({one["due"][11:] for one in fires}) == 5
+    assert json.loads(qj(*words).stdout)["fires"][0]["due"] == fires[0]["due"]
+
+
+def test_next_keeps_to_the_limits_of_a_schedule(qj: QJ, folder: Path) -> None:
+    """end= and max_runs= belong to the schedule, and its future ends by them."""
+    (folder / "few.py").write_text(
+        "from datetime import UTC, datetime\nfrom quarterjack import Every, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Every(hours=1), max_runs=2)\nasync def twice() -> None: ...\n"
+        "@app.task(Every(hours=1), end=datetime(2030, 1, 1, 2, 30, tzinfo=UTC))\nasync def until() -> None: ...\n"
+    )
+    for name in ("twice", "until"):
+        lines = qj("next", "few", name, "--after", "2030-01-01T00:30+00:00", "--tz", "UTC").stdout.splitlines()
+        assert [line[:19] for line in lines] == ["2030-01-01T01:00:00", "2030-01-01T02:00:00"]
+
+
+def test_next_says_why_a_chain_cannot_be_listed(qj: QJ, folder: Path) -> None:
+    """Forever depends on how long its runs take; the first is known, the rest is not."""
+    (folder / "chain.py").write_text(
+        "from quarterjack import Forever, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Forever())\nasync def chain() -> None: ...\n"
+    )
+    result = qj("next", "chain", "chain")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1
+    assert "depends on how long it takes" in result.stderr
+
+
+def test_one_word_is_a_schedule_of_the_configured_app(qj: QJ, shop: Path) -> None:
+    """In a project, ``qj next reports.nightly`` is what one types."""
+    (shop.parent / "pyproject.toml").write_text('[tool.quarterjack]\napp = "shop:app"\n')
+    assert "\treports.nightly" in qj("next", "reports.nightly", "-n", "1").stdout
+    assert qj("explain", "reports.nightly").exit_code == 0
+    assert len(qj("next").stdout.splitlines()) == 10
+
+
+def test_an_unknown_schedule_is_answered_with_those_there_are(qj: QJ, shop: Path) -> None:
+    """Ids are easily mistyped."""
+    result = qj("next", "shop", "nightly")
+    assert result.exit_code == 2
+    assert "it has noon, pulse, reports.nightly" in result.stderr
+    assert result.stderr.rstrip().endswith("qj ls shop:app")
+
+
+def test_explain_wants_a_rule_not_an_app(qj: QJ, shop: Path) -> None:
+    """An app has many rules; which one is meant must be said."""
+    result = qj("explain", "shop")
+    assert result.exit_code == 2
+    assert result.stderr.rstrip().endswith("qj ls shop:app")
+
+
+def explained(qj: QJ, *words: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(qj("explain", *words, "--json", "--after", "2027-01-15T00:00+00:00").stdout)
+    return found
+
+
+def test_explain_says_what_happens_when_the_clock_goes_forward(qj: QJ) -> None:
+    """02:30 does not exist on that day, which is what one looks a rule up for."""
+    notes = explained(qj, "30 2 * * *", "--tz", "Europe/Rome")["notes"]
+    assert notes == ["once a day", "Sun 2027-03-28: the clock goes forward 1 h and it fires at 03:00 CEST"]
+
+
+def test_explain_counts_where_there_are_many_fires(qj: QJ) -> None:
+    """A day of 23 or 25 hours has fewer or more of them."""
+    notes = explained(qj, "*/30 * * * *", "--tz", "Europe/Rome")["notes"]
+    assert notes == [
+        "about 48 times a day",
+        "Sun 2027-03-28: the clock goes forward 1 h and it fires 46 times, not 48",
+        "Sun 2027-10-31: the clock goes back 1 h and it fires 50 times, not 48",
+    ]
+
+
+def test_explain_is_silent_on_days_like_any_other(qj: QJ) -> None:
+    """A note that says nothing hides those that do."""
+    assert explained(qj, "0 12 * * *", "--tz", "Europe/Rome")["notes"] == ["once a day"]
+    assert explained(qj, "30 2 * * *")["notes"] == ["once a day"]
+    assert explained(qj, "0 0 1 1 *")["notes"] == ["1 time within a year"]
+
+
+def test_explain_tells_the_policies_of_a_schedule(qj: QJ, shop: Path) -> None:
+    """What a schedule adds to its rule decides what happens when it is late."""
+    notes = " ".join(explained(qj, "shop", "noon")["notes"])
+    for part in ("overlap='skip'", "missed='latest'", "spread over 10 s"):
+        assert part in notes
