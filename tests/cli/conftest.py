@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from quarterjack.cli import main
 from tests.cli.kit import APP, command, environment
 
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty current folder; what is imported from it, and logging, are put back."""

@@ -22,7 +22,9 @@ def test_help_names_every_command_without_importing_them() -> None:
         "except SystemExit: pass\n"
         "print([name for name in sys.modules if name.startswith('quarterjack.cli.') or name == 'rich'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
     for name in ("run", "ls", "next", "explain", "demo"):
         assert f"\n  {name} " in done.stdout
     assert done.stdout.splitlines()[-1] == "['quarterjack.cli._shell']"

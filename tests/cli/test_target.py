@@ -55,9 +55,7 @@ def test_a_file_named_like_a_module_of_python_is_still_the_file(qj: QJ, folder: 
     assert ids(qj("ls", "queue.py")) == SCHEDULES
 
 
-def test_pyproject_names_the_app_from_any_folder_below(
-    qj: QJ, shop: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pyproject_names_the_app_from_any_folder_below(qj: QJ, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inside a project nobody should have to name its app."""
     (shop.parent / "pyproject.toml").write_text('[tool.quarterjack]\napp = "shop:app"\n')
     below = shop.parent / "docs" / "deep"
