@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict, get_args
 
-from ._durations import Seconds
+from ._durations import Seconds, to_seconds
+from .errors import InvalidOption
 from .policies.backoff import NO_RETRY, RetryPolicy
 from .policies.missed import MissedMode
 from .policies.overlap import OverlapMode
@@ -199,6 +200,16 @@ class Unique:
     key: str
     scope: UniqueScope | timedelta = "unfinished"
     on_conflict: Literal["return", "replace", "raise"] = "return"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not self.key:
+            raise InvalidOption(f"unique must be a key, a text that is not empty, got {self.key!r}")
+        if isinstance(self.scope, timedelta):
+            to_seconds(self.scope, "scope of unique", exclusive=True)
+        elif self.scope not in get_args(UniqueScope):
+            raise InvalidOption(f"scope of unique must be 'queued', 'unfinished' or a timedelta, got {self.scope!r}")
+        if self.on_conflict not in {"return", "replace", "raise"}:
+            raise InvalidOption(f"on_conflict must be 'return', 'replace' or 'raise', got {self.on_conflict!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -455,6 +466,17 @@ class Overlap:
 
     mode: OverlapMode = "skip"
     maximum: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(OverlapMode):
+            raise InvalidOption(
+                f"overlap must be one of {', '.join(map(repr, get_args(OverlapMode)))}, got {self.mode!r}"
+            )
+        most: object = self.maximum
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise InvalidOption(
+                f"maximum of overlap={self.mode!r} must be a whole number from 1, or None, got {most!r}"
+            )
 
 
 class SchedulePolicies(TypedDict, total=False):

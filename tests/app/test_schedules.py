@@ -222,7 +222,7 @@ async def test_overlap_mode_decides_who_runs(overlap: Any, starts: list[int], ou
 
 
 async def test_serial_modes_never_run_two_bodies_at_once() -> None:
-    """"One at a time" holds through cancel, timeout and clean-up."""
+    """Said as "One at a time" holds through cancel, timeout and clean-up."""
     app = Quarterjack()
     running = most = 0
 
@@ -245,7 +245,9 @@ async def test_serial_modes_never_run_two_bodies_at_once() -> None:
 
 async def test_queue_latest_keeps_the_newest_fire_time() -> None:
     """When only the latest state matters, the older waiting run gives way."""
-    async with virtual_time(app_with(24 * 60, Every(minutes=10), overlap="queue_latest"), start="2026-03-02T08:50") as w:
+    async with virtual_time(
+        app_with(24 * 60, Every(minutes=10), overlap="queue_latest"), start="2026-03-02T08:50"
+    ) as w:
         await w.run_until("2026-03-02T10:02")
         assert hours(w, "job") == ["09:00", "09:20", "09:40"]
 
@@ -386,7 +388,11 @@ async def test_update_keeps_what_it_does_not_name() -> None:
         await app.update_schedule("poll", overlap="skip", timeout=90)
         row = await app.store.schedules_get("poll")
         assert row is not None
-        assert (row.payload.overlap.mode, row.payload.options.timeout_s, row.payload.options.priority) == ("skip", 90, 0)
+        assert (row.payload.overlap.mode, row.payload.options.timeout_s, row.payload.options.priority) == (
+            "skip",
+            90,
+            0,
+        )
         assert row.generation == 2
         del world
 
@@ -427,7 +433,7 @@ async def test_pause_with_an_end_resumes_by_itself() -> None:
 
 
 async def test_trigger_now_runs_once_more_and_moves_nothing() -> None:
-    """"Run it now" is for trying out; the plan stays."""
+    """Said as "Run it now" is for trying out; the plan stays."""
     async with virtual_time(app_with(60, Every(hours=1)), start=START) as world:
         await world.run_for("10m")
         job = await world.app.trigger_now("job")

@@ -1,0 +1,265 @@
+"""What is refused at the door, by which error, and that the message says what to do."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from quarterjack import (
+    At,
+    Cron,
+    DuplicateName,
+    Every,
+    Group,
+    InvalidArguments,
+    InvalidOption,
+    InvalidTrigger,
+    NaiveDatetime,
+    Overlap,
+    Quarterjack,
+    RetryPolicy,
+    Unique,
+    UnknownTask,
+)
+from quarterjack.testing import virtual_time
+from tests.app.kit import sleeper
+
+BAD_SECONDS = [-1, math.nan, math.inf, 1e12, "10", None, True, timedelta(seconds=-1)]
+
+
+@pytest.mark.parametrize("value", [0, *(v for v in BAD_SECONDS if v is not None)], ids=repr)
+@pytest.mark.parametrize("option", ["timeout", "start_deadline"])
+def test_positive_duration_is_asked_for(option: str, value: Any) -> None:
+    """A timeout of 0 or NaN would end every job, or none."""
+    app = Quarterjack()
+    with pytest.raises(InvalidOption, match=option):
+        sleeper(app, **{option: value})
+
+
+@pytest.mark.parametrize("value", BAD_SECONDS, ids=repr)
+@pytest.mark.parametrize("option", ["delay", "cancel_grace"])
+def test_duration_of_zero_or_more_is_asked_for(option: str, value: Any) -> None:
+    """Negative and endless waits are typing errors."""
+    task = sleeper(Quarterjack())
+    with pytest.raises(InvalidOption, match=option):
+        task.options(**{option: value})
+    assert task.options(**{option: 0})
+
+
+@pytest.mark.parametrize("value", BAD_SECONDS, ids=repr)
+@pytest.mark.parametrize("option", ["shutdown_grace", "lease", "watchdog"])
+def test_apps_durations_are_checked(option: str, value: Any) -> None:
+    """A wrong setting is told when the app is made, not at its end."""
+    if option == "watchdog" and value is None:
+        assert Quarterjack(watchdog=None)
+        return
+    with pytest.raises(InvalidOption, match=option):
+        Quarterjack(**{option: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, 1e30], ids=repr)
+@pytest.mark.parametrize("field", ["seconds", "milliseconds", "days"])
+def test_periods_are_checked_when_the_trigger_is_built(field: str, value: float) -> None:
+    """`Every(seconds=-1)` fails at import, on its own line."""
+    with pytest.raises(InvalidTrigger):
+        Every(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        {"jitter": -1}, {"jitter": math.nan}, {"max_lateness": -1}, {"max_runs": 0}, {"max_catchup": 0},
+        {"pause_on_failure": 0}, {"overlap": "sometimes"}, {"missed": "never"}, {"max_runs": 1.5},
+        {"missed": "all", "overlap": "skip"}, {"overlapp": "skip"}, {"start": "today"},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_policies_are_checked(policies: dict[str, Any]) -> None:
+    """A policy that means nothing must not be taken for the default."""
+    name = next(iter(policies))
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app):
+        with pytest.raises(InvalidOption, match=name):
+            await app.schedule(task.bind(0.0), Every(minutes=1), id="x", **policies)
+        assert await app.schedules() == []
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"attempts": 0}, {"attempts": "3"}, {"base_s": -1}, {"cap_s": math.nan}, {"jitter": "some"}, {"on": OSError}],
+)
+def test_retry_policies_are_checked(policy: dict[str, Any]) -> None:
+    """A wrong policy would show only when the first job fails, at night."""
+    with pytest.raises(InvalidOption):
+        RetryPolicy(**policy)
+
+
+@pytest.mark.parametrize("maximum", [0, -1, 1.5])
+def test_bounds_of_overlap_are_checked(maximum: Any) -> None:
+    """`allow(max=0)` would never run."""
+    with pytest.raises(InvalidOption, match="maximum"):
+        Overlap("allow", maximum)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"key": ""}, {"key": "x", "scope": "ever"}, {"key": "x", "scope": timedelta(0)}, {"key": "x", "on_conflict": "?"}],
+)
+def test_unique_is_checked(options: dict[str, Any]) -> None:
+    """A misspelt scope would let two jobs through."""
+    with pytest.raises(InvalidOption):
+        Unique(**options)
+
+
+async def test_naive_datetimes_are_refused_with_the_fix() -> None:
+    """A datetime without a zone names no instant, and guessing would be wrong half of the time."""
+    app = Quarterjack()
+    task = sleeper(app)
+    naive = datetime(2026, 3, 2, 9)
+    async with virtual_time(app):
+        with pytest.raises(NaiveDatetime, match="tzinfo=UTC"):
+            task.options(run_at=naive)
+        for policy in ("start", "end"):
+            with pytest.raises(NaiveDatetime, match=policy):
+                await app.schedule(task.bind(0.0), Every(minutes=1), **{policy: naive})  # type: ignore[arg-type]
+        with pytest.raises(NaiveDatetime, match="since"):
+            await app.jobs(since=naive)
+        await app.schedule(task.bind(0.0), Every(minutes=1))
+        with pytest.raises(NaiveDatetime, match="until"):
+            await app.pause("sleeper", until=naive)
+    with pytest.raises(NaiveDatetime):
+        Every(minutes=1).preview(1, after=naive)
+
+
+@pytest.mark.parametrize("build", [lambda: At("10:00", tz="Europe/Room"), lambda: Cron("0 0 * * *", tz="Mars")])
+def test_unknown_zone_is_refused_when_the_trigger_is_built(build: Any) -> None:
+    """A misspelt zone must not mean UTC."""
+    with pytest.raises(InvalidTrigger, match="zone|tz"):
+        build()
+
+
+def test_duplicate_task_name_is_refused_at_registration() -> None:
+    """Two functions under one name: only one of them would ever run."""
+    app = Quarterjack()
+    sleeper(app)
+    with pytest.raises(DuplicateName, match="sleeper"):
+        sleeper(app)
+
+
+async def test_duplicate_across_groups_is_refused_at_the_start() -> None:
+    """Group names make full names; equal ones are found before anything runs."""
+    app = Quarterjack()
+    for _ in range(2):
+        group = Group("g")
+        sleeper(group)  # type: ignore[arg-type]
+        app.include_group(group)
+    with pytest.raises(DuplicateName, match=r"g\.sleeper"):
+        await app.__aenter__()
+    assert not app.is_running
+
+
+async def test_duplicate_schedule_id_in_code_is_refused() -> None:
+    """The second would silently replace the first."""
+    app = Quarterjack()
+    with pytest.raises(DuplicateName, match="twice"):
+        for name in ("a", "b"):
+
+            @app.task(Every(minutes=1), name=name, id="twice")
+            async def task() -> None: ...
+
+        await app.__aenter__()
+
+
+async def test_task_of_another_app_is_refused() -> None:
+    """It would wait for ever: nobody here knows it."""
+    app, other = Quarterjack(), Quarterjack()
+    task = sleeper(other)
+    async with virtual_time(app):
+        for attempt in (app.submit(task, 1.0), app.submit_many([task.bind(1.0)]), app.call(task, 1.0)):
+            with pytest.raises(UnknownTask, match="not registered in this app"):
+                await attempt
+        with pytest.raises(UnknownTask):
+            await app.schedule(task.bind(1.0), Every(minutes=1))
+
+
+@pytest.mark.parametrize("thing", [print, "sleeper", None])
+async def test_what_is_no_task_is_refused(thing: Any) -> None:
+    """The decorator was forgotten; the message says so."""
+    app = Quarterjack()
+    async with virtual_time(app):
+        with pytest.raises(UnknownTask, match="decorate"):
+            await app.submit(thing)
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((1, 2), {}), ((1,), {"more": 2}), ((), {"second": 1})])
+async def test_arguments_that_do_not_fit_are_refused_where_they_are_given(args: Any, kwargs: Any) -> None:
+    """The traceback must point at the submit, not at a worker an hour later."""
+    app = Quarterjack()
+    task: Any = sleeper(app)
+    async with virtual_time(app) as world:
+        with pytest.raises(InvalidArguments, match=r"sleeper\(seconds: .*float"):
+            await app.submit(task, *args, **kwargs)
+        with pytest.raises(TypeError):
+            task.bind(*args, **kwargs)
+        assert world.jobs() == []
+
+
+@pytest.mark.parametrize("value", [object(), "many", [1]])
+async def test_arguments_of_the_wrong_type_are_refused_in_a_strict_app(value: Any) -> None:
+    """What a durable store would refuse, a test on memory must refuse too."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app):
+        with pytest.raises(InvalidArguments):
+            await app.submit(task, value)
+
+
+@pytest.mark.parametrize("options", [{"priorty": 1}, {"priority": -1}, {"priority": 1.5}, {"queue": ""}, {"retry": 0}])
+def test_options_are_checked_where_they_are_written(options: dict[str, Any]) -> None:
+    """Unknown and impossible options are errors, with the nearest right name."""
+    task = sleeper(Quarterjack())
+    with pytest.raises(InvalidOption, match=next(iter(options))):
+        task.options(**options)
+
+
+def test_misspelt_option_names_the_right_one() -> None:
+    """The next thing to type stands in the message."""
+    with pytest.raises(InvalidOption, match="did you mean 'priority'"):
+        sleeper(Quarterjack()).options(priorty=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("executor", ["process", "command"])
+def test_executors_of_later_versions_say_what_to_use(executor: str) -> None:
+    """The name is right, the time has not come."""
+    with pytest.raises(InvalidOption, match='executor="thread"'):
+        sleeper(Quarterjack(), executor=executor)
+
+
+@pytest.mark.parametrize("fn", [lambda: None, (n for n in ()), 5])
+def test_what_cannot_be_a_task_is_refused(fn: Any) -> None:
+    """Nameless and uncallable things."""
+    with pytest.raises(InvalidOption):
+        Quarterjack().task(fn)
+
+
+def test_generator_function_is_refused() -> None:
+    """Its body would never begin."""
+    with pytest.raises(InvalidOption, match="generator"):
+
+        @Quarterjack().task
+        def gen() -> Any:
+            yield 1
+
+
+async def test_bulk_verbs_without_a_filter_are_refused() -> None:
+    """`cancel()` by accident must not cancel everything."""
+    app = Quarterjack()
+    async with virtual_time(app):
+        with pytest.raises(InvalidOption, match="needs a filter"):
+            await app.cancel()
+        with pytest.raises(InvalidOption, match="needs a filter"):
+            await app.retry()
