@@ -51,7 +51,7 @@ def test_json_is_as_documented(qj: QJ, shop: Path, words: tuple[str, ...]) -> No
 
 
 def test_ls_in_a_pipe_is_one_line_a_schedule(qj: QJ, shop: Path) -> None:
-    """cut and awk need tabs, ISO times and no heading."""
+    """Pipes into cut and awk need tabs, ISO times and no heading."""
     lines = [line.split("\t") for line in qj("ls", "shop").stdout.splitlines()]
     assert [line[0] for line in lines] == ["noon", "pulse", "reports.nightly"]
     for _, at, in_s, words in lines:
@@ -122,7 +122,7 @@ def test_an_app_without_schedules_is_told_how_to_get_one(qj: QJ, folder: Path) -
 
 
 def test_looking_starts_nothing(qj: QJ, folder: Path) -> None:
-    """ls on a production app may run neither its hooks nor its jobs."""
+    """A look at a production app may run neither its hooks nor its jobs."""
     (folder / "loud.py").write_text(
         "from quarterjack import OnStartup, Once, Quarterjack\n"
         "def lifespan(app): raise AssertionError('entered')\n"

@@ -198,7 +198,7 @@ def test_json_logs_are_an_object_a_line_with_the_jobs_fields(folder: Path, qj_pr
 
 
 def test_the_log_level_decides_how_much_is_told(folder: Path, qj_process: Start) -> None:
-    """debug tells every move, warning tells trouble alone."""
+    """At debug every move is told, at warning trouble alone."""
     write(
         folder,
         "calm",
