@@ -1,0 +1,67 @@
+"""The examples run, end and print what they promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, *args: str) -> str:
+    """Run an example as a user would; it must end by itself without a word on stderr."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / name, *args], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_clock_tops_tick_and_leave_nothing_behind() -> None:
+    """Three kinds of generators, cancelled in three ways."""
+    out = run("actr_clock_tops.py")
+    assert out.count("grid     #") == 4
+    assert "clock top" in out
+    slow = [line for line in out.splitlines() if line.startswith("slow body")]
+    assert len(slow) == 3
+    assert "3 missed" in slow[-1] or "2 missed" in slow[-1]
+    assert "struck at 12:00, the next at 12:15" in out
+    assert "tasks left: 0" in out
+
+
+def test_states_stamps_and_callbacks() -> None:
+    """One loop, threads and an own-loop thread side by side."""
+    out = run("async_scheduler_states.py")
+    assert out.count(": submitted") == 3
+    assert "quick after 0.05 s" in out
+    assert out.count("on urgent") + out.count("on qj-urgent") >= 3 or out.count("alarm ") >= 3
+    assert "ran longer than its timeout" in out
+    assert "cancelled: True cancelled" in out
+    assert "JobTimedOut" in out
+
+
+def test_clock_application_serves_and_stops() -> None:
+    """Groups, dependencies, hooks and every kind of trigger."""
+    out = run("aioclock_app.py", "2.2").splitlines()
+    assert out[0] == "welcome"
+    assert out[-1] == "going offline"
+    assert "once: I love lamp" in out
+    assert out.count("every second: a plain function, in a thread") >= 2
+    assert any("screen door" in line for line in out)
+
+
+async def test_fastapi_runs_the_app_in_its_lifespan() -> None:
+    """Requests submit jobs and look at them."""
+    from examples.fastapi_lifespan import api, jobs
+
+    async with api.router.lifespan_context(api):
+        transport = httpx.ASGITransport(app=api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            job = (await client.post("/mail/ada")).json()["job"]
+            await (await jobs.job(job))
+            answer = (await client.get(f"/jobs/{job}")).json()
+    assert answer == {"state": "done", "result": "mail to ada"}
+    assert not jobs.is_running
