@@ -173,6 +173,8 @@ def test_until_idle_that_is_interrupted_has_not_succeeded(folder: Path, qj_proce
     )
     process = qj_process("run", "waits", "--until-idle")
     read_until(process, "begun")
+    with pytest.raises(subprocess.TimeoutExpired):  # it looked in the meantime, and there is a fire to come
+        process.wait(0.4)
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 143
 

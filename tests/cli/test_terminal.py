@@ -79,7 +79,16 @@ def test_the_demo_fits_its_terminal(folder: Path, width: int, height: int) -> No
         lines = frame.replace("\r", "").split("\n")
         assert len(lines) == height
         assert all(len(line) <= width for line in lines)
-        for part in ("quarterjack", "schedules", "running now", "what happened", "pulse", "every second", "ticks"):
+        for part in (
+            "quarterjack",
+            "schedules",
+            "running now",
+            "what happened",
+            "pulse",
+            "every second",
+            "ticks",
+            "tried again",
+        ):
             assert part in frame
 
 

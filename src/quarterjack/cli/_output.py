@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    "ZONE",
     "console",
     "for_people",
     "in_words",
@@ -39,25 +38,24 @@ __all__ = [
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/command.md has the schema).")
 
 
-class _Zone(click.ParamType[Any]):
-    name = "zone"
+def _zone(ctx: click.Context, param: click.Parameter, value: str | None) -> tzinfo | None:
+    """Return the zone of this name.
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the zone of this name.
-
-        Raises:
-            click.BadParameter: If the machine knows none.
-        """
-        if isinstance(value, tzinfo):
-            return value
-        try:
-            return datetime.fromtimestamp(0).astimezone().tzinfo if value == "local" else ZoneInfo(value)
-        except (ValueError, OSError, LookupError):
-            self.fail(f"no time zone {value!r}; write it as in Europe/Rome, or UTC", param, ctx)
+    Raises:
+        click.BadParameter: If the machine knows none.
+    """
+    if value is None:
+        return None
+    try:
+        return datetime.fromtimestamp(0).astimezone().tzinfo if value == "local" else ZoneInfo(value)
+    except (ValueError, OSError, LookupError):
+        message = f"no time zone {value!r}; write it as in Europe/Rome, or UTC"
+        raise click.BadParameter(message, ctx, param) from None
 
 
-ZONE = _Zone()
-zone_option = click.option("--tz", "zone", type=ZONE, metavar="ZONE", help="Show times in this zone, as Europe/Rome.")
+zone_option = click.option(
+    "--tz", "zone", callback=_zone, metavar="ZONE", help="Show times in this zone, as Europe/Rome."
+)
 
 
 def is_for_people() -> bool:
@@ -66,10 +64,10 @@ def is_for_people() -> bool:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console; colour is off under NO_COLOR and where it is no terminal."""
+    """Return a rich console; it honours NO_COLOR, and colours nothing but terminals."""
     from rich.console import Console  # noqa: PLC0415  # 60 ms that only drawing needs
 
-    return Console(stderr=stderr, highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
+    return Console(stderr=stderr, highlight=False)
 
 
 def show_json(schema: str, **payload: Any) -> None:

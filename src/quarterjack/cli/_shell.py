@@ -110,7 +110,7 @@ def _usage(error: click.ClickException) -> NoReturn:
     """Tell click's own errors in our form: what is wrong, then where the help is."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "qj"
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help; click has it since 8.2
         error.show()
     else:
         _tell(error.format_message().rstrip(), f"{path} --help")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -36,26 +36,25 @@ SETTLE_S: Final = 0.01
 _BUSY: Final = (JobState.RUNNING, JobState.SUBMITTED)
 
 
-class _Duration(click.ParamType[float]):
-    name = "duration"
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return seconds.
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds.
-
-        Raises:
-            click.BadParameter: If the text is no duration, or none that passes.
-        """
-        try:
-            seconds = parse_duration(value, "--for")
-        except InvalidOption as error:
-            self.fail(str(error), param, ctx)
-        if seconds <= 0:
-            self.fail(f"the demo must last some time, got {value!r}", param, ctx)
-        return seconds
+    Raises:
+        click.BadParameter: If the text is no duration, or none that passes.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = parse_duration(value, "--for")
+    except InvalidOption as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    if seconds <= 0:
+        raise click.BadParameter(f"the demo must last some time, got {value!r}", ctx, param)
+    return seconds
 
 
 @click.command("demo")
-@click.option("--for", "for_s", type=_Duration(), metavar="20s", help="End by itself after so long, as 20s or 1m30s.")
+@click.option("--for", "for_s", callback=_duration, metavar="20s", help="End by itself after so long, as 20s or 1m30s.")
 @json_option
 def command(for_s: float | None, as_json: bool) -> None:
     """See what quarterjack does: schedules, running jobs, retries, lag, live.
