@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableMapping
+from types import FunctionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, overload
 
 from ._signatures import hints_of, signature_of
@@ -53,6 +54,26 @@ def dependency_parameters(fn: Callable[..., Any]) -> frozenset[str]:
     return frozenset(found)
 
 
+def _with_types(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *fn* with its annotations resolved, where they are texts.
+
+    fast-depends would evaluate them among the local variables of everybody who is
+    calling just then: a dependency named ``service`` would be whatever one of our
+    own variables of that name holds.
+    """
+    if not isinstance(fn, FunctionType) or hasattr(fn, "__wrapped__"):
+        return fn
+    hints = hints_of(fn)
+    if not hints:
+        return fn
+    copy = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    copy.__dict__.update(fn.__dict__)
+    copy.__doc__, copy.__module__, copy.__qualname__ = fn.__doc__, fn.__module__, fn.__qualname__
+    copy.__kwdefaults__ = fn.__kwdefaults__
+    copy.__annotations__ = hints
+    return copy
+
+
 class DependencyOverrides(MutableMapping[Callable[..., Any], Callable[..., Any]]):
     """``app.dependency_overrides``: another callable in a dependency's place, for tests."""
 
@@ -68,7 +89,9 @@ class DependencyOverrides(MutableMapping[Callable[..., Any], Callable[..., Any]]
             self._provider = Provider()
             for original, replacement in self._replacements.items():
                 self._provider.override(original, replacement)
-        injected: Callable[..., Any] = inject(fn, cast=False, cast_result=False, dependency_provider=self._provider)
+        injected: Callable[..., Any] = inject(
+            _with_types(fn), cast=False, cast_result=False, dependency_provider=self._provider
+        )
         return injected
 
     def __setitem__(self, original: Callable[..., Any], replacement: Callable[..., Any]) -> None:

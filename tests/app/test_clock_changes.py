@@ -39,7 +39,7 @@ async def test_clock_set_back_an_hour_runs_no_time_of_day_twice() -> None:
 
 
 async def test_clock_set_back_an_hour_goes_on_with_elapsed_time_at_once() -> None:
-    """Said as "Every ten minutes" must not pause for an hour because the clock was corrected."""
+    """What runs every ten minutes must not pause for an hour because the clock was corrected."""
     async with virtual_time(app_with(Every(minutes=10)), start=START) as world:
         await world.run_for("15m")
         await world.step_clock(-HOUR)

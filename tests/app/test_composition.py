@@ -382,3 +382,35 @@ async def test_drain_in_real_time_sees_the_end() -> None:
         jobs = await app.submit_many(threaded.bind(n) for n in range(20))
         await app.drain()
         assert {job.state for job in jobs} == {JobState.DONE}
+
+
+def service() -> str:
+    return "the user's"
+
+
+async def asks_by_a_common_name(it: Annotated[str, Depends(service)]) -> str:
+    return it
+
+
+async def test_dependency_may_be_named_as_a_variable_of_ours() -> None:
+    """Annotations that are texts mean the user's names, not those of whoever starts the app."""
+    app = Quarterjack()
+    task: Any = app.task(asks_by_a_common_name)
+    async with app:
+        assert await (await app.submit(task)) == "the user's"
+
+
+async def test_plain_dependency_takes_no_virtual_time() -> None:
+    """It may run in a thread: the clock must not jump over the body meanwhile."""
+    app = Quarterjack()
+
+    @app.task(Every(seconds=1))
+    async def tick(value: int = Depends(one)) -> None: ...
+
+    @app.task(Every(seconds=1))
+    async def other() -> None: ...
+
+    async with virtual_time(app) as world:
+        await world.run_for(200)
+        assert world.outcomes(tick) == ["done"] * 200
+        assert {job.duration for job in world.jobs(tick)} == {0.0}

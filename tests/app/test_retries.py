@@ -277,7 +277,7 @@ async def test_unique_within_one_batch_is_one_job() -> None:
 
 @pytest.mark.parametrize("step", [-3600, 3600, 86_400])
 async def test_delay_is_not_stretched_by_a_clock_step(step: int) -> None:
-    """Said as "In ten minutes" means ten minutes, whatever somebody does to the wall clock."""
+    """A delay of ten minutes is ten minutes, whatever somebody does to the wall clock."""
     app = Quarterjack()
     task = sleeper(app)
     async with virtual_time(app) as world:
@@ -292,7 +292,7 @@ async def test_delay_is_not_stretched_by_a_clock_step(step: int) -> None:
 
 @pytest.mark.parametrize("step", [-3600, 3600])
 async def test_run_at_goes_by_the_wall_clock(step: int) -> None:
-    """Said as "At noon" means what the clock on the wall says."""
+    """Noon is what the clock on the wall says it is."""
     app = Quarterjack()
     task = sleeper(app)
     async with virtual_time(app, start="2026-03-02T10:00") as world:

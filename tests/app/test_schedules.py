@@ -222,7 +222,7 @@ async def test_overlap_mode_decides_who_runs(overlap: Any, starts: list[int], ou
 
 
 async def test_serial_modes_never_run_two_bodies_at_once() -> None:
-    """Said as "One at a time" holds through cancel, timeout and clean-up."""
+    """One at a time: that holds through cancel, timeout and clean-up."""
     app = Quarterjack()
     running = most = 0
 
@@ -433,7 +433,7 @@ async def test_pause_with_an_end_resumes_by_itself() -> None:
 
 
 async def test_trigger_now_runs_once_more_and_moves_nothing() -> None:
-    """Said as "Run it now" is for trying out; the plan stays."""
+    """Running it now is for trying out; the plan stays."""
     async with virtual_time(app_with(60, Every(hours=1)), start=START) as world:
         await world.run_for("10m")
         job = await world.app.trigger_now("job")

@@ -274,11 +274,11 @@ class Scheduler:
             asyncio.get_running_loop().call_later(fired.wait_ns / 1e9, self.on_change, lost)
         else:
             self._changed.update(lost)
+        if self._events.has_listeners:
+            self._announce(fired)  # first: whoever listens hears of the cause before its effect
         if self._worker is not None:
             self._worker.begin(fired.jobs)
             self._worker.cancel_local([job.id for job in fired.cancelled], "replaced by a newer run")
-        if self._events.has_listeners:
-            self._announce(fired)
 
     async def _resume(self, row: Schedule) -> None:
         """The pause was set to end by itself."""

@@ -162,6 +162,8 @@ class Service:
     async def put_schedules(self, declared: Sequence[Schedule]) -> list[Schedule]:
         """Upsert schedules; a broken trigger parks its own and is logged."""
         rows = await self.store.schedules_put(declared)
+        if self.scheduler is not None and self.worker is not None:
+            self.worker.keep_for_ticks(True)  # now: jobs may be claimed before the scheduler has read its rows
         for row in rows:
             if row.parked_reason is not None:
                 log.error("schedule %s is parked: %s", row.id, row.parked_reason, extra={"schedule": row.id})

@@ -34,6 +34,7 @@ class History:
         self._store = app.store
         self._client: JobClient | None = None
         self._names: set[str] = set()
+        self._earlier: frozenset[str] = frozenset()
         self.events: list[Event] = []
 
     @contextmanager
@@ -41,6 +42,7 @@ class History:
         """Keep everything that happens inside the block."""
         end = self._app.event_stream.listen(self.events.append) if with_events else None
         kept = self._store._keep_finished
+        self._earlier = frozenset(self._store._jobs)
         try:
             self._store._keep_finished = _KEEP
             yield
@@ -79,7 +81,8 @@ class History:
         return [row for row in self._rows() if name in (row.task, _schedule(row))]
 
     def _rows(self) -> list[JobRecord]:
-        return list(self._store._jobs.values())
+        rows, earlier = self._store._jobs.values(), self._earlier
+        return [row for row in rows if row.id not in earlier] if earlier else list(rows)
 
 
 def _schedule(row: JobRecord) -> str | None:

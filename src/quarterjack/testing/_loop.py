@@ -7,8 +7,8 @@ clock to the next instant that something waits for: a timer of the loop, an
 alarm of the clock, or a test that drives it. In this order the clock
 
 1. waits while it is *held*: `VirtualClock.hold`, and by itself whatever runs
-   in ``loop.run_in_executor`` and ``asyncio.to_thread``, until its result is
-   back in the loop (a cancelled call: until its thread is really done);
+   in ``loop.run_in_executor``, ``asyncio.to_thread`` and ``anyio.to_thread``,
+   until its result is back in the loop (a cancelled call: until its thread is really done);
 2. gives real input and output a chance: while a socket or a pipe is
    registered with the loop, it moves only after ``io_grace`` seconds of real
    silence, each time. What takes longer than that to answer needs a hold;
@@ -31,6 +31,7 @@ import asyncio
 import heapq
 import logging
 import math
+import sys
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -130,6 +131,9 @@ class _Driver:
         self._replace(self._selector, "select", self._select)
         self._replace(self.loop, "time", self._time)
         self._replace(self.loop, "run_in_executor", self._run_in_executor)
+        if (to_thread := sys.modules.get("anyio.to_thread")) is not None:
+            # anyio's threads (plain dependencies, FastAPI's plain endpoints) go by no executor of the loop.
+            self._replace(to_thread, "run_sync", partial(self._run_sync, to_thread.run_sync))
         self._replace(self.loop, "_clock_resolution", 1.0 / NS_PER_S)
 
     def remove(self) -> None:
@@ -176,6 +180,13 @@ class _Driver:
             raise
         future.add_done_callback(partial(_release, hold))
         return future
+
+    async def _run_sync(self, real: Callable[..., Any], func: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Hold time while one of anyio's threads works for this loop."""
+        if asyncio.get_running_loop() is not self.loop:
+            return await real(func, *args, **options)
+        with self.clock.hold():
+            return await real(partial(_held, self.clock, func), *args, **options)
 
     def _select(self, timeout: float | None) -> list[Any]:
         """Stand in for the selector: where the loop would sleep, time moves."""
