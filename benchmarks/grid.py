@@ -127,7 +127,8 @@ class Periodic:
         Two starts within one period serve two ticks when the tick before got none: the first is
         then more than a period late. Otherwise the tick was doubled.
         """
-        early_ns = min(EARLIEST_NS, self.period_ns // 10)
+        # Who sleeps a period after each run cannot be early, only drift past the next tick.
+        early_ns = 0 if self.own_origin else min(EARLIEST_NS, self.period_ns // 10)
         due = [(stamp - origin + early_ns) // self.period_ns for stamp in stamps]
         has_start, slots = set(due), list(due)
         for i in range(len(slots) - 2, -1, -1):

@@ -27,7 +27,7 @@ def _against(result: Result, other: Result | None, metric: str, how: str) -> flo
     pairs = [(a[metric], b[metric]) for a, b in zip(result.rounds, other.rounds, strict=True) if a and b]
     if how == "less":
         return median([a - b for a, b in pairs]) if pairs else math.nan
-    ratios = [a / b for a, b in pairs if b]
+    ratios = [a / b for a, b in pairs if a >= 0 and b > 0]  # a lag below zero is early, not better
     return median(ratios) if ratios else math.nan
 
 

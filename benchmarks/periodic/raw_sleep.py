@@ -8,7 +8,7 @@ import time
 from grid import Periodic
 from measure import SECOND, run
 
-case = Periodic.from_options()
+case = Periodic.from_options(own_origin=True)
 
 
 async def repeat(task: int) -> None:
