@@ -202,12 +202,18 @@ class MemoryJobs(Store):
     # -- unique ----------------------------------------------------------------------
 
     def _refuse_conflicts(self, jobs: Sequence[JobRecord], now: int) -> None:
+        """Raise for the first job whose key is taken, by a stored job or by one before it in *jobs*."""
+        before: dict[tuple[str, str], str] = {}
         for job in jobs:
             unique = job.options.unique
-            if unique is not None and unique.on_conflict == "raise":
+            if unique is None:
+                continue
+            if unique.on_conflict == "raise":
                 holder = self._unique_row(job, now)
-                if holder is not None:
-                    raise UniqueConflict(unique.key, holder.id)
+                taken_by = before.get((job.task, unique.key)) if holder is None else holder.id
+                if taken_by is not None:
+                    raise UniqueConflict(unique.key, taken_by)
+            before.setdefault((job.task, unique.key), job.id)
 
     def _unique_row(self, job: JobRecord, now: int) -> JobRecord | None:
         unique = job.options.unique

@@ -1,0 +1,748 @@
+"""The suite that holds a store to `quarterjack.stores.base.Store`. Needs pytest, pytest-asyncio and hypothesis.
+
+    from quarterjack.testing.store_contract import Bench, StoreContract
+
+    class TestMyStore(StoreContract):
+        def bench(self) -> Bench:
+            return Bench(MyStore())
+
+`Bench` is the store with a clock that a test moves. A store whose clock is its
+server's overrides `Bench.advance`. Each case is one promise of one call; the
+state machine in `quarterjack.testing.store_machine` puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from quarterjack import planner
+from quarterjack._durations import NS_PER_S
+from quarterjack.errors import UniqueConflict
+from quarterjack.model import (
+    Fenced,
+    Finish,
+    FinishKind,
+    JobFilter,
+    JobIds,
+    JobRecord,
+    JobState,
+    Origin,
+    Overlap,
+    Payload,
+    Progress,
+    RunOptions,
+    Schedule,
+    Timing,
+    Unique,
+    WorkerInfo,
+)
+from quarterjack.stores.base import AuditRow, CancelAnswer, Claim, Claimed, Hint, Renewal, Store, Want
+from quarterjack.triggers import Every, Forever
+
+from ._clock import VirtualClock
+
+__all__ = ["Bench", "StoreContract"]
+
+TASKS = frozenset({"a", "b"})
+
+
+class Bench:
+    """A store on a clock of its own, and short ways to ask it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.clock = VirtualClock("2026-03-02T09:00Z")
+        self.ids = JobIds()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, for the store too."""
+        self.clock.move_to(self.clock.monotonic_ns() + round(seconds * NS_PER_S))
+
+    def job(self, task: str = "a", **options: Any) -> JobRecord:
+        """Return a new job."""
+        return JobRecord(self.ids(), task, (), {}, RunOptions(**options))
+
+    async def put(self, task: str = "a", **options: Any) -> JobRecord:
+        """Store one job."""
+        (row,) = await self.store.jobs_put([self.job(task, **options)])
+        return row
+
+    async def claim(
+        self,
+        slots: int = 10,
+        *,
+        owner: str = "w1",
+        lease_s: float | None = 30.0,
+        tasks: frozenset[str] = TASKS,
+        queues: tuple[str, ...] = ("default",),
+    ) -> list[JobRecord]:
+        """Lease up to *slots* jobs."""
+        return (await self.claimed(slots, owner=owner, lease_s=lease_s, tasks=tasks, queues=queues)).jobs
+
+    async def claimed(
+        self,
+        slots: int = 10,
+        *,
+        owner: str = "w1",
+        lease_s: float | None = 30.0,
+        tasks: frozenset[str] = TASKS,
+        queues: tuple[str, ...] = ("default",),
+    ) -> Claimed:
+        """As `claim`, with when to look again."""
+        return await self.store.jobs_claim(Claim(owner, [Want(queues, tasks, slots)], lease_s))
+
+    async def began(self, *fences: Fenced) -> None:
+        """Begin bodies, as their worker does: where rows are live objects it writes that into them."""
+        for row, fence in zip(await self.store.jobs_get([f.job_id for f in fences]), fences, strict=True):
+            if self.store.keeps_objects and row is not None and row.state.is_held and row.fence == fence:
+                row.state = JobState.RUNNING
+
+    async def finish(self, fence: Fenced, kind: FinishKind = FinishKind.DONE, **facts: Any) -> bool:
+        """Record the outcome of a body that ran; say whether it was taken."""
+        if kind is not FinishKind.MISSED:
+            await self.began(fence)
+        refused = await self.store.jobs_finish([Finish(*fence, kind, await self.store.now_ns(), **facts)])
+        return not refused
+
+    async def get(self, job_id: str) -> JobRecord:
+        """Return a snapshot of one row."""
+        (row,) = await self.store.jobs_get([job_id])
+        assert row is not None
+        return row.copy()
+
+    async def states(self, jobs: Sequence[JobRecord]) -> list[str]:
+        """Return the states of rows, as words."""
+        return [row.state.value if row is not None else "gone" for row in await self.store.jobs_get([j.id for j in jobs])]
+
+    async def schedule(self, schedule_id: str = "s", *, every_s: float = 60.0, **payload: Any) -> Schedule:
+        """Put a schedule of task ``a``."""
+        trigger = payload.pop("trigger", None) or Every(seconds=every_s)
+        (row,) = await self.store.schedules_put(
+            [Schedule(schedule_id, Timing(trigger=trigger), Payload(task="a", **payload))]
+        )
+        return row
+
+    async def plan(self, schedule_id: str = "s") -> planner.Plan:
+        """Return what is due of a schedule."""
+        row = await self.store.schedules_get(schedule_id)
+        assert row is not None
+        plan = planner.plan(row, await self.store.now_ns())
+        assert plan is not None, "nothing is due"
+        return plan
+
+
+class StoreContract:
+    """One promise of the contract per case. Subclass it in a test module and give it `bench`."""
+
+    def bench(self) -> Bench:
+        """Return a new store on a new clock."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def b(self) -> AsyncIterator[Bench]:
+        """Open a new store for the case, and close it."""
+        bench = self.bench()
+        await bench.store.open(bench.clock, bench.ids)
+        yield bench
+        await bench.store.close()
+
+    # -- put -------------------------------------------------------------------------
+
+    async def test_put_stamps_and_submits(self, b: Bench) -> None:
+        """The store's clock says when a job came and when it may run."""
+        now = await b.store.now_ns()
+        rows = await b.store.jobs_put([b.job(), b.job(delay_ns=5 * NS_PER_S), b.job(run_at_ns=now + 7)])
+        assert [row.state for row in rows] == [JobState.SUBMITTED] * 3
+        assert {row.submitted_at_ns for row in rows} == {now}
+        assert [row.run_at_ns - now for row in rows] == [0, 5 * NS_PER_S, 7]
+
+    async def test_put_answers_a_taken_unique_key_with_its_holder(self, b: Bench) -> None:
+        """One key, one unfinished job per task."""
+        first = await b.put(unique=Unique("k"))
+        assert (await b.put(unique=Unique("k"))).id == first.id
+        assert (await b.put("b", unique=Unique("k"))).id != first.id
+        (held,) = await b.claim(tasks=frozenset({"a"}))
+        assert (await b.put(unique=Unique("k"))).id == first.id
+        assert await b.finish(held.fence)
+        assert (await b.put(unique=Unique("k"))).id != first.id
+
+    async def test_unique_period_outlives_job_and_purge(self, b: Bench) -> None:
+        """A period key is about time, not about rows."""
+        unique = Unique("k", scope=timedelta(minutes=10))
+        first = await b.put(unique=unique)
+        (held,) = await b.claim()
+        assert await b.finish(held.fence)
+        await b.advance(300)
+        await b.store.jobs_purge(timedelta(0))
+        assert (await b.put(unique=unique)).id == first.id
+        await b.advance(301)
+        assert (await b.put(unique=unique)).id != first.id
+
+    async def test_unique_conflict_that_raises_stores_nothing(self, b: Bench) -> None:
+        """A batch is one transaction."""
+        unique = Unique("k", on_conflict="raise")
+        await b.put(unique=unique)
+        with pytest.raises(UniqueConflict):
+            await b.store.jobs_put([b.job("b"), b.job(unique=unique)])
+        assert len((await b.store.jobs_list(JobFilter())).jobs) == 1
+
+    async def test_unique_conflict_within_a_batch_raises_and_stores_nothing(self, b: Bench) -> None:
+        """The batch itself may hold the conflict."""
+        unique = Unique("k", on_conflict="raise")
+        with pytest.raises(UniqueConflict):
+            await b.store.jobs_put([b.job(unique=unique), b.job(unique=unique)])
+        assert (await b.store.jobs_list(JobFilter())).jobs == []
+
+    async def test_unique_replace_cancels_a_waiting_holder_only(self, b: Bench) -> None:
+        """What runs already is not undone."""
+        unique = Unique("k", on_conflict="replace")
+        first = await b.put(unique=unique)
+        second = await b.put(unique=unique)
+        assert await b.states([first, second]) == ["cancelled", "submitted"]
+        await b.claim()
+        assert (await b.put(unique=unique)).id == second.id
+
+    # -- claim -----------------------------------------------------------------------
+
+    async def test_claim_takes_due_jobs_of_wanted_tasks_and_queues_in_order(self, b: Bench) -> None:
+        """Nobody gets what it cannot run, and the most urgent come first."""
+        late = await b.put(priority=3)
+        first, urgent = await b.put(), await b.put(priority=0)
+        await b.put("unknown")
+        await b.put(queue="other")
+        await b.put(delay_ns=NS_PER_S)
+        got = await b.claim(2)
+        assert [job.id for job in got] == [urgent.id, first.id]
+        assert [job.id for job in await b.claim()] == [late.id]
+        assert {(job.state, job.attempt, job.owner) for job in got} == {(JobState.SCHEDULED, 1, "w1")}
+
+    async def test_claim_says_when_the_next_waiting_job_is_due(self, b: Bench) -> None:
+        """The worker sleeps until then."""
+        now = await b.store.now_ns()
+        assert (await b.claimed()).next_run_at_ns is None
+        await b.put(delay_ns=9 * NS_PER_S)
+        await b.put(delay_ns=5 * NS_PER_S)
+        assert (await b.claimed()).next_run_at_ns == now + 5 * NS_PER_S
+        await b.advance(5)
+        assert len(await b.claim()) == 1
+
+    async def test_no_job_is_held_twice(self, b: Bench) -> None:
+        """The one promise everything stands on."""
+        await b.store.jobs_put([b.job() for _ in range(20)])
+        got = [job.id for owner in ("w1", "w2", "w3") for job in await b.claim(8, owner=owner)]
+        assert len(got) == len(set(got)) == 20
+
+    async def test_later_queues_are_served_when_earlier_ones_are_empty(self, b: Bench) -> None:
+        """Order of queues is a preference, not a wall."""
+        other, own = await b.put(queue="other"), await b.put()
+        got = await b.claim(queues=("default", "other"))
+        assert [job.id for job in got] == [own.id, other.id]
+
+    # -- leases ----------------------------------------------------------------------
+
+    async def test_lease_that_ran_out_is_rescued_by_the_next_claim(self, b: Bench) -> None:
+        """Recovery needs no leader and no clean-up job."""
+        job = await b.put()
+        (old,) = [row.fence for row in await b.claim(lease_s=30)]
+        await b.advance(29)
+        assert await b.claim(owner="w2") == []
+        await b.advance(1)
+        (row,) = await b.claim(owner="w2")
+        assert (row.id, row.attempt, row.rescues, row.failures, row.owner) == (job.id, 2, 1, 0, "w2")
+        assert not await b.finish(old), "the old holder is fenced off"
+        assert (await b.get(job.id)).state is JobState.SCHEDULED
+        assert await b.finish(row.fence)
+
+    async def test_renewed_lease_does_not_run_out(self, b: Bench) -> None:
+        """A sign of life keeps the job."""
+        await b.put()
+        (row,) = await b.claim(lease_s=30)
+        for _ in range(4):
+            await b.advance(20)
+            answer = await b.store.jobs_renew("w1", [Renewal(row.id, row.attempt)], 30)
+            assert answer == ([], [])
+            assert await b.claim(owner="w2") == []
+
+    async def test_renewal_keeps_progress_and_checkpoint(self, b: Bench) -> None:
+        """What the body said survives its worker."""
+        await b.put()
+        (row,) = await b.claim(lease_s=30)
+        await b.store.jobs_renew("w1", [Renewal(row.id, row.attempt, Progress(1, 2, "x"), {"at": 5})], 30)
+        await b.advance(31)
+        (again,) = await b.claim(owner="w2")
+        assert (again.checkpoint, again.progress) == ({"at": 5}, (1, 2, "x"))
+
+    async def test_renewal_answers_what_is_lost_and_what_to_cancel(self, b: Bench) -> None:
+        """A worker that was away learns what it no longer holds."""
+        lost, wanted, kept = await b.put(), await b.put(), await b.put()
+        rows = {row.id: row.fence for row in await b.claim(lease_s=30)}
+        await b.store.jobs_renew("w1", [Renewal(j.id, 1) for j in (wanted, kept)], 300)
+        await b.store.jobs_request_cancel([wanted.id])
+        await b.advance(31)
+        await b.claim(owner="w2")
+        renewals = [Renewal(fence.job_id, fence.attempt) for fence in rows.values()] + [Renewal("gone", 1)]
+        answer = await b.store.jobs_renew("w1", renewals, 30)
+        assert (sorted(answer.lost), answer.cancelled) == (sorted([lost.id, "gone"]), [wanted.id])
+
+    async def test_finished_job_is_lost_to_its_renewer(self, b: Bench) -> None:
+        """Nobody renews what is over."""
+        await b.put()
+        (fence,) = [row.fence for row in await b.claim()]
+        await b.finish(fence)
+        assert (await b.store.jobs_renew("w1", [Renewal(fence.job_id, 1)], 30)).lost == [fence.job_id]
+
+    async def test_job_is_lost_after_too_many_rescues(self, b: Bench) -> None:
+        """A job that kills its workers must not kill them for ever."""
+        job = await b.put(max_rescues=2)
+        for n in range(3):
+            (row,) = await b.claim(owner=f"w{n}", lease_s=30)
+            assert (row.attempt, row.rescues) == (n + 1, n)
+            await b.advance(31)
+        assert await b.claim() == []
+        assert (await b.get(job.id)).state is JobState.LOST
+
+    async def test_job_at_most_once_is_lost_at_its_first_rescue(self, b: Bench) -> None:
+        """``max_rescues=0`` is the at-most-once mode."""
+        job = await b.put(max_rescues=0)
+        await b.claim(lease_s=30)
+        await b.advance(31)
+        assert await b.claim() == []
+        assert (await b.get(job.id)).state is JobState.LOST
+
+    async def test_cancelled_job_whose_worker_died_is_cancelled(self, b: Bench) -> None:
+        """It is not run again only to be cancelled."""
+        job = await b.put()
+        await b.claim(lease_s=30)
+        await b.store.jobs_request_cancel([job.id])
+        await b.advance(31)
+        assert await b.claim() == []
+        assert (await b.get(job.id)).state is JobState.CANCELLED
+
+    async def test_lease_without_an_end_never_runs_out(self, b: Bench) -> None:
+        """None is for stores that die with their owner."""
+        await b.put()
+        await b.claim(lease_s=None)
+        await b.advance(86_400)
+        assert await b.claim(owner="w2") == []
+
+    async def test_released_job_waits_again_and_no_counter_but_attempt_has_moved(self, b: Bench) -> None:
+        """Given back at shutdown is no failure and no rescue."""
+        await b.put()
+        (row,) = await b.claim()
+        await b.store.jobs_release([row.fence], delay_ns=5 * NS_PER_S, reason="shutdown")
+        assert await b.claim() == []
+        await b.advance(5)
+        (again,) = await b.claim(owner="w2")
+        assert (again.attempt, again.failures, again.rescues) == (2, 0, 0)
+
+    @pytest.mark.parametrize("verb", ["release", "finish", "retry", "ended"])
+    async def test_stale_holder_writes_nothing(self, b: Bench, verb: str) -> None:
+        """Whoever comes back after its lease must not touch its successor's run."""
+        await b.put()
+        (stale,) = [row.fence for row in await b.claim(lease_s=30)]
+        await b.advance(31)
+        await b.claim(owner="w2")
+        before = (await b.get(stale.job_id)).__reduce_ex__(4)[2]
+        for fence in (stale, stale._replace(attempt=2), stale._replace(owner="w2")):
+            if verb == "release":
+                await b.store.jobs_release([fence])
+            elif verb == "ended":
+                await b.store.jobs_ended([fence])
+            else:
+                kind = FinishKind.RETRY if verb == "retry" else FinishKind.FAILED
+                assert not await b.finish(fence, kind)
+        assert (await b.get(stale.job_id)).__reduce_ex__(4)[2] == before
+
+    # -- finish ----------------------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", ["done", "failed", "timed_out", "cancelled", "missed"])
+    async def test_final_outcome_ends_the_job_once(self, b: Bench, kind: str) -> None:
+        """The first outcome counts, and is stamped."""
+        await b.put()
+        (fence,) = [row.fence for row in await b.claim()]
+        assert await b.finish(fence, FinishKind(kind), reason="why", result=5)
+        row = await b.get(fence.job_id)
+        assert (row.state.value, row.reason, row.result, row.owner) == (kind, "why", 5, None)
+        assert row.finished_at_ns == await b.store.now_ns()
+        assert not await b.finish(fence, FinishKind.DONE)
+        assert (await b.get(fence.job_id)).state.value == kind
+
+    @pytest.mark.parametrize(("kind", "failures"), [("retry", 1), ("snooze", 0)])
+    async def test_retry_and_snooze_come_back_after_their_delay(self, b: Bench, kind: str, failures: int) -> None:
+        """The pause is counted from the outcome, by the store's clock."""
+        await b.put()
+        (fence,) = [row.fence for row in await b.claim()]
+        assert await b.finish(fence, FinishKind(kind), delay_ns=5 * NS_PER_S)
+        await b.advance(4.999)
+        assert await b.claim() == []
+        await b.advance(0.001)
+        (row,) = await b.claim()
+        assert (row.attempt, row.failures) == (2, failures)
+
+    async def test_finish_takes_each_entry_of_a_batch_by_itself(self, b: Bench) -> None:
+        """One stale entry must not refuse the others."""
+        await b.store.jobs_put([b.job(), b.job()])
+        one, two = (row.fence for row in await b.claim())
+        await b.began(one, two)
+        now = await b.store.now_ns()
+        stale = Finish(*one._replace(attempt=9), FinishKind.DONE, now)
+        assert await b.store.jobs_finish([stale, Finish(*two, FinishKind.DONE, now)]) == [stale]
+        assert (await b.get(two.job_id)).state is JobState.DONE
+
+    async def test_body_that_outlives_its_outcome_keeps_its_overlap_until_it_ends(self, b: Bench) -> None:
+        """"One at a time" counts bodies, not rows."""
+        await b.schedule(overlap=Overlap("queue_all"))
+        await b.advance(60)
+        await b.store.schedules_fire([await b.plan()])
+        (fence,) = [row.fence for row in await b.claim(lease_s=None)]
+        await b.advance(60)
+        await b.store.schedules_fire([await b.plan()])
+        assert await b.finish(fence, FinishKind.TIMED_OUT, zombie=True)
+        assert await b.claim() == []
+        await b.store.jobs_ended([fence])
+        assert len(await b.claim()) == 1
+
+    # -- control and views -----------------------------------------------------------
+
+    async def test_request_cancel_answers_by_state(self, b: Bench) -> None:
+        """Waiting jobs end at once; held ones are their workers' to end."""
+        held = await b.put()
+        await b.claim()
+        waiting, done = await b.put(), await b.put("b")
+        await b.finish((await b.claim(tasks=frozenset({"b"})))[0].fence)
+        answers = await b.store.jobs_request_cancel([waiting.id, held.id, done.id, "none"], "why")
+        assert answers == [CancelAnswer.CANCELLED, CancelAnswer.REQUESTED, CancelAnswer.FINISHED, CancelAnswer.GONE]
+        assert (await b.get(waiting.id)).reason == "why"
+        assert (await b.get(held.id)).cancel_requested
+        assert await b.claim() == []
+
+    async def test_jobs_retry_starts_finished_jobs_from_the_beginning(self, b: Bench) -> None:
+        """Counters of failure begin anew; attempts never repeat."""
+        await b.put()
+        (fence,) = [row.fence for row in await b.claim()]
+        await b.finish(fence, FinishKind.FAILED)
+        await b.put("b")
+        assert await b.store.jobs_retry(JobFilter(task="a")) == [fence.job_id]
+        (row,) = await b.claim(tasks=frozenset({"a"}))
+        assert (row.attempt, row.failures, row.result, row.finished_at_ns) == (2, 0, None, None)
+
+    async def test_job_retried_from_where_it_waited_is_claimed_once(self, b: Bench) -> None:
+        """Cancelled in the queue, and put back: one entry, not two."""
+        for options in ({}, {"delay_ns": 5 * NS_PER_S}):
+            job = await b.put(**options)
+            await b.store.jobs_request_cancel([job.id])
+            await b.store.jobs_retry(JobFilter(states=frozenset({JobState.CANCELLED})))
+        got = await b.claim()
+        await b.advance(10)
+        got += await b.claim(owner="w2")
+        assert len({row.id for row in got}) == len(got) == 2
+
+    async def test_list_pages_newest_first_without_gaps(self, b: Bench) -> None:
+        """Views read page by page while jobs come in."""
+        jobs = [await b.put() for _ in range(7)]
+        seen: list[str] = []
+        cursor = None
+        while True:
+            page = await b.store.jobs_list(JobFilter(), limit=3, cursor=cursor)
+            seen += [row.id for row in page.jobs]
+            await b.put("b")
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert seen == [job.id for job in reversed(jobs)]
+
+    async def test_list_filters(self, b: Bench) -> None:
+        """Each field of the filter narrows."""
+        one = await b.put(queue="q")
+        await b.advance(10)
+        two = await b.put("b")
+        now = await b.store.now_ns()
+        cases = {
+            JobFilter(task="a"): [one.id],
+            JobFilter(queue="q"): [one.id],
+            JobFilter(since_ns=now): [two.id],
+            JobFilter(states=frozenset({JobState.DONE})): [],
+            JobFilter(schedule_id="s"): [],
+            JobFilter(text=two.id): [two.id],
+        }
+        for where, expected in cases.items():
+            assert [row.id for row in (await b.store.jobs_list(where)).jobs] == expected, where
+
+    async def test_slowest_first(self, b: Bench) -> None:
+        """Running ones count up to now."""
+        now = await b.store.now_ns()
+        for seconds in (1, 3, 2):
+            await b.put()
+            (row,) = await b.claim()
+            end = now + seconds * NS_PER_S
+            await b.began(row.fence)
+            await b.store.jobs_finish([Finish(*row.fence, FinishKind.DONE, end, now, now)])
+        page = await b.store.jobs_list(JobFilter(), order="slowest", limit=2)
+        assert [((row.finished_at_ns or 0) - (row.running_at_ns or 0)) // NS_PER_S for row in page.jobs] == [3, 2]
+
+    async def test_purge_deletes_old_finished_jobs_only(self, b: Bench) -> None:
+        """Retention must not touch what waits."""
+        waiting, old = await b.put("b"), await b.put()
+        await b.finish((await b.claim(tasks=frozenset({"a"})))[0].fence)
+        await b.advance(100)
+        young = await b.put()
+        await b.finish((await b.claim(tasks=frozenset({"a"})))[0].fence)
+        assert await b.store.jobs_purge(timedelta(seconds=50)) == 1
+        assert await b.states([waiting, old, young]) == ["submitted", "gone", "done"]
+
+    async def test_stats_and_outcomes_count(self, b: Bench) -> None:
+        """What the views show adds up."""
+        start = await b.store.now_ns()
+        await b.put(queue="q")
+        for kind in (FinishKind.DONE, FinishKind.DONE, FinishKind.FAILED):
+            await b.put()
+            await b.finish((await b.claim())[0].fence, kind)
+        stats = await b.store.stats()
+        assert stats.states == {JobState.SUBMITTED: 1, JobState.DONE: 2, JobState.FAILED: 1}
+        assert (stats.waiting, stats.oldest_due_ns) == ({"q": 1}, start)
+        outcomes = await b.store.outcomes(start)
+        assert {(task, state): n for (_, task, state), n in outcomes.items()} == {
+            ("a", JobState.DONE): 2, ("a", JobState.FAILED): 1
+        }  # fmt: skip
+
+    # -- schedules -------------------------------------------------------------------
+
+    async def test_put_schedule_twice_changes_nothing(self, b: Bench) -> None:
+        """A restart with the same code is no change."""
+        first = (await b.schedule()).copy()
+        await b.advance(10)
+        again = await b.schedule()
+        facts = ("generation", "revision", "cursor_ns", "next_nominal_ns")
+        assert [getattr(first, f) for f in facts] == [getattr(again, f) for f in facts]
+        changed = await b.schedule(every_s=30)
+        assert (changed.generation, changed.revision) == (2, 1)
+        payload = await b.schedule(every_s=30, args=(1,))
+        assert (payload.generation, payload.revision) == (2, 2)
+
+    async def test_due_returns_what_falls_due_within_the_horizon(self, b: Bench) -> None:
+        """Earliest first, paused ones left out."""
+        for name, every_s in (("late", 300.0), ("soon", 20.0), ("paused", 10.0), ("mid", 60.0)):
+            await b.schedule(name, every_s=every_s)
+        await b.store.schedules_pause("paused", None, None)
+        assert [row.id for row in await b.store.schedules_due(100 * NS_PER_S)] == ["soon", "mid"]
+        assert [row.id for row in await b.store.schedules_due(100 * NS_PER_S, limit=1)] == ["soon"]
+
+    async def test_fire_moves_the_cursor_and_inserts_one_job(self, b: Bench) -> None:
+        """An occurrence is one job, ever: the same plan twice loses."""
+        await b.schedule()
+        await b.advance(60)
+        plan = await b.plan()
+        fired = await b.store.schedules_fire([plan])
+        (job,) = fired.rows
+        assert job.origin == Origin("s", 1, plan.nominals[0])
+        (row,) = fired.schedules
+        assert row is not None
+        assert (row.cursor_ns, row.next_nominal_ns) == (plan.cursor_ns, plan.next_nominal_ns)
+        again = await b.store.schedules_fire([plan])
+        assert (again.schedules, again.rows) == ([None], [])
+
+    async def test_fire_with_a_claim_leases_what_it_inserts(self, b: Bench) -> None:
+        """It saves the round trip, and the rest waits."""
+        for name in ("s1", "s2"):
+            await b.schedule(name)
+        await b.advance(60)
+        claim = Claim("w1", [Want(("default",), TASKS, 1)], 30.0)
+        fired = await b.store.schedules_fire([await b.plan("s1"), await b.plan("s2")], claim)
+        assert [job.owner for job in fired.jobs] == ["w1"]
+        assert len(fired.rows) == 2
+        assert len(await b.claim(owner="w2")) == 1
+
+    async def test_fire_refuses_a_plan_that_comes_early_and_says_how_long(self, b: Bench) -> None:
+        """A scheduler whose clock is ahead waits; nothing fires before its time."""
+        await b.schedule()
+        row = await b.store.schedules_get("s")
+        assert row is not None
+        assert row.next_due_ns is not None
+        plan = planner.plan(row, row.next_due_ns)
+        assert plan is not None
+        fired = await b.store.schedules_fire([plan])
+        assert (fired.schedules, fired.rows) == ([None], [])
+        assert fired.wait_ns == row.next_due_ns - await b.store.now_ns()
+
+    async def test_fire_of_a_paused_changed_or_removed_schedule_loses(self, b: Bench) -> None:
+        """The plan was made from a row that is no more."""
+        for change in ("pause", "trigger", "remove"):
+            await b.schedule(change)
+        await b.advance(60)
+        plans = [await b.plan(name) for name in ("pause", "trigger", "remove")]
+        await b.store.schedules_pause("pause", "why", None)
+        await b.schedule("trigger", every_s=7)
+        assert await b.store.schedules_remove(["remove", "none"]) == 1
+        fired = await b.store.schedules_fire(plans)
+        assert (fired.schedules, fired.rows) == ([None] * 3, [])
+
+    @pytest.mark.parametrize(
+        ("overlap", "expected"),
+        [
+            (Overlap("skip"), ["scheduled", "skipped", "skipped"]),
+            (Overlap("queue_one"), ["scheduled", "submitted", "skipped"]),
+            (Overlap("queue_latest"), ["scheduled", "skipped", "submitted"]),
+            (Overlap("queue_all"), ["scheduled", "submitted", "submitted"]),
+            (Overlap("queue_all", 1), ["scheduled", "submitted", "skipped"]),
+            (Overlap("allow"), ["scheduled", "scheduled", "scheduled"]),
+            (Overlap("allow", 2), ["scheduled", "scheduled", "skipped"]),
+            (Overlap("cancel_previous"), ["scheduled", "cancelled", "submitted"]),
+        ],
+        ids=str,
+    )
+    async def test_fire_decides_overlap(self, b: Bench, overlap: Overlap, expected: list[str]) -> None:
+        """Against the open jobs of the key, in the same step; serial ones start one at a time."""
+        await b.schedule(overlap=overlap)
+        for _ in range(3):
+            await b.advance(60)
+            await b.store.schedules_fire([await b.plan()])
+            await b.claim(lease_s=None)
+        rows = list(reversed((await b.store.jobs_list(JobFilter())).jobs))
+        assert [row.state.value for row in rows] == expected
+        assert rows[0].cancel_requested is (overlap.mode == "cancel_previous")
+
+    async def test_missed_fire_times_are_one_row(self, b: Bench) -> None:
+        """An outage is on record with its size."""
+        await b.schedule()
+        await b.advance(60 * 5 + 30)
+        fired = await b.store.schedules_fire([await b.plan()])
+        states = {row.state: row.origin.missed_count for row in fired.rows if row.origin}
+        assert states == {JobState.MISSED: 4, JobState.SUBMITTED: 4}
+
+    async def test_resume_goes_on_from_now_or_from_the_cursor(self, b: Bench) -> None:
+        """Two meanings of a pause's end."""
+        for name in ("now", "cursor"):
+            await b.schedule(name)
+            await b.store.schedules_pause(name, "note", None)
+        await b.advance(200)
+        fresh = await b.store.schedules_resume("now", catch_up=False)
+        caught = await b.store.schedules_resume("cursor", catch_up=True)
+        assert fresh is not None
+        assert caught is not None
+        now = await b.store.now_ns()
+        assert (fresh.next_nominal_ns or 0) > now >= (caught.next_nominal_ns or 0)
+        assert await b.store.schedules_resume("none", catch_up=False) is None
+        assert await b.store.schedules_pause("none", None, None) is None
+
+    async def test_parked_schedule_fires_no_more(self, b: Bench) -> None:
+        """A broken rule is kept with its reason."""
+        await b.schedule()
+        await b.store.schedules_park("s", "broken")
+        await b.advance(60)
+        assert await b.store.schedules_due(10**12) == []
+        (row,) = await b.store.schedules_list()
+        assert row.parked_reason == "broken"
+
+    async def test_trigger_obeys_overlap_and_moves_no_cursor(self, b: Bench) -> None:
+        """An extra run is a run."""
+        before = (await b.schedule()).cursor_ns
+        now = await b.store.now_ns()
+        rows = []
+        for overlap in (None, None, "allow"):
+            job = JobRecord(b.ids(), "a", (), {}, RunOptions(), None, Origin("s", 1, now, trigger="manual"))
+            rows.append(await b.store.schedules_trigger("s", job, overlap))
+        assert [row.state.value for row in rows if row] == ["submitted", "skipped", "submitted"]
+        after = await b.store.schedules_get("s")
+        assert after is not None
+        assert after.cursor_ns == before
+        assert await b.store.schedules_trigger("none", b.job(), None) is None
+
+    async def test_schedule_that_runs_after_its_end_is_armed_by_the_outcome(self, b: Bench) -> None:
+        """The chain survives any death: finish and re-arm are one step, LOST included."""
+        await b.schedule(trigger=Forever(pause=10), options=RunOptions(max_rescues=0))
+        for outcome in ("done", "lost"):
+            plan = await b.plan()
+            assert plan.next_due_ns is None
+            await b.store.schedules_fire([plan])
+            (row,) = await b.claim(lease_s=30)
+            if outcome == "done":
+                await b.finish(row.fence)
+            else:
+                await b.advance(31)
+                await b.claim()
+            now = await b.store.now_ns()
+            (due,) = await b.store.schedules_due(10**12)
+            assert due.next_due_ns == now + 10 * NS_PER_S
+            await b.advance(10)
+
+    async def test_failures_in_a_row_pause_a_schedule_that_asks_for_it(self, b: Bench) -> None:
+        """In the step that records the last one."""
+        await b.schedule(pause_on_failure=2)
+        for kind in (FinishKind.FAILED, FinishKind.TIMED_OUT):
+            await b.advance(60)
+            await b.store.schedules_fire([await b.plan()])
+            await b.finish((await b.claim())[0].fence, kind)
+        (row,) = await b.store.schedules_list()
+        assert (row.paused_at_ns, row.failures_in_a_row) == (await b.store.now_ns(), 2)
+
+    # -- limits ----------------------------------------------------------------------
+
+    async def test_slots_are_taken_all_or_none_and_run_out(self, b: Bench) -> None:
+        """A holder that died frees its slots by itself."""
+        take = b.store.limit_acquire
+        assert await take("l", "h1", 2, maximum=3, ttl_s=30)
+        assert not await take("l", "h2", 2, maximum=3, ttl_s=30)
+        assert await take("l", "h2", 1, maximum=3, ttl_s=60)
+        assert await take("other", "h2", 3, maximum=3, ttl_s=30)
+        await b.advance(20)
+        assert await b.store.limit_renew("l", "h2", 30)
+        await b.advance(10)
+        assert not await b.store.limit_renew("l", "h1", 30)
+        assert await take("l", "h3", 2, maximum=3, ttl_s=30)
+        await b.store.limit_release("l", "h2")
+        await b.store.limit_release("l", "h2")
+        assert await take("l", "h4", 1, maximum=3, ttl_s=30)
+
+    async def test_tokens_refill_at_their_rate_up_to_the_burst(self, b: Bench) -> None:
+        """The answer is when to come back; nothing is taken until then."""
+        take = b.store.limit_take
+        assert [await take("t", 1, rate=2, burst=3) for _ in range(3)] == [0, 0, 0]
+        for _ in range(2):
+            assert await take("t", 1, rate=2, burst=3) == pytest.approx(0.5)
+        await b.advance(0.5)
+        assert await take("t", 1, rate=2, burst=3) == 0
+        await b.advance(3600)
+        assert [await take("t", 1, rate=2, burst=3) > 0 for _ in range(4)] == [False, False, False, True]
+
+    # -- workers, records, hints -----------------------------------------------------
+
+    async def test_workers_register_get_one_command_and_leave(self, b: Bench) -> None:
+        """An operator's word reaches a worker once."""
+        worker = WorkerInfo("w1", "host", 1, "both", ("default",), 0, 0)
+        assert await b.store.workers_put(worker) is None
+        assert await b.store.workers_command("w1", "drain")
+        assert not await b.store.workers_command("w2", "drain")
+        assert [await b.store.workers_put(worker) for _ in range(2)] == ["drain", None]
+        assert [w.id for w in await b.store.workers_list()] == ["w1"]
+        await b.store.workers_remove("w1")
+        assert await b.store.workers_list() == []
+
+    async def test_audit_rows_come_back_newest_first(self, b: Bench) -> None:
+        """Who did what, for the record."""
+        rows = [AuditRow(n, "me", "cancel", f"job{n}") for n in range(3)]
+        await b.store.audit_put(rows)
+        assert await b.store.audit_list(2) == [rows[2], rows[1]]
+
+    async def test_hints_tell_of_new_work_until_the_listener_leaves(self, b: Bench) -> None:
+        """They make things quick; polling makes them right."""
+        heard: list[Hint] = []
+        end = b.store.listen(lambda hint, ids: heard.append(hint))
+        job = await b.put()
+        await b.schedule()
+        await b.claim()
+        await b.store.jobs_request_cancel([job.id])
+        assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS} <= set(heard)
+        end()
+        heard.clear()
+        await b.store.wake(Hint.JOBS)
+        assert heard == []
+
+    async def test_close_and_migrate_may_be_repeated(self, b: Bench) -> None:
+        """Clean-up code runs twice now and then."""
+        await b.store.migrate()
+        await b.store.migrate()
+        await b.store.close()
+        await b.store.close()
