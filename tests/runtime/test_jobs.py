@@ -547,3 +547,22 @@ async def test_callbacks_of_a_job_cancelled_while_it_waited_run_before_the_waite
         job = await app.submit(later.options(delay=60))
         assert await job.cancel(wait=60)
         assert calls == ["cancel"]
+
+
+async def test_a_blocked_loop_does_not_stretch_what_runs_elsewhere() -> None:
+    """The stamps of a thread's body are taken in the thread."""
+    app = Quarterjack()
+    began, ended = threading.Event(), threading.Event()
+
+    @app.task
+    def quick() -> None:
+        began.set()
+        ended.wait(0.02)
+
+    async with app:
+        job = await app.submit(quick)
+        await asyncio.to_thread(began.wait)
+        ended.wait(0.3)  # the loop stands still here
+        await job
+    assert job.duration is not None
+    assert job.duration < 0.2

@@ -86,6 +86,7 @@ class Away:
 
     __slots__ = (
         "_asked",
+        "_ended_mono_ns",
         "_hold",
         "_is_abandoned",
         "_is_begun",
@@ -103,6 +104,7 @@ class Away:
         self.desk = desk
         self.call = call
         self.outcome: Outcome | None = None
+        self._ended_mono_ns: int | None = None
         """How the body ended; the other side writes it, once."""
         self._report = report
         self._turn = Lock()
@@ -127,6 +129,7 @@ class Away:
         """The body ended with *outcome*, or does not stop."""
         if outcome.stopped:
             self.outcome = outcome
+        self._ended_mono_ns = self.desk.clock.monotonic_ns()
         self.desk.post(self._on_finished, outcome)
 
     def ended(self) -> None:
@@ -222,7 +225,7 @@ class Away:
         self._is_reported = True
         if outcome.stopped:
             self.desk.forget(self)
-        self._report.finished(outcome)
+        self._report.finished(outcome, self._ended_mono_ns)
         self._hold.release()
 
     def give_up(self) -> None:

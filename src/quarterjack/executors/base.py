@@ -97,8 +97,8 @@ class Report(Protocol):
     def progress(self, done: float, total: float | None, text: str) -> None:
         """The body says how far it is."""
 
-    def finished(self, outcome: Outcome) -> None:
-        """The attempt is over. Exactly once."""
+    def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
+        """The attempt is over: now, or since this monotonic instant of the app's clock. Exactly once."""
 
     def ended(self) -> None:
         """The body that outlived its outcome is over too."""

@@ -35,6 +35,7 @@ class Attempt:
     """One try at one job, from its claim to its recorded outcome."""
 
     __slots__ = (
+        "_ended_mono_ns",
         "_offset_ns",
         "_worker",
         "args",
@@ -86,6 +87,7 @@ class Attempt:
         self.handle: Handle | None = None
         self.running_at_ns: int | None = None
         self.outcome: Outcome | None = None
+        self._ended_mono_ns: int | None = None
         self.pending_checkpoint: Any = None
         context.run(CURRENT.set, self)
 
@@ -144,8 +146,9 @@ class Attempt:
         if self.definition.callbacks or worker.is_observed:
             worker.on_began(self)
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The attempt is over."""
+        self._ended_mono_ns = at_mono_ns
         if outcome.kind is _DONE and outcome.stopped:
             self._let_go()
             self._worker.on_done(self, outcome.result)
@@ -198,7 +201,8 @@ class Attempt:
         zombie: bool = False,  # the order of `Finish`
     ) -> Finish:
         """Return the entry for ``jobs_finish`` with this attempt's fence and stamps."""
-        at_ns = self._offset_ns + self._worker.monotonic_ns()
+        ended = self._ended_mono_ns
+        at_ns = self._offset_ns + (self._worker.monotonic_ns() if ended is None else ended)
         started_at_ns = self.record.started_at_ns
         fence = (self.job_id, self.number, self.owner)
         facts = (kind, at_ns, started_at_ns, self.running_at_ns, result, error, reason, delay_ns, zombie)

@@ -108,7 +108,7 @@ class Listener:
     def progress(self, done: float, total: float | None, text: str) -> None:
         self._note("progress", "began")
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         self.outcome = outcome
         self._note("finished", "submitted", "began")
         self.has_finished.set()

@@ -271,7 +271,7 @@ async def test_reports_come_in_the_context_the_executor_was_started_in(place: st
     seen: list[str] = []
 
     class Nosy(Listener):
-        def finished(self, outcome: object) -> None:
+        def finished(self, outcome: object, at_mono_ns: int | None = None) -> None:
             seen.append(COLOUR.get())
             super().finished(outcome)  # type: ignore[arg-type]
 
