@@ -56,9 +56,7 @@ async def test_flood_of_submits_delays_a_tick_by_a_few_turns_only() -> None:
     async with app:
         with counted_turns() as turns:
             with_turns.append(turns)
-            app.event_stream.listen(
-                lambda e: due.append(turns.count) if getattr(e, "kind", "") == "fired" else None
-            )
+            app.event_stream.listen(lambda e: due.append(turns.count) if getattr(e, "kind", "") == "fired" else None)
             loop = asyncio.get_running_loop()
             end = loop.time() + 2.1
             jobs: list[Job[None]] = []

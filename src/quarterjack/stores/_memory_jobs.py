@@ -237,6 +237,18 @@ class MemoryJobs(Store):
             return None
         return holder
 
+    def _retake_unique(self, job: JobRecord, now: int) -> bool:
+        """Take the key of a finished job that is to run again; False if another job has it by now."""
+        unique = job.options.unique
+        if unique is None:
+            return True
+        holder = self._unique_row(job, now)
+        if holder is not None and holder is not job:
+            return False
+        if holder is None and not isinstance(unique.scope, timedelta):
+            self._unique[job.task, unique.key] = (job, None)
+        return True
+
     # -- jobs: leases ----------------------------------------------------------------
 
     async def jobs_claim(self, claim: Claim) -> Claimed:

@@ -268,7 +268,10 @@ class Store(ABC):
 
     @abstractmethod
     async def jobs_retry(self, where: JobFilter) -> list[str]:
-        """Run finished jobs again from the start (failures and rescues at 0); return their ids."""
+        """Run finished jobs again from the start (failures and rescues at 0); return their ids.
+
+        A job whose unique key another one has taken meanwhile stays as it is.
+        """
 
     @abstractmethod
     async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:

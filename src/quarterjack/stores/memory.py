@@ -136,10 +136,14 @@ class MemoryStore(MemoryJobs):
     async def jobs_retry(self, where: JobFilter) -> list[str]:
         """Run finished jobs again from the start; return their ids."""
         now = self._now()
-        chosen = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
-        if chosen:
-            self._forget_entries({job.id for job in chosen})
-        for job in chosen:
+        meant = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
+        if meant:
+            self._forget_entries({job.id for job in meant})
+        again: list[str] = []
+        for job in meant:
+            if not self._retake_unique(job, now):
+                continue
+            again.append(job.id)
             job.state = move(job.state, Move.REPEATED)
             job.failures = job.rescues = 0
             job.cancel_requested = job.delay_born = False
@@ -148,9 +152,9 @@ class MemoryStore(MemoryJobs):
             if job.overlap_key is not None:
                 self._keys.add(job.overlap_key, job)
             self._enqueue(job, now)
-        if chosen:
+        if again:
             self._tell(Hint.JOBS)
-        return [job.id for job in chosen]
+        return again
 
     async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the live rows."""

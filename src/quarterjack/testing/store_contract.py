@@ -10,6 +10,7 @@
 server's overrides `Bench.advance`. Each case is one promise of one call; the
 state machine in `quarterjack.testing.store_machine` puts them together."""
 
+# ruff: noqa: S101  # assert is how a suite of tests speaks
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
@@ -115,7 +116,9 @@ class Bench:
 
     async def states(self, jobs: Sequence[JobRecord]) -> list[str]:
         """Return the states of rows, as words."""
-        return [row.state.value if row is not None else "gone" for row in await self.store.jobs_get([j.id for j in jobs])]
+        return [
+            row.state.value if row is not None else "gone" for row in await self.store.jobs_get([j.id for j in jobs])
+        ]
 
     async def schedule(self, schedule_id: str = "s", *, every_s: float = 60.0, **payload: Any) -> Schedule:
         """Put a schedule of task ``a``."""
@@ -393,7 +396,7 @@ class StoreContract:
         assert (await b.get(two.job_id)).state is JobState.DONE
 
     async def test_body_that_outlives_its_outcome_keeps_its_overlap_until_it_ends(self, b: Bench) -> None:
-        """"One at a time" counts bodies, not rows."""
+        """ "One at a time" counts bodies, not rows."""
         await b.schedule(overlap=Overlap("queue_all"))
         await b.advance(60)
         await b.store.schedules_fire([await b.plan()])
@@ -431,14 +434,25 @@ class StoreContract:
 
     async def test_job_retried_from_where_it_waited_is_claimed_once(self, b: Bench) -> None:
         """Cancelled in the queue, and put back: one entry, not two."""
-        for options in ({}, {"delay_ns": 5 * NS_PER_S}):
-            job = await b.put(**options)
+        for delay_ns in (0, 5 * NS_PER_S):
+            job = await b.put(delay_ns=delay_ns)
             await b.store.jobs_request_cancel([job.id])
             await b.store.jobs_retry(JobFilter(states=frozenset({JobState.CANCELLED})))
         got = await b.claim()
         await b.advance(10)
         got += await b.claim(owner="w2")
         assert len({row.id for row in got}) == len(got) == 2
+
+    async def test_job_run_again_takes_its_unique_key_again_or_stays(self, b: Bench) -> None:
+        """Running again is no way around the key."""
+        first = await b.put(unique=Unique("k"))
+        await b.store.jobs_request_cancel([first.id])
+        second = await b.put(unique=Unique("k"))
+        assert await b.store.jobs_retry(JobFilter(task="a")) == []
+        await b.store.jobs_request_cancel([second.id])
+        (again,) = await b.store.jobs_retry(JobFilter(text=first.id))
+        assert (await b.put(unique=Unique("k"))).id == again == first.id
+        assert await b.store.jobs_retry(JobFilter(task="a")) == []
 
     async def test_list_pages_newest_first_without_gaps(self, b: Bench) -> None:
         """Views read page by page while jobs come in."""
@@ -729,7 +743,7 @@ class StoreContract:
     async def test_hints_tell_of_new_work_until_the_listener_leaves(self, b: Bench) -> None:
         """They make things quick; polling makes them right."""
         heard: list[Hint] = []
-        end = b.store.listen(lambda hint, ids: heard.append(hint))
+        end = b.store.listen(lambda hint, _: heard.append(hint))
         job = await b.put()
         await b.schedule()
         await b.claim()
