@@ -396,7 +396,7 @@ class StoreContract:
         assert (await b.get(two.job_id)).state is JobState.DONE
 
     async def test_body_that_outlives_its_outcome_keeps_its_overlap_until_it_ends(self, b: Bench) -> None:
-        """ "One at a time" counts bodies, not rows."""
+        """One at a time means bodies, not rows."""
         await b.schedule(overlap=Overlap("queue_all"))
         await b.advance(60)
         await b.store.schedules_fire([await b.plan()])
