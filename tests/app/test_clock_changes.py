@@ -18,9 +18,9 @@ HOUR = 3600
 def app_with(trigger: Any, **policies: Any) -> Quarterjack:
     app = Quarterjack()
 
-    @app.task(trigger, **policies)
     async def job() -> None: ...
 
+    app.task(trigger, **policies)(job)
     return app
 
 

@@ -327,7 +327,7 @@ async def test_call_runs_the_body_without_a_job_and_without_a_running_app() -> N
     with pytest.raises(Boom):
         await app.call(body, -1)
     with pytest.raises(InvalidArguments):
-        await app.call(body)  # type: ignore[call-arg]
+        await app.call(body)  # type: ignore[call-overload]
     async with virtual_time(app) as world:
         assert await app.call(body, 1) == 3
         assert world.jobs() == []

@@ -393,11 +393,14 @@ async def test_keyboard_interrupt_and_system_exit_in_a_body_end_the_app_cleanly(
     async def stop() -> None:
         raise error("enough")
 
-    with pytest.raises(error, match="enough"):
+    async def main() -> None:
         async with app:
             await app.submit(stop)
             await asyncio.sleep(5)
             said.append("not reached")
+
+    with pytest.raises(error, match="enough"):
+        await main()
     assert said[-3:] == ["down2", "down1", "leave"]
     assert "not reached" not in said
 

@@ -54,7 +54,7 @@ async def test_submit_sync_on_the_apps_own_thread_is_refused() -> None:
     app = Quarterjack()
     task = sleeper(app)
     async with app:
-        with pytest.raises(WrongLoop, match="await app.submit"):
+        with pytest.raises(WrongLoop, match=r"await app\.submit"):
             app.submit_sync(task, 0.0)
 
 
@@ -97,10 +97,15 @@ def test_in_thread_raises_what_ended_the_app() -> None:
         raise SystemExit(3)
 
     ended = threading.Event()
-    with pytest.raises(SystemExit), app.in_thread():
-        app.submit_sync(stop)
-        while app.is_running and not ended.wait(0.01):
-            pass
+
+    def main() -> None:
+        with app.in_thread():
+            app.submit_sync(stop)
+            while app.is_running and not ended.wait(0.01):
+                pass
+
+    with pytest.raises(SystemExit):
+        main()
 
 
 async def test_body_on_a_loop_thread_runs_there_and_is_awaited_here() -> None:

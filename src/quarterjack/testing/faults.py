@@ -112,9 +112,9 @@ def faults(store: Store) -> Iterator[Faults]:
     # by a wrapper that has to copy its class attributes.
     for name in _CALLS:
         setattr(store, name, partial(injected._call, name, getattr(store, name)))
-    store.__dict__["never_suspends"] = False
+    setattr(store, "never_suspends", False)  # noqa: B010  # on this object; the class says what the store is
     try:
         yield injected
     finally:
         for name in (*_CALLS, "never_suspends"):
-            del store.__dict__[name]
+            delattr(store, name)

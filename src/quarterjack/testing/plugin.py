@@ -1,4 +1,6 @@
-"""The pytest plugin: explains differences between runs. Switch it on in ``conftest.py``:
+"""The pytest plugin: explains differences between runs.
+
+Switch it on in ``conftest.py``:
 
     pytest_plugins = ["quarterjack.testing.plugin"]
 
@@ -17,7 +19,8 @@ def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | Non
     """Explain ``world.runs(…) == [...]`` by what is missing (-) and what is too much (+)."""
     if op != "==" or not (isinstance(left, Runs) or isinstance(right, Runs)):
         return None
-    runs, expected = (left, right) if isinstance(left, Runs) else (right, left)
-    if not isinstance(runs, Runs) or not isinstance(expected, list | tuple):
+    runs, other = (left, right) if isinstance(left, Runs) else (right, left)
+    if not isinstance(runs, Runs) or not isinstance(other, list):
         return None
+    expected: list[object] = other
     return [f"{len(runs)} runs, {len(expected)} expected", *runs.difference([str(one) for one in expected])]

@@ -654,7 +654,7 @@ class StoreContract:
         """An extra run is a run."""
         before = (await b.schedule()).cursor_ns
         now = await b.store.now_ns()
-        rows = []
+        rows: list[JobRecord | None] = []
         for overlap in (None, None, "allow"):
             job = JobRecord(b.ids(), "a", (), {}, RunOptions(), None, Origin("s", 1, now, trigger="manual"))
             rows.append(await b.store.schedules_trigger("s", job, overlap))

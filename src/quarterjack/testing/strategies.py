@@ -36,14 +36,20 @@ def every() -> st.SearchStrategy[Trigger]:
 
 def aligned() -> st.SearchStrategy[Trigger]:
     """Clock tops of up to a day."""
-    return st.builds(lambda n, tz: Aligned(minutes=n, tz=tz), st.integers(1, 1440), _zones)
+
+    def build(minutes: int, tz: str) -> Trigger:
+        return Aligned(minutes=minutes, tz=tz)
+
+    return st.builds(build, st.integers(1, 1440), _zones)
 
 
 def times_of_day() -> st.SearchStrategy[Trigger]:
     """Named times of day."""
-    return st.builds(
-        lambda hour, minute, tz: At(f"{hour:02}:{minute:02}", tz=tz), st.integers(0, 23), st.integers(0, 59), _zones
-    )
+
+    def build(hour: int, minute: int, tz: str) -> Trigger:
+        return At(f"{hour:02}:{minute:02}", tz=tz)
+
+    return st.builds(build, st.integers(0, 23), st.integers(0, 59), _zones)
 
 
 def cron() -> st.SearchStrategy[Trigger]:
@@ -54,10 +60,18 @@ def cron() -> st.SearchStrategy[Trigger]:
         return st.just("*") | number | st.integers(1, high - low).map(lambda n: f"*/{n}")
 
     fields = st.tuples(field(0, 59), field(0, 23), field(1, 28), field(1, 12), st.just("*") | field(0, 6))
-    return st.builds(lambda parts, tz: Cron(" ".join(parts), tz=tz), fields, _zones)
+
+    def build(parts: tuple[str, ...], tz: str) -> Trigger:
+        return Cron(" ".join(parts), tz=tz)
+
+    return st.builds(build, fields, _zones)
 
 
 def triggers() -> st.SearchStrategy[Trigger]:
     """Any periodic trigger, and unions of two."""
-    one = every() | aligned() | times_of_day() | cron()
-    return one | st.builds(lambda a, b: a | b, one, one)
+
+    def union(one: Trigger, other: Trigger) -> Trigger:
+        return one | other
+
+    simple = every() | aligned() | times_of_day() | cron()
+    return simple | st.builds(union, simple, simple)
