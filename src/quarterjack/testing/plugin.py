@@ -8,7 +8,7 @@ Importing it changes nothing; it has no options and no fixtures of its own."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from ._runs import Runs
 
@@ -22,5 +22,5 @@ def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | Non
     runs, other = (left, right) if isinstance(left, Runs) else (right, left)
     if not isinstance(runs, Runs) or not isinstance(other, list):
         return None
-    expected: list[object] = other
+    expected = cast("list[object]", other)
     return [f"{len(runs)} runs, {len(expected)} expected", *runs.difference([str(one) for one in expected])]
