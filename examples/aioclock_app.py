@@ -1,8 +1,8 @@
 """A clock application with groups and dependencies, after aioclock's example.
 
-    python examples/aioclock_app.py          runs until Ctrl-C
-    python examples/aioclock_app.py 3        stops after three seconds
-    qj ls examples/aioclock_app.py           its schedules
+python examples/aioclock_app.py          runs until Ctrl-C
+python examples/aioclock_app.py 3        stops after three seconds
+qj ls examples/aioclock_app.py           its schedules
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """quarterjack inside FastAPI: one lifespan, jobs submitted from requests.
 
-    pip install fastapi uvicorn
-    uvicorn examples.fastapi_lifespan:api
+pip install fastapi uvicorn
+uvicorn examples.fastapi_lifespan:api
 """
 
 from __future__ import annotations

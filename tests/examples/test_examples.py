@@ -8,6 +8,8 @@ from pathlib import Path
 
 import httpx
 
+from examples.fastapi_lifespan import api, jobs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -55,8 +57,6 @@ def test_clock_application_serves_and_stops() -> None:
 
 async def test_fastapi_runs_the_app_in_its_lifespan() -> None:
     """Requests submit jobs and look at them."""
-    from examples.fastapi_lifespan import api, jobs
-
     async with api.router.lifespan_context(api):
         transport = httpx.ASGITransport(app=api)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

@@ -125,11 +125,11 @@ class Away:
         """The body begins."""
         self.desk.post(self._on_began, self.desk.clock.monotonic_ns() if at_mono_ns is None else at_mono_ns)
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The body ended with *outcome*, or does not stop."""
         if outcome.stopped:
             self.outcome = outcome
-        self._ended_mono_ns = self.desk.clock.monotonic_ns()
+        self._ended_mono_ns = self.desk.clock.monotonic_ns() if at_mono_ns is None else at_mono_ns
         self.desk.post(self._on_finished, outcome)
 
     def ended(self) -> None:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import difflib
 from abc import abstractmethod
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
@@ -120,17 +121,16 @@ class Rule(BaseModel):
 def _plain(value: Any) -> Any:
     if isinstance(value, Rule):
         return value.to_dict()
-    if isinstance(value, tuple | list | frozenset):
-        items = sorted(value) if isinstance(value, frozenset) else value
-        return [_plain(item) for item in items]
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in cast("Sequence[Any]", value)]
     return value
 
 
 def _revived(value: Any) -> Any:
     if isinstance(value, dict) and "type" in value:
-        return Rule.from_dict(value)
+        return Rule.from_dict(cast("dict[str, Any]", value))
     if isinstance(value, list):
-        return [_revived(item) for item in value]
+        return [_revived(item) for item in cast("list[Any]", value)]
     return value
 
 
