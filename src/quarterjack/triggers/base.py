@@ -128,9 +128,11 @@ def _plain(value: Any) -> Any:
 
 def _revived(value: Any) -> Any:
     if isinstance(value, dict) and "type" in value:
-        return Rule.from_dict(cast("dict[str, Any]", value))
+        fields: dict[str, Any] = value
+        return Rule.from_dict(fields)
     if isinstance(value, list):
-        return [_revived(item) for item in cast("list[Any]", value)]
+        items: list[Any] = value
+        return [_revived(item) for item in items]
     return value
 
 
