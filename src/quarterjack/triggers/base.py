@@ -127,12 +127,11 @@ def _plain(value: Any) -> Any:
 
 
 def _revived(value: Any) -> Any:
-    if isinstance(value, dict) and "type" in value:
-        fields: dict[str, Any] = value
-        return Rule.from_dict(fields)
-    if isinstance(value, list):
-        items: list[Any] = value
-        return [_revived(item) for item in items]
+    kind = type(value)
+    if kind is dict and "type" in value:
+        return Rule.from_dict(value)
+    if kind is list:
+        return [_revived(item) for item in value]
     return value
 
 
