@@ -127,7 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 def _revived(value: Any) -> Any:
-    kind = type(value)
+    kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]  # JSON's own kinds, asked for one by one
     if kind is dict and "type" in value:
         return Rule.from_dict(value)
     if kind is list:
