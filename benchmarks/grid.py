@@ -125,16 +125,22 @@ class Periodic:
         """Return each start with the tick it serves: the last one due, or the next if it is a little early.
 
         Two starts within one period serve two ticks when the tick before got none: the first is
-        then more than a period late. Otherwise the tick was doubled.
+        then more than a period late. Otherwise the tick was doubled. In the same way a start just
+        before a tick is not early but nearly a period late when the tick before it got none.
         """
         # Who sleeps a period after each run cannot be early, only drift past the next tick.
         early_ns = 0 if self.own_origin else min(EARLIEST_NS, self.period_ns // 10)
-        due = [(stamp - origin + early_ns) // self.period_ns for stamp in stamps]
-        has_start, slots = set(due), list(due)
-        for i in range(len(slots) - 2, -1, -1):
-            before = slots[i + 1] - 1
-            if slots[i] > before and before not in has_start:
+        slots = [(stamp - origin + early_ns) // self.period_ns for stamp in stamps]
+        served = set(slots)
+        following: int | None = None  # the tick that the start after this one serves
+        for i in reversed(range(len(slots))):
+            is_shared = following is not None and slots[i] >= following
+            is_early = stamps[i] < origin + slots[i] * self.period_ns
+            before = (following if following is not None and is_shared else slots[i]) - 1
+            if (is_shared or is_early) and before >= 0 and before not in served:
                 slots[i] = before
+                served.add(before)
+            following = slots[i]
         return list(zip(stamps, slots, strict=True))
 
     def _drift_ms(self, stamps: Sequence[int]) -> float:

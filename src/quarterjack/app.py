@@ -37,7 +37,8 @@ class Quarterjack(AppLife, AppJobs, AppSchedules):
         role: ``"both"`` fires and runs, ``"scheduler"`` only fires, ``"worker"``
             only runs, ``"client"`` only submits.
         queues: Queues to take jobs from; every queue its tasks and jobs name by default.
-        concurrency: Coroutine jobs running at once.
+        concurrency: Coroutine jobs running at once. Where there are schedules, a
+            tenth of the slots (at least one, if there are two) is kept for them.
         version: The application's version, for rolling deploys.
         shutdown_grace: Seconds that running jobs have to end at shutdown.
         watchdog: Report the loop as blocked after this many seconds; None is

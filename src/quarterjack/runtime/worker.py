@@ -501,7 +501,7 @@ class Worker:
                 log.warning("the outcome of job %s was refused: its lease had moved on", record.id)
                 continue
             if listeners:
-                self.send(finish.kind.value, record)
+                self._events.send(job_event(finish.kind.value, record, finish.at_ns))
             if record.state.is_finished:
                 settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
@@ -513,11 +513,11 @@ class Worker:
         self._events.send(job_event(kind, record))
 
 
-def job_event(kind: str, record: JobRecord) -> JobEvent:
-    """Return the event that tells of a job's newest move."""
+def job_event(kind: str, record: JobRecord, at_ns: int | None = None) -> JobEvent:
+    """Return the event that tells of a job's newest move, made at *at_ns* (default: its newest stamp)."""
     running = record.running_at_ns
     return JobEvent(
-        at_ns=record.finished_at_ns or running or record.scheduled_at_ns or record.submitted_at_ns or 0,
+        at_ns=at_ns or record.finished_at_ns or running or record.scheduled_at_ns or record.submitted_at_ns or 0,
         kind=kind,
         job_id=record.id,
         task=record.task,
