@@ -47,7 +47,7 @@ def test_states_stamps_and_callbacks() -> None:
 
 def test_clock_application_serves_and_stops() -> None:
     """Groups, dependencies, hooks and every kind of trigger."""
-    out = run("aioclock_app.py", "2.2").splitlines()
+    out = run("aioclock_app.py", "3.6").splitlines()
     assert out[0] == "welcome"
     assert out[-1] == "going offline"
     assert "once: I love lamp" in out

@@ -17,11 +17,9 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from quarterjack import planner
 from quarterjack._durations import NS_PER_S
-from quarterjack.errors import UniqueConflict
+from quarterjack.errors import MissingExtra, UniqueConflict
 from quarterjack.model import (
     Fenced,
     Finish,
@@ -44,6 +42,11 @@ from quarterjack.stores.base import AuditRow, CancelAnswer, Claim, Claimed, Hint
 from quarterjack.triggers import Every, Forever
 
 from ._clock import VirtualClock
+
+try:
+    import pytest
+except ImportError as error:
+    raise MissingExtra("the store contract suite", "testing") from error
 
 __all__ = ["Bench", "StoreContract"]
 

@@ -16,14 +16,18 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 from quarterjack._durations import NS_PER_S
+from quarterjack.errors import MissingExtra
 from quarterjack.model import Fenced, FinishKind, JobFilter, JobRecord, JobState, Unique
 from quarterjack.stores.base import AGING_NS, CancelAnswer, Renewal
 
 from .store_contract import Bench
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+except ImportError as error:
+    raise MissingExtra("the stores' state machine", "testing") from error
 
 __all__ = ["Model", "store_machine"]
 

@@ -11,9 +11,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from hypothesis import strategies as st
-
+from quarterjack.errors import MissingExtra
 from quarterjack.triggers import Aligned, At, Cron, Every, Trigger
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise MissingExtra("drawing triggers", "testing") from error
 
 __all__ = ["ZONES", "aligned", "cron", "every", "instants", "times_of_day", "triggers"]
 
