@@ -1,18 +1,22 @@
 """Triggers: pure rules that yield fire times. One file per rule, the contract in `base`."""
 
+from .aligned import Aligned
 from .at import At
 from .base import Trigger
 from .combine import Filtered, Union
 from .cron import Cron
-from .every import Aligned, Every
-from .filters import Filter, Weekdays
+from .every import Every
+from .filters import Between, Dates, Filter, Weekdays
+from .forever import Forever
 from .hooks import OnShutDown, OnShutdown, OnStartUp, OnStartup
-from .once import Forever, Once
+from .once import Once
 
 __all__ = [
     "Aligned",
     "At",
+    "Between",
     "Cron",
+    "Dates",
     "Every",
     "Filter",
     "Filtered",

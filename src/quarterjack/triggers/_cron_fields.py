@@ -85,6 +85,8 @@ class _FieldParser:
         self.column = column
         self.expression = expression
         self.seed = seed
+        self.place = 0
+        """Where the part being read begins in the field."""
         self.mask = 0
         self.has_hash = False
         self.from_last: list[int] = []
@@ -93,7 +95,7 @@ class _FieldParser:
         self.nth: list[tuple[int, int]] = []
 
     def fail(self, part: str, why: str) -> InvalidTrigger:
-        at = self.column + max(0, self.text.find(part))
+        at = self.column + self.place
         return InvalidTrigger(
             f"Cron {self.expression!r}: {self.field.name} {part!r} at column {at}: {why} "
             f"(allowed: {self.field.low}-{self.field.high})"
@@ -102,8 +104,10 @@ class _FieldParser:
     def parse(self) -> ParsedField:
         text = self.text
         forces_and = self.field.name == "day of week" and text.startswith("+")
-        for part in text.removeprefix("+").split(",") if forces_and else text.split(","):
+        self.place = 1 if forces_and else 0
+        for part in text[self.place :].split(","):
             self.part(part)
+            self.place += len(part) + 1
         rules = DayRules(tuple(self.from_last), tuple(self.nearest), self.last_weekday, tuple(self.nth))
         return ParsedField(text, self.mask, rules, text.startswith("*"), forces_and, self.has_hash)
 

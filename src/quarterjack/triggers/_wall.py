@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from . import _zone
+from . import _words, _zone
 from .base import NativeTrigger
 
 __all__ = ["FoldPolicy", "GapPolicy", "WallTrigger"]
@@ -62,10 +62,11 @@ class WallTrigger(NativeTrigger):
         gap, fold = self._policies
         return _zone.prev_instant(self._tz, self.grid, before, gap, fold)
 
+    def count_ns(self, after: int, until: int, cap: int, /) -> int:
+        """Return how many fire times lie in ``(after, until]``, at most *cap*; long ranges are not walked."""
+        gap, fold = self._policies
+        return _zone.count_instants(self._tz, self.grid, after, until, cap, gap, fold)
+
     def zone_words(self) -> str:
-        """Return the zone in words, with the comma before it: ``", Rome time"``; UTC is said, too."""
-        if self.tz == "UTC":
-            return ", UTC"
-        if self.tz == "local":
-            return ", local time"
-        return f", {self.tz.rpartition('/')[2].replace('_', ' ')} time"
+        """Return the zone in words, with the comma before it: ``, Rome time``."""
+        return _words.zone(self.tz)

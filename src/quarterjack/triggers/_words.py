@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from datetime import time
 from typing import Final
 
-__all__ = ["MONTH_NAMES", "WEEKDAY_NAMES", "bits", "join", "ordinal", "period", "times", "weekdays"]
+__all__ = [
+    "MONTH_NAMES",
+    "WEEKDAY_NAMES",
+    "apart",
+    "bits",
+    "clock",
+    "join",
+    "ordinal",
+    "period",
+    "time_of_day",
+    "times",
+    "weekdays",
+    "zone",
+]
 
 WEEKDAY_NAMES: Final = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 MONTH_NAMES: Final = (
@@ -19,8 +34,10 @@ _UNITS: Final = (
     ("minute", 60_000_000_000),
     ("second", 1_000_000_000),
     ("millisecond", 1_000_000),
+    ("microsecond", 1_000),
 )
 _WORKDAYS: Final = 0b0111110
+_TIME: Final = re.compile("([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
 
 
 def bits(mask: int) -> list[int]:
@@ -76,3 +93,36 @@ def weekdays(mask: int) -> str:
     if len(week) > 2 and week == run:
         return f"{WEEKDAY_NAMES[week[0]]} to {WEEKDAY_NAMES[week[-1]]}"
     return "on " + join(f"{WEEKDAY_NAMES[day]}s" for day in week)
+
+
+def zone(name: str) -> str:
+    """Return a zone in words with the comma before them: ``, Rome time``."""
+    if name == "UTC":
+        return ", UTC"
+    return f", {name.rpartition('/')[2].replace('_', ' ')} time"
+
+
+def clock(at: time) -> str:
+    """Return a time of day as on a clock, with seconds only where there are some."""
+    return f"{at:%H:%M:%S}" if at.second or at.microsecond else f"{at:%H:%M}"
+
+
+def time_of_day(value: object) -> time:
+    """Return ``"14:30"`` or ``"14:30:15"`` as a time of day; a naive ``time`` is one already.
+
+    Raises:
+        ValueError: If it is neither; says what it should look like.
+    """
+    if isinstance(value, time) and value.tzinfo is None:
+        return value
+    match = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        hour, minute, second = (int(part or 0) for part in match.groups())
+        if hour < 24 and minute < 60 and second < 60:
+            return time(hour, minute, second)
+    raise ValueError(f"a time of day is HH:MM or HH:MM:SS, from 00:00 to 23:59:59, got {value!r}")
+
+
+def apart(words: str) -> str:
+    """Return *words* as they follow others: `` on Sundays``, but ``, Monday to Friday``."""
+    return f" {words}" if words.startswith("on ") else f", {words}"

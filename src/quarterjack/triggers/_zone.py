@@ -4,43 +4,57 @@ A *grid* is a rule over wall-clock times, in nanoseconds as if the zone were
 UTC. This module maps it to instants. Twice a year a wall time does not exist
 (a *gap*) or exists twice (a *fold*); what happens then is a policy:
 
-    gap   run_after  at the first instant after the gap (the default of named times)
-          shift      later by the gap's length, as if the clock had not moved
+    gap   run_after  once, at the first instant after the gap
+          shift      later by the gap's length, as if the clocks had not moved
           skip       not at all
           error      raises, for those who want to be told
     fold  first, last, both
 
-A rule that counts elapsed time takes ``skip`` and ``both``: it fires at every
-real instant whose local time matches. Gaps over three hours are no daylight
-saving but a country that crossed the date line: always skipped.
+Time is cut into *stretches* of one offset. Inside a stretch wall time and
+instants differ by a constant, so a search asks the grid once per stretch, and
+the policies only decide about its two ends:
 
-Zones come from `zoneinfo`. Source of the policies: Debian's cron(8)."""
+    wall   ... 01:59 | 03:00 ...          the stretch after a gap begins with what the gap held
+    wall   ... 02:59 | 02:00 ... 02:59    its walls up to a fold's end were there before
+
+Gaps over three hours are no daylight saving but a country that crossed the
+date line: always skipped. Searches end after 400 years.
+
+Source of the policies: Debian's cron(8)."""
 
 from __future__ import annotations
 
-import difflib
-import os
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
-from pathlib import Path
-from typing import Final, Literal, NamedTuple, Protocol
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from typing import Final, Literal, Protocol
 
 from quarterjack.errors import InvalidTrigger
 
-__all__ = ["DAY_NS", "HOUR_NS", "Fold", "Gap", "Grid", "next_instant", "prev_instant", "zone"]
+from ._stretches import DAY_NS, FIRST_NS, LAST_NS, SWAY_NS, Stretch, stretch, zone
+
+__all__ = [
+    "DAY_NS",
+    "FIRST_NS",
+    "HORIZON_NS",
+    "LAST_NS",
+    "SWAY_NS",
+    "Fold",
+    "Gap",
+    "Grid",
+    "Stretch",
+    "count_instants",
+    "next_instant",
+    "prev_instant",
+    "stretch",
+    "zone",
+]
 
 Gap = Literal["run_after", "shift", "skip", "error"]
 Fold = Literal["first", "last", "both"]
 
-HOUR_NS: Final = 3_600 * 1_000_000_000
-DAY_NS: Final = 24 * HOUR_NS
-_NS: Final = 1_000_000_000
-_LONGEST_NS: Final = 3 * HOUR_NS
-"""Changes up to this are daylight saving; a longer gap is a move across the date line."""
-_NEAR_NS: Final = 25 * HOUR_NS
-"""No zone changes twice within this."""
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # wall arithmetic: deliberately without a zone
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+HORIZON_NS: Final = 400 * 366 * DAY_NS
+"""The calendar repeats after 400 years: what does not happen in them never does."""
 
 
 class Grid(Protocol):
@@ -52,197 +66,157 @@ class Grid(Protocol):
     def prev_wall(self, before: int, /) -> int | None:
         """Return the last match at or before *before*."""
 
-
-@lru_cache(maxsize=256)
-def zone(name: str) -> tzinfo:
-    """Return the zone called *name*; ``"local"`` is the machine's.
-
-    Raises:
-        InvalidTrigger: If there is none, with the nearest names.
-    """
-    if name == "UTC":
-        return UTC
-    if name == "local":
-        return _local_zone()
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        names = available_timezones()
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        by_city = sorted(one for one in names if one.rpartition("/")[2].lower() == name.lower())
-        hint = ", ".join(by_city or near) or "UTC, Europe/Rome"
-        raise InvalidTrigger(f"no time zone is called {name!r}; did you mean {hint}?") from None
+    def count_wall(self, after: int, until: int, /) -> int:
+        """Return how many matches lie in ``(after, until]``."""
+        ...
 
 
-def _local_zone() -> tzinfo:
-    name = os.environ.get("TZ", "").lstrip(":")
-    if name:
-        return ZoneInfo(name)
-    link = Path("/etc/localtime")
-    if link.is_symlink():
-        _, found, name = str(link.resolve()).partition("zoneinfo/")
-        if found:
-            return ZoneInfo(name)
-    raise InvalidTrigger('tz="local": this machine does not tell its zone; name one, such as "Europe/Rome"')
-
-
-def _offset_ns(tz: tzinfo, utc_ns: int) -> int:
-    """Return how far local time is ahead of UTC at an instant."""
-    offset = datetime.fromtimestamp(utc_ns // _NS, tz).utcoffset()
-    return 0 if offset is None else (offset.days * 86_400 + offset.seconds) * _NS
-
-
-class _Meaning(NamedTuple):
-    """What a wall time means: one instant, two (a fold), or none (a gap of *gap_ns*)."""
-
-    first: int
-    second: int
-    gap_ns: int
-
-
-def _meaning(tz: tzinfo, wall: int) -> _Meaning:
-    local = _EPOCH + timedelta(microseconds=wall // 1_000)
-    early, late = (
-        (offset.days * 86_400 + offset.seconds) * _NS
-        for fold in (0, 1)
-        if (offset := local.replace(tzinfo=tz, fold=fold).utcoffset()) is not None
-    )
-    if early >= late:
-        return _Meaning(wall - early, wall - late, 0)
-    return _Meaning(wall - early, wall - late, late - early)
-
-
-def _transition(tz: tzinfo, low: int, high: int) -> int:
-    """Return the first instant in ``(low, high]`` with another offset than at *low*; there is one."""
-    before = _offset_ns(tz, low)
-    low_s, high_s = low // _NS, -(-high // _NS)
-    while high_s - low_s > 1:
-        middle = (low_s + high_s) // 2
-        if _offset_ns(tz, middle * _NS) == before:
-            low_s = middle
-        else:
-            high_s = middle
-    return high_s * _NS
-
-
-def _instants(tz: tzinfo, wall: int, gap: Gap, fold: Fold) -> tuple[int, ...]:
-    """Return the instants a wall time stands for under the policies."""
-    meaning = _meaning(tz, wall)
-    if meaning.gap_ns:
-        if gap == "skip" or meaning.gap_ns > _LONGEST_NS:
-            return ()
-        if gap == "error":
-            raise InvalidTrigger(f"{_shown(wall)} does not exist in {tz}: the clocks go forward over it")
-        # `first` read the wall time with the offset before the gap: later by the gap's length.
-        return (meaning.first if gap == "shift" else _transition(tz, meaning.second - 1, meaning.first),)
-    if meaning.first == meaning.second or fold == "first":
-        return (meaning.first,)
-    return (meaning.second,) if fold == "last" else (meaning.first, meaning.second)
-
-
-def _shown(wall: int) -> str:
-    return (_EPOCH + timedelta(microseconds=wall // 1_000)).isoformat(" ")
+# -- forwards ------------------------------------------------------------------------------
 
 
 def next_instant(tz: tzinfo, grid: Grid, after: int, gap: Gap, fold: Fold) -> int | None:
-    """Return the first instant after *after* that the grid means in *tz*."""
+    """Return the first instant after *after* that the grid means in *tz*, or None within 400 years.
+
+    Raises:
+        InvalidTrigger: With ``gap="error"``, at a time that does not exist.
+    """
+    at = max(after, FIRST_NS) + 1
+    limit = min(at + HORIZON_NS, LAST_NS)
     if tz is UTC:
-        return grid.next_wall(after)
-    offset = _offset_ns(tz, after)
-    wall = grid.next_wall(after + offset)
-    if wall is not None and _offset_ns(tz, after - _LONGEST_NS) == offset:
-        found = wall - offset
-        near = found - after < _NEAR_NS and fold != "last"
-        if _offset_ns(tz, found) == offset and (near or _is_plain(tz, wall)):
+        return grid.next_wall(at - 1) if at < limit else None
+    while at < limit:
+        here = stretch(tz, at)
+        wall = grid.next_wall(at - 1 + here.offset)
+        if not here.is_plain:
+            found = _first_in(here, grid, at, gap, fold)
+        else:
+            found = None if wall is None else wall - here.offset
+        if found is not None and found < here.end:
             return found
-    if gap == "skip" and fold == "both":
-        return _next_elapsed(tz, grid, after)
-    return _next_named(tz, grid, after, gap, fold)
+        # Far from the stretch's end the grid's answer holds for what follows; near it, an earlier
+        # match may come again in a fold.
+        if here.end - SWAY_NS < at:
+            wall = grid.next_wall(here.end + here.offset - SWAY_NS)
+        if wall is None:
+            return None
+        at = max(here.end, wall - here.offset - SWAY_NS)
+    return None
 
 
-def _is_plain(tz: tzinfo, wall: int) -> bool:
-    meaning = _meaning(tz, wall)
-    return meaning.first == meaning.second and not meaning.gap_ns
+def _first_in(here: Stretch, grid: Grid, at: int, gap: Gap, fold: Fold) -> int | None:
+    """Return the first instant of the stretch from *at* on, by the policies."""
+    low = max(at, here.second_until) if fold == "first" else at
+    wall = grid.next_wall(low - 1 + here.offset)
+    found = None if wall is None else wall - here.offset
+    if found is not None and (found >= here.end or (fold == "last" and found >= here.again_from)):
+        found = None
+    if not here.gap_ns or gap == "skip":
+        return found
+    from_gap = _first_of_gap(here, grid, at, gap)
+    if from_gap is None or found is None:
+        return found if from_gap is None else from_gap
+    return min(found, from_gap)
 
 
-def _next_elapsed(tz: tzinfo, grid: Grid, after: int) -> int | None:
-    """Walk the stretches of constant offset: each real instant whose local time matches."""
-    start = after + 1
-    while True:
-        offset = _offset_ns(tz, start)
-        wall = grid.next_wall(start + offset - 1)
-        if _offset_ns(tz, start + _NEAR_NS) != offset:
-            change = _transition(tz, start, start + _NEAR_NS)
-            if wall is None or wall - offset >= change:
-                start = change
-                continue
-        if wall is None or wall - offset - start < _NEAR_NS:
-            return None if wall is None else wall - offset
-        # Far away, beyond other changes. No earlier match hides in a fold on the way: its wall time
-        # would lie between and have been found first.
-        meaning = _meaning(tz, wall)
-        if not meaning.gap_ns:
-            return meaning.first
-        start = _transition(tz, meaning.second - 1, meaning.first)
+def _first_of_gap(here: Stretch, grid: Grid, at: int, gap: Gap) -> int | None:
+    """Return the first instant from *at* on that stands for a wall time inside the gap."""
+    offset = here.offset - here.gap_ns
+    if gap == "shift":
+        wall = grid.next_wall(max(at, here.gap_at) - 1 + offset)
+        end = min(here.gap_at + here.gap_ns, here.end)
+        return wall - offset if wall is not None and wall - offset < end else None
+    if at > here.gap_at:
+        return None
+    wall = grid.next_wall(here.gap_at - 1 + offset)
+    if wall is None or wall >= here.gap_at + here.offset:
+        return None
+    if gap == "error":
+        raise _not_there(wall)
+    return here.gap_at
 
 
-def _next_named(tz: tzinfo, grid: Grid, after: int, gap: Gap, fold: Fold) -> int | None:
-    """Look at the wall times around *after*, in any order their instants come."""
-    wall = grid.next_wall(after + _offset_ns(tz, after) - 2 * _LONGEST_NS)
-    best: int | None = None
-    while wall is not None:
-        for instant in _instants(tz, wall, gap, fold):
-            if instant > after and (best is None or instant < best):
-                best = instant
-        if best is not None and wall - (best + _offset_ns(tz, best)) > _LONGEST_NS:
-            break
-        wall = grid.next_wall(wall)
-    return best
+def _not_there(wall: int) -> InvalidTrigger:
+    shown = (_EPOCH + timedelta(microseconds=wall // 1_000)).replace(tzinfo=None).isoformat(" ")
+    return InvalidTrigger(f'{shown} does not exist: the clocks go forward over it; gap="run_after" runs right after')
+
+
+# -- backwards -----------------------------------------------------------------------------
 
 
 def prev_instant(tz: tzinfo, grid: Grid, before: int, gap: Gap, fold: Fold) -> int | None:
-    """Return the last instant at or before *before* that the grid means in *tz*."""
+    """Return the last instant at or before *before* that the grid means in *tz*; otherwise as `next_instant`."""
+    at = min(before, LAST_NS)
+    limit = max(at - HORIZON_NS, FIRST_NS)
     if tz is UTC:
-        return grid.prev_wall(before)
-    offset = _offset_ns(tz, before)
-    wall = grid.prev_wall(before + offset)
-    near = _offset_ns(tz, before - _LONGEST_NS) == offset == _offset_ns(tz, before + _LONGEST_NS)
-    if wall is not None and near:
-        found = wall - offset
-        if _offset_ns(tz, found) == offset and _is_plain(tz, wall):
+        return grid.prev_wall(at) if at > limit else None
+    while at > limit:
+        here = stretch(tz, at)
+        wall = grid.prev_wall(at + here.offset)
+        if not here.is_plain:
+            found = _last_in(here, grid, at, gap, fold)
+        else:
+            found = None if wall is None else wall - here.offset
+        if found is not None and found >= here.start:
             return found
-    if gap == "skip" and fold == "both":
-        return _prev_elapsed(tz, grid, before)
-    return _prev_named(tz, grid, before, gap, fold)
+        if here.start + SWAY_NS > at:
+            wall = grid.prev_wall(here.start + here.offset + SWAY_NS)
+        if wall is None:
+            return None
+        at = min(here.start - 1, wall - here.offset + SWAY_NS)
+    return None
 
 
-def _prev_elapsed(tz: tzinfo, grid: Grid, before: int) -> int | None:
-    """As `_next_elapsed`, backwards."""
-    end = before
-    while True:
-        offset = _offset_ns(tz, end)
-        wall = grid.prev_wall(end + offset)
-        if _offset_ns(tz, end - _NEAR_NS) != offset:
-            change = _transition(tz, end - _NEAR_NS, end)
-            if wall is None or wall - offset < change:
-                end = change - 1
-                continue
-        if wall is None or end - (wall - offset) < _NEAR_NS:
-            return None if wall is None else wall - offset
-        meaning = _meaning(tz, wall)
-        if not meaning.gap_ns:
-            return meaning.second
-        end = _transition(tz, meaning.second - 1, meaning.first) - 1
+def _last_in(here: Stretch, grid: Grid, at: int, gap: Gap, fold: Fold) -> int | None:
+    """Return the last instant of the stretch up to *at*, by the policies."""
+    high = min(at, here.again_from - 1) if fold == "last" else at
+    wall = grid.prev_wall(high + here.offset)
+    found = None if wall is None else wall - here.offset
+    if found is not None and (found < here.start or (fold == "first" and found < here.second_until)):
+        found = None
+    if not here.gap_ns or gap == "skip":
+        return found
+    if gap != "shift":
+        return _last_of_gap(here, grid, gap) if found is None else found
+    offset = here.offset - here.gap_ns
+    wall = grid.prev_wall(min(at, here.gap_at + here.gap_ns - 1) + offset)
+    if wall is None or wall - offset < max(here.gap_at, here.start):
+        return found
+    return wall - offset if found is None else max(found, wall - offset)
 
 
-def _prev_named(tz: tzinfo, grid: Grid, before: int, gap: Gap, fold: Fold) -> int | None:
-    wall = grid.prev_wall(before + _offset_ns(tz, before) + 2 * _LONGEST_NS)
-    best: int | None = None
-    while wall is not None:
-        for instant in _instants(tz, wall, gap, fold):
-            if instant <= before and (best is None or instant > best):
-                best = instant
-        if best is not None and wall < best + _offset_ns(tz, best) - 2 * _LONGEST_NS:
-            break
-        wall = grid.prev_wall(wall - 1)
-    return best
+def _last_of_gap(here: Stretch, grid: Grid, gap: Gap) -> int | None:
+    """Return the gap's end if the gap lies right before the stretch and held a match."""
+    if here.gap_at != here.start:
+        return None
+    wall = grid.prev_wall(here.start - 1 + here.offset)
+    if wall is None or wall < here.start + here.offset - here.gap_ns:
+        return None
+    if gap == "error":
+        raise _not_there(wall)
+    return here.start
+
+
+# -- counting ------------------------------------------------------------------------------
+
+
+def count_instants(tz: tzinfo, grid: Grid, after: int, until: int, cap: int, gap: Gap, fold: Fold) -> int:
+    """Return how many instants in ``(after, until]`` the grid means in *tz*, at most *cap*.
+
+    A plain stretch is counted at once, one that a gap or fold touches is walked.
+    """
+    at, until = max(after, FIRST_NS), min(until, LAST_NS)
+    if tz is UTC:
+        return min(cap, grid.count_wall(at, until)) if at < until else 0
+    total = 0
+    while at < until and total < cap:
+        here = stretch(tz, at + 1)
+        end = min(here.end - 1, until)
+        if here.is_plain:
+            total += grid.count_wall(at + here.offset, end + here.offset)
+            at = end
+        else:
+            found = next_instant(tz, grid, at, gap, fold)
+            if found is None or found > until:
+                break
+            total, at = total + 1, found
+    return min(total, cap)

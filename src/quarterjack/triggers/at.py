@@ -1,13 +1,13 @@
-"""`At`: named times of day, on every day or on some weekdays."""
+"""`At`: a named time of day, on every day or on some weekdays."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from datetime import time as Time  # noqa: N812  # `time` is the name of the first argument
 from functools import cached_property
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from quarterjack.errors import InvalidTrigger
 
@@ -15,117 +15,98 @@ from . import _words, _zone
 from ._cron_fields import parse_field
 from ._cron_grid import CronGrid
 from ._wall import FoldPolicy, GapPolicy, WallTrigger
+from ._weekdays import EVERY_DAY, parse_weekdays, weekday_text
 
-__all__ = ["At", "weekday_mask"]
+__all__ = ["At"]
 
-_CLOCK: Final = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
-_EVERY_DAY: Final = 0b1111111
-
-
-def weekday_mask(days: str | Iterable[str], where: str) -> int:
-    """Return weekdays as a mask, Sunday is bit 0.
-
-    Takes ``"every day"``, ``"weekdays"``, ``"weekend"``, ``"sunday"``, ``"every
-    sunday"``, ``"mon-fri"``, ``"mon,thu"`` or a list of such.
-
-    Raises:
-        InvalidTrigger: If one is no weekday.
-    """
-    mask = 0
-    for item in [days] if isinstance(days, str) else list(days):
-        if not isinstance(item, str):
-            raise InvalidTrigger(f'{where} must be weekdays such as "mon-fri" or ["mon", "thu"], got {item!r}')
-        text = item.strip().lower().removeprefix("every ").strip()
-        named = {"day": _EVERY_DAY, "weekday": 0b0111110, "weekdays": 0b0111110, "weekend": 0b1000001}.get(text)
-        mask |= named if named is not None else _named_days(text, where)
-    if not mask:
-        raise InvalidTrigger(f'{where} names no day; write "every day", "sunday" or "mon-fri"')
-    return mask
-
-
-def _named_days(text: str, where: str) -> int:
-    short = re.sub(r"[a-z]+", _shortened, text).replace(" ", "")
-    try:
-        return parse_field("day of week", short, 1, short, None).mask
-    except InvalidTrigger:
-        raise InvalidTrigger(
-            f'{where}: {text!r} is no weekday; write "every day", "sunday", "mon-fri" or "mon,thu"'
-        ) from None
-
-
-def _shortened(match: re.Match[str]) -> str:
-    """Return ``mon`` for ``monday`` and ``mondays``; anything else stays, to be refused."""
-    word = match[0].removesuffix("s") if len(match[0]) > 5 else match[0]
-    full = {name.lower(): name.lower()[:3] for name in _words.WEEKDAY_NAMES}
-    return full.get(word, word)
+_EVERY_MONTH: Final = 0b1111111111110
 
 
 class At(WallTrigger):
     """A time of day: ``At("14:30")``, ``At(hour=14, minute=30)``, ``At("14:00", on="sunday")``.
 
     Args:
-        time: ``"HH:MM"`` or ``"HH:MM:SS"``; or *hour*, *minute*, *second*.
-        on: ``"every day"``, a weekday, a range such as ``"mon-fri"``, or a list.
+        time: ``"14:30"`` or ``"14:30:15"``, or a ``datetime.time``; or else *hour*,
+            *minute* and *second*.
+        on: ``"every day"``, a weekday, a range such as ``"mon-fri"``, ``"weekend"``, or
+            several as a list or with commas.
         at: Another name of *on*.
         tz: The zone whose clock it reads.
-        gap, fold: What happens on the nights when the clocks change: by default
-            a time that does not exist runs at the first instant after the gap,
-            and one that exists twice runs the first time.
+        gap: What becomes of a time that does not exist on the night when the clocks
+            go forward; by default it runs at the first instant after the gap.
+        fold: What becomes of a time that exists twice; by default it runs the first time.
 
     Raises:
         InvalidTrigger: Naming the field, its value and what is allowed.
     """
 
-    hour: Annotated[int, Field(ge=0, le=23)]
-    minute: Annotated[int, Field(ge=0, le=59)] = 0
-    second: Annotated[int, Field(ge=0, le=59)] = 0
-    days: Annotated[int, Field(ge=1, le=_EVERY_DAY)] = _EVERY_DAY
+    positional: ClassVar[tuple[str, ...]] = ("time",)
+    example: ClassVar[str] = "At('14:30', on='mon-fri', tz='Europe/Rome')"
 
-    def __init__(
-        self,
-        time: str | None = None,
-        *,
-        hour: int | None = None,
-        minute: int = 0,
-        second: int = 0,
-        on: str | Iterable[str] | None = None,
-        at: str | Iterable[str] | None = None,
-        tz: str = "UTC",
-        gap: GapPolicy = "auto",
-        fold: FoldPolicy = "auto",
-        days: int | None = None,
-        **unknown: Any,
-    ) -> None:
-        if on is not None and at is not None:
-            raise InvalidTrigger("At: on= and at= are the same thing; give one of them")
+    hour: Annotated[int, Field(strict=True, ge=0, le=23)]
+    minute: Annotated[int, Field(strict=True, ge=0, le=59)] = 0
+    second: Annotated[int, Field(strict=True, ge=0, le=59)] = 0
+    on: str = "every day"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            time: str | Time | None = None,
+            *,
+            hour: int | None = None,
+            minute: int = 0,
+            second: int = 0,
+            on: str | Sequence[str] = "every day",
+            at: str | Sequence[str] | None = None,
+            tz: str = "UTC",
+            gap: GapPolicy = "auto",
+            fold: FoldPolicy = "auto",
+        ) -> None: ...
+
+    @classmethod
+    def arranged(cls, args: tuple[Any, ...], data: dict[str, Any]) -> dict[str, Any]:
+        """Take the time apart, and ``at=`` for ``on=``."""
+        found = super().arranged(args, dict(data))
+        time, at = found.pop("time", None), found.pop("at", None)
         if time is not None:
-            if hour is not None or minute or second:
-                raise InvalidTrigger(f"At({time!r}): give the time as text or as hour=, minute=, second=, not both")
-            hour, minute, second = _clock(time)
-        if hour is None:
-            raise InvalidTrigger('At needs a time: At("14:30") or At(hour=14, minute=30)')
-        chosen = on if on is not None else at
-        if days is None:
-            days = _EVERY_DAY if chosen is None else weekday_mask(chosen, "At: on")
-        fields: dict[str, Any] = {
-            "hour": hour,
-            "minute": minute,
-            "second": second,
-            "days": days,
-            "tz": tz,
-            "gap": gap,
-            "fold": fold,
-        }
-        super().__init__(**fields, **unknown)
+            _check_one_time(time, found)
+            found |= cls._clock(time)
+        if found.get("hour", None) is None:
+            raise InvalidTrigger(f"At needs a time{cls.hint()}")
+        if at is not None:
+            if "on" in found:
+                raise InvalidTrigger(f"At: on={found['on']!r} and at={at!r} are the same thing; give one of them")
+            found["on"] = at
+        return found
+
+    @classmethod
+    def _clock(cls, time: object) -> dict[str, int]:
+        try:
+            at = _words.time_of_day(time)
+        except ValueError as error:
+            raise InvalidTrigger(f"At: {error}") from None
+        if at.microsecond:
+            raise InvalidTrigger(f"At takes whole seconds, got {at.isoformat()}")
+        return {"hour": at.hour, "minute": at.minute, "second": at.second}
+
+    @field_validator("on", mode="before")
+    @classmethod
+    def _one_spelling(cls, value: object) -> str:
+        return weekday_text(parse_weekdays(value, "on"))
+
+    @cached_property
+    def _mask(self) -> int:
+        return parse_weekdays(self.on, "on")
 
     @cached_property
     def grid(self) -> _zone.Grid:
         """The rule over wall-clock time."""
-        text = "*" if self.days == _EVERY_DAY else ",".join(map(str, _words.bits(self.days)))
+        text = "*" if self._mask == EVERY_DAY else ",".join(map(str, _words.bits(self._mask)))
         days = parse_field("day of month", "*", 1, "*", None)
         weekdays = parse_field("day of week", text, 1, text, None)
         return CronGrid(
-            1 << self.second, 1 << self.minute, 1 << self.hour, days, 0b1111111111110, weekdays, None, both=True
+            1 << self.second, 1 << self.minute, 1 << self.hour, days, _EVERY_MONTH, weekdays, None, both=True
         )
 
     @property
@@ -134,18 +115,14 @@ class At(WallTrigger):
         return False
 
     def explain(self) -> str:
-        """Return the rule in words."""
-        time = f"at {self.hour:02}:{self.minute:02}" + (f":{self.second:02}" if self.second else "")
-        days = " every day" if self.days == _EVERY_DAY else _on(_words.weekdays(self.days))
-        return f"{time}{days}{self.zone_words()}"
+        """Return the rule in words: ``at 14:00 on Sundays, Istanbul time``."""
+        time = f"at {_words.clock(Time(self.hour, self.minute, self.second))}"
+        if self._mask == EVERY_DAY:
+            return f"{time} every day{self.zone_words()}"
+        return f"{time}{_words.apart(_words.weekdays(self._mask))}{self.zone_words()}"
 
 
-def _on(words: str) -> str:
-    return f" {words}" if words.startswith("on ") else f", {words}"
-
-
-def _clock(time: str) -> tuple[int, int, int]:
-    match = _CLOCK.fullmatch(time.strip()) if isinstance(time, str) else None
-    if match is None or int(match[1]) > 23 or int(match[2]) > 59 or int(match[3] or 0) > 59:
-        raise InvalidTrigger(f'At: a time of day is "HH:MM" or "HH:MM:SS" from 00:00 to 23:59:59, got {time!r}')
-    return int(match[1]), int(match[2]), int(match[3] or 0)
+def _check_one_time(time: object, found: dict[str, Any]) -> None:
+    twice = [name for name in ("hour", "minute", "second") if found.get(name)]
+    if twice:
+        raise InvalidTrigger(f"At: the time is given twice, as {time!r} and by {', '.join(twice)}")

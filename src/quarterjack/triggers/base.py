@@ -1,38 +1,40 @@
 """`Trigger`: a pure rule that yields fire times.
 
-A trigger holds no clock, no counter and no state: `next` of the same instant is
-always the same. It is a frozen pydantic model, so it is checked when it is
-built, equal by value, hashable, and survives JSON.
+A trigger holds no clock, no counter and no state: the same question has the
+same answer for ever. Users ask with aware datetimes; the engine works in integer
+nanoseconds since the Unix epoch, UTC, because arithmetic on local datetimes is
+wrong twice a year and slow always.
 
-Users see aware datetimes; the engine works in integer nanoseconds since the
-Unix epoch in UTC, because arithmetic on local datetimes is wrong twice a year.
-Built-in triggers implement the ``…_ns`` methods; a trigger of your own needs
-only ``next`` (and may have ``prev`` and ``count`` where it knows a short way)."""
+    what you write            what it is for
+    class X(Trigger)          a rule of your own: ``next`` is enough, ``prev`` and
+                              ``count`` are found with its help, or defined too
+    class X(NativeTrigger)    a rule in nanoseconds: all of quarterjack's own
+
+When a schedule is created, what only it knows (its creation, its id) is filled
+in by `Trigger.resolved`; the scheduler asks the resolved rule, and compares the
+declared one."""
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails, from_json, to_json
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from quarterjack.errors import InvalidTrigger, NaiveDatetime, NotPeriodic
 
+from . import _search
+from ._rule import Rule
+from ._zone import FIRST_NS, LAST_NS
+
 if TYPE_CHECKING:
+    from .combine import Filtered
     from .filters import Filter
 
-__all__ = ["EPOCH", "NativeTrigger", "Rule", "Trigger", "UnlistedTrigger", "from_ns", "instant_ns"]
+__all__ = ["NativeTrigger", "Rule", "Trigger", "UnlistedTrigger", "from_ns", "instant_ns"]
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-SEARCH_STEPS: Final = 10_000
-"""How many fire times a search through a trigger that knows only ``next`` looks at."""
-_FIRST_WINDOW_NS: Final = 1_000_000_000
-_WIDEST_WINDOW_NS: Final = 400 * 366 * 86_400 * 1_000_000_000
+_UNLIMITED: Final = 2**62
 
 
 def instant_ns(at: datetime, field: str = "datetime") -> int:
@@ -40,129 +42,46 @@ def instant_ns(at: datetime, field: str = "datetime") -> int:
 
     Raises:
         NaiveDatetime: If it has no zone; the message shows the fix.
+        InvalidTrigger: If it is no datetime at all.
     """
-    if at.tzinfo is None or at.utcoffset() is None:
+    if not isinstance(at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]  # custom triggers return anything
+        raise InvalidTrigger(f"{field} must be a datetime with a zone, got {at!r}")
+    if at.utcoffset() is None:
         raise NaiveDatetime(
-            f"{field}={at!r} has no zone, so it names no instant; "
-            "write datetime(…, tzinfo=UTC) or ZoneInfo('Europe/Rome')"
+            f"{field}={at.isoformat()} has no zone, so it names no instant; "
+            "write datetime(…, tzinfo=UTC), or tzinfo=ZoneInfo('Europe/Rome')"
         )
-    return (at - EPOCH) // _MICROSECOND * 1_000
+    return (at - _EPOCH) // _MICROSECOND * 1_000
 
 
 def from_ns(ns: int, zone: tzinfo | None = UTC) -> datetime:
-    """Return nanoseconds since the epoch as an aware datetime in *zone*, to the microsecond below."""
-    return (EPOCH + timedelta(microseconds=ns // 1_000)).astimezone(zone)
+    """Return an instant as an aware datetime, at the microsecond at or after it.
 
-
-def problem(name: str, error: ErrorDetails, fields: list[str]) -> str:
-    """Return one validation error as a sentence: trigger, field, what is allowed, what was given."""
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where, fields, n=1)
-        return f"{name} has no option {where!r}; " + (f"did you mean {near[0]!r}?" if near else f"it takes {fields}")
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    given = "" if error["type"] in {"missing", "value_error"} else f", got {error['input']!r}"
-    head = "" if message.startswith(name) else f"{name}: {where + ': ' if where else ''}"
-    return f"{head}{message}{given}"
-
-
-class Rule(BaseModel):
-    """What triggers and filters share: frozen, checked when built, JSON there and back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
-
-    _by_name: ClassVar[dict[str, type[Rule]]] = {}
-
-    def __init__(self, /, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            name, fields = type(self).__name__, list(type(self).model_fields)
-            raise InvalidTrigger("; ".join(problem(name, one, fields) for one in error.errors())) from None
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        Rule._by_name[cls.__name__] = cls
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rule as JSON-ready values with its ``type``; fields at their defaults are left out."""
-        found: dict[str, Any] = {"type": type(self).__name__}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if field.is_required() or value != field.get_default(call_default_factory=True):
-                found[name] = _plain(value)
-        return found
-
-    def to_json(self) -> str:
-        """Return the rule as JSON text; `from_json` gives an equal one back."""
-        return to_json(self.to_dict()).decode()
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Any:
-        """Return the rule that `to_dict` described.
-
-        Raises:
-            InvalidTrigger: If its ``type`` is unknown here, or its values are wrong.
-        """
-        values = dict(data)
-        name = values.pop("type", None)
-        kind = Rule._by_name.get(name) if isinstance(name, str) else None
-        if kind is None:
-            raise InvalidTrigger(f"no trigger of type {name!r} is known here; import the module that defines it")
-        return kind(**{key: _revived(value) for key, value in values.items()})
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Any:
-        """Return the rule that `to_json` wrote."""
-        return cls.from_dict(from_json(text))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Rule):
-        return value.to_dict()
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in cast("Sequence[Any]", value)]
-    return value
-
-
-def _revived(value: Any) -> Any:
-    kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]  # JSON's own kinds, asked for one by one
-    if kind is dict and "type" in value:
-        return Rule.from_dict(value)
-    if kind is list:
-        return [_revived(item) for item in value]
-    return value
+    Up, not down: an instant rounded down would lie before itself, and asking for
+    the one after it would give it again.
+    """
+    return (_EPOCH + timedelta(microseconds=-(-ns // 1_000))).astimezone(zone)
 
 
 class Trigger(Rule):
     """A rule that yields fire times. Subclass it with your fields and ``next``.
 
-    ``next(after)`` returns the first fire time strictly after *after*, or None
-    at the end; aware datetimes in, aware datetimes out, and nothing but the
-    arguments and the fields may decide.
+    It is a pydantic model: fields are validated when the rule is built, rules are
+    immutable, equal by value and hashable, and survive JSON. Nothing but the
+    argument and the fields may decide what ``next`` returns.
+
+    ``a | b`` is the union of two rules, ``rule & keep`` and ``rule - drop`` keep
+    or drop fire times by a `Filter`.
     """
 
-    # -- what a trigger is -------------------------------------------------------------
-
     is_periodic: ClassVar[bool] = True
-    """False for rules whose fire times depend on how their runs end, and for process hooks."""
+    """False for rules whose fire times depend on how runs end, and for hooks: no next, prev or count."""
     is_hook: ClassVar[bool] = False
-    """True for `OnStartup` and `OnShutdown`, which are no schedules."""
+    """True for `OnStartup` and `OnShutdown`, which belong to the process and are no schedules."""
 
     @property
     def zone(self) -> tzinfo | None:
-        """The zone its fire times are shown in; None for the caller's."""
-        return None
-
-    @property
-    def fires_at_creation(self) -> bool:
-        """True if a schedule runs once when it is created."""
-        return False
-
-    @property
-    def after_finish_ns(self) -> int | None:
-        """For rules that run again after a run's end: how long after. None for all others."""
+        """The zone fire times are shown in; None for that of the argument."""
         return None
 
     @property
@@ -170,168 +89,221 @@ class Trigger(Rule):
         """True for rules that count elapsed time, False for those that name times of day."""
         return True
 
+    @property
+    def needs_resolution(self) -> bool:
+        """True while something only a schedule knows is missing: then `next` raises, and `resolved` helps."""
+        return False
+
+    @property
+    def fires_at_creation(self) -> bool:
+        """True if a schedule runs once when it is created, besides the rule's fire times."""
+        return False
+
+    @property
+    def after_finish_ns(self) -> int | None:
+        """How long after the final outcome of its last job the rule runs again; None for all that do not."""
+        return None
+
     def resolved(self, created_ns: int, schedule_id: str) -> Trigger:
-        """Return the rule with what only a schedule knows filled in: its creation, its id."""
+        """Return the rule with a schedule's creation (in nanoseconds) and id filled in; itself if it needs neither."""
         del created_ns, schedule_id
         return self
 
-    # -- fire times ----------------------------------------------------------------------
+    # -- fire times ------------------------------------------------------------------------
 
     @abstractmethod
     def next(self, after: datetime) -> datetime | None:
         """Return the first fire time after *after*, or None if there is none.
 
+        Args:
+            after: An aware datetime; not itself a possible answer.
+
+        Returns:
+            An aware datetime in the rule's zone, else in that of *after*.
+
         Raises:
             NaiveDatetime: If *after* has no zone.
+            NotPeriodic: If the rule's fire times depend on how its runs end.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define next(after)")
 
     def prev(self, before: datetime) -> datetime | None:
-        """Return the last fire time at or before *before*, or None."""
-        found = self._search_back(instant_ns(before, "before"))
-        return None if found is None else from_ns(found, self.zone or before.tzinfo)
+        """Return the last fire time at or before *before*, or None; raises as `next` does.
+
+        A rule that defines only ``next`` is searched with its help: about fifty
+        questions, however far back the answer lies (at most 400 years).
+        """
+        found = _search.last_at_or_before(self.next_ns, instant_ns(before, "before"))
+        return self._shown(found, before)
 
     def count(self, after: datetime, until: datetime, cap: int | None = None) -> int:
-        """Return how many fire times lie in ``(after, until]``, counting at most *cap*."""
-        return self.count_ns(instant_ns(after, "after"), instant_ns(until, "until"), 2**62 if cap is None else cap)
+        """Return how many fire times lie in ``(after, until]``, counting no further than *cap*.
+
+        Raises:
+            NaiveDatetime: If one of the two has no zone.
+            NotPeriodic: If the rule's fire times depend on how its runs end.
+            InvalidTrigger: Without a cap, if a rule that defines only ``next`` has over 10,000 of them there.
+        """
+        low, high = instant_ns(after, "after"), instant_ns(until, "until")
+        return _search.count_forward(self, low, high, cap)
 
     def preview(self, n: int = 10, *, after: datetime) -> list[datetime]:
-        """Return the next *n* fire times after *after* (fewer at the end)."""
+        """Return the next *n* fire times after *after*, fewer where the rule ends."""
         found: list[datetime] = []
-        at = self.next(after)
-        while len(found) < n and at is not None:
-            found.append(at)
-            at = self.next(at)
+        at = after
+        while len(found) < n and (following := self.next(at)) is not None:
+            found.append(following)
+            at = following
         return found
 
     def explain(self) -> str:
-        """Return the rule in words."""
+        """Return the rule in words; a custom rule is shown as it is written."""
         return repr(self)
 
     # -- the engine's side -----------------------------------------------------------------
 
     def next_ns(self, after: int, /) -> int | None:
-        """As `next`, in nanoseconds; checks what a custom ``next`` returned.
+        """As `next`, in nanoseconds since the epoch.
 
         Raises:
-            InvalidTrigger: If it is no aware datetime after *after*.
+            InvalidTrigger: If a custom ``next`` returned no aware datetime after its argument.
         """
-        # The datetime is the microsecond below *after*, and the answer is a later microsecond, so after it too.
-        found = self.next(from_ns(after, self.zone or UTC))
+        # A custom rule lives on whole microseconds, so asking from the one below loses nothing.
+        asked = after // 1_000 * 1_000
+        if asked > LAST_NS:
+            return None
+        found = self.next(from_ns(max(asked, FIRST_NS), self.zone or UTC))
         if found is None:
             return None
-        if not isinstance(found, datetime) or found.utcoffset() is None:
-            raise InvalidTrigger(f"{type(self).__name__}.next returned {found!r}; it must return an aware datetime")
-        at = instant_ns(found)
+        at = self._checked(found, f"next(after={from_ns(asked).isoformat()})")
         if at <= after:
             raise InvalidTrigger(
-                f"{type(self).__name__}.next({from_ns(after).isoformat()}) returned {found.isoformat()}, "
+                f"{type(self).__name__}.next(after={from_ns(asked).isoformat()}) returned {found.isoformat()}, "
                 "which is not after its argument"
             )
         return at
 
     def prev_ns(self, before: int, /) -> int | None:
-        """As `prev`, in nanoseconds."""
-        found = self.prev(from_ns(before, self.zone or UTC))
-        return None if found is None else instant_ns(found)
+        """As `prev`, in nanoseconds since the epoch; a ``prev`` of your own is asked, and checked."""
+        if type(self).prev is Trigger.prev:
+            return _search.last_at_or_before(self.next_ns, before)
+        asked = min(before // 1_000 * 1_000, LAST_NS)
+        if asked < FIRST_NS:
+            return None
+        found = self.prev(from_ns(asked, self.zone or UTC))
+        if found is None:
+            return None
+        at = self._checked(found, f"prev(before={from_ns(asked).isoformat()})")
+        if at > before:
+            raise InvalidTrigger(
+                f"{type(self).__name__}.prev(before={from_ns(asked).isoformat()}) returned {found.isoformat()}, "
+                "which is after its argument"
+            )
+        return at
 
     def count_ns(self, after: int, until: int, cap: int, /) -> int:
-        """As `count`, in nanoseconds, stopping at *cap*."""
-        found, at = 0, self.next_ns(after)
-        while at is not None and at <= until and found < cap:
-            found += 1
-            at = self.next_ns(at)
-        return found
+        """As `count`, in nanoseconds since the epoch, stopping at *cap*; a ``count`` of your own is asked."""
+        if type(self).count is Trigger.count:
+            return _search.count_forward(self, after, until, cap)
+        low, high = (from_ns(min(max(at // 1_000 * 1_000, FIRST_NS), LAST_NS)) for at in (after, until))
+        return min(cap, self.count(low, high, cap))
 
-    def _search_back(self, before: int) -> int | None:
-        """Find the last fire time at or before *before* with ``next`` alone, in growing windows."""
-        window, steps = _FIRST_WINDOW_NS, 0
-        while window <= _WIDEST_WINDOW_NS:
-            found: int | None = None
-            at = self.next_ns(max(before - window, -_WIDEST_WINDOW_NS // 8))
-            while at is not None and at <= before:
-                found, steps = at, steps + 1
-                if steps > SEARCH_STEPS:
-                    raise InvalidTrigger(
-                        f"{type(self).__name__}: prev looked at {SEARCH_STEPS} fire times without an end; "
-                        "define prev(before) next to next(after)"
-                    )
-                at = self.next_ns(at)
-            if found is not None:
-                return found
-            window *= 8
-        return None
+    def _checked(self, found: datetime, asked: str) -> int:
+        if not isinstance(found, datetime) or found.utcoffset() is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidTrigger(
+                f"{type(self).__name__}.{asked} returned {found!r}; it must return an aware datetime or None"
+            )
+        return instant_ns(found)
 
-    # -- combining -------------------------------------------------------------------------
+    def _shown(self, ns: int | None, asked: datetime) -> datetime | None:
+        if ns is None or not FIRST_NS <= ns <= LAST_NS:
+            return None
+        return from_ns(ns, self.zone or asked.tzinfo)
+
+    # -- combining ---------------------------------------------------------------------------
 
     def __or__(self, other: Trigger) -> Trigger:
-        """Return the union: both rules' fire times, equal ones once."""
-        union: Trigger = _combine().Union.of(self, other)
-        return union
+        """Return the union: the fire times of both, equal ones once."""
+        if not isinstance(other, Trigger):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidTrigger(f"| joins two triggers, got {other!r}; write Every(hours=1) | At('14:30')")
+        return _combine.Union.of(self, other)
 
     def __and__(self, keep: Filter) -> Trigger:
-        """Return the fire times that *keep* allows."""
-        return _filtered(self, keep, keep=True)
+        """Return the rule with only the fire times that *keep* allows."""
+        return self._filtered(keep, "&", keep=True)
 
     def __sub__(self, drop: Filter) -> Trigger:
-        """Return the fire times that *drop* does not allow."""
-        return _filtered(self, drop, keep=False)
+        """Return the rule without the fire times that *drop* allows."""
+        return self._filtered(drop, "-", keep=False)
 
-
-def _combine() -> Any:
-    from . import combine  # noqa: PLC0415  # combine builds on this module; the operators lead back to it
-
-    return combine
-
-
-def _filtered(trigger: Trigger, chosen: Any, *, keep: bool) -> Trigger:
-    combine = _combine()
-    if not isinstance(chosen, combine.Filter):
-        raise InvalidTrigger(f"& and - take a filter such as Weekdays('mon-fri'), got {chosen!r}; | joins triggers")
-    filtered: Trigger = combine.Filtered(trigger=trigger, filter=chosen, keep=keep)
-    return filtered
+    def _filtered(self, by: Filter, operator: str, *, keep: bool) -> Filtered:
+        if not isinstance(by, _filters.Filter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidTrigger(
+                f"{operator} takes a filter such as Weekdays('mon-fri'), got {by!r}; "
+                "two triggers hardly ever fire at one instant: join them with |"
+            )
+        return _combine.Filtered(trigger=self, filter=by, keep=keep)
 
 
 class NativeTrigger(Trigger):
-    """A trigger that works in nanoseconds; the datetimes are a shell over it."""
+    """A rule in nanoseconds; its datetimes are a shell over them."""
 
     @abstractmethod
     def next_ns(self, after: int, /) -> int | None:
-        """Return the first fire time after *after*."""
+        """Return the first fire time after *after*, or None."""
 
     @abstractmethod
     def prev_ns(self, before: int, /) -> int | None:
-        """Return the last fire time at or before *before*."""
+        """Return the last fire time at or before *before*, or None."""
+
+    @abstractmethod
+    def count_ns(self, after: int, until: int, cap: int, /) -> int:
+        """Return how many fire times lie in ``(after, until]``, at most *cap*."""
 
     def next(self, after: datetime) -> datetime | None:
-        """Return the first fire time after *after*, in the trigger's zone or the argument's."""
+        """Return the first fire time after *after*, in the rule's zone or else in that of *after*; None at the end.
+
+        Raises:
+            NaiveDatetime: If *after* has no zone.
+            NotPeriodic: If the rule's fire times depend on how its runs end.
+        """
         return self._shown(self.next_ns(instant_ns(after, "after")), after)
 
     def prev(self, before: datetime) -> datetime | None:
-        """Return the last fire time at or before *before*, in the trigger's zone or the argument's."""
+        """Return the last fire time at or before *before*, or None; raises as `next` does."""
         return self._shown(self.prev_ns(instant_ns(before, "before")), before)
 
-    def _shown(self, ns: int | None, asked: datetime) -> datetime | None:
-        return None if ns is None else from_ns(ns, self.zone or asked.tzinfo)
+    def count(self, after: datetime, until: datetime, cap: int | None = None) -> int:
+        """Return how many fire times lie in ``(after, until]``, counting no further than *cap*."""
+        low, high = instant_ns(after, "after"), instant_ns(until, "until")
+        return self.count_ns(low, high, _UNLIMITED if cap is None else cap) if low < high else 0
 
 
 class UnlistedTrigger(NativeTrigger):
-    """A rule whose fire times cannot be listed, because they depend on how its runs end."""
+    """A rule without fire times of its own: a hook, or one that waits for its last run to end."""
 
-    is_periodic = False
+    is_periodic: ClassVar[bool] = False
 
     def next_ns(self, after: int, /) -> int | None:
-        """Raise `NotPeriodic`."""
-        raise self._unlisted("next", after)
+        """Raise NotPeriodic."""
+        del after
+        raise self._refusal("next")
 
     def prev_ns(self, before: int, /) -> int | None:
-        """Raise `NotPeriodic`."""
-        raise self._unlisted("prev", before)
+        """Raise NotPeriodic."""
+        del before
+        raise self._refusal("prev")
 
     def count_ns(self, after: int, until: int, cap: int, /) -> int:
-        """Raise `NotPeriodic`."""
-        raise self._unlisted("count", after, until, cap)
+        """Raise NotPeriodic."""
+        del after, until, cap
+        raise self._refusal("count")
 
-    def _unlisted(self, what: str, *instants: int) -> NotPeriodic:
-        del instants
-        return NotPeriodic(f"{type(self).__name__} has no {what}: when it runs depends on how its runs end")
+    def _refusal(self, what: str) -> NotPeriodic:
+        why = "it runs with its process" if self.is_hook else "when it runs depends on how its last run ended"
+        return NotPeriodic(f"{self!r} has no {what}: {why}")
+
+
+# Both build on this module, and the operators above lead back to them; they are complete before anyone can
+# have two rules to combine.
+from . import combine as _combine  # noqa: E402
+from . import filters as _filters  # noqa: E402

@@ -1,153 +1,204 @@
-"""Triggers made of triggers: `Union` for ``a | b``, `Filtered` for ``t & f`` and ``t - f``."""
+"""Rules made of rules: `Union` (``a | b``) and `Filtered` (``rule & keep``, ``rule - drop``)."""
 
 from __future__ import annotations
 
 from datetime import tzinfo
-from typing import Any, Final, Self
+from functools import cached_property
+from typing import ClassVar, Final, Self
 
-from pydantic import model_validator
+from pydantic import field_validator
 
 from quarterjack.errors import InvalidTrigger
 
+from ._zone import HORIZON_NS
 from .base import NativeTrigger, Trigger
 from .filters import Filter
 
 __all__ = ["Filtered", "Union"]
 
-SEARCH_STEPS: Final = 10_000
-"""How many fire times or stretches a search through a filter looks at before it gives up."""
+LEAPS: Final = 10_000
+"""How many spans of a filter a search leaps over before it gives up."""
 
 
 class Union(NativeTrigger):
-    """The fire times of all its members, equal instants once. Made by ``a | b``."""
+    """The fire times of all its members, equal ones once. Written ``a | b``; flat, and equal in any order."""
+
+    positional: ClassVar[tuple[str, ...]] = ("members",)
 
     members: tuple[Trigger, ...]
 
-    def __init__(self, members: tuple[Trigger, ...] | list[Trigger], **unknown: Any) -> None:
-        fields: dict[str, Any] = {"members": tuple(members)}
-        super().__init__(**fields, **unknown)
-
     @classmethod
-    def of(cls, *members: Trigger) -> Union:
-        """Return the union of *members*, nested unions laid flat and repetitions left out.
+    def of(cls, *triggers: Trigger) -> Trigger:
+        """Return the union of *triggers*; of one alone, the rule itself.
 
         Raises:
-            InvalidTrigger: If one is no trigger, or has no fire times of its own.
+            InvalidTrigger: If one of them cannot be combined.
         """
-        flat: list[Trigger] = []
-        for member in members:
-            for one in member.members if isinstance(member, Union) else (member,):
-                if not isinstance(one, Trigger):
-                    raise InvalidTrigger(f"| joins two triggers, got {one!r}; a filter stands behind & or -")
-                if not one.is_periodic:
-                    raise InvalidTrigger(f"{type(one).__name__} cannot be joined with |; give the task two triggers")
-                if one not in flat:
-                    flat.append(one)
-        return cls(flat)
+        members = _flat(triggers)
+        return members[0] if len(members) == 1 else cls(members=members)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Union) and set(self.members) == set(other.members)
+    @field_validator("members", mode="after")
+    @classmethod
+    def _in_order(cls, members: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
+        if not members:
+            raise ValueError("it needs at least one member")
+        return _flat(members)
 
-    def __hash__(self) -> int:
-        return hash(frozenset(self.members))
-
-    @property
-    def zone(self) -> tzinfo | None:
-        """The members' zone if they share one."""
+    @cached_property
+    def _common_zone(self) -> tzinfo | None:
         zones = {member.zone for member in self.members}
         return zones.pop() if len(zones) == 1 else None
 
     @property
-    def fires_at_creation(self) -> bool:
-        """True if any member does."""
-        return any(member.fires_at_creation for member in self.members)
+    def zone(self) -> tzinfo | None:
+        """The members' zone, if they share one."""
+        return self._common_zone
 
     @property
     def is_elapsed_like(self) -> bool:
         """True only if all members are: one that names a time of day must not run twice."""
         return all(member.is_elapsed_like for member in self.members)
 
+    @property
+    def needs_resolution(self) -> bool:
+        """True if a member does."""
+        return any(member.needs_resolution for member in self.members)
+
+    @property
+    def fires_at_creation(self) -> bool:
+        """True if a member does."""
+        return any(member.fires_at_creation for member in self.members)
+
     def resolved(self, created_ns: int, schedule_id: str) -> Trigger:
         """Return the union of the resolved members."""
-        return Union(tuple(member.resolved(created_ns, schedule_id) for member in self.members))
+        return Union.of(*(member.resolved(created_ns, schedule_id) for member in self.members))
 
     def next_ns(self, after: int, /) -> int | None:
-        """Return the earliest of the members' next fire times."""
+        """Return the first fire time of any member after *after*."""
         return min((n for member in self.members if (n := member.next_ns(after)) is not None), default=None)
 
     def prev_ns(self, before: int, /) -> int | None:
-        """Return the latest of the members' previous fire times."""
+        """Return the last fire time of any member at or before *before*."""
         return max((n for member in self.members if (n := member.prev_ns(before)) is not None), default=None)
 
+    def count_ns(self, after: int, until: int, cap: int, /) -> int:
+        """Return how many instants in ``(after, until]`` belong to any member, at most *cap*; walks them."""
+        found, at = 0, self.next_ns(after)
+        while at is not None and at <= until and found < cap:
+            found += 1
+            at = self.next_ns(at)
+        return found
+
     def explain(self) -> str:
-        """Return the rule in words."""
+        """Return the rule in words: those of its members, joined by ``and``."""
         return ", and ".join(member.explain() for member in self.members)
 
 
+def _flat(triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
+    """Return the members without nesting, each once, in an order that depends only on what they are."""
+    found: dict[Trigger, None] = {}
+    for trigger in triggers:
+        for member in trigger.members if isinstance(trigger, Union) else (trigger,):
+            _check_combinable(member)
+            found[member] = None
+    return tuple(sorted(found, key=lambda member: member.to_json()))
+
+
+def _check_combinable(trigger: Trigger) -> None:
+    if not trigger.is_periodic:
+        raise InvalidTrigger(
+            f"{trigger!r} cannot be combined: it has no fire times of its own; give the task two triggers instead"
+        )
+
+
 class Filtered(NativeTrigger):
-    """The fire times a filter allows (``&``) or does not allow (``-``)."""
+    """A rule's fire times that a filter allows, or does not. Written ``rule & keep`` and ``rule - drop``."""
 
     trigger: Trigger
     filter: Filter
     keep: bool = True
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if not self.trigger.is_periodic:
-            raise ValueError(f"{type(self.trigger).__name__} has no fire times that a filter could choose from")
-        return self
+    @field_validator("trigger", mode="after")
+    @classmethod
+    def _is_combinable(cls, trigger: Trigger) -> Trigger:
+        _check_combinable(trigger)
+        return trigger
 
     @property
     def zone(self) -> tzinfo | None:
-        """The trigger's zone."""
+        """The rule's zone."""
         return self.trigger.zone
 
     @property
-    def fires_at_creation(self) -> bool:
-        """As its trigger."""
-        return self.trigger.fires_at_creation
-
-    @property
     def is_elapsed_like(self) -> bool:
-        """As its trigger."""
+        """As the rule."""
         return self.trigger.is_elapsed_like
 
-    def resolved(self, created_ns: int, schedule_id: str) -> Trigger:
-        """Return the resolved trigger under the same filter."""
-        return Filtered(trigger=self.trigger.resolved(created_ns, schedule_id), filter=self.filter, keep=self.keep)
+    @property
+    def needs_resolution(self) -> bool:
+        """As the rule."""
+        return self.trigger.needs_resolution
 
-    def _counts(self, at: int) -> bool:
-        return self.filter.allows_ns(at, self.trigger.zone) == self.keep
+    @property
+    def fires_at_creation(self) -> bool:
+        """As the rule: a run at creation is asked for by name, so no filter drops it."""
+        return self.trigger.fires_at_creation
+
+    def resolved(self, created_ns: int, schedule_id: str) -> Self:
+        """Return the resolved rule under the same filter."""
+        inner = self.trigger.resolved(created_ns, schedule_id)
+        return self if inner is self.trigger else type(self)(trigger=inner, filter=self.filter, keep=self.keep)
+
+    def _passes(self, at: int) -> bool:
+        return self.filter.allows_ns(at, self.trigger.zone) is self.keep
 
     def next_ns(self, after: int, /) -> int | None:
-        """Return the next fire time that counts.
+        """Return the first fire time after *after* that passes, or None within 400 years.
 
         Raises:
-            InvalidTrigger: If the filter let nothing through in 10,000 steps.
+            InvalidTrigger: If 10,000 leaps find none; the scheduler then parks the schedule.
         """
-        for _ in range(SEARCH_STEPS):
+        limit = after + HORIZON_NS
+        for _ in range(LEAPS):
             found = self.trigger.next_ns(after)
-            if found is None or self._counts(found):
+            if found is None or found > limit:
+                return None
+            if self._passes(found):
                 return found
-            jump = self.filter.change_after_ns(found)
-            after = found if jump is None else max(found, jump)
-        raise self._nothing()
+            after = max(found, self.filter.span_ns(found)[1] - 1)
+        raise self._exhausted("after")
 
     def prev_ns(self, before: int, /) -> int | None:
-        """Return the last fire time at or before *before* that counts."""
-        for _ in range(SEARCH_STEPS):
+        """Return the last fire time at or before *before* that passes; raises as `next_ns` does."""
+        limit = before - HORIZON_NS
+        for _ in range(LEAPS):
             found = self.trigger.prev_ns(before)
-            if found is None or self._counts(found):
+            if found is None or found < limit:
+                return None
+            if self._passes(found):
                 return found
-            before = found - 1
-        raise self._nothing()
+            before = min(found, self.filter.span_ns(found)[0]) - 1
+        raise self._exhausted("before")
 
-    def _nothing(self) -> InvalidTrigger:
+    def count_ns(self, after: int, until: int, cap: int, /) -> int:
+        """Return how many fire times in ``(after, until]`` pass, at most *cap*; counts whole spans at once."""
+        total = 0
+        while total < cap:
+            found = self.trigger.next_ns(after)
+            if found is None or found > until:
+                break
+            end = min(max(found, self.filter.span_ns(found)[1] - 1), until)
+            if self._passes(found):
+                total += self.trigger.count_ns(found - 1, end, cap - total)
+            after = end
+        return total
+
+    def _exhausted(self, where: str) -> InvalidTrigger:
         return InvalidTrigger(
-            f"the filter {self.filter!r} let nothing through in {SEARCH_STEPS} steps of {self.trigger!r}; "
+            f"{self.filter!r} let nothing through in {LEAPS:,} steps of {self.trigger!r} {where} the instant asked; "
             "check that it can ever allow one of these times"
         )
 
     def explain(self) -> str:
-        """Return the rule in words."""
+        """Return the rule in words, with the filter's after it."""
         return f"{self.trigger.explain()}, {'only' if self.keep else 'but not'} {self.filter.explain()}"

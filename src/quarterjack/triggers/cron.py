@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import difflib
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pydantic import model_validator
+from pydantic import field_validator
 
 from quarterjack.errors import InvalidTrigger, NeverFires
 
@@ -103,41 +103,54 @@ class Cron(WallTrigger):
         NeverFires: If no date ever matches, such as 30 February.
     """
 
+    positional: ClassVar[tuple[str, ...]] = ("expression",)
+    example: ClassVar[str] = "Cron('*/5 9-17 * * mon-fri', tz='Europe/Rome')"
+
     expression: str
     bound_id: str | None = None
+    """The schedule whose id decides every ``H``; filled in by `bound_to`."""
 
-    def __init__(
-        self,
-        expression: str,
-        *,
-        tz: str = "UTC",
-        gap: GapPolicy = "auto",
-        fold: FoldPolicy = "auto",
-        bound_id: str | None = None,
-        **unknown: Any,
-    ) -> None:
-        fields: dict[str, Any] = {"expression": expression, "tz": tz, "gap": gap, "fold": fold, "bound_id": bound_id}
-        super().__init__(**fields, **unknown)
-        if not self._fields_have_hash and not self._cron_grid.ever():
-            raise NeverFires(f"Cron {expression!r} never fires: no date matches its day, month, weekday and year")
+    if TYPE_CHECKING:
 
-    @model_validator(mode="after")
-    def _is_cron(self) -> Self:
-        _Parsed(self.expression, self.bound_id)
-        return self
+        def __init__(
+            self,
+            expression: str,
+            *,
+            tz: str = "UTC",
+            gap: GapPolicy = "auto",
+            fold: FoldPolicy = "auto",
+            bound_id: str | None = None,
+        ) -> None: ...
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse what can be read but never fires; not a validator, so that the error keeps its class."""
+        del context
+        if not self.needs_resolution and not self._cron_grid.ever():
+            raise NeverFires(f"Cron {self.expression!r} never fires: no date matches its day, month, weekday and year")
+
+    @field_validator("expression")
+    @classmethod
+    def _is_cron(cls, expression: str) -> str:
+        _Parsed(expression, None)
+        return " ".join(expression.split())
 
     @cached_property
     def _parsed(self) -> _Parsed:
         return _Parsed(self.expression, self.bound_id)
 
     @cached_property
-    def _fields_have_hash(self) -> bool:
+    def _has_open_hash(self) -> bool:
         return self.bound_id is None and any(field.has_hash for field in self._parsed.all())
+
+    @property
+    def needs_resolution(self) -> bool:
+        """True if it holds an ``H`` that no schedule has decided yet."""
+        return self._has_open_hash
 
     def resolved(self, created_ns: int, schedule_id: str) -> Trigger:
         """Return the rule with ``H`` drawn from the schedule's id."""
         del created_ns
-        return self.bound_to(schedule_id) if self._fields_have_hash else self
+        return self.bound_to(schedule_id) if self._has_open_hash else self
 
     def bound_to(self, schedule_id: str) -> Cron:
         """Return the rule with ``H`` drawn from *schedule_id*."""
@@ -155,7 +168,7 @@ class Cron(WallTrigger):
         Raises:
             InvalidTrigger: If it holds an ``H`` that is bound to no schedule.
         """
-        if self._fields_have_hash:
+        if self._has_open_hash:
             raise InvalidTrigger(
                 f"Cron {self.expression!r} holds H, which a schedule's id decides; "
                 'call .bound_to("schedule id") to look at its fire times'

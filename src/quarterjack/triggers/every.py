@@ -1,62 +1,54 @@
-"""Periodic triggers: `Every` counts elapsed time, `Aligned` stands on the clock face."""
+"""Elapsed time: `Every` fires once per period, from whatever instant its grid stands on.
+
+A fire time is computed from the grid, never from "now plus the period", so
+nothing adds up: not a late start, not a long run, not a restart."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import field_validator, model_validator
 
-from . import _words, _zone
-from ._wall import FoldPolicy, GapPolicy, WallTrigger
-from .base import NativeTrigger, Trigger, instant_ns
+from quarterjack.errors import InvalidTrigger
 
-__all__ = ["Aligned", "Every"]
+from . import _words
+from ._periods import LONGEST_NS, SHORTEST_NS, Amount, Shift, exact_ns, given, total_ns
+from .base import NativeTrigger, Trigger, from_ns, instant_ns
 
-_MS: Final = 1_000_000
-_UNITS_NS: Final = {
-    "weeks": 7 * 86_400 * 10**9,
-    "days": 86_400 * 10**9,
-    "hours": 3_600 * 10**9,
-    "minutes": 60 * 10**9,
-    "seconds": 10**9,
-    "milliseconds": _MS,
-}
-_LONGEST_NS: Final = 200 * 366 * 86_400 * 10**9
+__all__ = ["Every", "EveryFrom"]
 
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, le=10**13)]
-
-
-def _total_ns(trigger: Any) -> int:
-    """Return the sum of a trigger's units in nanoseconds, exact for whole numbers."""
-    total = 0
-    for unit, size in _UNITS_NS.items():
-        amount = getattr(trigger, unit, 0)
-        total += int(amount) * size if amount == int(amount) else round(amount * size)
-    return total
-
-
-def _given(trigger: Any) -> str:
-    named = [f"{unit}={amount:g}" for unit in _UNITS_NS if (amount := getattr(trigger, unit, 0))]
-    return ", ".join(named) or "nothing"
+_SECOND_NS: Final = 1_000_000_000
+_NAMED_ANCHORS: Final = ("epoch", "start")
 
 
 class Every(NativeTrigger):
-    """Every so much elapsed time, without drift: ``n = anchor + phase + k · D``, blind to daylight saving.
+    """Once per period of elapsed time, without drift: ``anchor + phase + k · period``.
+
+    ::
+
+        Every(minutes=5)                   :00, :05, :10 … in UTC, on every replica alike
+        Every(minutes=5, phase=60)         :01, :06, :11 …
+        Every(minutes=5, anchor="start")   5, 10, 15 … minutes after its schedule was created
+
+    It is blind to daylight saving: a day is 24 hours. For the face of a clock see
+    `Aligned`, for times of day `At` and `Cron`.
 
     Args:
-        weeks, days, hours, minutes, seconds, milliseconds: The period D, their
-            sum; from 1 millisecond to about 200 years.
-        phase: Seconds to shift the grid by.
-        anchor: Where the grid stands: ``"epoch"`` (restarts and replicas agree
-            without asking anybody), an aware datetime, or ``"start"`` (the first
-            run is D after the schedule was created).
-        first: ``"immediate"`` also runs once when the schedule is created.
+        weeks, days, hours, minutes, seconds, milliseconds: Add up to the period,
+            from 1 millisecond to about 200 years; fractions are allowed.
+        phase: Seconds by which the grid is shifted, in either direction.
+        anchor: An instant the grid stands on: ``"epoch"`` (1970-01-01 UTC; restarts
+            and replicas agree without asking anyone), an aware datetime, or
+            ``"start"``: the schedule's creation, the first run one period later.
+        first: ``"immediate"`` runs once more, when the schedule is created.
 
     Raises:
         InvalidTrigger: Naming the field, its value and what is allowed.
     """
+
+    example: ClassVar[str] = "Every(seconds=10)"
 
     weeks: Amount = 0
     days: Amount = 0
@@ -64,211 +56,125 @@ class Every(NativeTrigger):
     minutes: Amount = 0
     seconds: Amount = 0
     milliseconds: Amount = 0
-    phase: Annotated[float, Field(allow_inf_nan=False)] = 0
+    phase: Shift = 0
     anchor: datetime | Literal["epoch", "start"] = "epoch"
     first: Literal["immediate"] | None = None
 
-    def __init__(
-        self,
-        *,
-        weeks: float = 0,
-        days: float = 0,
-        hours: float = 0,
-        minutes: float = 0,
-        seconds: float = 0,
-        milliseconds: float = 0,
-        phase: float = 0,
-        anchor: datetime | Literal["epoch", "start"] = "epoch",
-        first: Literal["immediate"] | None = None,
-        **unknown: Any,
-    ) -> None:
-        fields: dict[str, Any] = {
-            "weeks": weeks,
-            "days": days,
-            "hours": hours,
-            "minutes": minutes,
-            "seconds": seconds,
-            "milliseconds": milliseconds,
-            "phase": phase,
-            "anchor": anchor,
-            "first": first,
-        }
-        super().__init__(**fields, **unknown)
+    @field_validator("anchor", mode="before")
+    @classmethod
+    def _is_anchor(cls, value: object) -> object:
+        if isinstance(value, str) and value not in _NAMED_ANCHORS:
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(_bad_anchor(value)) from None
+        if isinstance(value, datetime):
+            instant_ns(value, "anchor")
+            # In UTC: two datetimes of different zones never compare equal inside a repeated hour.
+            return value.astimezone(UTC)
+        if value not in _NAMED_ANCHORS:
+            raise ValueError(_bad_anchor(value))
+        return value
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
-        if not _MS <= _total_ns(self) <= _LONGEST_NS:
-            raise ValueError(
-                f"the period must be from 1 millisecond to 200 years, got {_given(self)}; "
-                "write for example Every(seconds=10)"
-            )
-        if isinstance(self.anchor, datetime):
-            instant_ns(self.anchor, "anchor")
+        if not SHORTEST_NS <= total_ns(self) <= LONGEST_NS:
+            raise ValueError(f"the period must be from 1 millisecond to 200 years, got {given(self)}")
         return self
 
     @cached_property
-    def _period(self) -> int:
-        return _total_ns(self)
+    def period_ns(self) -> int:
+        """The period in nanoseconds."""
+        return total_ns(self)
 
     @cached_property
-    def _origin(self) -> int:
-        base = instant_ns(self.anchor) if isinstance(self.anchor, datetime) else 0
-        return base + round(self.phase * 10**9)
+    def _origin_ns(self) -> int:
+        if self.anchor == "start":
+            raise InvalidTrigger(
+                f"{self!r} counts from its schedule's creation, which it does not know yet; "
+                "schedule it, or call resolved(created_ns, schedule_id) first"
+            )
+        base = instant_ns(self.anchor, "anchor") if isinstance(self.anchor, datetime) else 0
+        return base + exact_ns(self.phase, _SECOND_NS)
+
+    @property
+    def needs_resolution(self) -> bool:
+        """True with ``anchor="start"``."""
+        return self.anchor == "start"
 
     @property
     def fires_at_creation(self) -> bool:
         """True with ``first="immediate"``."""
-        return self.first == "immediate"
+        return self.first is not None
 
     def resolved(self, created_ns: int, schedule_id: str) -> Trigger:
-        """Return the rule with ``anchor="start"`` replaced by the schedule's creation."""
+        """Return the rule with its grid standing on the schedule's creation, if it asked for that."""
         del schedule_id
         if self.anchor != "start":
             return self
-        return _Anchored(period_ns=self._period, origin_ns=created_ns + round(self.phase * 10**9))
+        return EveryFrom(period_ns=self.period_ns, origin_ns=created_ns + exact_ns(self.phase, _SECOND_NS))
+
+    def preview(self, n: int = 10, *, after: datetime) -> list[datetime]:
+        """Return the next *n* fire times after *after*; with ``anchor="start"`` as if created at *after*."""
+        if not self.needs_resolution:
+            return super().preview(n, after=after)
+        return self.resolved(instant_ns(after, "after"), "").preview(n, after=after)
 
     def next_ns(self, after: int, /) -> int:
         """Return the first fire time after *after*."""
-        origin, period = self._origin, self._period
-        return origin + ((after - origin) // period + 1) * period
+        period = self.period_ns
+        origin = self._origin_ns
+        return after + period - (after - origin) % period
 
     def prev_ns(self, before: int, /) -> int:
         """Return the last fire time at or before *before*."""
-        origin, period = self._origin, self._period
-        return origin + (before - origin) // period * period
+        return before - (before - self._origin_ns) % self.period_ns
 
     def count_ns(self, after: int, until: int, cap: int, /) -> int:
-        """Return how many fire times lie in ``(after, until]``."""
-        origin, period = self._origin, self._period
+        """Return how many fire times lie in ``(after, until]``, at most *cap*."""
+        period, origin = self.period_ns, self._origin_ns
         return max(0, min(cap, (until - origin) // period - (after - origin) // period))
 
     def explain(self) -> str:
-        """Return the rule in words."""
-        words = _words.period(self._period)
+        """Return the rule in words: ``every 10 seconds``."""
+        words = _words.period(self.period_ns)
+        if self.phase:
+            words += f", shifted by {self.phase:g} seconds"
         if isinstance(self.anchor, datetime):
-            words += f", counted from {self.anchor.isoformat(' ', 'seconds')}"
+            words += f", counted from {self.anchor:%Y-%m-%d %H:%M:%S} UTC"
         elif self.anchor == "start":
             words += ", counted from its creation"
         return words + (", and once at its creation" if self.first else "")
 
 
-class _Anchored(NativeTrigger):
-    """`Every` with ``anchor="start"`` once its schedule exists: the same grid from a stored instant."""
+def _bad_anchor(value: object) -> str:
+    return f"anchor must be 'epoch', 'start' or an aware datetime, got {value!r}"
+
+
+class EveryFrom(NativeTrigger):
+    """`Every` with ``anchor="start"``, once its schedule exists: the grid from one instant on.
+
+    Not built by hand; it is what the scheduler asks and stores beside the declared rule.
+    """
 
     period_ns: int
     origin_ns: int
 
     def next_ns(self, after: int, /) -> int:
-        after = max(after, self.origin_ns)
-        return self.origin_ns + ((after - self.origin_ns) // self.period_ns + 1) * self.period_ns
+        """Return the first fire time after *after*; none lies before one period after the origin."""
+        origin, period = self.origin_ns, self.period_ns
+        return origin + (max(after - origin, 0) // period + 1) * period
 
     def prev_ns(self, before: int, /) -> int | None:
+        """Return the last fire time at or before *before*, or None."""
         steps = (before - self.origin_ns) // self.period_ns
         return self.origin_ns + steps * self.period_ns if steps >= 1 else None
 
     def count_ns(self, after: int, until: int, cap: int, /) -> int:
-        passed = max(0, (after - self.origin_ns) // self.period_ns)
-        return max(0, min(cap, (until - self.origin_ns) // self.period_ns - passed))
-
-    def explain(self) -> str:
-        return f"{_words.period(self.period_ns)}, counted from its creation"
-
-
-class _DayGrid:
-    """The wall-clock grid that starts anew at each midnight."""
-
-    __slots__ = ("_period",)
-
-    def __init__(self, period: int) -> None:
-        self._period = period
-
-    def next_wall(self, after: int, /) -> int:
-        day, within = divmod(after, _zone.DAY_NS)
-        following = (within // self._period + 1) * self._period
-        return day * _zone.DAY_NS + min(following, _zone.DAY_NS)
-
-    def prev_wall(self, before: int, /) -> int:
-        day, within = divmod(before, _zone.DAY_NS)
-        return day * _zone.DAY_NS + within // self._period * self._period
-
-
-class Aligned(WallTrigger):
-    """The clock tops of a zone: a grid that starts anew at each local midnight.
-
-    ``Aligned(minutes=15)`` is :00, :15, :30 and :45 on the clock face. Where the
-    period does not divide the day, the day's last step is shorter (7 hours:
-    00:00, 07:00, 14:00, 21:00, 00:00); the grid that goes on across hours and
-    days is ``Every``. Daylight saving goes as for cron: both passes of a
-    repeated hour, nothing in a skipped one.
-
-    Args:
-        days, hours, minutes, seconds, milliseconds: The period, their sum; from
-            1 millisecond to 24 hours.
-        tz: The zone, such as ``"Europe/Rome"``.
-        gap: What becomes of clock tops that do not exist (`_zone`).
-        fold: What becomes of clock tops that exist twice.
-
-    Raises:
-        InvalidTrigger: Naming the field, its value and what is allowed.
-    """
-
-    days: Amount = 0
-    hours: Amount = 0
-    minutes: Amount = 0
-    seconds: Amount = 0
-    milliseconds: Amount = 0
-
-    def __init__(
-        self,
-        *,
-        days: float = 0,
-        hours: float = 0,
-        minutes: float = 0,
-        seconds: float = 0,
-        milliseconds: float = 0,
-        tz: str = "UTC",
-        gap: GapPolicy = "auto",
-        fold: FoldPolicy = "auto",
-        **unknown: Any,
-    ) -> None:
-        fields: dict[str, Any] = {
-            "days": days,
-            "hours": hours,
-            "minutes": minutes,
-            "seconds": seconds,
-            "milliseconds": milliseconds,
-            "tz": tz,
-            "gap": gap,
-            "fold": fold,
-        }
-        super().__init__(**fields, **unknown)
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Self:
-        if not _MS <= _total_ns(self) <= _zone.DAY_NS:
-            raise ValueError(
-                f"the period must be from 1 millisecond to 24 hours, got {_given(self)}; "
-                "longer ones have no clock top: use Every(…) or Cron(…)"
-            )
-        return self
-
-    @cached_property
-    def grid(self) -> _zone.Grid:
-        """The rule over wall-clock time."""
-        return _DayGrid(_total_ns(self))
-
-    @property
-    def is_elapsed_like(self) -> bool:
-        """True, but for once a day: midnight is a time of day."""
-        return _total_ns(self) < _zone.DAY_NS
-
-    def count_ns(self, after: int, until: int, cap: int, /) -> int:
-        """Return how many fire times lie in ``(after, until]``."""
-        period = _total_ns(self)
-        if self.tz != "UTC" or _zone.DAY_NS % period:
-            return super().count_ns(after, until, cap)
-        return max(0, min(cap, until // period - after // period))
+        """Return how many fire times lie in ``(after, until]``, at most *cap*."""
+        origin, period = self.origin_ns, self.period_ns
+        return max(0, min(cap, (until - origin) // period - max(0, (after - origin) // period)))
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return f"{_words.period(_total_ns(self))} on the clock{self.zone_words()}"
+        return f"{_words.period(self.period_ns)}, counted from {from_ns(self.origin_ns):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,51 +1,38 @@
-"""`OnStartup` and `OnShutdown`: hooks of each process, written as triggers.
+"""Hooks of a process, written as triggers: `OnStartup` and `OnShutdown`.
 
-They are no schedules and make no jobs: the app runs them itself, before the
-first job and after the last. They cannot be combined with anything."""
+They belong to each process that serves the app, not to a schedule: nothing is
+stored, nothing is missed, and a start-up hook that fails stops the app."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
-from quarterjack.errors import InvalidTrigger
-
-from .base import Trigger, UnlistedTrigger
+from .base import UnlistedTrigger
 
 __all__ = ["OnShutDown", "OnShutdown", "OnStartUp", "OnStartup"]
 
 
-class _Hook(UnlistedTrigger):
-    is_hook = True
+class OnStartup(UnlistedTrigger):
+    """Runs once in each process, before its schedules and jobs start. Cannot be combined with other rules."""
 
-    def _alone(self) -> InvalidTrigger:
-        name = type(self).__name__
-        return InvalidTrigger(f"{name} is a hook of the process, not a fire time; write a task of its own for it")
-
-    def __or__(self, other: Trigger) -> Trigger:
-        raise self._alone()
-
-    def __and__(self, keep: Any) -> Trigger:
-        raise self._alone()
-
-    def __sub__(self, drop: Any) -> Trigger:
-        raise self._alone()
-
-
-class OnStartup(_Hook):
-    """Run in each process before its first job, in order of registration; a failure stops the start."""
+    is_hook: ClassVar[bool] = True
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return "when a process starts"
+        return "when the app starts"
 
 
-class OnShutdown(_Hook):
-    """Run in each process after its last job, last registered first; a failure is logged and told at the end."""
+class OnShutdown(UnlistedTrigger):
+    """Runs once in each process, after its jobs have ended. Cannot be combined with other rules."""
+
+    is_hook: ClassVar[bool] = True
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return "when a process stops"
+        return "when the app stops"
 
 
 OnStartUp = OnStartup
+"""Another spelling of `OnStartup`."""
 OnShutDown = OnShutdown
+"""Another spelling of `OnShutdown`."""

@@ -1,106 +1,91 @@
-"""Triggers that follow a schedule's own life: `Once`, and `Forever`, which runs again after each end."""
+"""`Once`: a single run, at an instant or as soon as its schedule exists."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import field_validator
 
-from . import _words
-from .base import NativeTrigger, Trigger, UnlistedTrigger, from_ns, instant_ns
+from .base import NativeTrigger, instant_ns
 
-__all__ = ["Forever", "Once"]
+__all__ = ["Once"]
 
 
 class Once(NativeTrigger):
-    """One shot: when the schedule is created, or at an instant.
+    """One run: at the instant *at*, or without it when the schedule is created.
 
-    On a durable store it runs once per row and fleet, not once per restart; for
-    once per process there is `OnStartup`.
+    On a durable store it is once per schedule, not once per restart; for the
+    latter see `OnStartup`.
 
     Args:
-        at: When, as an aware datetime; None is at creation.
+        at: An aware datetime. In a repeated hour its ``fold`` chooses the pass; a
+            local time that the clocks skip is refused.
 
     Raises:
-        InvalidTrigger: If *at* has no zone.
+        InvalidTrigger: If *at* is no datetime, has no zone, or is a local time that does not exist.
     """
+
+    positional: ClassVar[tuple[str, ...]] = ("at",)
+    example: ClassVar[str] = "Once(datetime(2030, 1, 1, tzinfo=UTC))"
 
     at: datetime | None = None
 
-    def __init__(self, at: datetime | None = None, **unknown: Any) -> None:
-        fields: dict[str, Any] = {"at": at}
-        super().__init__(**fields, **unknown)
+    if TYPE_CHECKING:
 
-    @model_validator(mode="after")
-    def _aware(self) -> Self:
-        if self.at is not None:
-            instant_ns(self.at, "at")
-        return self
+        def __init__(self, at: datetime | None = None) -> None: ...
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _exists(cls, value: object) -> object:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"at must be an aware datetime, got {value!r}") from None
+        if not isinstance(value, datetime):
+            raise ValueError(f"at must be an aware datetime, got {value!r}")  # noqa: TRY004  # pydantic takes ValueError
+        instant_ns(value, "at")
+        there = value.astimezone(UTC)
+        if there.astimezone(value.tzinfo).replace(tzinfo=None) != value.replace(tzinfo=None):
+            raise ValueError(
+                f"at={value.isoformat()} does not exist in {value.tzinfo}: the clocks go forward over it; "
+                f"the same instant is {there.astimezone(value.tzinfo).isoformat()}"
+            )
+        return there
 
     @cached_property
-    def _instant(self) -> int | None:
+    def _at_ns(self) -> int | None:
         return None if self.at is None else instant_ns(self.at, "at")
 
     @property
     def fires_at_creation(self) -> bool:
-        """True without *at*."""
+        """True without an instant: the run at creation is then the only one."""
         return self.at is None
 
     @property
     def is_elapsed_like(self) -> bool:
-        """False: it names an instant."""
+        """False: it names an instant, and a clock set back must not bring it again."""
         return False
 
-    def resolved(self, created_ns: int, schedule_id: str) -> Trigger:
-        """Return the rule with its instant: the schedule's creation, to the microsecond."""
-        del schedule_id
-        return self if self.at is not None else Once(from_ns(created_ns))
-
     def next_ns(self, after: int, /) -> int | None:
-        """Return its instant if that is after *after*."""
-        return self._instant if self._instant is not None and self._instant > after else None
+        """Return the instant if it lies after *after*; None for the run at creation, which is past by then."""
+        at = self._at_ns
+        return at if at is not None and at > after else None
 
     def prev_ns(self, before: int, /) -> int | None:
-        """Return its instant if that is not after *before*."""
-        return self._instant if self._instant is not None and self._instant <= before else None
+        """Return the instant if it lies at or before *before*."""
+        at = self._at_ns
+        return at if at is not None and at <= before else None
+
+    def count_ns(self, after: int, until: int, cap: int, /) -> int:
+        """Return 1 if the instant lies in ``(after, until]``."""
+        at = self._at_ns
+        return min(cap, 1) if at is not None and after < at <= until else 0
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return "once, at its creation" if self.at is None else f"once, at {self.at.isoformat(' ', 'seconds')}"
-
-
-class Forever(UnlistedTrigger):
-    """Again as soon as the last run ended, after *pause* seconds; the first run when the schedule is created.
-
-    The chain survives a dying worker: the next run is written with the outcome
-    of the last. There is no list of fire times: ``next``, ``prev`` and ``count``
-    raise `NotPeriodic`.
-    """
-
-    pause: Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)] = 0
-
-    def __init__(self, pause: float = 0, **unknown: Any) -> None:
-        fields: dict[str, Any] = {"pause": pause}
-        super().__init__(**fields, **unknown)
-
-    @property
-    def fires_at_creation(self) -> bool:
-        """True: the first run does not wait for one before it."""
-        return True
-
-    @cached_property
-    def _pause_ns(self) -> int:
-        return round(self.pause * 10**9)
-
-    @property
-    def after_finish_ns(self) -> int:
-        """How long after a run's end the next is due."""
-        return self._pause_ns
-
-    def explain(self) -> str:
-        """Return the rule in words."""
-        if not self._pause_ns:
-            return "forever, again as soon as the last run ended"
-        return f"forever, {_words.period(self._pause_ns, every=False)} after the last run ended"
+        return "once, at its creation" if self.at is None else f"once, at {self.at:%Y-%m-%d %H:%M:%S} UTC"
