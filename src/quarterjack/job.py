@@ -7,7 +7,7 @@ shared store it is what this process knows, and `Job.refresh` asks."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
@@ -43,10 +43,11 @@ class JobClient(Protocol):
         """Say whether the job is finished and its callbacks have run."""
         ...
 
-    def watch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None:
-        """Call *notify* once when the job is finished and its callbacks have run."""
+    def watch(self, records: Iterable[JobRecord], notify: Callable[[JobRecord], None]) -> int:
+        """Call *notify* once for each job that is not settled yet, when it is; return how many those are."""
+        ...
 
-    def unwatch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None: ...
+    def unwatch(self, records: Iterable[JobRecord], notify: Callable[[JobRecord], None]) -> None: ...
     def add_callback(self, record: JobRecord, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None: ...
     async def cancel_job(self, record: JobRecord, wait_s: float) -> bool: ...
     async def fetch(self, record: JobRecord) -> JobRecord: ...
@@ -389,7 +390,8 @@ class Job(Hooks, Generic[T_co]):
             if not future.done():
                 future.set_result(None)
 
-        self._client.watch(self._record, notify)
+        if not self._client.watch((self._record,), notify):
+            return
         attempt = CURRENT.get()
         if attempt is not None:
             attempt.lend_slot()
@@ -399,7 +401,7 @@ class Job(Hooks, Generic[T_co]):
         finally:
             if attempt is not None:
                 attempt.reclaim_slot()
-            self._client.unwatch(self._record, notify)
+            self._client.unwatch((self._record,), notify)
 
     async def cancel(self, wait: Seconds = 10) -> bool:
         """Cancel the job and wait up to *wait* seconds for its end.
@@ -446,23 +448,29 @@ async def _across_loops(loop: asyncio.AbstractEventLoop, ask: Callable[..., Coro
 
 
 class _Countdown:
-    """Resolves one future when many jobs are finished: a future per job would cost more than the jobs."""
+    """Resolves one future when many jobs are settled: a future per job would cost more than the jobs."""
 
-    __slots__ = ("_future", "_left", "_stop_early")
+    __slots__ = ("_future", "_stop_early", "left")
 
-    def __init__(self, future: asyncio.Future[None], left: int, *, stop_early: bool) -> None:
+    def __init__(self, future: asyncio.Future[None], *, stop_early: bool) -> None:
         self._future = future
-        self._left = left
         self._stop_early = stop_early
+        self.left = 0
 
     def __call__(self, record: JobRecord) -> None:
-        self._left -= 1
-        if (not self._left or (self._stop_early and _has_failed(record))) and not self._future.done():
+        self.left -= 1
+        if self.left and (not self._stop_early or _is_good(record)):
+            return
+        if not self._future.done():
             self._future.set_result(None)
 
 
-def _has_failed(record: JobRecord) -> bool:
-    return (record.state is not _DONE or record.error is not None) and record.state.is_finished
+def _is_good(record: JobRecord) -> bool:
+    return record.state is _DONE and record.error is None
+
+
+def _has_failure(records: Iterable[JobRecord]) -> bool:
+    return any(record.state.is_finished and not _is_good(record) for record in records)
 
 
 @overload
@@ -478,33 +486,56 @@ async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool = False) -> 
     Cancelling the wait cancels no job.
     """
     waited = list(jobs)
-    if waited:
-        await _across_loops(waited[0]._client.loop, _all_finished, waited, not return_exceptions)
-    if not return_exceptions:
-        records = [job._record for job in waited]
-        for record in records:
-            if _has_failed(record) and (error := error_of(record)) is not None:
-                raise error
-        return [record.result for record in records]
-    return [error_of(job._record) or job.result() for job in waited]
+    records = [job._record for job in waited]
+    by_client: dict[JobClient, list[JobRecord]] = {}
+    for job in waited:
+        by_client.setdefault(job._client, []).append(job._record)
+    if len(by_client) == 1:
+        await _across_loops(waited[0]._client.loop, _all_settled, waited[0]._client, records, not return_exceptions)
+    elif by_client:
+        await _settled_in_many_apps(by_client, not return_exceptions)
+    if return_exceptions:
+        return [error_of(record) or record.result for record in records]
+    results: list[Any] = []
+    for record in records:
+        # A job still open here is none of ours to judge: another one failed and ended the waiting.
+        if record.state is _DONE and record.error is None:
+            results.append(record.result)
+        elif record.state.is_finished and (error := error_of(record)) is not None:
+            raise error
+    return results
 
 
-async def _all_finished(jobs: list[Job[Any]], stop_early: bool) -> None:  # one caller
-    open_jobs = [job for job in jobs if not job._client.is_settled(job._record)]
-    if not open_jobs or (stop_early and any(_has_failed(job._record) for job in jobs)):
-        return
+async def _all_settled(client: JobClient, records: list[JobRecord], stop_early: bool) -> None:  # one caller
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    countdown = _Countdown(future, len(open_jobs), stop_early=stop_early)
-    for job in open_jobs:
-        job._client.watch(job._record, countdown)
+    countdown = _Countdown(future, stop_early=stop_early)
+    countdown.left = waited = client.watch(records, countdown)
     attempt = CURRENT.get()
     if attempt is not None:
         attempt.lend_slot()
     try:
-        await future
+        if waited and not (stop_early and _has_failure(records)):
+            await future
     finally:
         if attempt is not None:
             attempt.reclaim_slot()
-        if not all(job.state.is_finished for job in open_jobs):
-            for job in open_jobs:
-                job._client.unwatch(job._record, countdown)
+        if countdown.left:
+            client.unwatch(records, countdown)
+
+
+async def _settled_in_many_apps(by_client: Mapping[JobClient, list[JobRecord]], stop_early: bool) -> None:
+    """Wait for the jobs of several apps, each on its own loop."""
+
+    async def one(client: JobClient, records: list[JobRecord]) -> list[JobRecord]:
+        await _across_loops(client.loop, _all_settled, client, records, stop_early)
+        return records
+
+    tasks = [asyncio.ensure_future(one(client, records)) for client, records in by_client.items()]
+    try:
+        for done in asyncio.as_completed(tasks):
+            if _has_failure(await done) and stop_early:
+                return
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -106,6 +106,8 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
         nominals, missed, cursor, following = _overdue(schedule, rule, nominal, now_ns)
     left = _runs_left(schedule)
     if left is not None and len(nominals) >= left:
+        # The cursor stops at the last run: should the store skip one of them, `counted` goes on from there.
+        cursor = cursor if len(nominals) == left else nominals[left - 1]
         nominals, following = nominals[:left], None
     next_due = _due(schedule, rule, following)
     return Plan(
@@ -120,7 +122,7 @@ def _overdue(schedule: Schedule, rule: Periodic, nominal: int, now_ns: int) -> D
         schedule.cursor_ns,
         _newest_due(schedule, rule, now_ns) if schedule.timing.jitter_ns else now_ns,
         mode=payload.missed,
-        max_lateness_ns=payload.max_lateness_ns,
+        oldest_ns=_oldest_allowed(schedule, rule, now_ns),
         max_catchup=payload.max_catchup,
         first_ns=nominal,
     )
@@ -131,6 +133,17 @@ def _newest_due(schedule: Schedule, rule: Periodic, now_ns: int) -> int:
     newest = rule.prev_ns(now_ns)
     due = _due(schedule, rule, newest)
     return now_ns if newest is None or due is None or due <= now_ns else newest - 1
+
+
+def _oldest_allowed(schedule: Schedule, rule: Periodic, now_ns: int) -> int | None:
+    """Return the start of what ``max_lateness`` lets run: lateness counts from when a run was due, jitter included."""
+    most = schedule.payload.max_lateness_ns
+    if most is None:
+        return None
+    oldest = now_ns - most
+    before = rule.prev_ns(oldest - 1) if schedule.timing.jitter_ns else None
+    due = _due(schedule, rule, before)  # of all fire times before, only the last can be due later: order is kept
+    return oldest if before is None or due is None or due < oldest else before
 
 
 def _runs_left(schedule: Schedule) -> int | None:
@@ -154,17 +167,20 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
         return row
     row = old.copy()
     row.in_code, row.version = declared.in_code, declared.version
-    if row.payload != declared.payload:
+    is_new_payload = row.payload != declared.payload
+    if is_new_payload:
         row.revision += 1
         row.payload = declared.payload
         row.parked_reason = None
-        if row.next_nominal_ns is None and row.trigger.after_finish_ns is None:
-            _seek(row, max(row.cursor_ns, now_ns))
-    if row.timing != declared.timing:
+    if row.timing != declared.timing:  # the old rule is asked no more: it may be the broken one that parked the row
         row.timing = declared.timing
         row.generation += 1
         row.parked_reason = None
         _begin_generation(row, max(row.cursor_ns, now_ns))
+    elif is_new_payload and _runs_left(row) == 0:
+        row.next_nominal_ns = row.next_due_ns = None
+    elif is_new_payload and row.next_nominal_ns is None and row.trigger.after_finish_ns is None:
+        _seek(row, max(row.cursor_ns, now_ns))
     row.is_plain = _is_plain(row)
     return row
 
@@ -180,13 +196,21 @@ def _begin_generation(row: Schedule, cursor_ns: int) -> Schedule:
     declared = row.timing.trigger
     row.trigger = declared.resolved(cursor_ns, row.id)
     row.immediate_ns = None
-    if not declared.fires_at_creation:
-        return _seek(row, cursor_ns)
-    start = row.timing.start_ns
+    return _seek_at_once(row, cursor_ns) if declared.fires_at_creation else _seek(row, cursor_ns)
+
+
+def _seek_at_once(row: Schedule, cursor_ns: int) -> Schedule:
+    """Let the run at creation be next, at *cursor_ns* or where the schedule starts.
+
+    The cursor stands just before it: it is not accounted for yet, and firing it
+    moves the cursor, without which its plan would stay valid and fire again.
+    """
+    start, end = row.timing.start_ns, row.timing.end_ns
     at = cursor_ns if start is None else max(cursor_ns, start)
     row.immediate_ns = at
-    row.cursor_ns = cursor_ns
-    row.next_nominal_ns = row.next_due_ns = at if row.timing.end_ns is None or at <= row.timing.end_ns else None
+    row.cursor_ns = min(cursor_ns, at - 1)
+    is_over = _runs_left(row) == 0 or (end is not None and at > end)
+    row.next_nominal_ns = row.next_due_ns = None if is_over else at
     return row
 
 
@@ -207,8 +231,11 @@ def resumed(schedule: Schedule, now_ns: int, *, catch_up: bool) -> Schedule:
     row.failures_in_a_row = 0
     if catch_up or row.next_nominal_ns is None:
         return row
-    if row.trigger.after_finish_ns is not None or row.next_nominal_ns == row.immediate_ns:
-        row.next_nominal_ns = row.next_due_ns = max(now_ns, row.next_nominal_ns)
+    if row.next_nominal_ns == row.immediate_ns:
+        return _seek_at_once(row, max(row.cursor_ns + 1, now_ns))
+    if row.trigger.after_finish_ns is not None:
+        at, end = max(now_ns, row.next_nominal_ns), row.timing.end_ns
+        row.next_nominal_ns = row.next_due_ns = None if end is not None and at > end else at
         return row
     return _seek(row, max(row.cursor_ns, now_ns))
 
@@ -220,6 +247,8 @@ def rearmed(schedule: Schedule, finished_ns: int) -> int | None:
     if pause is None or _runs_left(schedule) == 0:
         return None
     due = finished_ns + pause
+    if due == schedule.cursor_ns:  # a run that took no time, on a coarse clock: no two share a fire time
+        due += 1
     return None if end is not None and due > end else due
 
 
@@ -236,7 +265,11 @@ def parked(schedule: Schedule, error: Exception) -> Schedule:
     """Return the row of a schedule whose trigger raised *error*: it fires no more until it is changed."""
     row = schedule.copy()
     row.next_nominal_ns = row.next_due_ns = None
-    row.parked_reason = f"its trigger raised {type(error).__name__}: {error}"
+    try:
+        words = f"{type(error).__name__}: {error}"
+    except Exception:  # a user's __str__ runs here, and its schedule must be parked all the same
+        words = type(error).__name__
+    row.parked_reason = f"its trigger raised {words}"
     return row
 
 
@@ -244,21 +277,31 @@ def rebased(schedule: Schedule, now_ns: int, step_ns: int) -> Schedule | None:
     """Return the row after the wall clock was set back by *step_ns* (positive), or None to leave it.
 
     A rule that counts elapsed time goes on at once on its grid, as a new
-    generation, because its users expect the next run one period from now. A
-    rule that names times of day waits until the clock passes its cursor again,
-    so that no time of day runs twice; from three hours on all rules start anew.
+    generation, because its users expect the next run one period from now; a grid
+    that stands on the schedule's creation is set up anew from *now_ns*. A rule
+    that names times of day waits until the clock passes its cursor again, so that
+    no time of day runs twice; from three hours on all rules start anew. A run at
+    creation that is still to come is no time of day, and comes now.
     """
-    if schedule.cursor_ns <= now_ns and schedule.trigger.after_finish_ns is None:
-        return None
     if schedule.trigger.after_finish_ns is not None:
-        if schedule.next_nominal_ns is None:
-            return None
-        row = schedule.copy()
-        row.next_nominal_ns = row.next_due_ns = max(now_ns, schedule.next_nominal_ns - step_ns)
-        return row
-    if step_ns < _REBASE_ALL_NS and not schedule.trigger.is_elapsed_like:
+        return _moved_back(schedule, now_ns, step_ns)
+    if schedule.cursor_ns <= now_ns or schedule.parked_reason is not None:
+        return None
+    is_at_once = schedule.next_nominal_ns is not None and schedule.next_nominal_ns == schedule.immediate_ns
+    if not is_at_once and step_ns < _REBASE_ALL_NS and not schedule.trigger.is_elapsed_like:
         return None
     row = schedule.copy()
     row.generation += 1
+    row.trigger = row.timing.trigger.resolved(now_ns, row.id)
+    if is_at_once:
+        return _seek_at_once(row, now_ns)
     row.immediate_ns = None
     return _seek(row, now_ns)
+
+
+def _moved_back(schedule: Schedule, now_ns: int, step_ns: int) -> Schedule | None:
+    if schedule.next_nominal_ns is None:
+        return None
+    row = schedule.copy()
+    row.next_nominal_ns = row.next_due_ns = max(now_ns, schedule.next_nominal_ns - step_ns)
+    return row

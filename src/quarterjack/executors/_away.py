@@ -125,6 +125,10 @@ class Away:
         """The body begins."""
         self.desk.post(self._on_began, self.desk.clock.monotonic_ns() if at_mono_ns is None else at_mono_ns)
 
+    def done(self, result: Any) -> None:
+        """The body returned."""
+        self.finished(Outcome(OutcomeKind.DONE, result))
+
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The body ended with *outcome*, or does not stop."""
         if outcome.stopped:

@@ -6,7 +6,8 @@ event loop, always in this order:
 
     [accepted]  [began  progress…]  finished  [ended]
 
-``finished`` comes exactly once for every call, whatever happened; ``ended``
+``finished`` (or ``done``, its short form for a body that returned) comes exactly
+once for every call, whatever happened; ``ended``
 follows only an outcome with ``stopped=False``, when the body is really over.
 Executors know no store, no job and no policy. A report is a plain object with
 methods rather than a future per call: a future and its callback cost a no-op
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from quarterjack.clock import Clock
-from quarterjack.model import Outcome
+from quarterjack.model import Outcome, OutcomeKind
 
 __all__ = ["Call", "Capabilities", "Executor", "Handle", "Report"]
 
@@ -96,6 +97,10 @@ class Report(Protocol):
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """The body says how far it is."""
+
+    def done(self, result: Any) -> None:
+        """The body returned *result* just now: the short form of ``finished`` with a DONE outcome."""
+        self.finished(Outcome(OutcomeKind.DONE, result))
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The attempt is over: now, or since this monotonic instant of the app's clock. Exactly once."""

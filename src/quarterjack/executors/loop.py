@@ -15,7 +15,6 @@ import asyncio
 import sys
 from typing import Any, ClassVar, Final
 
-from quarterjack._fast import new_tuple
 from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
@@ -144,8 +143,13 @@ class _Running:
                 raise  # the loop was closed under the body: nobody is there to hear of it
             self._report(self._raised(error))
         else:
-            # Not Outcome(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
-            self._report(new_tuple(Outcome, (_DONE, result, None, None, True)))
+            executor = self._executor
+            if self._timer is not None or self._reported or executor._stopping:
+                self._report(Outcome(_DONE, result))
+            else:  # most jobs; the long way costs them two frames and a tuple
+                executor._running.discard(self)
+                self._reported = True
+                report.done(result)
 
     def _interrupted(self, error: asyncio.CancelledError) -> Outcome:
         if self._cancel_kind is _TIMED_OUT:

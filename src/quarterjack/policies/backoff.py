@@ -38,8 +38,8 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or not 1 <= self.attempts <= 1_000_000:
             raise InvalidOption(f"retry must be 1 to 1000000 attempts, got {self.attempts!r}")
-        to_seconds(self.base_s, "base_s")
-        to_seconds(self.cap_s, "cap_s")
+        for field in ("base_s", "cap_s"):  # a timedelta is taken, as everywhere, and kept as a number
+            object.__setattr__(self, field, to_seconds(getattr(self, field), field))
         if self.jitter not in get_args(Jitter):
             raise InvalidOption(f"jitter must be one of {', '.join(map(repr, get_args(Jitter)))}, got {self.jitter!r}")
         are_types = isinstance(self.on, tuple) and all(

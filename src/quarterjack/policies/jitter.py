@@ -11,13 +11,14 @@ from typing import Final
 
 __all__ = ["due_ns", "spread"]
 
-_RANGE: Final = 2.0**64
+_BITS: Final = 53
+"""What a float holds exactly; of 64 bits the highest values would round up to 1.0."""
 
 
 def spread(schedule_id: str, nominal_ns: int) -> float:
     """Return a number in [0, 1) that depends on nothing but the arguments."""
     digest = blake2b(f"{schedule_id}\0{nominal_ns}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / _RANGE
+    return (int.from_bytes(digest, "big") >> (64 - _BITS)) / 2.0**_BITS
 
 
 def due_ns(schedule_id: str, nominal_ns: int, jitter_ns: int, *, below: int | None) -> int:

@@ -4,14 +4,17 @@ Pure functions: no clock, no store, no logging. The scheduler passes in the
 moment it read, so every decision can be replayed from its arguments.
 
 The fire times in ``(after, now]`` are *overdue*. One overdue fire time is only
-late, and it runs (unless it is older than ``max_lateness``). Several at once
-mean that nobody was there to serve them, and the mode says which of them run:
+late, and it runs. Several at once mean that nobody was there to serve them, and
+the mode says which of them run:
 
     fire times     | n1   n2   n3   now
     latest (default)           n3             n1 n2 are missed
     earliest         n1                       n2 n3 are missed
     all              n1   n2   n3             the newest ``max_catchup`` of them
     skip                                      all three are missed
+
+What is older than the schedule's ``max_lateness`` is missed before the mode is
+asked: ``earliest`` is then the first that is not too old.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ def fold_missed(
     now_ns: int,
     *,
     mode: MissedMode = "latest",
-    max_lateness_ns: int | None = None,
+    oldest_ns: int | None = None,
     max_catchup: int = 100,
     first_ns: int | None = None,
 ) -> Due:
@@ -68,7 +71,7 @@ def fold_missed(
         after_ns: The cursor: everything up to it is accounted for.
         now_ns: The moment the scheduler read.
         mode: See the module's head.
-        max_lateness_ns: A fire time older than this is missed whatever the mode.
+        oldest_ns: A fire time before this instant is too old to run, whatever the mode.
         max_catchup: With ``all``, how many run at most (the newest).
         first_ns: ``trigger.next_ns(after_ns)`` where the caller knows it already.
 
@@ -80,43 +83,37 @@ def fold_missed(
         return Due((), 0, after_ns, first)
     second = trigger.next_ns(first)
     if second is None or second > now_ns:
-        if max_lateness_ns is not None and now_ns - first > max_lateness_ns:
+        if oldest_ns is not None and first < oldest_ns:
             return Due((), 1, first, second)
         return Due((first,), 0, first, second)
-    return _fold_several(trigger, after_ns, now_ns, first, mode, max_lateness_ns, max_catchup)
-
-
-def _fold_several(
-    trigger: Periodic,
-    after: int,
-    now: int,
-    first: int,
-    mode: MissedMode,
-    max_lateness: int | None,
-    max_catchup: int,
-) -> Due:
-    latest = trigger.prev_ns(now)
+    latest = trigger.prev_ns(now_ns)
     if latest is None or latest < first:  # a custom trigger whose prev disagrees with its next
         latest = first
-    oldest_allowed = first if max_lateness is None else now - max_lateness
+    nominals = _chosen(trigger, first, latest, mode, first if oldest_ns is None else oldest_ns, max_catchup)
+    total = trigger.count_ns(after_ns, latest, MISSED_CAP + len(nominals))
+    # a count of the user's own may disagree as well, and fewer than none are never missed
+    return Due(nominals, max(0, total - len(nominals)), latest, trigger.next_ns(latest))
+
+
+def _chosen(
+    trigger: Periodic, first: int, latest: int, mode: MissedMode, oldest: int, max_catchup: int
+) -> tuple[int, ...]:
+    """Return which of the overdue fire times from *first* to *latest* run; none before *oldest* does."""
+    if latest < oldest or mode == "skip":
+        return ()
     if mode == "latest":
-        nominals: tuple[int, ...] = (latest,)
-    elif mode == "earliest":
-        nominals = (first,)
-    elif mode == "all":
-        nominals = _newest(trigger, after, latest, max_catchup)
-    else:
-        nominals = ()
-    nominals = tuple(n for n in nominals if n >= oldest_allowed)
-    total = trigger.count_ns(after, latest, MISSED_CAP + len(nominals))
-    return Due(nominals, total - len(nominals), latest, trigger.next_ns(latest))
+        return (latest,)
+    if mode == "all":
+        return _newest(trigger, max(first, oldest), latest, max_catchup)
+    earliest = first if first >= oldest else trigger.next_ns(oldest - 1)
+    return () if earliest is None or earliest > latest else (earliest,)
 
 
-def _newest(trigger: Periodic, after: int, latest: int, most: int) -> tuple[int, ...]:
-    """Return the newest *most* fire times in ``(after, latest]``, oldest first, in O(most)."""
+def _newest(trigger: Periodic, oldest: int, latest: int, most: int) -> tuple[int, ...]:
+    """Return the newest *most* fire times from *oldest* to *latest*, oldest first, in O(most)."""
     found: list[int] = []
     at: int | None = latest
-    while at is not None and at > after and len(found) < most:
+    while at is not None and at >= oldest and len(found) < most:
         found.append(at)
         at = trigger.prev_ns(at - 1)
     return tuple(reversed(found))

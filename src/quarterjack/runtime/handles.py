@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final
 
@@ -51,8 +51,10 @@ class Handles:
         self._events = events
         self._clock = clock
         self._context = context
-        self._watchers: dict[str, list[Notify]] = {}
-        self._callbacks: dict[str, list[tuple[CallbackKind, Callback]]] = {}
+        self._watchers: dict[str, Notify | list[Notify]] = {}
+        """Nearly every job has one waiter, and a list for each of 100,000 would cost more than the jobs' results."""
+        self.of_jobs: dict[str, list[tuple[CallbackKind, Callback]]] = {}
+        """Callbacks of single jobs, by id."""
         self._settling: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -61,35 +63,42 @@ class Handles:
         """The app's loop."""
         return self._client.loop
 
-    @property
-    def has_callbacks(self) -> bool:
-        """Say whether any single job has callbacks of its own."""
-        return bool(self._callbacks)
-
     # -- waiting ---------------------------------------------------------------------
 
     def is_settled(self, record: JobRecord) -> bool:
         """Say whether the job is finished and its callbacks have run."""
         return record.state.is_finished and record.id not in self._settling
 
-    def watch(self, record: JobRecord, notify: Notify) -> None:
-        """Call *notify* once when the job is settled; at once if it is."""
-        if self.is_settled(record):
-            notify(record)
-            return
-        known = self._watchers.get(record.id)
-        if known is None:
-            self._watchers[record.id] = [notify]
-        else:
-            known.append(notify)
+    def watch(self, records: Iterable[JobRecord], notify: Notify) -> int:
+        """Call *notify* once for each job when it is settled; return how many are not settled yet.
 
-    def unwatch(self, record: JobRecord, notify: Notify) -> None:
+        Those that are settled already are not told about.
+        """
+        watchers, settling = self._watchers, self._settling
+        waited = 0
+        for record in records:
+            job_id = record.id
+            if record.state.is_finished and job_id not in settling:
+                continue
+            waited += 1
+            known = watchers.get(job_id)
+            if known is None:
+                watchers[job_id] = notify
+            elif isinstance(known, list):
+                known.append(notify)
+            else:
+                watchers[job_id] = [known, notify]
+        return waited
+
+    def unwatch(self, records: Iterable[JobRecord], notify: Notify) -> None:
         """Forget *notify*."""
-        known = self._watchers.get(record.id)
-        if known is not None and notify in known:
-            known.remove(notify)
-            if not known:
-                del self._watchers[record.id]
+        watchers = self._watchers
+        for record in records:
+            known = watchers.get(record.id)
+            if isinstance(known, list):
+                known[:] = [other for other in known if other is not notify]
+            if known is notify or known == []:
+                del watchers[record.id]
 
     def watched(self) -> Sequence[str]:
         """Return the ids of jobs somebody waits for."""
@@ -105,11 +114,11 @@ class Handles:
 
     def settle(self, record: JobRecord, definition: TaskDefinition | None) -> None:
         """Run the callbacks of a finished job, then tell whoever waits for it."""
-        if not self._callbacks and (definition is None or not definition.callbacks):
+        if not self.of_jobs and (definition is None or not definition.callbacks):
             if self._settling:
                 self._settling.discard(record.id)
             if self._watchers:
-                self._notify(record)
+                self._tell_waiters(record)
             return
         kind = FINAL_KINDS.get(record.state)
         calls = self._calls(record, kind) if kind is not None else []
@@ -128,13 +137,20 @@ class Handles:
             self._notify(record)
 
     def _notify(self, record: JobRecord) -> None:
-        if self._callbacks:
-            self._callbacks.pop(record.id, None)
-        if not self._watchers:
-            return
+        if self.of_jobs:
+            self.of_jobs.pop(record.id, None)
+        if self._watchers:
+            self._tell_waiters(record)
+
+    def _tell_waiters(self, record: JobRecord) -> None:
         known = self._watchers.pop(record.id, None)
-        for notify in known or ():
-            notify(record)
+        if known is None:
+            return
+        if isinstance(known, list):
+            for notify in known:
+                notify(record)
+        else:
+            known(record)
 
     # -- callbacks -------------------------------------------------------------------
 
@@ -144,12 +160,12 @@ class Handles:
             if FINAL_KINDS.get(record.state) == kind:
                 self._spawn(self._call_all(record, kind, [fn]))
             return
-        self._callbacks.setdefault(record.id, []).append((kind, fn))
+        self.of_jobs.setdefault(record.id, []).append((kind, fn))
 
     def _calls(self, record: JobRecord, kind: CallbackKind) -> list[Callback]:
         definition = self._tasks.get(record.task)
         calls = definition.callbacks.get(kind, []) if definition is not None else []
-        own = self._callbacks.get(record.id) if self._callbacks else None
+        own = self.of_jobs.get(record.id) if self.of_jobs else None
         return calls + [fn for known, fn in own if known == kind] if own else calls
 
     def tell(self, record: JobRecord, kind: CallbackKind) -> None:

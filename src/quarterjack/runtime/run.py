@@ -35,13 +35,13 @@ class Attempt:
     """One try at one job, from its claim to its recorded outcome."""
 
     __slots__ = (
-        "_ended_mono_ns",
         "_offset_ns",
         "_worker",
         "args",
         "cancel_grace_s",
         "context",
         "definition",
+        "ended_mono_ns",
         "executor",
         "fn",
         "handle",
@@ -87,7 +87,7 @@ class Attempt:
         self.handle: Handle | None = None
         self.running_at_ns: int | None = None
         self.outcome: Outcome | None = None
-        self._ended_mono_ns: int | None = None
+        self.ended_mono_ns: int | None = None
         self.pending_checkpoint: Any = None
         context.run(CURRENT.set, self)
 
@@ -143,15 +143,20 @@ class Attempt:
         record.running_at_ns = stamp
         if record.started_at_ns is None:
             record.started_at_ns = stamp
-        if self.definition.callbacks or worker.is_observed:
+        if self.definition.callbacks or worker.events.has_listeners or worker.handles.of_jobs:
             worker.on_began(self)
+
+    def done(self, result: Any) -> None:
+        """The body returned."""
+        self.handle = None  # as `_let_go`; a frame per job
+        self.context = _NO_CONTEXT
+        self._worker.on_done(self, result)
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The attempt is over."""
-        self._ended_mono_ns = at_mono_ns
+        self.ended_mono_ns = at_mono_ns
         if outcome.kind is _DONE and outcome.stopped:
-            self._let_go()
-            self._worker.on_done(self, outcome.result)
+            self.done(outcome.result)
             return
         self.outcome = outcome
         if outcome.stopped:
@@ -201,11 +206,13 @@ class Attempt:
         zombie: bool = False,  # the order of `Finish`
     ) -> Finish:
         """Return the entry for ``jobs_finish`` with this attempt's fence and stamps."""
-        ended = self._ended_mono_ns
+        ended = self.ended_mono_ns
         at_ns = self._offset_ns + (self._worker.monotonic_ns() if ended is None else ended)
-        started_at_ns = self.record.started_at_ns
-        fence = (self.job_id, self.number, self.owner)
-        facts = (kind, at_ns, started_at_ns, self.running_at_ns, result, error, reason, delay_ns, zombie)
+        started_ns, running_ns = self.record.started_at_ns, self.running_at_ns
+        owner = self.owner
         # Not Finish(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
-        finish: Finish = new_tuple(Finish, fence + facts)
+        finish: Finish = new_tuple(
+            Finish,
+            (self.job_id, self.number, owner, kind, at_ns, started_ns, running_ns, result, error, reason, delay_ns, zombie),
+        )
         return finish

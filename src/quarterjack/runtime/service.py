@@ -12,7 +12,7 @@ import contextvars
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from quarterjack.clock import Clock
@@ -332,13 +332,13 @@ class Service:
         """See `Handles.is_settled`."""
         return self.handles.is_settled(record)
 
-    def watch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None:
+    def watch(self, records: Iterable[JobRecord], notify: Callable[[JobRecord], None]) -> int:
         """See `Handles.watch`."""
-        self.handles.watch(record, notify)
+        return self.handles.watch(records, notify)
 
-    def unwatch(self, record: JobRecord, notify: Callable[[JobRecord], None]) -> None:
+    def unwatch(self, records: Iterable[JobRecord], notify: Callable[[JobRecord], None]) -> None:
         """See `Handles.unwatch`."""
-        self.handles.unwatch(record, notify)
+        self.handles.unwatch(records, notify)
 
     def add_callback(self, record: JobRecord, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
         """See `Handles.add`."""
@@ -362,8 +362,7 @@ class Service:
         (answer,) = await self.store.jobs_request_cancel([record.id], "cancelled by request")
         if answer is CancelAnswer.GONE:
             raise JobGone(record.id)
-        if not self.is_settled(record):
-            await self._wait_settled(record, wait_s)
+        await self._wait_settled(record, wait_s)
         return record.state is JobState.CANCELLED
 
     async def _wait_settled(self, record: JobRecord, wait_s: float) -> None:
@@ -372,11 +371,12 @@ class Service:
         def notify(_: JobRecord) -> None:
             done.set()
 
-        self.watch(record, notify)
+        if not self.watch((record,), notify):
+            return
         try:
             async with asyncio.timeout(wait_s):
                 await done.wait()
         except TimeoutError:
             pass
         finally:
-            self.unwatch(record, notify)
+            self.unwatch((record,), notify)

@@ -93,8 +93,8 @@ class Worker:
         self._host = host
         self.monotonic_ns = host.clock.monotonic_ns
         self._store = host.store
-        self._events = host.events
-        self._handles = host.handles
+        self.events = host.events
+        self.handles = host.handles
         self.queues = list(queues)
         self._keep_for_ticks = False
         self._checks_results = host.checks_results
@@ -299,7 +299,7 @@ class Worker:
             prepared.is_coroutine,
         )
         self._attempts[record.id] = attempt
-        if self._events.has_listeners:
+        if self.events.has_listeners:
             self.send("leased", record)
         if record.options.start_deadline_s is not None and self._is_too_late(attempt):
             return
@@ -338,21 +338,16 @@ class Worker:
 
     # -- what attempts tell ----------------------------------------------------------
 
-    @property
-    def is_observed(self) -> bool:
-        """Say whether anybody wants to hear of every job's moves."""
-        return self._events.has_listeners or self._handles.has_callbacks
-
     def on_began(self, attempt: Attempt) -> None:
         """A body begins."""
-        self._handles.tell(attempt.record, "start")
-        if self._events.has_listeners:
+        self.handles.tell(attempt.record, "start")
+        if self.events.has_listeners:
             self.send("running", attempt.record)
 
     def on_progress(self, attempt: Attempt) -> None:
         """A body says how far it is; from any thread."""
-        if self._events.has_listeners:
-            asyncio_loop = self._handles.loop
+        if self.events.has_listeners:
+            asyncio_loop = self.handles.loop
             asyncio_loop.call_soon_threadsafe(self.send, "progress", attempt.record)
 
     def on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -425,11 +420,11 @@ class Worker:
             record.id,
             record.task,
         )
-        if self._events.has_listeners:
+        if self.events.has_listeners:
             event = CancelIgnored(
                 at_ns=attempt.stamp(), job_id=record.id, task=record.task, after_s=attempt.cancel_grace_s
             )
-            self._events.send(event)
+            self.events.send(event)
 
     def on_ended(self, attempt: Attempt) -> None:
         """A body that outlived its outcome is over."""
@@ -492,7 +487,7 @@ class Worker:
     def _tell(self, batch: list[tuple[Finish, Attempt]], refused: list[Finish]) -> None:
         """The outcomes are recorded: tell events, callbacks and waiters."""
         stale = {id(finish) for finish in refused} if refused else None
-        listeners, settle = self._events.has_listeners, self._handles.settle
+        listeners, settle = self.events.has_listeners, self.handles.settle
         for finish, attempt in batch:
             record = attempt.record
             if self._attempts.get(record.id) is attempt:
@@ -501,16 +496,16 @@ class Worker:
                 log.warning("the outcome of job %s was refused: its lease had moved on", record.id)
                 continue
             if listeners:
-                self._events.send(job_event(finish.kind.value, record, finish.at_ns))
+                self.events.send(job_event(finish.kind.value, record, finish.at_ns))
             if record.state.is_finished:
                 settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
-                self._handles.tell(record, "retry")
+                self.handles.tell(record, "retry")
         self._recorded.set()
 
     def send(self, kind: str, record: JobRecord) -> None:
         """Tell the event stream about a job's move."""
-        self._events.send(job_event(kind, record))
+        self.events.send(job_event(kind, record))
 
 
 def job_event(kind: str, record: JobRecord, at_ns: int | None = None) -> JobEvent:

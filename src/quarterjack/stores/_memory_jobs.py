@@ -274,6 +274,7 @@ class MemoryJobs(Store):
         job.attempt += 1
         job.owner = claim.owner
         job.scheduled_at_ns = now
+        job.order_at_ns = 0  # it waits no more; a number less to keep
         job.started_at_ns = job.running_at_ns = None
         job.reason = None
         if claim.lease_s is not None:
@@ -373,20 +374,23 @@ class MemoryJobs(Store):
         now = self._now()
         refused: list[Finish] = []
         back = False
+        jobs = self._jobs
         for finish in finishes:
-            job = self._held(finish)
-            if job is None:
+            # All at once: reading twelve fields of a named tuple by name costs half a microsecond.
+            job_id, attempt, owner, kind, at_ns, started_ns, running_ns, result, error, reason, _, zombie = finish
+            job = jobs.get(job_id)
+            if job is None or job.attempt != attempt or job.owner != owner or not job.state.is_held:
                 refused.append(finish)
                 continue
-            job.started_at_ns, job.running_at_ns = finish.started_at_ns, finish.running_at_ns
-            how = _FINAL_MOVES.get(finish.kind)
+            job.started_at_ns, job.running_at_ns = started_ns, running_ns
+            how = _FINAL_MOVES.get(kind)
             if how is None:
                 self._again(job, finish, now)
                 back = True
                 continue
-            job.result, job.error = finish.result, finish.error
-            job.zombie = finish.zombie
-            self._end(job, how, now, finish.reason, finish.at_ns)
+            job.result, job.error = result, error
+            job.zombie = zombie
+            self._end(job, how, now, reason, at_ns)
         if back:
             self._tell(Hint.JOBS)
         return refused

@@ -17,7 +17,7 @@ import uvloop
 
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.executors import Executor, LoopExecutor, LoopThread, ThreadExecutor
-from quarterjack.model import Outcome
+from quarterjack.model import Outcome, OutcomeKind
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -107,6 +107,9 @@ class Listener:
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         self._note("progress", "began")
+
+    def done(self, result: object) -> None:
+        self.finished(Outcome(OutcomeKind.DONE, result))
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         self.outcome = outcome
