@@ -24,6 +24,8 @@ from quarterjack import (
     current_job,
 )
 from quarterjack.events import ScheduleEvent
+from quarterjack.stores import MemoryStore
+from quarterjack.stores.base import Claim, Claimed
 from quarterjack.testing import World, virtual_time
 from tests.app.kit import START, Boom, sleeper
 
@@ -483,3 +485,27 @@ async def test_schedule_events_tell_what_became_of_each_fire_time() -> None:
         await world.app.unschedule("job")
         kinds = [event.kind for event in world.events if isinstance(event, ScheduleEvent)]
         assert kinds == ["put", "fired", "skipped", "paused", "resumed", "removed"]
+
+
+async def test_many_schedules_of_one_queue_are_claimed_for_as_one() -> None:
+    """Each claim walks its queues: named once per schedule, 10,000 schedules would make it 10,000 times dearer."""
+    claims: list[Claim] = []
+
+    class Watched(MemoryStore):
+        async def jobs_claim(self, claim: Claim) -> Claimed:
+            claims.append(claim)
+            return await super().jobs_claim(claim)
+
+    app = Quarterjack(store=Watched())
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app:
+        for n in range(20):
+            await app.schedule(work.bind(), Every(hours=1), id=f"s{n}")
+            await app.schedule(work.bind(), Every(hours=1), id=f"t{n}", queue="other")
+        await app.submit(work)
+        await app.drain()
+    assert all(sorted(want.queues) in (["default"], ["default", "other"]) for claim in claims for want in claim.wants)
+    assert claims

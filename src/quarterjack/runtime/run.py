@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from quarterjack._fast import new_tuple
 from quarterjack.context import CURRENT
@@ -24,11 +24,12 @@ from quarterjack.task import TaskDefinition
 if TYPE_CHECKING:
     from .worker import Worker
 
-__all__ = ["Attempt"]
+__all__ = ["NO_CONTEXT", "Attempt"]
 
 _SCHEDULED, _RUNNING = JobState.SCHEDULED, JobState.RUNNING
 _DONE = OutcomeKind.DONE
-_NO_CONTEXT = Context()
+NO_CONTEXT: Final = Context()
+"""In place of its own: an attempt that is over and whose body runs no more."""
 
 
 class Attempt:
@@ -110,11 +111,6 @@ class Attempt:
         return record.attempt == self.number and record.owner == self.owner
 
     @property
-    def is_over(self) -> bool:
-        """True once it has finished for good: its body runs no more."""
-        return self.context is _NO_CONTEXT
-
-    @property
     def is_unwanted(self) -> bool:
         """True once somebody wants the body to end, or nobody waits for it any more."""
         return self.record.cancel_requested or self.outcome is not None or not self.is_current
@@ -149,7 +145,7 @@ class Attempt:
     def done(self, result: Any) -> None:
         """The body returned."""
         self.handle = None  # as `_let_go`; a frame per job
-        self.context = _NO_CONTEXT
+        self.context = NO_CONTEXT
         self._worker.on_done(self, result)
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
@@ -171,7 +167,7 @@ class Attempt:
     def _let_go(self) -> None:
         """Break the circle attempt, context, attempt: 100,000 jobs would leave it to the garbage collector."""
         self.handle = None
-        self.context = _NO_CONTEXT
+        self.context = NO_CONTEXT
 
     # -- what the body says ----------------------------------------------------------
 
@@ -213,6 +209,19 @@ class Attempt:
         # Not Finish(…): a named tuple's own constructor costs a Python frame, and this runs once per job.
         finish: Finish = new_tuple(
             Finish,
-            (self.job_id, self.number, owner, kind, at_ns, started_ns, running_ns, result, error, reason, delay_ns, zombie),
+            (
+                self.job_id,
+                self.number,
+                owner,
+                kind,
+                at_ns,
+                started_ns,
+                running_ns,
+                result,
+                error,
+                reason,
+                delay_ns,
+                zombie,
+            ),
         )
         return finish

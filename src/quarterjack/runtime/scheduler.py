@@ -12,10 +12,8 @@ them, so the first bodies run while the last plans are made."""
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Coroutine, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from quarterjack import planner
@@ -24,6 +22,7 @@ from quarterjack.events import EventStream, ScheduleEvent, ScheduleKind
 from quarterjack.model import JobRecord, JobState, Schedule
 from quarterjack.stores.base import Fired, Store
 
+from .agenda import Agenda
 from .worker import POLL_S, Worker
 
 if TYPE_CHECKING:
@@ -83,10 +82,8 @@ class Scheduler:
         self._clock = host.clock
         self._events = host.events
         self._worker = worker
-        self._rows: dict[str, Schedule] = {}
-        self._heap: list[tuple[int, int, str]] = []
+        self._agenda = Agenda()
         self._ahead: _Chunk | None = None
-        self._ticket = count()
         self._changed: set[str] = set()
         self._reload = True
         self._wake = asyncio.Event()
@@ -117,9 +114,7 @@ class Scheduler:
     @property
     def next_due_ns(self) -> int | None:
         """When the next schedule is due, as far as this process knows."""
-        while self._heap and not self._is_valid(self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return self._agenda.next_ns
 
     def on_change(self, schedule_ids: Sequence[str]) -> None:
         """Rows changed (none named: any may have)."""
@@ -155,8 +150,7 @@ class Scheduler:
         if self._reload:
             self._reload = False
             self._changed.clear()
-            self._rows.clear()
-            self._heap.clear()
+            self._agenda.clear()
             horizon = HORIZON_NS if self._store.is_shared else EVER_NS
             for row in await self._store.schedules_due(horizon, limit=1_000_000):
                 self._know(row.id, row)
@@ -166,23 +160,13 @@ class Scheduler:
             schedule_id = self._changed.pop()
             self._know(schedule_id, await self._store.schedules_get(schedule_id))
         if self._worker is not None:
-            self._worker.keep_for_ticks(bool(self._rows))
+            self._worker.keep_for_ticks(len(self._agenda) > 0)
 
     def _know(self, schedule_id: str, row: Schedule | None) -> None:
         if row is None or not self._host.may_fire(row):
-            self._rows.pop(schedule_id, None)
-            return
-        self._push(row)
-
-    def _push(self, row: Schedule) -> None:
-        self._rows[row.id] = row
-        due = row.wake_ns
-        if due is not None:
-            heapq.heappush(self._heap, (due, next(self._ticket), row.id))
-
-    def _is_valid(self, entry: tuple[int, int, str]) -> bool:
-        row = self._rows.get(entry[2])
-        return row is not None and row.wake_ns == entry[0]
+            self._agenda.forget(schedule_id)
+        else:
+            self._agenda.put(row)
 
     def _arm(self) -> None:
         due = self.next_due_ns
@@ -220,7 +204,7 @@ class Scheduler:
 
     def _plan_due(self, now: int) -> _Chunk:
         """Plan what is due at *now*; touches nothing but this process's own heap."""
-        chunk = _Chunk(now, self._pop_due(now), [], [], [])
+        chunk = _Chunk(now, self._agenda.take(now, CHUNK), [], [], [])
         for row in chunk.rows:
             if row.paused_at_ns is not None:
                 chunk.resume.append(row)
@@ -251,25 +235,13 @@ class Scheduler:
             self._know(row.id, row)
         return None
 
-    def _pop_due(self, now: int) -> list[Schedule]:
-        heap, seen = self._heap, set[str]()
-        rows: list[Schedule] = []
-        known = self._rows
-        while heap and heap[0][0] <= now and len(rows) < CHUNK:
-            due, _, schedule_id = heapq.heappop(heap)
-            row = known.get(schedule_id)
-            if row is not None and row.wake_ns == due and schedule_id not in seen:
-                seen.add(schedule_id)
-                rows.append(row)
-        return rows
-
     async def _fire(self, plans: list[planner.Plan]) -> None:
         claim = self._worker.free_for_ticks(len(plans)) if self._worker is not None else None
         fired = await self._store.schedules_fire(plans, claim)
         lost = [plan.schedule_id for plan, after in zip(plans, fired.schedules, strict=True) if after is None]
         for after in fired.schedules:
             if after is not None:
-                self._push(after)
+                self._agenda.put(after)
         if lost and fired.wait_ns:  # our clock is ahead of the store's: look again when it says so
             asyncio.get_running_loop().call_later(fired.wait_ns / 1e9, self.on_change, lost)
         else:
@@ -290,7 +262,7 @@ class Scheduler:
         reason = f"its trigger raised {type(error).__name__}: {error}"
         log.error("schedule %s is parked: %s", row.id, reason, exc_info=error, extra={"schedule": row.id})
         await self._store.schedules_park(row.id, reason)
-        self._rows.pop(row.id, None)
+        self._agenda.forget(row.id)
         self.tell("parked", row, reason=reason)
 
     # -- telling ---------------------------------------------------------------------

@@ -139,6 +139,8 @@ class Service:
 
     def serve_queue(self, queue: str) -> None:
         """Claim from *queue* too, unless the app was given its queues."""
+        if queue in self.queues:
+            return
         self.queues.add(queue)
         if not self._fixed_queues and self.worker is not None:
             self.worker.queues.append(queue)

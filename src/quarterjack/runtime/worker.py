@@ -23,7 +23,7 @@ from quarterjack.executors import Executor
 from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
 from quarterjack.stores.base import Claim, Store, Want
 
-from .run import Attempt
+from .run import NO_CONTEXT, Attempt
 from .verdict import judge
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ class Worker:
             log.exception("executor %s refused job %s", executor.name, record.id)
             attempt.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
         else:
-            if attempt.is_over:  # begun eagerly, and done with its first step
+            if attempt.context is NO_CONTEXT:  # begun eagerly, and done with its first step
                 return
             attempt.handle = handle
             if record.cancel_requested:  # in its first step, when there was no handle yet
