@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """
-import asyncio, contextlib, sys
+import asyncio, contextlib, sys, time
 from quarterjack import OnShutdown, OnStartup, Quarterjack
 
 def say(word):
@@ -46,6 +47,9 @@ async def work(seconds: float) -> None:
 
 @app.task(OnStartup())
 async def up() -> None:
+    if sys.argv[1] == "block":
+        await app.submit(block, "deaf" in sys.argv)
+        return
     await app.submit(work, float(sys.argv[1]))
     asyncio.get_running_loop().call_later(0.1, say, "ready")
 
@@ -53,8 +57,24 @@ async def up() -> None:
 async def down() -> None:
     say("down")
 
+@app.task
+async def block(is_deaf: bool) -> None:
+    say("ready")
+    while True:
+        try:
+            time.sleep(0.05)
+        except KeyboardInterrupt:
+            say("interrupted")
+            if not is_deaf:
+                raise
+
+if "uvloop" in sys.argv:
+    import uvloop
+    run = uvloop.run
+else:
+    run = asyncio.run
 try:
-    asyncio.run(app.serve())
+    run(app.serve())
 finally:
     say("end")
 """
@@ -86,10 +106,11 @@ def rest(process: subprocess.Popen[str]) -> tuple[list[str], int]:
     return out.split(), process.returncode
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_first_signal_drains(number: signal.Signals) -> None:
+def test_first_signal_drains(number: signal.Signals, loop: str) -> None:
     """A deploy loses no work that has begun, and the exit is clean."""
-    with program("0.6") as process:
+    with program("0.6", loop) as process:
         process.send_signal(number)
         assert rest(process) == (["worked", "down", "leave", "end"], 0)
 
@@ -102,6 +123,30 @@ def test_second_signal_means_now() -> None:
             process.wait(0.4)
         process.send_signal(signal.SIGINT)
         assert rest(process) == (["cancelled", "down", "leave", "end"], 0)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_second_signal_interrupts_a_body_that_blocks_the_loop(loop: str) -> None:
+    """The commonest beginner's mistake must not make Ctrl-C dead; and the line that blocks is named."""
+    with program("block", loop) as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.8)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert out.split() == ["interrupted", "down", "leave", "end"]
+    assert "SIGINT: the event loop is blocked at <string>:" in err
+    assert process.returncode == 128 + signal.SIGINT or process.returncode == -signal.SIGINT
+
+
+def test_third_signal_ends_a_process_that_cannot_be_interrupted() -> None:
+    """Nobody should have to look for kill -9 because a body catches everything."""
+    with program("block", "deaf") as process:
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.8)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "still blocked" in err
 
 
 def test_signal_in_the_middle_of_the_start_undoes_it() -> None:
