@@ -136,6 +136,15 @@ def test_resume_after_the_end_brings_nothing(trigger: Trigger) -> None:
     assert planner.resumed(row, NOON + DAY, catch_up=False).next_due_ns is None
 
 
+def test_resume_of_a_pause_between_runs_keeps_to_the_bounds() -> None:
+    """What was left of `Forever`'s pause is over by then, and so may be its schedule."""
+    row = paused(running(end_ns=NOON + HOUR))
+    row.next_nominal_ns = row.next_due_ns = NOON + 10 * S
+    assert planner.resumed(row, NOON + 5 * S, catch_up=False).next_due_ns == NOON + 10 * S
+    assert planner.resumed(row, NOON + HOUR, catch_up=False).next_due_ns == NOON + HOUR
+    assert planner.resumed(row, NOON + HOUR + 1, catch_up=False).next_due_ns is None
+
+
 def test_resume_leaves_a_schedule_that_waits_for_its_run_alone() -> None:
     """`Forever` is armed by the end of its run; a second chain would double it."""
     row = created(Forever())

@@ -81,6 +81,7 @@ def test_fire_times_of_one_schedule_are_spread_evenly() -> None:
 def test_only_schedule_and_fire_time_decide(one: tuple[str, int], other: tuple[str, int]) -> None:
     """Two occurrences have spreads of their own: id and fire time do not run into each other."""
     assert (spread(*one) == spread(*other)) is (one == other)
+    assert spread("job", 11) != spread("job1", 1)
 
 
 def test_another_process_computes_the_same() -> None:

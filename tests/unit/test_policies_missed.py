@@ -199,20 +199,23 @@ def test_a_rule_known_by_next_alone_is_folded_alike(instants: list[int], now: in
     )
 
 
-class Forgetful(Listed):
-    """Knows no past, and counts nothing."""
+class Contradicting(Listed):
+    """Its ``prev`` has one answer whatever it is asked, and it counts nothing."""
+
+    past: int | None
 
     def prev_ns(self, before: int, /) -> int | None:
-        return None
+        return self.past
 
     def count_ns(self, after: int, until: int, cap: int, /) -> int:
         return 0
 
 
 @modes
-def test_a_rule_that_contradicts_itself_makes_progress(mode: MissedMode) -> None:
+@pytest.mark.parametrize("past", [None, -50, 0, 9])
+def test_a_rule_that_contradicts_itself_makes_progress(mode: MissedMode, past: int | None) -> None:
     """A wrong ``prev`` or ``count`` of a user's own may miscount, but not run backwards nor miss less than nothing."""
-    due = fold_missed(Forgetful(instants=(10, 20, 30)), 0, 35, mode=mode)
+    due = fold_missed(Contradicting(instants=(10, 20, 30), past=past), 0, 35, mode=mode)
     assert due == Due(() if mode == "skip" else (10,), 0, 10, 20)
 
 
