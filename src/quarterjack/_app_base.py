@@ -98,6 +98,14 @@ class AppBase(TaskRegistry):
         self._arounds.append(fn)
         return fn
 
+    def declared_schedules(self) -> list[Schedule]:
+        """Return the schedules that the code declares, as the app would put them at its start; it need not run.
+
+        Raises:
+            DuplicateName: If two tasks or two schedules share a name.
+        """
+        return self._collect()[1]
+
     def _collect(self) -> tuple[dict[str, TaskDefinition], list[Schedule], list[TaskDefinition], list[TaskDefinition]]:
         """Name all tasks; return tasks, declared schedules, start-up and shutdown hooks.
 
@@ -151,7 +159,7 @@ class AppBase(TaskRegistry):
                 )
             raise NotRunning(
                 "the app is not running; use `async with app:`, `await app.serve()` or `with app.in_thread():` "
-                "around this call (after its shutdown nothing is accepted any more)"
+                "around this call (an app that was stopped can be started anew)"
             )
         return self._service
 

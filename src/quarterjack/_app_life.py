@@ -14,13 +14,13 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
 from ._app_base import AppBase
-from .errors import NotRunning, StartupFailed, WrongLoop
+from .errors import StartupFailed, UsageError, WrongLoop
 from .runtime.hooks import run_shutdown, run_startup
 from .runtime.service import Service
 from .runtime.signals import Signals
@@ -78,7 +78,7 @@ class AppLife(AppBase):
                     "or submit to it from here with `await app.submit(…)`"
                 )
             if self._loop is not None and not self._loop.is_closed():
-                raise NotRunning("this app is started already; enter it once, and submit from anywhere")
+                raise UsageError("this app is started already; enter it once, and submit from anywhere")
             self._loop = loop
 
     async def _start(self) -> None:
@@ -168,8 +168,10 @@ class AppLife(AppBase):
 
     async def _end_work(self, service: Service) -> None:
         left = await service.drain(self._grace_s)
-        if left:
-            log.warning("after shutdown_grace=%g s these are cancelled, still running: %d", self._grace_s, left)
+        if left and service.is_hurried:
+            log.warning("asked to stop now, so what runs is cancelled: %s", left)
+        elif left:
+            log.warning("after shutdown_grace=%g s what still runs is cancelled: %s", self._grace_s, left)
         await service.end_work(HURRIED_GRACE_S if service.is_hurried else LAST_GRACE_S)
 
     async def _run_shutdown_hooks(self, hooks: list[TaskDefinition]) -> None:
@@ -204,15 +206,23 @@ class AppLife(AppBase):
     # -- serve -----------------------------------------------------------------------
 
     _serving = False
-    _has_served = False
-    """True once `serve` has got past the start; the command's exit code asks."""
-    _signals: tuple[signal.Signals, ...] = ()
-    """What `serve` was sent, in order; the command's exit code asks."""
 
-    async def serve(self) -> None:
+    @property
+    def is_serving(self) -> bool:
+        """True while `serve` fires and claims: from the end of the start until it is asked to stop."""
+        return self._serving and not self._is_stopping()
+
+    async def serve(self, *, on_started: Callable[[], object] | None = None) -> tuple[signal.Signals, ...]:
         """Run until SIGINT or SIGTERM, then drain; a second signal means now.
 
-        A signal in the middle of the start undoes what was started.
+        A signal in the middle of the start undoes what was started. A signal
+        that the process was told to ignore stays ignored, as for ``nohup``.
+
+        Args:
+            on_started: Called on the loop once the start is complete.
+
+        Returns:
+            The signals that came, in order; none if `stop` ended it.
 
         Raises:
             StartupFailed: If the lifespan or a start-up hook raised.
@@ -221,16 +231,19 @@ class AppLife(AppBase):
         """
         host = asyncio.current_task()
         starting, interrupted = True, False
-        self._has_served, self._signals = False, ()
+        came: list[signal.Signals] = []
 
         def on_signal(number: signal.Signals) -> None:
             nonlocal interrupted
-            self._signals += (number,)
+            came.append(number)
             if starting and host is not None:
                 interrupted = True
                 host.cancel()
                 return
-            log.info("%s: draining" if not self._is_stopping() else "%s again: stopping now", number.name)
+            if self._is_stopping():
+                log.warning("%s again: stopping now", number.name)
+            else:
+                log.warning("%s: draining for up to %g s; once more stops now", number.name, self._grace_s)
             self.stop()
 
         with Signals(on_signal):
@@ -240,17 +253,20 @@ class AppLife(AppBase):
                 if not interrupted or host is None or host.uncancel() > 0:
                     raise
                 log.info("interrupted during the start; everything is undone")
-                return
+                return tuple(came)
             starting = False
-            await self._serve_until_stopped()
+            await self._serve_until_stopped(on_started)
         self._raise_what_ended_it()
+        return tuple(came)
 
     def _is_stopping(self) -> bool:
         return self._stop is not None and self._stop.is_set()
 
-    async def _serve_until_stopped(self) -> None:
-        self._serving = self._has_served = True
+    async def _serve_until_stopped(self, on_started: Callable[[], object] | None) -> None:
+        self._serving = True
         try:
+            if on_started is not None:
+                on_started()
             if self._stop is not None:
                 await self._stop.wait()
         finally:

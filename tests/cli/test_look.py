@@ -73,7 +73,7 @@ def test_ls_shows_what_a_shared_store_knows(qj: QJ, folder: Path) -> None:
         "class Shared(MemoryStore):\n"
         "    is_shared = True\n"
         "    async def schedules_list(self):\n"
-        "        row = app._collect()[1][0].copy()\n"
+        "        row = app.declared_schedules()[0].copy()\n"
         "        row.last_nominal_ns, row.paused_at_ns, row.pause_note = 1_700_000_000_000_000_000, 1, 'migration'\n"
         "        return [row]\n"
         "app = Quarterjack(Shared())\n"

@@ -69,7 +69,7 @@ def outlook(app: Quarterjack, at_ns: int) -> Outlook:
     """Return the app's schedules: live ones of a shared store, else as if it started at *at_ns*."""
     if app.store.is_shared:
         return Outlook(sorted(asyncio.run(_stored(app)), key=lambda row: row.id), True)
-    _, declared, _, _ = app._collect()
+    declared = app.declared_schedules()
     return Outlook(sorted((_planned(row, at_ns) for row in declared), key=lambda row: row.id), False)
 
 

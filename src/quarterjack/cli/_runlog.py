@@ -22,7 +22,7 @@ LogFormat = Literal["text", "json"]
 
 log = logging.getLogger("quarterjack.moves")
 
-_QUIET_JOB_KINDS: Final = frozenset({"submitted", "leased", "started", "progress"})
+_QUIET_JOB_KINDS: Final = frozenset({"submitted", "scheduled", "progress"})
 _LOUD_SCHEDULE_KINDS: Final = frozenset({"missed", "skipped", "paused", "resumed", "removed"})
 _ANSI: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "35", "ERROR": "31", "CRITICAL": "1;31"}
 _PLAIN_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

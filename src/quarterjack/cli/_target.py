@@ -11,19 +11,23 @@ import importlib.util
 import sys
 import tomllib
 import traceback
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 import click
 
-from quarterjack import Quarterjack
-
 from ._shell import EXIT_USAGE, Failure
 
-__all__ = ["Target", "configured", "load", "target_argument"]
+if TYPE_CHECKING:
+    from quarterjack import Quarterjack
+
+__all__ = ["Target", "configured", "folders", "load", "target_argument"]
 
 CONFIG: Final = '[tool.quarterjack] app = "module:app" in pyproject.toml'
+
+_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 
 target_argument = click.argument("target", required=False, metavar="[APP]")
 
@@ -50,23 +54,52 @@ def load(text: str | None) -> Target:
         Failure: If there is no such app (exit code 2), or its module raised
             while it was imported (1; its traceback is on stderr by then).
     """
-    named = _parsed(text) if text is not None else None
-    if named is None:
-        found = configured()
-        if found is None:
-            raise Failure(
-                "no app was named, and no pyproject.toml from here upwards names one",
-                f"qj run module:app, or put {CONFIG}",
-                EXIT_USAGE,
-            )
-        text, folder = found
+    named, text, folder = _located(text)
+    if folder is not None:
         _at_front(folder)
-        named = _parsed(text)
-        if named.file is not None:
-            named = named._replace(file=folder / named.file)
     _at_front(Path.cwd())
     module = _imported(named)
-    return _chosen(module, named, str(text))
+    return _chosen(module, named, text)
+
+
+def folders(text: str | None) -> list[Path]:
+    """Return where the app's files are, without importing any: the current folder, and what lies outside of it.
+
+    None of them is inside another.
+
+    Raises:
+        Failure: If no app is named.
+    """
+    named, _, folder = _located(text)
+    found = [Path.cwd(), folder, _root(named.file.resolve())[0] if named.file is not None else _home(named.module)]
+    paths = sorted({path.resolve() for path in found if path is not None}, key=lambda path: len(path.parts))
+    return [path for at, path in enumerate(paths) if not any(path.is_relative_to(outer) for outer in paths[:at])]
+
+
+def _home(module: str) -> Path | None:
+    """Return the folder of a module on ``sys.path``; None if there is none, or it is Python's or an installed one."""
+    name = module.partition(".")[0]
+    spec = PathFinder.find_spec(name, [str(Path.cwd()), *sys.path])
+    if spec is None or spec.origin is None or name in sys.stdlib_module_names:
+        return None
+    folder = Path(spec.origin).parent
+    return folder if folder.is_dir() and not _INSTALLED & {*folder.parts} else None
+
+
+def _located(text: str | None) -> tuple[_Named, str, Path | None]:
+    """Return what is meant, its text, and the folder of the pyproject.toml that says so, if one does."""
+    if text is not None:
+        return _parsed(text), text, None
+    found = configured()
+    if found is None:
+        raise Failure(
+            "no app was named, and no pyproject.toml from here upwards names one",
+            f"qj run module:app, or put {CONFIG}",
+            EXIT_USAGE,
+        )
+    text, folder = found
+    named = _parsed(text)
+    return (named if named.file is None else named._replace(file=folder / named.file)), text, folder
 
 
 def configured() -> tuple[str, Path] | None:
@@ -139,9 +172,7 @@ def _imported_file(file: Path) -> ModuleType:
         near = sorted(one.name for one in path.parent.glob("*.py")) if path.parent.is_dir() else []
         hint = f"qj ls {file.parent / near[0]}" if near else "qj ls module:app"
         raise Failure(f"there is no file {file}", hint, EXIT_USAGE)
-    root, name = path.parent, path.stem
-    while (root / "__init__.py").is_file():  # inside a package: under its full name, so that relative imports work
-        root, name = root.parent, f"{root.name}.{name}"
+    root, name = _root(path)
     _at_front(root)
     if "." in name and all(part.isidentifier() for part in name.split(".")):
         return importlib.import_module(name)
@@ -151,6 +182,14 @@ def _imported_file(file: Path) -> ModuleType:
     if known is not None or name in sys.stdlib_module_names or not name.isidentifier():
         name = "qj_app_" + "".join(sign if sign.isalnum() else "_" for sign in name)
     return _executed(name, path)
+
+
+def _root(file: Path) -> tuple[Path, str]:
+    """Return the folder to import a file from, and its name there; in a package relative imports need the full one."""
+    root, name = file.parent, file.stem
+    while (root / "__init__.py").is_file():
+        root, name = root.parent, f"{root.name}.{name}"
+    return root, name
 
 
 def _executed(name: str, path: Path) -> ModuleType:
@@ -189,12 +228,18 @@ def _chosen(module: ModuleType, named: _Named, text: str) -> Target:
     found: Any = module
     for part in named.attribute.split("."):
         found = getattr(found, part, None)
-    if isinstance(found, Quarterjack):
+    if _is_app(found):
         return Target(found, text)
     apps = _apps(module)
     hint = f"qj ls {shown}:{next(iter(apps))}" if apps else f"add to {shown}: app = Quarterjack()"
     what = f"is {found!r}, no Quarterjack" if found is not None else "does not exist"
     raise Failure(f"{text}: {named.attribute!r} {what}", hint, EXIT_USAGE)
+
+
+def _is_app(value: Any) -> TypeGuard[Quarterjack]:
+    from quarterjack import Quarterjack  # noqa: PLC0415  # 100 ms, which their module has paid by now
+
+    return isinstance(value, Quarterjack)
 
 
 def _only(module: ModuleType, shown: str) -> Target:
@@ -212,6 +257,6 @@ def _apps(module: ModuleType) -> dict[str, Quarterjack]:
     """Return the module's apps by name; one that goes by two names counts once."""
     found: dict[str, Quarterjack] = {}
     for name, value in vars(module).items():
-        if isinstance(value, Quarterjack) and not any(value is known for known in found.values()):
+        if _is_app(value) and not any(value is known for known in found.values()):
             found[name] = value
     return found

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -68,13 +69,14 @@ def command(for_s: float | None, as_json: bool) -> None:
     board = Board(None if is_drawn or as_json else _write)
     unlisten = app.event_stream.listen(board)
     began_ns = app.clock.monotonic_ns()
+    signals: tuple[signal.Signals, ...] = ()
     with _without_logs(), suppress(KeyboardInterrupt):  # Ctrl-C before the app listens to it
-        asyncio.run(_drawn(app, board, for_s) if is_drawn else _played(app, for_s))
+        signals = asyncio.run(_drawn(app, board, for_s) if is_drawn else _played(app, for_s))
     unlisten()
     seconds = (app.clock.monotonic_ns() - began_ns) / 1e9
     _sum_up(board, seconds, as_json=as_json)
-    if len(app._signals) > 1:
-        raise click.exceptions.Exit(128 + app._signals[-1])
+    if len(signals) > 1:
+        raise click.exceptions.Exit(128 + signals[-1])
 
 
 @contextmanager
@@ -91,48 +93,52 @@ def _without_logs() -> Iterator[None]:
         log.propagate = propagates
 
 
-async def _played(app: Quarterjack, for_s: float | None) -> None:
-    """Serve until a signal, or for *for_s* seconds."""
-    end = asyncio.create_task(_end(app, for_s)) if for_s is not None else None
+async def _played(
+    app: Quarterjack, for_s: float | None, on_started: Callable[[], None] | None = None
+) -> tuple[signal.Signals, ...]:
+    """Serve until a signal, or for *for_s* seconds; return the signals that came."""
+    end: asyncio.TimerHandle | None = None
+
+    def stop() -> None:
+        if app.is_serving:  # after Ctrl-C it would mean: now
+            app.stop()
+
+    def started() -> None:
+        nonlocal end
+        if for_s is not None:
+            end = asyncio.get_running_loop().call_later(for_s, stop)
+        if on_started is not None:
+            on_started()
+
     try:
-        await app.serve()
+        return await app.serve(on_started=started)
     finally:
         if end is not None:
             end.cancel()
 
 
-async def _end(app: Quarterjack, for_s: float) -> None:
-    await _has_started(app)
-    await asyncio.sleep(for_s)
-    app.stop()
-
-
-async def _has_started(app: Quarterjack) -> None:
-    while not app._serving:  # noqa: ASYNC110  # its event is made when it starts
-        await asyncio.sleep(SETTLE_S)
-
-
 # -- on a terminal ------------------------------------------------------------------
 
 
-async def _drawn(app: Quarterjack, board: Board, for_s: float | None) -> None:
+async def _drawn(app: Quarterjack, board: Board, for_s: float | None) -> tuple[signal.Signals, ...]:
     from rich.live import Live  # noqa: PLC0415  # rich is loaded where it draws
 
+    started = asyncio.Event()
     with Live(console=console(), screen=True, auto_refresh=False, redirect_stderr=False) as live:
-        draw = asyncio.create_task(_draw(app, board, live, for_s))
+        draw = asyncio.create_task(_draw(app, board, live, for_s, started))
         try:
-            await _played(app, for_s)
+            return await _played(app, for_s, started.set)
         finally:
             draw.cancel()
             with suppress(asyncio.CancelledError):
                 await draw
 
 
-async def _draw(app: Quarterjack, board: Board, live: Live, for_s: float | None) -> None:
+async def _draw(app: Quarterjack, board: Board, live: Live, for_s: float | None, started: asyncio.Event) -> None:
     """Draw frame after frame, each between two ticks."""
     from ._demo_view import Scene, frame  # noqa: PLC0415  # loads rich
 
-    await _has_started(app)
+    await started.wait()
     began_ns = app.clock.monotonic_ns()
     while app.is_running:
         schedules = await app.schedules()

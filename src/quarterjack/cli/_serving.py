@@ -1,0 +1,135 @@
+"""How ``qj run`` serves an app in this process, and the exit code that comes of it.
+
+The app serves as ``await app.serve()`` does; here it gets a log line per move,
+an end when it is idle, and exit codes that a supervisor can go by."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from quarterjack import FINISHED, JobState, Quarterjack
+from quarterjack.errors import QuarterjackError, StartupFailed
+from quarterjack.events import Event
+
+from ._runlog import MoveLog
+from ._shell import EXIT_FAILED, EXIT_INTERRUPTED, Failure
+from ._target import Target
+
+__all__ = ["exit_code", "is_idle", "serve"]
+
+log = logging.getLogger("quarterjack.run")
+
+QUIET_S: Final = 0.02
+"""An app is looked at this long after its last move: callbacks of a finished job may submit more."""
+LOOK_S: Final = 1.0
+"""It is looked at so often anyway, for what ends without a move, such as a pause."""
+WATCHDOG_S: Final = 0.1
+"""While people write code a loop that stands still for so long is reported, as in asyncio's debug mode."""
+UNFINISHED: Final = frozenset(JobState) - FINISHED
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far an app has come."""
+
+    signals: Sequence[signal.Signals] = ()
+    has_started: bool = False
+    was_idle: bool = False
+
+    def on_started(self) -> None:
+        self.has_started = True
+
+
+def serve(target: Target, *, until_idle: bool, is_watched: bool) -> int:
+    """Serve the app until a signal, or until it is idle; return the exit code.
+
+    With *is_watched* its watchdog is on, unless the app has set one itself.
+
+    Raises:
+        Failure: If the app could not start, or a shutdown hook raised.
+    """
+    app, moves, course = target.app, MoveLog(), _Course()
+    if is_watched and app.watchdog_s is None:
+        app.watchdog_s = WATCHDOG_S
+    unlisten = app.event_stream.listen(moves)
+    log.info("running %s on the %s store; Ctrl-C drains, twice stops now", target.name, app.store.name)
+    try:
+        asyncio.run(_serve(app, course, until_idle))
+    except StartupFailed as error:
+        log.error("%s", error, exc_info=error.__cause__)  # noqa: TRY400  # the cause is theirs, the rest is ours
+        raise Failure(f"{target.name} did not start: {error}", f"qj ls {target.name}") from None
+    except ExceptionGroup as group:
+        raise Failure(f"{target.name} has stopped, but {group}", "look at the tracebacks above") from None
+    except QuarterjackError as error:
+        raise Failure(f"{target.name}: {error}", f"qj ls {target.name}") from None
+    except KeyboardInterrupt:  # raised by a body, or before the app listened to signals
+        return EXIT_INTERRUPTED
+    finally:
+        unlisten()
+    log.info("stopped: %s", moves.summary())
+    is_complete = course.was_idle or (course.has_started and not until_idle)
+    return exit_code(course.signals, is_complete=is_complete, has_failures=until_idle and moves.has_failures)
+
+
+def exit_code(signals: Sequence[signal.Signals], *, is_complete: bool, has_failures: bool) -> int:
+    """Return the exit code of an app that was stopped by *signals*.
+
+    *is_complete* is false if it had not started yet, or had to go on until it is idle and was not.
+    """
+    is_forced = len(signals) > 1
+    if signals and (is_forced or not is_complete):
+        return 128 + signals[-1]
+    return EXIT_FAILED if has_failures else 0
+
+
+async def _serve(app: Quarterjack, course: _Course, until_idle: bool) -> None:
+    if not until_idle:
+        course.signals = await app.serve(on_started=course.on_started)
+        return
+    watch = asyncio.create_task(_stop_when_idle(app))
+    try:
+        course.signals = await app.serve(on_started=course.on_started)
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+    course.was_idle = watch.done() and not watch.cancelled() and watch.exception() is None
+
+
+async def _stop_when_idle(app: Quarterjack) -> None:
+    """Look whenever something has happened and it is quiet; stop the app once nothing is left."""
+    moved = asyncio.Event()
+
+    def on_event(_: Event) -> None:
+        moved.set()
+
+    unlisten = app.event_stream.listen(on_event)
+    try:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await moved.wait()
+            await asyncio.sleep(QUIET_S)
+            moved.clear()
+            began_ns = app.clock.monotonic_ns()
+            if app.is_serving and await is_idle(app) and app.is_serving:
+                app.stop()
+                return
+            # A store full of jobs is not asked again at once: looking takes a tenth of the time at most.
+            await asyncio.sleep(9e-9 * (app.clock.monotonic_ns() - began_ns))
+    finally:
+        unlisten()
+
+
+async def is_idle(app: Quarterjack) -> bool:
+    """Say whether no job waits or runs and no schedule will fire by itself."""
+    for view in await app.schedules():
+        if view.next is not None or view.paused_until is not None:
+            return False
+    return not await app.jobs(state=UNFINISHED, limit=1)
