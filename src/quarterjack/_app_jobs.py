@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._app_base import AppBase
@@ -110,6 +112,10 @@ class AppJobs(AppBase):
 
         return await self._carry(service, there)
 
+    @overload
+    def submit_sync(self, call: Call[T], /) -> Job[T]: ...
+    @overload
+    def submit_sync(self, task: Task[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
     def submit_sync(self, task: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Submit from a thread or from code without a loop; blocks until the job is stored.
 
@@ -129,7 +135,7 @@ class AppJobs(AppBase):
 
     def _record(self, service: Service, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobRecord:
         definition, options, args, named = self._bound(service.tasks, task, args, kwargs)
-        if options.queue not in service.queues:
+        if options.queue not in service.queues:  # nearly never; the call costs a frame per job
             service.serve_queue(options.queue)
         parent = CURRENT.get()
         # Without a parent the submitter is the process, which the job's id names: see `context.submitter_of`.
@@ -152,7 +158,7 @@ class AppJobs(AppBase):
                 raise InvalidArguments(f"{task!r} has its arguments already; submit(call) takes no more")
             definition, options, args, named = task.definition, task.run_options, task.args, task.kwargs
         else:
-            raise UnknownTask(f"submit takes a task or a call, got {task!r}; decorate the function with @app.task")
+            raise UnknownTask(_no_task(task, tasks))
         if tasks.get(definition.name) is not definition:
             raise UnknownTask(
                 f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
@@ -241,9 +247,15 @@ class AppJobs(AppBase):
         text: str | None = None,
         limit: int = 100,
     ) -> list[Job[Any]]:
-        """Return the newest jobs that match, at most *limit*."""
+        """Return the newest jobs that match, at most *limit*.
+
+        Raises:
+            InvalidOption: If *state* is none, or *limit* is no whole number from 0.
+            UnknownTask: If no task has this name (on a store of this process alone).
+        """
         service = self._running()
-        where = job_filter(state, task, queue, schedule, since, text)
+        where = job_filter(service, state, task, queue, schedule, since, text)
+        check_count(limit, "limit")
 
         async def there() -> list[Job[Any]]:
             page = await service.store.jobs_list(where, limit=limit)
@@ -252,12 +264,17 @@ class AppJobs(AppBase):
         return await self._carry(service, there)
 
     async def slowest(self, n: int = 5) -> list[Job[Any]]:
-        """Return the *n* jobs whose bodies ran, or have been running, longest."""
+        """Return the *n* jobs whose bodies ran, or have been running, longest.
+
+        Raises:
+            InvalidOption: If *n* is no whole number from 0.
+        """
         service = self._running()
+        check_count(n, "n")
 
         async def there() -> list[Job[Any]]:
             page = await service.store.jobs_list(JobFilter(), limit=n, order="slowest")
-            return [Job(row, service) for row in page.jobs if row.running_at_ns is not None]
+            return [Job(row, service) for row in page.jobs if row.has_run]
 
         return await self._carry(service, there)
 
@@ -282,7 +299,7 @@ class AppJobs(AppBase):
             InvalidOption: Without any filter.
         """
         service = self._running()
-        where = _required(job_filter(state, task, queue, schedule, since, None), "retry")
+        where = _required(job_filter(service, state, task, queue, schedule, since, None), "retry")
 
         async def there() -> int:
             return len(await service.store.jobs_retry(where))
@@ -304,7 +321,7 @@ class AppJobs(AppBase):
             InvalidOption: Without any filter.
         """
         service = self._running()
-        where = _required(job_filter(state, task, queue, schedule, since, None), "cancel")
+        where = _required(job_filter(service, state, task, queue, schedule, since, None), "cancel")
         unfinished = where._replace(states=(where.states or frozenset(JobState)) - FINISHED)
 
         async def there() -> int:
@@ -322,7 +339,11 @@ class AppJobs(AppBase):
 
         At most *limit* events wait; a slower reader loses the oldest and is told
         by `EventsDropped`. Works before the app starts too.
+
+        Raises:
+            InvalidOption: If *limit* is no whole number from 1.
         """
+        check_count(limit, "limit", least=1)
         return self.event_stream.subscribe(limit)
 
 
@@ -334,7 +355,33 @@ def _submitter(service: Service, parent: RunningAttempt | None, options: RunOpti
     return SubmittedBy(service.owner, parent=None if parent is None else parent.record.id, text=options.submitted_by)
 
 
+def _no_task(given: object, tasks: Collection[str]) -> str:
+    """Return what to say about something that is no task."""
+    if inspect.iscoroutine(given):
+        given.close()  # or Python warns that it was never awaited, beside the point
+        name = given.__name__
+        return f"submit takes the task, not a call of it; write app.submit({name}, …) instead of app.submit({name}(…))"
+    if isinstance(given, str):
+        known = f"; the app has {', '.join(sorted(tasks)[:8])}" if tasks else ""
+        return f"submit takes the decorated function itself, not its name, got {given!r}{known}"
+    return f"submit takes a task or a call, got {given!r}; decorate the function with @app.task"
+
+
+def check_count(number: object, field: str, *, least: int = 0) -> None:
+    """Raise `InvalidOption` unless *number* is a whole number from *least*."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise InvalidOption(f"{field} must be a whole number from {least}, got {number!r}")
+
+
+def _state(state: str) -> JobState:
+    try:
+        return JobState(state)
+    except ValueError:
+        raise InvalidOption(f"state must be one of {', '.join(map(str, JobState))}, got {state!r}") from None
+
+
 def job_filter(
+    service: Service,
     state: JobState | Collection[JobState] | None,
     task: str | Task[..., Any] | None,
     queue: str | None,
@@ -346,10 +393,14 @@ def job_filter(
     if state is None:
         states: frozenset[JobState] = frozenset()
     elif isinstance(state, str):
-        states = frozenset({JobState(state)})
+        states = frozenset({_state(state)})
     else:
-        states = frozenset(JobState(one) for one in state)
+        states = frozenset(map(_state, state))
     name = task.name if isinstance(task, Task) else task
+    if name is not None and name not in service.tasks and not service.store.is_shared:
+        # Elsewhere another process may have it; here a misspelt name would pass for "there are none".
+        close = get_close_matches(name, service.tasks, 1)
+        raise UnknownTask(f"no task {name!r} in this app" + (f"; did you mean {close[0]!r}?" if close else ""))
     since_ns = None if since is None else instant_ns(since, "since")
     return JobFilter(states, name, queue, schedule, since_ns, text)
 

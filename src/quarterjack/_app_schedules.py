@@ -12,7 +12,7 @@ from .context import CURRENT
 from .errors import InvalidOption, UnknownSchedule, UnknownTask
 from .job import Job
 from .model import NO_KWARGS, JobRecord, Origin, Schedule, SchedulePolicies, SubmittedBy, as_datetime
-from .options import changed_options, instant_ns, resolve_policies, split_options
+from .options import changed_options, instant_ns, resolve_policies, schedule_id_of, split_options
 from .policies.overlap import OverlapMode
 from .runtime.service import Service
 from .schedule import ScheduleView
@@ -31,7 +31,7 @@ class AppSchedules(AppBase):
         """Put a standing order: run *call* whenever *trigger* says.
 
         The schedule's id is the task's name unless ``id=`` is given. Putting the
-        same id again updates it: an equal one changes nothing, another trigger
+        same id again updates the one there is: an equal one changes nothing, another trigger
         starts a new generation from now on, other arguments or policies only
         change the runs to come.
 
@@ -64,7 +64,7 @@ class AppSchedules(AppBase):
         if not isinstance(trigger, Trigger) or isinstance(trigger, OnStartup | OnShutdown):
             raise InvalidOption(f"schedule takes a trigger such as Every(minutes=5), got {trigger!r}")
         job, own = split_options(policies, "schedule(…)")
-        schedule_id = own.pop("id", None) or definition.name
+        schedule_id = schedule_id_of(own, definition.name)
         own.pop("start_deadline", None)
         options = call.options(**job).run_options if job else call.run_options
         timing, payload = resolve_policies(

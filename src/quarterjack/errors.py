@@ -61,6 +61,7 @@ __all__ = [
     "JobGone",
     "JobLost",
     "JobMissed",
+    "JobNotFinished",
     "JobSignal",
     "JobSkipped",
     "JobTimedOut",
@@ -145,6 +146,10 @@ class JobGone(UsageError, LookupError):
             f"no job {self.job_id!r} in the store: it was purged after its retention, or never existed; "
             "keep the Job handle, or raise the store's retention"
         )
+
+
+class JobNotFinished(UsageError, RuntimeError):
+    """The result of a job was asked for before it has ended."""
 
 
 class UniqueConflict(UsageError, ValueError):

@@ -35,6 +35,7 @@ __all__ = [
     "EventStream",
     "EventsDropped",
     "JobEvent",
+    "JobEventKind",
     "LoopBlocked",
     "ScheduleEvent",
     "ScheduleKind",
@@ -56,11 +57,32 @@ class Event:
         return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
 
 
+JobEventKind = Literal[
+    "submitted",
+    "scheduled",
+    "running",
+    "progress",
+    "retry",
+    "snooze",
+    "done",
+    "failed",
+    "timed_out",
+    "cancelled",
+    "skipped",
+    "missed",
+    "lost",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent(Event):
-    """A job made a move and is in *state* now."""
+    """A job made a move and is in *state* now.
 
-    kind: str
+    *kind* says which: the state it reached, or ``"retry"`` and ``"snooze"`` (it
+    waits again), or ``"progress"`` (it runs on and said how far it is).
+    """
+
+    kind: JobEventKind
     job_id: str
     task: str
     state: str

@@ -19,9 +19,11 @@ from .errors import (
     JobFailed,
     JobLost,
     JobMissed,
+    JobNotFinished,
     JobSkipped,
     JobTimedOut,
     ResultUnavailable,
+    UsageError,
 )
 from .model import ErrorInfo, JobRecord, JobState, Progress, SubmittedBy, as_datetime
 
@@ -353,10 +355,10 @@ class Job(Hooks, Generic[T_co]):
         """Return the result of a finished job, or raise as awaiting it would.
 
         Raises:
-            RuntimeError: If it is not finished; ``await`` it instead.
+            JobNotFinished: If it is not finished; ``await`` it instead.
         """
         if not self._record.state.is_finished:
-            raise RuntimeError(f"job {self.id} is {self.state.value}; await it to get its result")
+            raise JobNotFinished(f"job {self.id} ({self.task}) is {self.state.value}; await it to get its result")
         error = error_of(self._record)
         if error is not None:
             raise error
@@ -375,7 +377,15 @@ class Job(Hooks, Generic[T_co]):
             TimeoutError: If it is not finished by then; the job goes on.
             JobError: As awaiting it does.
         """
-        return await self._wait(None if timeout is None else to_seconds(timeout, "timeout"))
+        timeout_s = None if timeout is None else to_seconds(timeout, "timeout")
+        try:
+            return await self._wait(timeout_s)
+        except TimeoutError:
+            if self._client.is_settled(self._record):  # the job's own: it ran longer than its timeout
+                raise
+            raise TimeoutError(
+                f"job {self.id} ({self.task}) is {self.state.value} after {timeout_s:g} s of waiting; it goes on"
+            ) from None
 
     async def _wait(self, timeout_s: float | None) -> T_co:
         if not self._client.is_settled(self._record):
@@ -477,7 +487,7 @@ def _has_failure(records: Iterable[JobRecord]) -> bool:
 async def gather(jobs: Iterable[Job[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
 @overload
 async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool) -> list[T | JobError]: ...
-async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool = False) -> list[Any]:
+async def gather(jobs: Iterable[Job[T]], *more: Any, return_exceptions: bool = False) -> list[Any]:
     """Wait for all *jobs* and return their results in order.
 
     Cheaper than ``asyncio.gather``, which makes a task per job. With
@@ -485,7 +495,7 @@ async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool = False) -> 
     that fails ends the waiting and its error is raised (the others go on).
     Cancelling the wait cancels no job.
     """
-    waited = list(jobs)
+    waited = _jobs_of(jobs, more)
     records = [job._record for job in waited]
     by_client: dict[JobClient, list[JobRecord]] = {}
     for job in waited:
@@ -504,6 +514,24 @@ async def gather(jobs: Iterable[Job[T]], *, return_exceptions: bool = False) -> 
         elif record.state.is_finished and (error := error_of(record)) is not None:
             raise error
     return results
+
+
+def _jobs_of(jobs: Any, more: tuple[Any, ...]) -> list[Job[Any]]:
+    """Return *jobs* as a list, after a look whether they are jobs.
+
+    Raises:
+        UsageError: If they are not, or came one by one as ``asyncio.gather`` takes them.
+    """
+    if more or isinstance(jobs, Job):
+        raise UsageError("gather takes one iterable of jobs: gather([first, second])")
+    waited = list(jobs)
+    for job in waited:
+        if not isinstance(job, Job):
+            for other in waited:
+                if asyncio.iscoroutine(other):
+                    other.close()  # or Python warns of each, beside the point
+            raise UsageError(f"gather takes jobs, got {job!r}; write `await app.submit(…)` first, which returns one")
+    return waited
 
 
 async def _all_settled(client: JobClient, records: list[JobRecord], stop_early: bool) -> None:  # one caller

@@ -349,6 +349,11 @@ class JobRecord:
         return copy.copy(self)
 
     @property
+    def has_run(self) -> bool:
+        """True if the body of the latest attempt runs, or ran to the job's end."""
+        return self.running_at_ns is not None and (self.state is JobState.RUNNING or self.state.is_finished)
+
+    @property
     def fence(self) -> Fenced:
         """What proves the right to write this row: id, attempt and owner."""
         return Fenced(self.id, self.attempt, self.owner or "")

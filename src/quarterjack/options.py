@@ -30,6 +30,7 @@ __all__ = [
     "instant_ns",
     "resolve_options",
     "resolve_policies",
+    "schedule_id_of",
     "split_options",
 ]
 
@@ -94,6 +95,16 @@ def _name(value: Any, field: str) -> str:
     if not isinstance(value, str) or not value or len(value) > 200:
         raise InvalidOption(f"{field} must be a name of 1 to 200 characters, got {value!r}")
     return value
+
+
+def schedule_id_of(policies: dict[str, Any], default: str) -> str:
+    """Take the id out of a schedule's *policies*; without one it is *default*, the task's name.
+
+    Raises:
+        InvalidOption: If it is no text of 1 to 200 characters.
+    """
+    given = policies.pop("id", None)
+    return default if given is None else _name(given, "id")
 
 
 def _choice(value: Any, field: str, choices: tuple[str, ...]) -> Any:

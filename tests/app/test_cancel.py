@@ -32,7 +32,7 @@ async def all_slots_are_free(app: Quarterjack, task: Any, slots: int) -> None:
     assert {job.lag for job in jobs} == {0.0}, "all of them began at once"
 
 
-@pytest.mark.parametrize("moment", ["delayed", "waiting", "leased", "running", "retrying", "snoozed"])
+@pytest.mark.parametrize("moment", ["delayed", "waiting", "scheduled", "running", "retrying", "snoozed"])
 async def test_cancel_in_each_state_ends_the_job_and_leaks_no_slot(moment: str) -> None:
     """Whatever a job is just doing, cancelling it works and leaves the worker whole."""
     app = Quarterjack(concurrency=2)
@@ -50,7 +50,7 @@ async def test_cancel_in_each_state_ends_the_job_and_leaks_no_slot(moment: str) 
             job: Any = await app.submit(again)
         else:
             job = await app.submit(task.options(delay=10 if moment == "delayed" else 0), 20)
-        if moment == "leased":
+        if moment == "scheduled":
             while job.state is JobState.SUBMITTED:
                 await asyncio.sleep(0)
             assert job.state in {JobState.SCHEDULED, JobState.RUNNING}

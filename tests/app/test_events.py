@@ -27,8 +27,8 @@ async def test_events_of_a_job_come_in_the_order_of_its_moves() -> None:
         await world.settle()
         events = [event for event in world.events if isinstance(event, JobEvent)]
     assert [(event.kind, event.attempt) for event in events] == [
-        ("submitted", 0), ("leased", 1), ("running", 1), ("progress", 1), ("retry", 1),
-        ("leased", 2), ("running", 2), ("progress", 2), ("done", 2),
+        ("submitted", 0), ("scheduled", 1), ("running", 1), ("progress", 1), ("retry", 1),
+        ("scheduled", 2), ("running", 2), ("progress", 2), ("done", 2),
     ]  # fmt: skip
     assert {event.job_id for event in events} == {job.id}
     assert [event.at_ns for event in events] == sorted(event.at_ns for event in events)
@@ -45,7 +45,7 @@ async def test_fired_comes_before_the_job_it_made() -> None:
     async with virtual_time(app, start=START) as world:
         await world.run_for("1m")
         kinds = [e.kind for e in world.events if isinstance(e, JobEvent | ScheduleEvent)]
-    assert kinds == ["put", "fired", "leased", "running", "done"]
+    assert kinds == ["put", "fired", "scheduled", "running", "done"]
 
 
 async def test_cancelled_waiting_job_is_told() -> None:
@@ -77,7 +77,7 @@ async def test_subscriber_sees_everything_from_its_start_and_leaves_nothing_behi
         await asyncio.sleep(0)
         await (await app.submit(task, 1))
         await watching
-    assert seen == ["submitted", "leased", "running", "done"]
+    assert seen == ["submitted", "scheduled", "running", "done"]
     del watching
     assert not app.event_stream.has_listeners
 

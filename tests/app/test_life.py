@@ -324,7 +324,7 @@ async def test_one_app_in_two_loops_is_refused_clearly() -> None:
     async with app:
         with pytest.raises(WrongLoop, match="one app per loop"):
             await asyncio.to_thread(lambda: asyncio.run(app.__aenter__()))
-        with pytest.raises(NotRunning, match="started already"):
+        with pytest.raises(UsageError, match="started already"):
             await app.__aenter__()
 
 

@@ -298,6 +298,41 @@ async def test_gather_returns_results_in_order_or_raises_the_first_failure() -> 
         assert await gather([]) == []
 
 
+async def test_gather_waits_for_the_jobs_of_several_apps() -> None:
+    """Each app has its own waiters; the failure of one app's job ends the waiting for the other's."""
+    first, second = Quarterjack(), Quarterjack()
+    task, other = sleeper(first), sleeper(second)
+
+    @second.task
+    async def bad() -> float:
+        await asyncio.sleep(2)
+        raise Boom
+
+    async with virtual_time(first, second) as world:
+        jobs = [await first.submit(task, 5), await second.submit(other, 3), await first.submit(task, 1)]
+        assert await gather(jobs) == [5, 3, 1]
+        before = world.now
+        with pytest.raises(JobFailed):
+            await gather([await first.submit(task, 60), await second.submit(bad)])
+        assert world.now - before == timedelta(seconds=2)
+
+
+async def test_slowest_are_those_that_run_or_ran() -> None:
+    """A job that waits for its retry is not slow, however long it waits."""
+    app = Quarterjack()
+    task = sleeper(app)
+
+    @app.task(retry=RetryPolicy(attempts=2, base_s=3600, cap_s=3600, jitter="none"))
+    async def flaky() -> None:
+        raise Boom
+
+    async with virtual_time(app) as world:
+        waiting, running = await app.submit(flaky), await app.submit(task, 600)
+        await world.run_for("5m")
+        assert waiting.timestamps.running_at is not None
+        assert [job.id for job in await app.slowest()] == [running.id]
+
+
 async def test_lookups_find_what_was_submitted() -> None:
     """`job`, `jobs`, `slowest` and `dump` are how people look at a running app."""
     app = Quarterjack()

@@ -55,6 +55,10 @@ async def test_unknown_name_is_refused() -> None:
         assert world.runs("sleeper") == []
         with pytest.raises(UsageError, match="this app has sleeper"):
             world.runs("sleper")
+        with pytest.raises(UsageError, match="this app has sleeper"):
+            world.jobs("sleper")
+        with pytest.raises(UsageError, match="this app has sleeper"):
+            world.outcomes("sleper")
 
 
 async def test_what_happened_is_known_after_the_end_too() -> None:

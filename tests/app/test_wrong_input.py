@@ -17,12 +17,16 @@ from quarterjack import (
     InvalidArguments,
     InvalidOption,
     InvalidTrigger,
+    JobNotFinished,
+    JobTimedOut,
     NaiveDatetime,
     Overlap,
     Quarterjack,
     RetryPolicy,
     Unique,
     UnknownTask,
+    UsageError,
+    gather,
 )
 from quarterjack.testing import virtual_time
 from tests.app.kit import sleeper
@@ -186,7 +190,7 @@ async def test_task_of_another_app_is_refused() -> None:
             await app.schedule(task.bind(1.0), Every(minutes=1))
 
 
-@pytest.mark.parametrize("thing", [print, "sleeper", None])
+@pytest.mark.parametrize("thing", [print, None])
 async def test_what_is_no_task_is_refused(thing: Any) -> None:
     """The decorator was forgotten; the message says so."""
     app = Quarterjack()
@@ -263,3 +267,80 @@ async def test_bulk_verbs_without_a_filter_are_refused() -> None:
             await app.cancel()
         with pytest.raises(InvalidOption, match="needs a filter"):
             await app.retry()
+
+
+@pytest.mark.parametrize("given", [5, "", b"x", "x" * 201])
+async def test_schedule_id_that_is_no_name_is_refused(given: Any) -> None:
+    """Ids are compared and sorted: a number among them would stop the scheduler of everybody."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app):
+        with pytest.raises(InvalidOption, match="id must be a name"):
+            await app.schedule(task.bind(0.0), Every(minutes=1), id=given)
+
+    with pytest.raises(InvalidOption, match="id must be a name"):
+
+        @app.task(Every(minutes=1), id=given)
+        async def declared() -> None: ...
+
+
+async def test_a_call_in_place_of_a_task_is_told_how_to_write_it() -> None:
+    """`app.submit(add(1))` and `app.submit("add")` are what newcomers write first."""
+    app = Quarterjack()
+
+    @app.task
+    async def add(n: int) -> int:
+        return n
+
+    async with virtual_time(app):
+        with pytest.raises(UnknownTask, match=r"write app\.submit\(add, …\)"):
+            await app.submit(add(1))  # type: ignore[call-overload]
+        with pytest.raises(UnknownTask, match="not its name"):
+            await app.submit("add", 1)  # type: ignore[call-overload]
+
+
+async def test_gather_of_what_are_no_jobs_is_told_how_to_write_it() -> None:
+    """`gather(a, b)` is asyncio's form, and a forgotten await gives a coroutine."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app):
+        job = await app.submit(task, 0.0)
+        for wrong in ((job, job), (job,)):
+            with pytest.raises(UsageError, match=r"gather\(\[first, second\]\)"):
+                await gather(*wrong)
+        with pytest.raises(UsageError, match=r"await app\.submit"):
+            await gather([app.submit(task, 0.0)])  # type: ignore[arg-type]
+
+
+async def test_misspelt_filters_are_refused() -> None:
+    """A misspelt task or state would pass for "there are none"."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app):
+        await app.submit(task, 0.0)
+        with pytest.raises(UnknownTask, match="did you mean 'sleeper'"):
+            await app.jobs(task="sleper")
+        with pytest.raises(UnknownTask):
+            await app.retry(task="sleper")
+        with pytest.raises(InvalidOption, match="done, failed"):
+            await app.jobs(state="dne")  # type: ignore[arg-type]
+        with pytest.raises(InvalidOption, match="limit must be a whole number from 0, got -1"):
+            await app.jobs(limit=-1)
+        with pytest.raises(InvalidOption, match="n must be a whole number"):
+            await app.slowest(1.5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidOption, match="limit must be a whole number from 1"):
+            app.events(0)
+
+
+async def test_result_and_wait_say_which_job_is_not_finished() -> None:
+    """An empty `TimeoutError:` in a log helps nobody."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with virtual_time(app):
+        job = await app.submit(task, 60.0)
+        with pytest.raises(JobNotFinished, match=r"\(sleeper\) is"):
+            job.result()
+        with pytest.raises(TimeoutError, match=r"\(sleeper\) is running after 5 s of waiting; it goes on"):
+            await job.wait(5)
+        with pytest.raises(JobTimedOut, match="longer than its timeout"):
+            await (await app.submit(task.options(timeout=1), 60.0)).wait(5)

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
 from quarterjack.errors import JobGone
@@ -29,9 +29,12 @@ from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler, run_at_once
-from .worker import Prepared, Worker, job_event
+from .worker import FINAL_KINDS, Prepared, Worker, job_event
 
 __all__ = ["Role", "Service"]
+
+NAMED_MOST: Final = 5
+"""Jobs named in one log line; the others are counted."""
 
 log = logging.getLogger("quarterjack")
 
@@ -173,12 +176,12 @@ class Service:
                 self.scheduler.tell("parked" if row.parked_reason else "put", row, reason=row.parked_reason)
         return rows
 
-    async def drain(self, grace_s: float) -> int:
-        """Fire and claim no more, wait up to *grace_s* for what runs; return how many jobs are left."""
+    async def drain(self, grace_s: float) -> str:
+        """Fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""
         if self.scheduler is not None:
             await self.scheduler.stop()
         if self.worker is None:
-            return 0
+            return ""
         self.worker.stop_claiming()
         if self.worker.running and grace_s > 0 and not self._in_a_hurry.is_set():
             idle = self.loop.create_task(self.worker.idle())
@@ -187,7 +190,7 @@ class Service:
             for task in (idle, hurry):
                 task.cancel()
             await asyncio.gather(idle, hurry, return_exceptions=True)
-        return self.worker.running
+        return _named([attempt.record for attempt in self.worker.attempts()])
 
     async def until_idle(self) -> None:
         """Wait until nothing runs here and nothing that is due waits for this process."""
@@ -251,7 +254,12 @@ class Service:
             return
         waiting = await self.store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)
         if waiting.jobs:
-            log.warning("at shutdown these are cancelled, still waiting: %d", len(waiting.jobs))
+            log.warning(
+                "at shutdown %d waiting jobs are cancelled, as the %s store ends with the app: %s",
+                len(waiting.jobs),
+                self.store.name,
+                _named(waiting.jobs),
+            )
             await self.store.jobs_request_cancel([job.id for job in waiting.jobs], "shutdown")
 
     # -- what the store and the clock say ----------------------------------------------
@@ -285,7 +293,7 @@ class Service:
                 self.handles.forget(job_id)
                 continue
             if self.events.has_listeners:
-                self.events.send(job_event(record.state.value, record))
+                self.events.send(job_event(FINAL_KINDS[record.state], record))
             self.handles.settle(record, self.tasks.get(record.task))
 
     def _on_jump(self, jump: ClockJump) -> None:
@@ -382,3 +390,10 @@ class Service:
             pass
         finally:
             self.unwatch((record,), notify)
+
+
+def _named(records: Sequence[JobRecord]) -> str:
+    """Return jobs in words for a log line: the first few by task and id."""
+    names = [f"{record.task} {record.id}" for record in records[:NAMED_MOST]]
+    more = len(records) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")

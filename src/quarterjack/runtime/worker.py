@@ -18,9 +18,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quarterjack.errors import ExecutorClosed, ExecutorFull, StoreError
-from quarterjack.events import CancelIgnored, EventStream, JobEvent
+from quarterjack.events import CancelIgnored, EventStream, JobEvent, JobEventKind
 from quarterjack.executors import Executor
-from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
+from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind
 from quarterjack.stores.base import Claim, Store, Want
 
 from .run import NO_CONTEXT, Attempt
@@ -41,6 +41,24 @@ TICK_SHARE: Final = 10
 """One slot in this many is kept for scheduled ticks (none where there is only one, or no schedule)."""
 CLAIM_MOST: Final = 32
 """Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
+_KINDS: Final[Mapping[FinishKind, JobEventKind]] = {
+    FinishKind.DONE: "done",
+    FinishKind.FAILED: "failed",
+    FinishKind.TIMED_OUT: "timed_out",
+    FinishKind.CANCELLED: "cancelled",
+    FinishKind.MISSED: "missed",
+    FinishKind.RETRY: "retry",
+    FinishKind.SNOOZE: "snooze",
+}
+FINAL_KINDS: Final[Mapping[JobState, JobEventKind]] = {
+    JobState.DONE: "done",
+    JobState.FAILED: "failed",
+    JobState.TIMED_OUT: "timed_out",
+    JobState.CANCELLED: "cancelled",
+    JobState.SKIPPED: "skipped",
+    JobState.MISSED: "missed",
+    JobState.LOST: "lost",
+}
 POLL_S: Final = 1.0
 """On a shared store hints may be lost; looking again this often (jittered) is what counts."""
 
@@ -300,7 +318,7 @@ class Worker:
         )
         self._attempts[record.id] = attempt
         if self.events.has_listeners:
-            self.send("leased", record)
+            self.send("scheduled", record)
         if record.options.start_deadline_s is not None and self._is_too_late(attempt):
             return
         try:
@@ -496,19 +514,19 @@ class Worker:
                 log.warning("the outcome of job %s was refused: its lease had moved on", record.id)
                 continue
             if listeners:
-                self.events.send(job_event(finish.kind.value, record, finish.at_ns))
+                self.events.send(job_event(_KINDS[finish.kind], record, finish.at_ns))
             if record.state.is_finished:
                 settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
                 self.handles.tell(record, "retry")
         self._recorded.set()
 
-    def send(self, kind: str, record: JobRecord) -> None:
+    def send(self, kind: JobEventKind, record: JobRecord) -> None:
         """Tell the event stream about a job's move."""
         self.events.send(job_event(kind, record))
 
 
-def job_event(kind: str, record: JobRecord, at_ns: int | None = None) -> JobEvent:
+def job_event(kind: JobEventKind, record: JobRecord, at_ns: int | None = None) -> JobEvent:
     """Return the event that tells of a job's newest move, made at *at_ns* (default: its newest stamp)."""
     running = record.running_at_ns
     return JobEvent(

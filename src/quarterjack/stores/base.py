@@ -286,7 +286,11 @@ class Store(ABC):
         cursor: str | None = None,
         order: Literal["newest", "slowest"] = "newest",
     ) -> JobPage:
-        """Return rows, newest or slowest first, a page at a time; live ones from stores that keep objects."""
+        """Return rows, newest or slowest first, a page at a time; live ones from stores that keep objects.
+
+        *Slowest* goes by how long the body ran, or has been running; rows whose body neither runs
+        nor has ended for good come last.
+        """
 
     @abstractmethod
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000) -> int:

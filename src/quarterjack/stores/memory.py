@@ -348,7 +348,7 @@ class MemoryStore(MemoryJobs):
 
 
 def _duration_ns(job: JobRecord, now: int) -> int:
-    if job.running_at_ns is None:
+    if job.running_at_ns is None or not job.has_run:
         return -1
     return (job.finished_at_ns or now) - job.running_at_ns
 

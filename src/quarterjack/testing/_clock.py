@@ -149,7 +149,7 @@ class VirtualClock(Clock):
         """
         await self._wait(self._mono + _duration_ns(duration), is_forced=True)
 
-    def step_clock(self, delta: Seconds) -> None:
+    def step_clock(self, delta: Seconds | str) -> None:
         """Set the wall clock by *delta* (seconds or a timedelta, either way); nothing else moves.
 
         Who waits is told at once, as by a kernel timer that is cancelled when the clock is set.
@@ -345,9 +345,15 @@ def instant_ns(when: datetime | str | int, tz: str | None = None) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1_000
 
 
-def _signed_ns(delta: Seconds) -> int:
-    span = delta if isinstance(delta, timedelta) else timedelta(seconds=delta)
-    return span // timedelta(microseconds=1) * 1_000
+def _signed_ns(delta: Seconds | str) -> int:
+    """Return a span that may be negative: ``-3600``, ``"-1h"``."""
+    if isinstance(delta, str) and delta.startswith("-"):
+        return -_duration_ns(delta[1:])
+    if isinstance(delta, timedelta):
+        return -_duration_ns(-delta) if delta < timedelta(0) else _duration_ns(delta)
+    if isinstance(delta, int | float) and delta < 0:
+        return -_duration_ns(-delta)
+    return _duration_ns(delta)
 
 
 def _duration_ns(duration: Seconds | str) -> int:

@@ -66,6 +66,11 @@ class History:
         """Say whether a task or a schedule goes by *name*, or did."""
         return name in self._names or name in self.names()
 
+    def check_known(self, name: str) -> None:
+        """Raise `UsageError` unless a task or a schedule is called so: a misspelt name would pass for "never"."""
+        if not self.knows(name):
+            raise UsageError(f"no task and no schedule {name!r}; this app has {', '.join(self.names()) or 'none'}")
+
     def nominals(self, name: str) -> list[int]:
         """Return the fire times of the jobs of *name* that began, in the order they were fired."""
         return [row.origin.nominal_ns for row in self._of(name) if row.running_at_ns is not None and row.origin]

@@ -52,14 +52,16 @@ class Faults:
         Args:
             call: Such as ``"claim"`` or ``"schedules_fire"``.
             times: How many calls.
-            error: What they raise; `StoreUnavailable` by default.
+            error: What they raise, this very object; by default a new `StoreUnavailable` each.
             after: Do the work first: the caller cannot tell, as when a connection breaks before the answer.
 
         Raises:
             InvalidOption: If the store has no such call, or more than one.
         """
-        raised = error or StoreUnavailable(f"{call} failed on demand")
-        self._add(call, [_Fault(raised, 0.0, after)] * times)
+        # One object raised twice would gather the frames of both.
+        self._add(
+            call, [_Fault(error or StoreUnavailable(f"{call} failed on demand"), 0.0, after) for _ in range(times)]
+        )
 
     def delay_next(self, call: str, delay: Seconds, *, times: int = 1) -> None:
         """Make the next calls wait *delay* seconds before they work.

@@ -95,7 +95,7 @@ class World:
         """Let everything happen that is due now, without moving time."""
         await self.clock.settle()
 
-    async def step_clock(self, delta: Seconds) -> None:
+    async def step_clock(self, delta: Seconds | str) -> None:
         """Set the wall clock by *delta* (seconds or a timedelta, either way), and let all who noticed act.
 
         Elapsed time stands still: sleeps and timeouts are not affected.
@@ -137,8 +137,7 @@ class World:
         """
         chosen = self._of(app)
         name = of.name if isinstance(of, Task) else of
-        if not chosen.knows(name):
-            raise UsageError(f"no task and no schedule {name!r}; this app has {', '.join(chosen.names()) or 'none'}")
+        chosen.check_known(name)
         return Runs(iso(ns, self.zone) for ns in chosen.nominals(name))
 
     def jobs(
@@ -147,9 +146,15 @@ class World:
         """Return the jobs of a task or a schedule (None: all), oldest first; skipped and missed ones too.
 
         Their ``lag``, ``state``, ``reason``, ``timestamps`` tell what became of them.
+
+        Raises:
+            UsageError: If the app has no such task and no such schedule.
         """
+        chosen = self._of(app)
         name = of.name if isinstance(of, Task) else of
-        return [job for job in self._of(app).jobs(name) if state is None or job.state is state]
+        if name is not None:
+            chosen.check_known(name)
+        return [job for job in chosen.jobs(name) if state is None or job.state is state]
 
     def outcomes(self, of: str | Task[..., Any] | None = None, *, app: Quarterjack | None = None) -> list[str]:
         """Return how the jobs of `jobs` stand, as words: ``["done", "skipped", "running"]``."""

@@ -20,6 +20,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quarterjack._durations import Seconds
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import InvalidOption, NaiveDatetime, UsageError
 from quarterjack.testing import _loop as loop_module
@@ -281,6 +282,21 @@ async def test_step_moves_the_wall_alone(clock: VirtualClock) -> None:
     clock.step_clock(timedelta(days=-1))
     assert clock.now().isoformat() == "2025-12-31T00:00:00+00:00"
     assert (clock.monotonic_ns(), clock.boottime_ns()) == (mono, boot)
+
+
+@pytest.mark.parametrize("delta", ["-1h", -3600, -3600.0, timedelta(hours=-1)])
+async def test_step_takes_what_people_write(clock: VirtualClock, delta: Seconds | str) -> None:
+    """Back and forth, in the same words as everywhere."""
+    clock.step_clock(delta)
+    clock.step_clock("2h")
+    assert clock.now().isoformat() == "2026-01-01T01:00:00+00:00"
+
+
+@pytest.mark.parametrize("delta", [math.nan, "soon", None, True])
+async def test_step_that_is_no_span_is_refused(clock: VirtualClock, delta: Any) -> None:
+    """A bare TypeError from within says nothing."""
+    with pytest.raises(InvalidOption):
+        clock.step_clock(delta)
 
 
 async def test_suspend_moves_wall_and_boot_time(clock: VirtualClock) -> None:
