@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 from ._app_base import AppBase
 from .codec import CallCodec
 from .context import CURRENT, RunningAttempt
-from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask, WrongLoop
+from .errors import InvalidArguments, InvalidOption, JobGone, NotRunning, UnknownTask, WrongLoop
 from .events import Subscription
 from .job import Job
 from .model import FINISHED, NO_KWARGS, JobFilter, JobRecord, JobState, RunOptions, SubmittedBy
@@ -135,6 +135,8 @@ class AppJobs(AppBase):
 
     def _record(self, service: Service, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobRecord:
         definition, options, args, named = self._bound(service.tasks, task, args, kwargs)
+        if service.is_closed_to_jobs:
+            raise NotRunning(f"the app is shutting down and runs nothing more: {definition.name} was not submitted")
         if options.queue not in service.queues:  # nearly never; the call costs a frame per job
             service.serve_queue(options.queue)
         parent = CURRENT.get()

@@ -49,6 +49,7 @@ class AppLife(AppBase):
         self._grace_s: float = self.shutdown_grace_s
         self._shutdown_errors: list[Exception] = []
         self._started_lock = threading.Lock()
+        self._is_ending = False
 
     # -- start -----------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class AppLife(AppBase):
             self._service = service
             await self._enter_lifespan(stack)
             if self.role != "client":
-                stack.push_async_callback(self._run_shutdown_hooks, shutdown)
+                stack.push_async_callback(self._run_shutdown_hooks, service, shutdown)
                 await self._run_startup_hooks(startup)
             await service.start(schedules)
             stack.push_async_callback(self._end_work, service)
@@ -160,22 +161,29 @@ class AppLife(AppBase):
 
     async def _shut_down(self) -> None:
         stack, self._stack = self._stack, None
+        self._is_ending = True
         try:
             if stack is not None:
                 await stack.aclose()
         finally:
+            self._is_ending = False
             self._loop = self._host = None
 
     async def _end_work(self, service: Service) -> None:
-        left = await service.drain(self._grace_s)
-        if left and service.is_hurried:
-            log.warning("asked to stop now, so what runs is cancelled: %s", left)
-        elif left:
-            log.warning("after shutdown_grace=%g s what still runs is cancelled: %s", self._grace_s, left)
-        await service.end_work(HURRIED_GRACE_S if service.is_hurried else LAST_GRACE_S)
+        try:
+            left = await service.drain(self._grace_s)
+            if left and service.is_hurried:
+                log.warning("asked to stop now, so what runs is cancelled: %s", left)
+            elif left:
+                log.warning("after shutdown_grace=%g s what still runs is cancelled: %s", self._grace_s, left)
+        except asyncio.CancelledError:  # whoever runs us has no patience; the work is ended all the same
+            service.hurry()
+            raise
+        finally:
+            await service.end_work(HURRIED_GRACE_S if service.is_hurried else LAST_GRACE_S)
 
-    async def _run_shutdown_hooks(self, hooks: list[TaskDefinition]) -> None:
-        self._shutdown_errors += await run_shutdown(hooks, self._preparer())
+    async def _run_shutdown_hooks(self, service: Service, hooks: list[TaskDefinition]) -> None:
+        self._shutdown_errors += await run_shutdown(hooks, self._preparer(), service.hurried)
 
     async def _close(self, service: Service) -> None:
         self._service = None
@@ -198,7 +206,10 @@ class AppLife(AppBase):
         self._fatal = error
         if isinstance(error, Exception):
             log.critical("the runtime broke; the app stops", exc_info=error)
-        if self._stop is not None and self._serving:
+        if self._is_ending:  # it ends already; a host that is cancelled now would leave the end half-done
+            if isinstance(error, KeyboardInterrupt) and self._service is not None:
+                self._service.hurry()
+        elif self._stop is not None and self._serving:
             self._stop.set()
         elif self._host is not None:
             self._host.cancel()

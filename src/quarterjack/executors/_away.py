@@ -32,9 +32,12 @@ _CANCELLED, _RAISED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.RAISED, Out
 class Desk:
     """One app's loop, as an executor with threads sees it: where letters go, and which calls are out."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Clock, on_over: Callable[[], None] | None = None
+    ) -> None:
         self.loop = loop
         self.clock = clock
+        self._on_over = on_over
         self.out: set[Away] = set()
         """Calls whose bodies have not ended."""
         self._letters: deque[tuple[Callable[[Any], object], Any]] = deque()
@@ -69,6 +72,8 @@ class Desk:
         """The body of *away* is over, or nobody waits for it any more."""
         self.out.discard(away)
         self._changed.set()
+        if self._on_over is not None:
+            self._on_over()
 
     async def wait_for(self, calls: Collection[Away], grace_s: float) -> None:
         """Wait up to *grace_s* seconds until none of *calls* is out."""

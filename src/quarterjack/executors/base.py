@@ -116,6 +116,10 @@ class Handle(Protocol):
         """Ask the body to stop; at once, idempotent, never raises. ``finished`` answers."""
 
 
+def _nothing() -> None:
+    """End nothing."""
+
+
 class Executor(ABC):
     """Runs bodies. Belongs to one app and one loop from `start` to `stop`."""
 
@@ -150,6 +154,17 @@ class Executor(ABC):
 
         Bodies that cannot be stopped are left behind (threads are daemons) and logged.
         """
+
+    def on_free(self, poke: Callable[[], None]) -> Callable[[], None]:
+        """Have *poke* called, on the loop this is called on, when *another app* may have freed a slot.
+
+        Only executors that several apps share have to; each worker knows of its own slots.
+
+        Returns:
+            What ends it.
+        """
+        del poke
+        return _nothing
 
     def reattach(self, ref: str, report: Report) -> Handle | None:
         """Find a body that survived its worker; None where that cannot be."""

@@ -14,6 +14,7 @@ only a backstop, for bodies that their own loop cannot reach."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -65,6 +66,7 @@ class LoopThread(Executor):
         self._lock = threading.Lock()  # apps on different threads start, stop and submit
         self._users: dict[asyncio.AbstractEventLoop, _User] = {}
         self._engine: _Engine | None = None
+        self._pokes: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
 
     async def start(self, clock: Clock) -> None:
         """Count one more app; the first one starts the thread."""
@@ -78,13 +80,34 @@ class LoopThread(Executor):
                 self._engine = engine
             user = self._users.get(loop)
             if user is None:
-                user = self._users[loop] = _User(Desk(loop, clock))
+                user = self._users[loop] = _User(Desk(loop, clock, self._on_over))
             user.count += 1
 
     @property
     def free(self) -> int:
         """Slots that no body of any app holds."""
         return self.slots + self.lent - sum(len(user.desk.out) for user in tuple(self._users.values()))
+
+    def on_free(self, poke: Callable[[], None]) -> Callable[[], None]:
+        """Have *poke* called on the running loop when a body of any app is over."""
+        entry = (asyncio.get_running_loop(), poke)
+        with self._lock:
+            self._pokes.append(entry)
+
+        def end() -> None:
+            with self._lock:
+                self._pokes = [other for other in self._pokes if other is not entry]
+
+        return end
+
+    def _on_over(self) -> None:
+        """A body is over, on its app's loop: the other apps may have waited for the slot."""
+        pokes = self._pokes
+        if len(pokes) < 2:
+            return
+        for loop, poke in tuple(pokes):
+            with contextlib.suppress(RuntimeError):  # the loop of an app that never stopped
+                loop.call_soon_threadsafe(poke)
 
     def submit(self, call: Call, report: Report) -> Away:
         """Hand the call to the thread's loop; from the loop of an app that started this executor.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final
 
@@ -30,6 +30,9 @@ FINAL_KINDS: Final[Mapping[JobState, CallbackKind]] = {
     JobState.CANCELLED: "cancel",
     JobState.LOST: "lost",
 }
+
+CANCEL_GRACE_S: Final = 1.0
+"""How long callbacks that were cancelled at shutdown may take to end."""
 
 Callback = Callable[[Job[Any]], object]
 Notify = Callable[[JobRecord], None]
@@ -124,7 +127,7 @@ class Handles:
         calls = self._calls(record, kind) if kind is not None else []
         if calls and kind is not None:
             self._settling.add(record.id)
-            self._spawn(self._settle(record, kind, calls))
+            self._spawn(self._settle(record, kind, calls), record, kind)
             return
         self._settling.discard(record.id)
         self._notify(record)
@@ -158,7 +161,7 @@ class Handles:
         """Call *fn* when *record* makes a move of *kind*; at once if it has made it already."""
         if self.is_settled(record):
             if FINAL_KINDS.get(record.state) == kind:
-                self._spawn(self._call_all(record, kind, [fn]))
+                self._spawn(self._call_all(record, kind, [fn]), record, kind)
             return
         self.of_jobs.setdefault(record.id, []).append((kind, fn))
 
@@ -172,7 +175,7 @@ class Handles:
         """Run the callbacks of a move that is not final."""
         calls = self._calls(record, kind)
         if calls:
-            self._spawn(self._call_all(record, kind, calls))
+            self._spawn(self._call_all(record, kind, calls), record, kind)
 
     async def _call_all(self, record: JobRecord, kind: CallbackKind, calls: list[Callback]) -> None:
         job: Job[Any] = Job(record, self._client)
@@ -194,12 +197,31 @@ class Handles:
                 CallbackFailed(at_ns=self._clock.now_ns(), callback=name, job_id=record.id, error=repr(error))
             )
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, context=self._context().copy())
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], record: JobRecord, kind: CallbackKind) -> None:
+        name = f"the on_{kind} callback of job {record.id} ({record.task})"
+        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=self._context().copy())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def drain(self) -> None:
-        """Wait until every callback begun so far has ended; none is dropped."""
-        while self._running:
-            await asyncio.wait(tuple(self._running))
+    async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
+        """Wait until every callback has ended, up to *grace_s* seconds or until *hurry* is set.
+
+        What still runs then is cancelled, each with a line in the log.
+        """
+        if not self._running:
+            return
+        hurried = asyncio.ensure_future(hurry.wait())
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._running and not hurry.is_set():
+                    await asyncio.wait({*self._running, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass
+        finally:
+            hurried.cancel()
+            left = tuple(self._running)
+            for task in left:
+                log.warning("%s still runs at shutdown and is cancelled", task.get_name())
+                task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=CANCEL_GRACE_S)

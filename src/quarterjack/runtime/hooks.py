@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from quarterjack.task import TaskDefinition
 
@@ -18,6 +19,9 @@ from .prepare import Preparer
 __all__ = ["run_shutdown", "run_startup"]
 
 log = logging.getLogger("quarterjack.hooks")
+
+HURRIED_S: Final = 0.5
+"""How long a shutdown hook may still take once the stop was asked for twice, and again once it is cancelled."""
 
 
 async def _run(definition: TaskDefinition, preparer: Preparer) -> None:
@@ -36,13 +40,35 @@ async def run_startup(hooks: Sequence[TaskDefinition], preparer: Preparer) -> No
         await _run(definition, preparer)
 
 
-async def run_shutdown(hooks: Sequence[TaskDefinition], preparer: Preparer) -> list[Exception]:
-    """Run every shutdown hook, last registered first; return what they raised."""
+async def run_shutdown(hooks: Sequence[TaskDefinition], preparer: Preparer, hurry: asyncio.Event) -> list[Exception]:
+    """Run every shutdown hook, last registered first; return what they raised.
+
+    Once *hurry* is set the hook that runs is cancelled; the others still get their turn.
+    """
     errors: list[Exception] = []
     for definition in reversed(hooks):
         try:
-            await _run(definition, preparer)
+            await _hurried(definition, preparer, hurry)
         except Exception as error:  # users' code runs here; the other hooks still run
             log.exception("shutdown hook %s raised", definition.name)
             errors.append(error)
     return errors
+
+
+async def _hurried(definition: TaskDefinition, preparer: Preparer, hurry: asyncio.Event) -> None:
+    """Run one hook; what does not end within `HURRIED_S` of *hurry* is cancelled, with a line in the log."""
+    hook = asyncio.ensure_future(_run(definition, preparer))
+    hurried = asyncio.ensure_future(hurry.wait())
+    try:
+        await asyncio.wait({hook, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        if not hook.done():
+            await asyncio.wait({hook}, timeout=HURRIED_S)
+        if not hook.done():
+            log.warning("shutdown hook %s does not end and is cancelled", definition.name)
+    finally:
+        hurried.cancel()
+        if not hook.done():
+            hook.cancel()
+            await asyncio.wait({hook}, timeout=HURRIED_S)
+    if hook.done() and not hook.cancelled():
+        hook.result()

@@ -82,7 +82,10 @@ class Service:
         self._fixed_queues = queues is not None
         self._on_fatal = on_fatal
         self._pid = os.getpid()
-        self._in_a_hurry = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self._is_open = False
+        self.is_closed_to_jobs = False
+        """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._started_ns = clock.now_ns()
         self._unlisten: list[Callable[[], None]] = []
         works = role in {"both", "worker"}
@@ -99,6 +102,7 @@ class Service:
     async def open(self) -> None:
         """Open the store and get the executors ready; jobs can be submitted from now on."""
         await self.store.open(self.clock, self.ids)
+        self._is_open = True
         self._unlisten = [self.store.listen(self._on_hint), self.timer.on_jump(self._on_jump)]
         for definition in self.tasks.values():
             self.prepare(definition)
@@ -183,9 +187,9 @@ class Service:
         if self.worker is None:
             return ""
         self.worker.stop_claiming()
-        if self.worker.running and grace_s > 0 and not self._in_a_hurry.is_set():
+        if self.worker.running and grace_s > 0 and not self.hurried.is_set():
             idle = self.loop.create_task(self.worker.idle())
-            hurry = self.loop.create_task(self._in_a_hurry.wait())
+            hurry = self.loop.create_task(self.hurried.wait())
             await asyncio.wait({idle, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
             for task in (idle, hurry):
                 task.cancel()
@@ -218,40 +222,47 @@ class Service:
     @property
     def is_hurried(self) -> bool:
         """Say whether the stop was asked for twice."""
-        return self._in_a_hurry.is_set()
+        return self.hurried.is_set()
 
     def hurry(self) -> None:
         """Wait no longer for what runs."""
-        self._in_a_hurry.set()
+        self.hurried.set()
 
     async def end_work(self, cancel_grace_s: float) -> None:
         """Cancel what still runs and record how it ended. After `drain`."""
         if self.worker is not None:
             self.worker.interrupt_all()
-        for executor in self._executors:
-            await executor.stop(cancel_grace_s)
+        await self._stop_executors(cancel_grace_s)
         if self._renewer is not None:
             await self._renewer.stop()
         if self.worker is not None:
             await self.worker.stop()
-            await self._leftovers()
-        await self.handles.drain()
+        await self.handles.drain(cancel_grace_s, self.hurried)
+        await self._leftovers()
+        await self.handles.drain(cancel_grace_s, self.hurried)
         await self.store.workers_remove(self.owner)
+
+    async def _stop_executors(self, grace_s: float) -> None:
+        """Stop each executor once: a shared one counts its apps."""
+        while self._executors:
+            await self._executors.pop().stop(grace_s)
 
     async def close(self) -> None:
         """Let go of everything else; also after a start that failed half-way."""
-        for executor in self._executors:
-            await executor.stop(0)
-        await self.handles.drain()
-        for end in self._unlisten:
-            end()
-        await self.store.close()
+        await self._stop_executors(0)
+        if self._is_open:  # else another app has the store, and its rows are not ours to clear
+            await self._leftovers()
+            await self.handles.drain(0, self.hurried)
+            for end in self._unlisten:
+                end()
+            await self.store.close()
         self.timer.release()
 
     async def _leftovers(self) -> None:
         """End what will never run: on a store that dies with us, waiting jobs are cancelled and counted."""
-        if self.store.is_shared or self.worker is None:
+        if self.store.is_shared or self.is_closed_to_jobs:
             return
+        self.is_closed_to_jobs = True
         waiting = await self.store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)
         if waiting.jobs:
             log.warning(

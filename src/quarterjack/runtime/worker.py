@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -122,6 +122,10 @@ class Worker:
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
         self._attempts: dict[str, Attempt] = {}
         self._zombies: set[Attempt] = set()
+        self._retry_waits: set[Attempt] = set()
+        """Attempts whose retry waits for the end of a body that does not stop; nothing is recorded of them yet."""
+        self._ended_early: set[Attempt] = set()
+        """Attempts whose body ended before the outcome that says it still runs was recorded."""
         self._outbox: list[tuple[Finish, Attempt]] = []
         self._wake = asyncio.Event()
         self._to_record = asyncio.Event()
@@ -132,6 +136,7 @@ class Worker:
         self._gives_back = False
         self._by_executor: list[tuple[Executor, frozenset[str]]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._unlisten: list[Callable[[], None]] = []
         self._calls: set[asyncio.Task[None]] = set()
         """Store calls under way that nobody waits for; `stop` does."""
 
@@ -149,6 +154,7 @@ class Worker:
         ]
         for task in self._tasks:
             task.add_done_callback(self._on_task_end)
+        self._unlisten = [executor.on_free(self.poke) for executor, _ in self._by_executor]
         self.poke()
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
@@ -213,6 +219,12 @@ class Worker:
         self._claiming = False
         self._wake.set()
         await self._flush()
+        if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
+            for attempt in self.attempts():
+                self._record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
+            await self._flush()
+        for end in self._unlisten:
+            end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._calls, return_exceptions=True)
@@ -348,11 +360,7 @@ class Worker:
     def _give_back(self, attempt: Attempt, reason: str) -> None:
         del self._attempts[attempt.record.id]
         self._recorded.set()
-        task = asyncio.get_running_loop().create_task(
-            self._store.jobs_release([attempt.fence], delay_ns=50_000_000, reason=reason)
-        )
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self._spawn(self._store.jobs_release([attempt.fence], delay_ns=50_000_000, reason=reason))
 
     # -- what attempts tell ----------------------------------------------------------
 
@@ -392,6 +400,7 @@ class Worker:
         )
         if verdict.kind is FinishKind.RETRY and not outcome.stopped:
             record.reason = f"{verdict.reason}; to be retried when its body has ended"
+            self._retry_waits.add(attempt)
             return
         if verdict.kind is FinishKind.FAILED:
             self._log_failure(attempt, error, verdict.error)
@@ -448,13 +457,18 @@ class Worker:
         """A body that outlived its outcome is over."""
         self._zombies.discard(attempt)
         self.poke()
-        if attempt.record.id in self._attempts and attempt.is_current and attempt.record.state.is_held:
-            outcome = attempt.outcome
-            if outcome is not None:  # its retry waited for this
-                self.on_finished(attempt, outcome._replace(stopped=True))
-            return
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._store.jobs_ended([attempt.fence]))
+        outcome = attempt.outcome
+        if attempt in self._retry_waits and outcome is not None:
+            self._retry_waits.discard(attempt)
+            self.on_finished(attempt, outcome._replace(stopped=True))
+        elif self._attempts.get(attempt.job_id) is attempt:
+            self._ended_early.add(attempt)
+        else:
+            self._spawn(self._store.jobs_ended([attempt.fence]))
+
+    def _spawn(self, call: Coroutine[Any, Any, None]) -> None:
+        """Make a store call that nobody waits for."""
+        task = asyncio.get_running_loop().create_task(call)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
@@ -472,7 +486,10 @@ class Worker:
             attempt = self._attempts.get(job_id)
             if attempt is not None:
                 attempt.record.cancel_requested = True
-                if attempt.handle is not None:
+                if attempt in self._retry_waits:  # told to stop before: there is nothing left but to say so
+                    self._retry_waits.discard(attempt)
+                    self._record(attempt, attempt.finish(FinishKind.CANCELLED, reason=reason, zombie=True))
+                elif attempt.handle is not None:
                     attempt.handle.cancel(reason)
 
     # -- recording -------------------------------------------------------------------
@@ -519,6 +536,10 @@ class Worker:
                 settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
                 self.handles.tell(record, "retry")
+        if self._ended_early:
+            ended = [attempt for _, attempt in batch if attempt in self._ended_early]
+            self._ended_early.difference_update(ended)
+            self._spawn(self._store.jobs_ended([attempt.fence for attempt in ended]))
         self._recorded.set()
 
     def send(self, kind: JobEventKind, record: JobRecord) -> None:

@@ -77,6 +77,8 @@ class MemoryStore(MemoryJobs):
     async def close(self) -> None:
         """Forget schedules and workers; jobs stay readable as long as the store object lives."""
         self._is_open = False
+        for job in [job for job in self._jobs.values() if job.zombie]:
+            self._bury(job)  # nobody is left to say when its body ends, and its schedule may start anew
         self._schedules.clear()
         self._workers.clear()
         self._commands.clear()
