@@ -187,7 +187,53 @@ def test_next_says_why_a_chain_cannot_be_listed(qj: QJ, folder: Path) -> None:
     result = qj("next", "chain", "chain")
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 1
-    assert "depends on how long it takes" in result.stderr
+    assert result.stderr == "· chain: what comes after this run depends on how long it takes\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "hint"),
+    [
+        ("99 * * * *", "minute '99' at column 1: 99 is out of range (allowed: 0-59)", 'qj explain "*/5'),
+        ("* * * *", "has 4 fields; write 5", 'qj explain "*/5'),
+        ("@nope", "no such shorthand", 'qj explain "*/5'),
+        ("0 0 30 2 *", "never fires", 'qj explain "*/5'),
+        ("H H * * *", "follows from a schedule's id: name the schedule", "qj explain module:app SCHEDULE"),
+    ],
+)
+@pytest.mark.parametrize("command", ["next", "explain"])
+def test_a_wrong_cron_line_is_told_without_python(qj: QJ, command: str, line: str, error: str, hint: str) -> None:
+    """Who typed a cron line has no Cron(…) to change and no method to call."""
+    result = qj(command, line)
+    assert result.exit_code == 2
+    said, try_next = result.stderr.splitlines()
+    assert said.startswith(f"Error: '{line}'")
+    assert error in said
+    assert "Cron" not in said
+    assert ".bound_to" not in said
+    assert try_next.startswith(f"Try:   {hint}")
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01", "0001-01-01T00:00+00:00", "9999-12-31T23:00", "9999-12-31T23:59:59-10:00", "10000-01-01"]
+)
+@pytest.mark.parametrize("command", ["next", "explain"])
+def test_the_ends_of_the_calendar_are_refused(qj: QJ, command: str, moment: str) -> None:
+    """Beyond them Python's own dates overflow, with a traceback that helps nobody."""
+    result = qj(command, "* * * * *", "--after", moment)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: --after '{moment}'")
+
+
+def test_explain_does_not_deny_the_only_fire(qj: QJ, folder: Path) -> None:
+    """Once fires at the start and at no time after: 'not once within a year' would be untrue."""
+    (folder / "single.py").write_text(
+        "from quarterjack import Once, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Once())\nasync def single() -> None: ...\n"
+    )
+    result = qj("explain", "single", "single")
+    assert result.stdout.splitlines()[1].endswith("at start")
+    assert "not once" not in result.stderr
+    assert "not once within a year" in qj("explain", "0 0 29 2 *", "--after", "2026-01-01").stderr
 
 
 def test_one_word_is_a_schedule_of_the_configured_app(qj: QJ, shop: Path) -> None:

@@ -368,3 +368,16 @@ def test_the_folders_of_the_app_are_watched_wherever_it_is(folder: Path, monkeyp
     for installed in ("json:app", "pytest:app", "nowhere:app"):
         assert folders(installed) == [here]
     assert "pack" not in sys.modules
+
+
+def test_what_cannot_be_watched_is_told_and_ends_all(folder: Path, reloading: Start) -> None:
+    """Systems limit how many files are watched; an app that runs on without being watched would be a trap."""
+    write(folder, body="await asyncio.sleep(60)")
+    (folder / "watchfiles.py").write_text(
+        "import asyncio\nasync def awatch(*roots, **options):\n"
+        "    await asyncio.sleep(1)\n    raise OSError('file watch limit reached')\n    yield set()\n"
+    )
+    run = reloading("live")
+    assert run.end() == 1
+    assert "Error: the files cannot be watched: file watch limit reached" in run.text
+    assert run.text.splitlines()[-1].startswith("Try:   WATCHFILES_FORCE_POLLING=1 qj run --reload")

@@ -30,6 +30,18 @@ def test_help_names_every_command_without_importing_them() -> None:
     assert done.stdout.splitlines()[-1] == "['quarterjack.cli._shell']"
 
 
+def test_what_reloads_loads_nothing_that_the_app_needs() -> None:
+    """It stands beside an app all day, and every start of one begins with it."""
+    program = (
+        "import sys, quarterjack.cli.run, quarterjack.cli._reload\n"
+        "print(sorted(name.rpartition('.')[2] for name in sys.modules if name.startswith('quarterjack.cli.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "['_reload', '_runlog', '_shell', '_target', 'run']"
+
+
 def test_every_command_in_the_help_exists(qj: QJ) -> None:
     """A lazily loaded command that cannot be loaded would only fail when it is needed."""
     for name in ("run", "ls", "next", "explain", "demo"):

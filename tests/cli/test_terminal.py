@@ -25,7 +25,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[1-6]m")
 
 
-def on_terminal(folder: Path, *words: str, width: int = 80, height: int = 24, **more: str) -> str:
+def on_terminal(folder: Path, *words: str, width: int = 80, height: int = 24, code: int = 0, **more: str) -> str:
     """Run the command on a terminal of its own and return all that it wrote there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -41,7 +41,7 @@ def on_terminal(folder: Path, *words: str, width: int = 80, height: int = 24, **
     except OSError:  # Linux says EIO when the other side is closed
         pass
     os.close(ours)
-    assert process.wait(30) == 0, written
+    assert process.wait(30) == code, written
     return written.decode()
 
 
@@ -50,13 +50,28 @@ def frames(written: str) -> list[str]:
     return [ANSI.sub("", part) for part in written.split("\x1b[H") if "schedules" in part]
 
 
-def test_ls_draws_a_table_for_people(shop: Path) -> None:
-    """Headings, weekday and zone instead of ISO times, and nothing wider than the terminal."""
-    written = ANSI.sub("", on_terminal(shop.parent, "ls", "shop"))
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_ls_draws_a_table_for_people(shop: Path, width: int) -> None:
+    """Headings, weekday and zone instead of ISO times; nothing wider than the terminal, and nothing cut off."""
+    written = ANSI.sub("", on_terminal(shop.parent, "ls", "shop", width=width))
     lines = written.splitlines()
-    assert lines[1].split() == ["schedule", "next", "in", "rule"]
+    headings = "schedule next in rule" if width == 120 else "schedule, rule next, in"
+    assert " ".join(lines[1].split()) == headings
     assert re.search(r"reports\.nightly +\w{3} \d{4}-\d\d-\d\d 02:30:00 CES?T", written)
-    assert all(len(line) <= 80 for line in lines if not line.startswith("·"))
+    words = set(written.split())
+    assert {"at", "02:30", "every", "day,", "Rome", "time", "h", "m", "lives"} <= words
+    assert all(len(line) <= width for line in lines)
+
+
+def test_a_long_error_is_broken_between_words(shop: Path) -> None:
+    """Terminals break anywhere; and the command to try next must stay in one line to be copied."""
+    written = on_terminal(shop.parent, "next", "shop:app", "a-schedule-that-does-not-exist", width=60, code=2)
+    assert written.splitlines() == [
+        "Error: shop:app has no schedule",
+        "       'a-schedule-that-does-not-exist'; it has noon, pulse,",
+        "       reports.nightly",
+        "Try:   qj ls shop:app",
+    ]
 
 
 @pytest.mark.parametrize("words", [("ls", "shop"), ("explain", "30 2 * * *"), ("demo", "--for", "0.5s")])

@@ -29,8 +29,8 @@ COMMANDS: Final = {
 """Where each command lives, and its line in the help; a module holds its command as ``command``."""
 
 EPILOG: Final = """\b
-An app is named  module:app,  module  or  path/to/file.py:app;
-with  [tool.quarterjack] app = "module:app"  in pyproject.toml it may be left out.
+An app is named  module:app,  module  or  path/to/file.py:app; it may be left
+out where pyproject.toml says  [tool.quarterjack] app = "module:app".
 
 \b
 First steps:   qj demo

@@ -11,15 +11,19 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 import click
 
-from quarterjack import Trigger
+from ._shell import wrapped
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
+    from rich.text import Text
+
+    from quarterjack import Trigger
 
 __all__ = [
     "console",
@@ -32,8 +36,17 @@ __all__ = [
     "show_table",
     "shown",
     "tell_notes",
+    "until",
     "zone_option",
 ]
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_LONG: Final = frozenset({"rule"})
+"""Columns whose text may be broken into lines."""
+_SHORTEST_LONG: Final = 30
+"""But not into lines shorter than this."""
+_GAP: Final = 3
+"""Between two columns."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/command.md has the schema).")
 
@@ -77,12 +90,18 @@ def show_json(schema: str, **payload: Any) -> None:
 
 def show_table(
     columns: Mapping[str, str],
-    people: Iterable[Sequence[str]],
+    people: Sequence[Sequence[str]],
     plain: Iterable[Sequence[str]],
+    *,
+    beneath: Mapping[str, str] = NOTHING,
 ) -> None:
     """Print rows: *people* under headings on a terminal, *plain* as tab-separated lines otherwise.
 
-    *columns* maps each heading to how rich is to style it.
+    Args:
+        columns: How rich is to style each column, by its heading.
+        people: The rows as people read them.
+        plain: The same rows as programs do.
+        beneath: On a terminal too narrow for all columns, those whose cells go beneath another column's.
     """
     if not is_for_people():
         for row in plain:
@@ -90,23 +109,45 @@ def show_table(
         return
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
 
+    screen = console()
+    lower = beneath if _width(columns, people) > screen.width else NOTHING
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading, style in columns.items():
-        is_long = heading == "rule"
-        table.add_column(
-            heading, style=style, no_wrap=not is_long, overflow="fold", justify="right" if heading == "in" else "left"
-        )
+    for heading in (heading for heading in columns if heading not in lower):
+        headings = [heading, *(under for under, above in lower.items() if above == heading)]
+        can_wrap = not _LONG.isdisjoint(headings)
+        justify: JustifyMethod = "right" if headings == ["in"] else "left"
+        table.add_column(", ".join(headings), no_wrap=not can_wrap, overflow="fold", justify=justify)
     for row in people:
-        table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+        table.add_row(*_cells(columns, row, lower))
+    screen.print(table)
+
+
+def _width(columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> int:
+    """Return how many characters a table takes, if nothing but long texts is broken."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    return sum(
+        min(width, _SHORTEST_LONG) if heading in _LONG else width
+        for heading, width in zip(columns, widths, strict=True)
+    ) + _GAP * len(columns)
+
+
+def _cells(columns: Mapping[str, str], row: Sequence[str], lower: Mapping[str, str]) -> list[Text]:
+    """Return a row's cells, those that go beneath another one in its second line."""
+    from rich.text import Text  # noqa: PLC0415  # as above
+
+    found = {heading: Text(cell, style) for (heading, style), cell in zip(columns.items(), row, strict=True)}
+    for under, above in lower.items():
+        cell = found.pop(under, None)
+        if cell:
+            found[above] = Text("\n").join([found[above], Text(cell.plain, columns[under] or "dim")])
+    return list(found.values())
 
 
 def tell_notes(notes: Iterable[str]) -> None:
     """Print what should be known beside the rows: on stderr, so that pipes stay clean."""
     for note in notes:
-        click.secho(f"· {note}", err=True, dim=_is_coloured())
+        click.secho(wrapped(f"· {note}", indent=2), err=True, dim=_is_coloured())
 
 
 def _is_coloured() -> bool | None:
@@ -124,9 +165,18 @@ def iso(at: datetime | None) -> str | None:
 
 
 def for_people(at: datetime) -> str:
-    """Return an instant as people read it: weekday, date, time, zone; fractions only where there are some."""
-    fraction = f".{at.microsecond:06}".rstrip("0") if at.microsecond else ""
+    """Return an instant as people read it: weekday, date, time to the millisecond, zone; no zeros at its end."""
+    fraction = f".{at.microsecond // 1000:03}".rstrip(".0")
     return f"{at:%a %Y-%m-%d %H:%M:%S}{fraction} {at.tzname() or ''}".rstrip()
+
+
+def until(seconds: float | None, *, is_live: bool) -> str:
+    """Return the wait for a fire time in words: nothing for none, what is due already as it will be served."""
+    if seconds is None:
+        return ""
+    if seconds > 0:
+        return in_words(seconds)
+    return "due now" if is_live else "at start"
 
 
 def in_words(seconds: float) -> str:

@@ -111,7 +111,7 @@ def fires(row: Schedule) -> Iterator[Fire]:
             return
         yield Fire(nominal, due)
         if row.trigger.after_finish_ns is not None:
-            raise NotPeriodic(f"schedule {row.id!r} runs {row.trigger.explain()}: when, depends on how long it takes")
+            raise NotPeriodic("what comes after this run depends on how long it takes")
         planned = plan(row, row.next_due_ns)
         if planned is None:
             return
@@ -169,13 +169,22 @@ def rule_named(target: Target, schedule_id: str, at_ns: int) -> Rule:
 
 
 def _expression(text: str, at_ns: int, zone: str) -> Rule:
+    hint = 'qj explain "*/5 9-17 * * mon-fri"'
     try:
         cron = Cron(text, tz=zone)
-        cron.next_ns(at_ns)
+        if not cron.needs_resolution:
+            cron.next_ns(at_ns)
     except InvalidTrigger as error:
-        hint = 'qj explain "*/5 9-17 * * mon-fri"'
-        raise Failure(str(error).partition("; call .bound_to")[0], hint, EXIT_USAGE) from None
+        raise Failure(_as_typed(error), hint, EXIT_USAGE) from None
+    if cron.needs_resolution:
+        message = f"{text!r} holds H, and what it stands for follows from a schedule's id: name the schedule"
+        raise Failure(message, "qj explain module:app SCHEDULE", EXIT_USAGE)
     return Rule(None, cron, text)
+
+
+def _as_typed(error: InvalidTrigger) -> str:
+    """Return what is wrong with a cron line to one who typed it: without the Python around it."""
+    return str(error).removeprefix("Cron ").partition("; write for example Cron(")[0]
 
 
 def zone_name(zone: tzinfo | None) -> str:

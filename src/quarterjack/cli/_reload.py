@@ -14,6 +14,7 @@ end does: so it outlives not even a parent that was killed."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from quarterjack.runtime.signals import Signals
 
@@ -52,7 +53,7 @@ def supervise(target: str | None, options: Sequence[str]) -> int:
     """
     roots = folders(target)
     try:
-        import watchfiles  # noqa: PLC0415  # an extra
+        watchfiles: Any = importlib.import_module("watchfiles")  # an extra; its types name packages that few have
     except ImportError:
         raise Failure("--reload needs the package watchfiles", "pip install 'quarterjack[reload]'") from None
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each change, as we do

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Final, NoReturn
 
 import click
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "Failure", "LazyGroup"]
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "Failure", "LazyGroup", "wrapped"]
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -36,8 +38,16 @@ class Failure(click.ClickException):
 
 
 def _tell(message: str, hint: str, file: IO[Any] | None = None) -> None:
-    click.echo(f"Error: {message}", file=file, err=file is None)
+    click.echo(wrapped(f"Error: {message}", indent=7), file=file, err=file is None)
     click.echo(f"Try:   {hint}", file=file, err=file is None)
+
+
+def wrapped(line: str, indent: int) -> str:
+    """Return a line for stderr: on a terminal broken between words, what follows indented; else as it is."""
+    if not sys.stderr.isatty() or "\n" in line:
+        return line
+    width = max(shutil.get_terminal_size().columns, 4 * indent)
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 class LazyGroup(click.Group):

@@ -46,11 +46,11 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     if value is None:
         return None
     try:
-        seconds = parse_duration(value, "--for")
+        seconds = parse_duration(value, "it")
     except InvalidOption as error:
         raise click.BadParameter(str(error), ctx, param) from None
     if seconds <= 0:
-        raise click.BadParameter(f"the demo must last some time, got {value!r}", ctx, param)
+        raise click.BadParameter(f"it must be more than nothing, got {value!r}", ctx, param)
     return seconds
 
 

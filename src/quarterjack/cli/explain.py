@@ -27,7 +27,9 @@ _MANY: Final = 4
 
 @click.command("explain")
 @click.argument("words", nargs=-1, required=True, metavar="CRON | [APP] SCHEDULE")
-@click.option("--count", "-n", type=click.IntRange(0, 1000), default=5, show_default=True, help="Fire times to show.")
+@click.option(
+    "--count", "-n", type=click.IntRange(0, 1000), default=5, show_default=True, metavar="N", help="Fire times to show."
+)
 @click.option("--after", metavar="ISO", help="Look from this moment on; now without it.")
 @zone_option
 @json_option
@@ -49,7 +51,7 @@ def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo 
         raise Failure(f"{name} is an app; name a schedule of it, or a cron line", f"qj ls {name}", EXIT_USAGE)
     at = as_datetime(at_ns) or datetime.fromtimestamp(0, UTC)
     fires, why = _fires(rule, at, count, zone)
-    notes = [*_notes(rule, at), *([why] if why else [])]
+    notes = [*_notes(rule, at, fires), *([why] if why else [])]
     if as_json:
         show_json(
             "rule",
@@ -75,7 +77,9 @@ def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) ->
     click.secho(rule.trigger.explain(), bold=True)
     for number, one in enumerate(fires):
         label = "next  " if number == 0 else "      "
-        click.echo(f"{label}{for_people(one)}   in {in_words((one - now).total_seconds())}")
+        in_s = (one - now).total_seconds()
+        wait = f"in {in_words(in_s)}" if in_s > 0 else in_words(in_s) if in_s else "at start"
+        click.echo(f"{label}{for_people(one)}   {wait}")
     if not fires:
         click.echo("no fire times to come")
     tell_notes(notes)
@@ -84,13 +88,13 @@ def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) ->
 # -- notes --------------------------------------------------------------------------
 
 
-def _notes(rule: Rule, at: datetime) -> list[str]:
+def _notes(rule: Rule, at: datetime, fires: list[datetime]) -> list[str]:
     """Return what is good to know: how often, since when, and the days the clock is set."""
     trigger = rule.trigger
     if not trigger.is_periodic:
         return []
     try:
-        notes = [*_rate(trigger, at), *_clock_changes(trigger, at)]
+        notes = [*_rate(trigger, at, fires), *_clock_changes(trigger, at)]
     except NotPeriodic as error:  # a union may hold a rule that cannot be listed
         return [str(error)]
     return [*_policies(rule.row), *notes] if rule.row is not None else notes
@@ -110,13 +114,14 @@ def _policies(row: Schedule) -> list[str]:
     return notes
 
 
-def _rate(trigger: Trigger, at: datetime) -> list[str]:
+def _rate(trigger: Trigger, at: datetime, fires: list[datetime]) -> list[str]:
     per_week = trigger.count(at, at + 7 * _DAY, cap=1_000_000)
     if per_week >= 7:
         return ["once a day" if per_week == 7 else f"about {per_week / 7:,.0f} times a day"]
     per_year = trigger.count(at, at + _AHEAD, cap=1_000)
     if per_year == 0:
-        return ["not once within a year"]
+        is_soon = any(one - at <= _AHEAD for one in fires)  # its only one is at this very moment
+        return [] if is_soon else ["not once within a year"]
     return [f"{per_year} {'time' if per_year == 1 else 'times'} within a year"]
 
 

@@ -10,7 +10,18 @@ import click
 from quarterjack import ScheduleView
 from quarterjack.model import as_datetime
 
-from ._output import for_people, in_words, iso, json_option, show_json, show_table, shown, tell_notes, zone_option
+from ._output import (
+    for_people,
+    in_words,
+    iso,
+    json_option,
+    show_json,
+    show_table,
+    shown,
+    tell_notes,
+    until,
+    zone_option,
+)
 from ._planning import Outlook, depends_on_start, outlook
 from ._target import load, target_argument
 
@@ -68,24 +79,23 @@ def _next(view: ScheduleView, zone: tzinfo | None) -> datetime | None:
 
 def _show(seen: Outlook, now: datetime, zone: tzinfo | None) -> None:
     columns = {"schedule": "bold", "next": "", "in": "cyan", "rule": ""}
+    beneath = {"rule": "schedule", "in": "next"}
     if seen.is_live:
         columns |= {"last": "", "result": ""}
+        beneath["result"] = "last"
     people: list[list[str]] = []
     plain: list[list[str]] = []
     for view in seen.views:
-        at = _next(view, zone)
+        at, words = _next(view, zone), view.explain()
         in_s = None if view.next is None else (view.next - now).total_seconds()
-        last = [] if not seen.is_live else [iso(view.last) or "", view.last_state.value if view.last_state else ""]
-        people.append([view.id, "—" if at is None else for_people(at), _wait(in_s), view.explain(), *last])
-        plain.append([view.id, iso(at) or "", "" if in_s is None else f"{in_s:.3f}", view.explain(), *last])
+        state = view.last_state.value if view.last_state else ""
+        ago = "" if view.last is None else in_words((view.last - now).total_seconds())
+        wait = until(in_s, is_live=seen.is_live)
+        people.append([view.id, "—" if at is None else for_people(at), wait, words, *([ago, state] * seen.is_live)])
+        last = [iso(view.last) or "", state] * seen.is_live
+        plain.append([view.id, iso(at) or "", "" if in_s is None else f"{in_s:.3f}", words, *last])
     if people:
-        show_table(columns, people, plain)
-
-
-def _wait(in_s: float | None) -> str:
-    if in_s is None:
-        return ""
-    return "at start" if in_s <= 0 else in_words(in_s)
+        show_table(columns, people, plain, beneath=beneath)
 
 
 def _notes(seen: Outlook, name: str) -> list[str]:

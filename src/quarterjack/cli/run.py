@@ -23,14 +23,16 @@ __all__ = ["command"]
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="How much to tell.",
+    metavar="LEVEL",
+    help="How much to tell: debug, info, warning or error.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Lines for people, or an object a line.",
+    metavar="FORMAT",
+    help="Lines of text for people, or json: an object a line.",
 )
 @click.option("--lifeline", type=int, hidden=True)  # what `_reload` tells the process that it starts
 def command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -20,6 +20,9 @@ from ._shell import EXIT_USAGE, Failure
 
 __all__ = ["command", "moment"]
 
+YEARS: Final = range(1900, 9901)
+"""Near the ends of the calendar there is no room to look ahead, nor for another zone's date."""
+
 
 class Line(NamedTuple):
     """One fire time to show."""
@@ -31,8 +34,10 @@ class Line(NamedTuple):
 
 
 @click.command("next")
-@click.argument("words", nargs=-1, metavar="[APP] [SCHEDULE] | CRON")
-@click.option("--count", "-n", type=click.IntRange(1, 100_000), default=10, show_default=True, help="How many.")
+@click.argument("words", nargs=-1, metavar="[[APP] [SCHEDULE] | CRON]")
+@click.option(
+    "--count", "-n", type=click.IntRange(1, 100_000), default=10, show_default=True, metavar="N", help="How many."
+)
 @click.option("--after", metavar="ISO", help="Fire times after this moment, as 2027-03-28T00:00; now without it.")
 @zone_option
 @json_option
@@ -69,11 +74,14 @@ def moment(text: str, zone: tzinfo | None) -> int:
     """
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
-        raise Failure(f"{text!r} is no ISO moment", "qj next --after 2027-03-28T00:00", EXIT_USAGE) from None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=zone) if zone is not None else at.astimezone()
-    return instant_ns(at)
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=zone) if zone is not None else at.astimezone()
+        if at.year in YEARS:
+            return instant_ns(at)
+        what = f"lies outside of the years {YEARS[0]} to {YEARS[-1]}"
+    except (ValueError, OverflowError):  # the latter in the first and last days of the calendar
+        what = "is no ISO moment"
+    raise Failure(f"--after {text!r} {what}", "qj next --after 2027-03-28T00:00", EXIT_USAGE)
 
 
 def _lines(
@@ -117,6 +125,9 @@ def _dicts(lines: Iterable[Line], now: datetime) -> list[dict[str, Any]]:
 def _show(lines: list[Line], now: datetime) -> None:
     if not lines:
         return
-    people = [[for_people(line.at), in_words((line.at - now).total_seconds()), line.name] for line in lines]
+    people = [
+        [for_people(line.at), in_words(in_s) if (in_s := (line.at - now).total_seconds()) else "at start", line.name]
+        for line in lines
+    ]
     plain = [[line.at.isoformat(), f"{(line.at - now).total_seconds():.3f}", line.name] for line in lines]
     show_table({"fires": "bold", "in": "cyan", "schedule": ""}, people, plain)
