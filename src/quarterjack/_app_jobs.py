@@ -65,15 +65,13 @@ class AppJobs(AppBase):
         if options.executor is not None:
             await service.ensure_executor(options.executor)
         (row,) = await service.store.jobs_put((record,))
+        if row is record and (service.events.has_listeners or task.definition.callbacks):
+            service.on_submitted(record)
         self._since_turn += 1
         if self._since_turn >= FLOOD:
             self._since_turn = 0
             await asyncio.sleep(0)
-        if row is not record:
-            return Job(row, service, True)
-        if service.events.has_listeners or task.definition.callbacks:
-            service.on_submitted(record)
-        return Job(record, service)
+        return Job(record, service) if row is record else Job(row, service, True)
 
     async def _submit_elsewhere(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """Submit from another event loop: the job goes to the app's."""

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -241,14 +242,14 @@ class AppLife(AppBase):
             BaseException: What a body raised to end the app (KeyboardInterrupt, SystemExit).
         """
         host = asyncio.current_task()
-        starting, interrupted = True, False
+        starting, cancels = True, 0
         came: list[signal.Signals] = []
 
         def on_signal(number: signal.Signals) -> None:
-            nonlocal interrupted
+            nonlocal cancels
             came.append(number)
             if starting and host is not None:
-                interrupted = True
+                cancels += 1
                 host.cancel()
                 return
             if self._is_stopping():
@@ -261,7 +262,8 @@ class AppLife(AppBase):
             try:
                 await self.__aenter__()
             except asyncio.CancelledError:
-                if not interrupted or host is None or host.uncancel() > 0:
+                left = [host.uncancel() for _ in range(cancels)] if host is not None else []
+                if not left or left[-1] > 0:  # somebody else cancelled us, or did so too
                     raise
                 log.info("interrupted during the start; everything is undone")
                 return tuple(came)
@@ -303,12 +305,17 @@ class AppLife(AppBase):
         """
         started = threading.Event()
         failure: list[BaseException] = []
+        ends: list[Callable[[], object]] = []
+        """How to end this run, and no other that the app may have."""
 
         async def main() -> None:
             async with self:
+                loop, stop = asyncio.get_running_loop(), self._stop
+                if stop is not None:
+                    ends.append(partial(loop.call_soon_threadsafe, stop.set))
                 started.set()
-                if self._stop is not None:
-                    await self._stop.wait()
+                if stop is not None:
+                    await stop.wait()
 
         def run() -> None:
             try:
@@ -325,10 +332,9 @@ class AppLife(AppBase):
             if not failure:
                 yield self
         finally:
-            loop, stop = self._loop, self._stop
-            if loop is not None and stop is not None and thread.is_alive():
+            for end in ends:
                 with contextlib.suppress(RuntimeError):  # it ended by itself meanwhile
-                    loop.call_soon_threadsafe(stop.set)
+                    end()
             thread.join()
             if failure and sys.exc_info()[0] is None:
                 raise failure[0]

@@ -21,6 +21,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -153,6 +154,19 @@ class EventsDropped(Event):
     count: int
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 def _nothing() -> None:
     """Do nothing: a subscription that was never attached has nothing to detach."""
 
@@ -164,7 +178,7 @@ class Subscription:
     holds no task and no thread.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_dropped", "_end", "_limit", "_queue", "_waiter", "dropped")
+    __slots__ = ("__weakref__", "_closed", "_end", "_limit", "_queue", "_told", "_waiter", "dropped")
 
     def __init__(self, limit: int) -> None:
         self._end: Callable[[], None] = _nothing
@@ -172,21 +186,30 @@ class Subscription:
         self._queue: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
-        self._dropped = 0
         self.dropped = 0
         """Events this subscriber lost so far."""
+        self._told = 0
+        """How many of these the reader has been told of; only the reader writes it, `dropped` only the sender."""
 
     def _push(self, event: Event) -> None:
+        """Add an event; on the app's loop, which need not be the reader's."""
         if len(self._queue) >= self._limit:
-            self._queue.popleft()
-            self._dropped += 1
-            self.dropped += 1
+            with suppress(IndexError):  # the reader was quicker
+                self._queue.popleft()
+                self.dropped += 1
         self._queue.append(event)
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is None:
+            return
+        loop = waiter.get_loop()
+        if _running_loop() is loop:
+            _resolve(waiter)
+        else:
+            with suppress(RuntimeError):  # the reader's loop is closed: nobody waits
+                loop.call_soon_threadsafe(_resolve, waiter)
 
     def close(self) -> None:
         """Stop listening; a pending ``anext`` ends the iteration."""
@@ -199,17 +222,22 @@ class Subscription:
 
     async def __anext__(self) -> Event:
         while not self._queue and not self._closed:
-            self._waiter = asyncio.get_running_loop().create_future()
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                # Look again: an event may have come from another thread before there was a waiter to wake.
+                if not self._queue and not self._closed:
+                    await waiter
             finally:
                 self._waiter = None
         if not self._queue:
             raise StopAsyncIteration
-        if self._dropped:
-            count, self._dropped = self._dropped, 0
-            return EventsDropped(at_ns=self._queue[0].at_ns, count=count)
-        return self._queue.popleft()
+        event = self._queue.popleft()
+        lost = self.dropped - self._told
+        if lost:
+            self._told += lost
+            self._queue.appendleft(event)
+            return EventsDropped(at_ns=event.at_ns, count=lost)
+        return event
 
     async def __aenter__(self) -> Subscription:
         return self
@@ -262,10 +290,10 @@ class EventStream:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception as error:  # users' code runs here, and no listener may break a job
+            except (Exception, asyncio.CancelledError) as error:  # users' code, and no listener may break a job
                 self._complain(listener, error)
 
-    def _complain(self, listener: Callable[[Event], None], error: Exception) -> None:
+    def _complain(self, listener: Callable[[Event], None], error: BaseException) -> None:
         key = (listener, type(error))
         if key in self._complained:
             return

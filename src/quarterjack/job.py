@@ -388,30 +388,13 @@ class Job(Hooks, Generic[T_co]):
             ) from None
 
     async def _wait(self, timeout_s: float | None) -> T_co:
-        if not self._client.is_settled(self._record):
-            await _across_loops(self._client.loop, self._finished, timeout_s)
-        return self.result()
-
-    async def _finished(self, timeout_s: float | None) -> None:
-        """Wait on the app's loop; a body that waits lends its slot meanwhile, so children cannot deadlock it."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def notify(_: JobRecord) -> None:
-            if not future.done():
-                future.set_result(None)
-
-        if not self._client.watch((self._record,), notify):
-            return
-        attempt = CURRENT.get()
-        if attempt is not None:
-            attempt.lend_slot()
-        try:
+        client = self._client
+        if not client.is_settled(self._record):
             async with asyncio.timeout(timeout_s):
-                await future
-        finally:
-            if attempt is not None:
-                attempt.reclaim_slot()
-            self._client.unwatch((self._record,), notify)
+                # Once more if it was retried before we came to read how it had ended.
+                while not client.is_settled(self._record):
+                    await _across_loops(client.loop, _all_settled, client, [self._record], False)
+        return self.result()
 
     async def cancel(self, wait: Seconds = 10) -> bool:
         """Cancel the job and wait up to *wait* seconds for its end.
@@ -500,10 +483,11 @@ async def gather(jobs: Iterable[Job[T]], *more: Any, return_exceptions: bool = F
     by_client: dict[JobClient, list[JobRecord]] = {}
     for job in waited:
         by_client.setdefault(job._client, []).append(job._record)
-    if len(by_client) == 1:
-        await _across_loops(waited[0]._client.loop, _all_settled, waited[0]._client, records, not return_exceptions)
-    elif by_client:
-        await _settled_in_many_apps(by_client, not return_exceptions)
+    if waited:
+        await _settled_everywhere(by_client, not return_exceptions)
+    # Once more if a job was retried before we came to read how it had ended.
+    while not (all(r.state.is_finished for r in records) or (not return_exceptions and _has_failure(records))):
+        await _settled_everywhere(by_client, not return_exceptions)
     if return_exceptions:
         return [error_of(record) or record.result for record in records]
     results: list[Any] = []
@@ -551,8 +535,12 @@ async def _all_settled(client: JobClient, records: list[JobRecord], stop_early: 
             client.unwatch(records, countdown)
 
 
-async def _settled_in_many_apps(by_client: Mapping[JobClient, list[JobRecord]], stop_early: bool) -> None:
-    """Wait for the jobs of several apps, each on its own loop."""
+async def _settled_everywhere(by_client: Mapping[JobClient, list[JobRecord]], stop_early: bool) -> None:
+    """Wait for the jobs of each app on its own loop."""
+    if len(by_client) == 1:
+        for client, records in by_client.items():
+            await _across_loops(client.loop, _all_settled, client, records, stop_early)
+        return
 
     async def one(client: JobClient, records: list[JobRecord]) -> list[JobRecord]:
         await _across_loops(client.loop, _all_settled, client, records, stop_early)

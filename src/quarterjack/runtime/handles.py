@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, Final
 
 from quarterjack.clock import Clock
@@ -31,6 +31,8 @@ FINAL_KINDS: Final[Mapping[JobState, CallbackKind]] = {
     JobState.LOST: "lost",
 }
 
+_CALLED_BACK: Final[ContextVar[str]] = ContextVar("quarterjack_called_back")
+"""In a callback: the id of its job, which it may await although its callbacks have not all run."""
 CANCEL_GRACE_S: Final = 1.0
 """How long callbacks that were cancelled at shutdown may take to end."""
 
@@ -48,12 +50,14 @@ class Handles:
         events: EventStream,
         clock: Clock,
         context: Callable[[], Context],
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._client = client
         self._tasks = tasks
         self._events = events
         self._clock = clock
         self._context = context
+        self._on_fatal = on_fatal
         self._watchers: dict[str, Notify | list[Notify]] = {}
         """Nearly every job has one waiter, and a list for each of 100,000 would cost more than the jobs' results."""
         self.of_jobs: dict[str, list[tuple[CallbackKind, Callback]]] = {}
@@ -69,8 +73,8 @@ class Handles:
     # -- waiting ---------------------------------------------------------------------
 
     def is_settled(self, record: JobRecord) -> bool:
-        """Say whether the job is finished and its callbacks have run."""
-        return record.state.is_finished and record.id not in self._settling
+        """Say whether the job is finished and its callbacks have run; they themselves need not wait for that."""
+        return record.state.is_finished and (record.id not in self._settling or _CALLED_BACK.get(None) == record.id)
 
     def watch(self, records: Iterable[JobRecord], notify: Notify) -> int:
         """Call *notify* once for each job when it is settled; return how many are not settled yet.
@@ -81,7 +85,7 @@ class Handles:
         waited = 0
         for record in records:
             job_id = record.id
-            if record.state.is_finished and job_id not in settling:
+            if record.state.is_finished and (job_id not in settling or _CALLED_BACK.get(None) == job_id):
                 continue
             waited += 1
             known = watchers.get(job_id)
@@ -127,14 +131,18 @@ class Handles:
         calls = self._calls(record, kind) if kind is not None else []
         if calls and kind is not None:
             self._settling.add(record.id)
-            self._spawn(self._settle(record, kind, calls), record, kind)
+            self._spawn(self._settle(record, kind), record, kind)
             return
         self._settling.discard(record.id)
         self._notify(record)
 
-    async def _settle(self, record: JobRecord, kind: CallbackKind, calls: list[Callback]) -> None:
+    async def _settle(self, record: JobRecord, kind: CallbackKind) -> None:
         try:
-            await self._call_all(record, kind, calls)
+            await self._call_all(record, kind, self._task_calls(record, kind))
+            called = 0
+            while following := self._own_calls(record, kind)[called:]:  # one may be added while others run
+                await self._call_all(record, kind, following)
+                called += len(following)
         finally:
             self._settling.discard(record.id)
             self._notify(record)
@@ -159,17 +167,23 @@ class Handles:
 
     def add(self, record: JobRecord, kind: CallbackKind, fn: Callback) -> None:
         """Call *fn* when *record* makes a move of *kind*; at once if it has made it already."""
-        if self.is_settled(record):
-            if FINAL_KINDS.get(record.state) == kind:
-                self._spawn(self._call_all(record, kind, [fn]), record, kind)
-            return
-        self.of_jobs.setdefault(record.id, []).append((kind, fn))
+        is_settled = self.is_settled(record)
+        has_begun = kind == "start" and record.running_at_ns is not None
+        if kind == "submit" or has_begun or (is_settled and FINAL_KINDS.get(record.state) == kind):
+            self._spawn(self._call_all(record, kind, [fn]), record, kind)
+        if not is_settled and kind != "submit":
+            self.of_jobs.setdefault(record.id, []).append((kind, fn))
 
     def _calls(self, record: JobRecord, kind: CallbackKind) -> list[Callback]:
+        return [*self._task_calls(record, kind), *self._own_calls(record, kind)]
+
+    def _task_calls(self, record: JobRecord, kind: CallbackKind) -> list[Callback]:
         definition = self._tasks.get(record.task)
-        calls = definition.callbacks.get(kind, []) if definition is not None else []
+        return definition.callbacks.get(kind, []) if definition is not None else []
+
+    def _own_calls(self, record: JobRecord, kind: CallbackKind) -> list[Callback]:
         own = self.of_jobs.get(record.id) if self.of_jobs else None
-        return calls + [fn for known, fn in own if known == kind] if own else calls
+        return [fn for known, fn in own if known == kind] if own else []
 
     def tell(self, record: JobRecord, kind: CallbackKind) -> None:
         """Run the callbacks of a move that is not final."""
@@ -179,6 +193,7 @@ class Handles:
 
     async def _call_all(self, record: JobRecord, kind: CallbackKind, calls: list[Callback]) -> None:
         job: Job[Any] = Job(record, self._client)
+        _CALLED_BACK.set(record.id)
         for fn in calls:
             try:
                 result = fn(job)
@@ -186,8 +201,15 @@ class Handles:
                     await result
             except Exception as error:  # users' code runs here; it may change nothing about its job
                 self._complain(fn, kind, record, error)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():  # the shutdown ends it
+                    raise
+                self._complain(fn, kind, record, error)  # it awaited something that was cancelled
+            except (KeyboardInterrupt, SystemExit) as error:  # as a body does: the app ends in an orderly way
+                self._on_fatal(error)
 
-    def _complain(self, fn: Callback, kind: str, record: JobRecord, error: Exception) -> None:
+    def _complain(self, fn: Callback, kind: str, record: JobRecord, error: BaseException) -> None:
         name = getattr(fn, "__qualname__", repr(fn))
         log.exception(
             "on_%s callback %s of job %s (%s) raised", kind, name, record.id, record.task, extra={"job": record.id}

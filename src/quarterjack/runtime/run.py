@@ -10,7 +10,9 @@ negative however the wall clock is set meanwhile."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +38,9 @@ class Attempt:
     """One try at one job, from its claim to its recorded outcome."""
 
     __slots__ = (
+        "_is_lent",
         "_offset_ns",
+        "_waiters",
         "_worker",
         "args",
         "cancel_grace_s",
@@ -70,6 +74,8 @@ class Attempt:
         is_coroutine: bool,  # a hot constructor, called in one place
     ) -> None:
         self._worker = worker
+        self._waiters = 0
+        self._is_lent = False
         self._offset_ns = (record.scheduled_at_ns or 0) - claimed_mono_ns
         self.record = record
         self.job_id = record.id
@@ -146,6 +152,8 @@ class Attempt:
         """The body returned."""
         self.handle = None  # as `_let_go`; a frame per job
         self.context = NO_CONTEXT
+        if self._is_lent:
+            self._end_loan()
         self._worker.on_done(self, result)
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
@@ -168,6 +176,7 @@ class Attempt:
         """Break the circle attempt, context, attempt: 100,000 jobs would leave it to the garbage collector."""
         self.handle = None
         self.context = NO_CONTEXT
+        self._end_loan()
 
     # -- what the body says ----------------------------------------------------------
 
@@ -184,13 +193,38 @@ class Attempt:
             self.pending_checkpoint = value
 
     def lend_slot(self) -> None:
-        """The body waits for another job: its slot may serve that one meanwhile."""
-        self.executor.lent += 1
-        self._worker.poke()
+        """The body waits for another job: its slot may serve that one meanwhile. From any loop."""
+        self._on_own_loop(self._lend)
 
     def reclaim_slot(self) -> None:
-        """The body goes on; for a moment one slot too many may be taken."""
-        self.executor.lent -= 1
+        """The body goes on; for a moment one slot too many may be taken. From any loop."""
+        self._on_own_loop(self._reclaim)
+
+    def _on_own_loop(self, function: Callable[[], None]) -> None:
+        loop = self._worker.handles.loop
+        if asyncio.get_running_loop() is loop:
+            function()
+        else:
+            with suppress(RuntimeError):  # closed: nobody counts slots any more
+                loop.call_soon_threadsafe(function)
+
+    def _lend(self) -> None:
+        # One slot, however many wait under this body; none once it is over, when its slot is free anyhow.
+        self._waiters += 1
+        if self._waiters == 1 and self.context is not NO_CONTEXT:
+            self.executor.lent += 1
+            self._is_lent = True
+            self._worker.poke()
+
+    def _reclaim(self) -> None:
+        self._waiters -= 1
+        if not self._waiters:
+            self._end_loan()
+
+    def _end_loan(self) -> None:
+        if self._is_lent:
+            self._is_lent = False
+            self.executor.lent -= 1
 
     def finish(
         self,

@@ -100,16 +100,19 @@ class Scheduler:
         self._task.add_done_callback(self._on_end)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if self._task is None:
+            return
+        error = RuntimeError(f"somebody cancelled {task.get_name()}") if task.cancelled() else task.exception()
+        if error is not None:
             self._host.fatal(error)
 
     async def stop(self) -> None:
         """Fire nothing more."""
         self._disarm()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     @property
     def next_due_ns(self) -> int | None:

@@ -71,7 +71,7 @@ class Service:
         self.owner = self.ids.process
         self.lease_s: float | None = lease_s if store.is_shared else None
         self.timer = Timer.shared(clock)
-        self.handles = Handles(self, tasks, events, clock, lambda: self.context)
+        self.handles = Handles(self, tasks, events, clock, lambda: self.context, on_fatal)
         self.prepared: dict[str, PreparedTask] = {}
         self._preparer = preparer
         self._own_executors: dict[str, Executor] = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from contextvars import Context
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -133,6 +134,7 @@ class Worker:
         self._change: asyncio.Future[None] | None = None
         self._due: TimerHandle | None = None
         self._claiming = True
+        self._is_ending = False
         self._gives_back = False
         self._by_executor: list[tuple[Executor, frozenset[str]]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -158,7 +160,10 @@ class Worker:
         self.poke()
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if self._is_ending:
+            return
+        error = RuntimeError(f"somebody cancelled {task.get_name()}") if task.cancelled() else task.exception()
+        if error is not None:
             self._host.fatal(error)
 
     def _group_tasks(self) -> None:
@@ -225,6 +230,7 @@ class Worker:
             await self._flush()
         for end in self._unlisten:
             end()
+        self._is_ending = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._calls, return_exceptions=True)
@@ -373,8 +379,8 @@ class Worker:
     def on_progress(self, attempt: Attempt) -> None:
         """A body says how far it is; from any thread."""
         if self.events.has_listeners:
-            asyncio_loop = self.handles.loop
-            asyncio_loop.call_soon_threadsafe(self.send, "progress", attempt.record)
+            with suppress(RuntimeError):  # the loop is closed, and the body was left behind
+                self.handles.loop.call_soon_threadsafe(self.send, "progress", attempt.record)
 
     def on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
         """An attempt is over: decide what becomes of its job, and have it recorded."""
@@ -531,7 +537,9 @@ class Worker:
                 log.warning("the outcome of job %s was refused: its lease had moved on", record.id)
                 continue
             if listeners:
-                self.events.send(job_event(_KINDS[finish.kind], record, finish.at_ns))
+                # The store may have made another end of it: a retry of a job somebody cancelled is none.
+                kind = FINAL_KINDS.get(record.state) or _KINDS[finish.kind]
+                self.events.send(job_event(kind, record, finish.at_ns))
             if record.state.is_finished:
                 settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
