@@ -25,6 +25,7 @@ MAX_SECONDS: Final = 200 * 366 * 86_400.0
 """Longest duration taken, about 200 years: past it datetimes overflow."""
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_PRINTED_BITS: Final = 128
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])", re.ASCII)
 
 
@@ -38,16 +39,30 @@ def to_seconds(value: Seconds, field: str, *, minimum: float = 0.0, exclusive: b
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = _as_float(value)
     else:
         raise InvalidOption(f"{field} must be {_FORMS}, not {value!r}")
     low = f"more than {minimum:g}" if exclusive else f"{minimum:g} or more"
     too_low = seconds <= minimum if exclusive else seconds < minimum
     if math.isnan(seconds) or too_low or seconds > MAX_SECONDS:
         raise InvalidOption(
-            f"{field} must be {low} and at most {MAX_SECONDS:g} seconds (about 200 years), got {value!r}"
+            f"{field} must be {low} and at most {MAX_SECONDS:g} seconds (about 200 years), got {_short(value)}"
         )
     return seconds
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number past 10**308
+        return math.inf if value > 0 else -math.inf
+
+
+def _short(value: Seconds) -> str:
+    """Return a wrong value for the message; of a giant number its size, for Python refuses to print the longest."""
+    if isinstance(value, int) and value.bit_length() > _PRINTED_BITS:
+        return f"a number of about {value.bit_length() * math.log10(2):,.0f} digits"
+    return repr(value)
 
 
 def to_ns(value: Seconds, field: str, *, minimum: float = 0.0, exclusive: bool = False) -> int:

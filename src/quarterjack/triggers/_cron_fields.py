@@ -21,6 +21,8 @@ _MONTHS: Final = {
     for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)  # noqa: SIM905
 }
 _WEEKDAYS: Final = {name: number for number, name in enumerate("sun mon tue wed thu fri sat".split())}  # noqa: SIM905
+_PERIODS: Final = frozenset({"second", "minute", "hour"})
+"""Fields whose steps are also periods that `Every` knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,19 @@ class _FieldParser:
             if not step_text.isdigit() or int(step_text) == 0:
                 raise self.fail(part, "a step is a whole number from 1, as in */5")
             step = int(step_text)
+            self.check_step(part, step)
         low, high = self.bounds(body, part, has_step=bool(slash), step=step)
+        if low > high and self.field.name == "year":
+            raise self.fail(part, f"years do not wrap around; write {high}-{low}")
         self.add(low, high, step)
+
+    def check_step(self, part: str, step: int) -> None:
+        """Refuse a step that leaves the field at once: nobody who writes */90 means "at minute 0"."""
+        field = self.field
+        span = (6 if field.name == "day of week" else field.high) - field.low + 1
+        if step > span:
+            longer = f"; a longer period is Every({field.name}s={step})" if field.name in _PERIODS else ""
+            raise self.fail(part, f"a step of {step} is longer than the {span} values there are{longer}")
 
     def bounds(self, body: str, part: str, *, has_step: bool, step: int) -> tuple[int, int]:
         field = self.field

@@ -85,6 +85,10 @@ class Rule(BaseModel):
             raise InvalidTrigger(f"{cls.__name__} is the name of a built-in rule; JSON needs another for {cls!r}")
         _RULES[cls.__name__] = cls
 
+    def __hash__(self) -> int:
+        """Return a hash of the fields; a custom rule may hold lists and dicts, which are hashed by their items."""
+        return hash((type(self), _hashable(tuple(getattr(self, name) for name in type(self).model_fields))))
+
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Return what differs from the defaults: ``Every(seconds=10)``."""
         fields = type(self).model_fields
@@ -160,6 +164,19 @@ def _unknown_type(name: object) -> str:
 def _short(value: Any) -> Any:
     """Return a float that is whole as an int, because ``Every(seconds=10)`` is what was written."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _hashable(value: Any) -> object:
+    """Return something equal for equal values, and hashable: what cannot be is left to the comparison."""
+    try:
+        hash(value)
+    except TypeError:
+        if isinstance(value, (list, tuple)):
+            return tuple(_hashable(item) for item in cast("list[object]", value))
+        if isinstance(value, dict):
+            return frozenset((key, _hashable(item)) for key, item in cast("dict[Any, object]", value).items())
+        return frozenset(cast("set[object]", value)) if isinstance(value, set) else None
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -123,6 +123,6 @@ class At(WallTrigger):
 
 
 def _check_one_time(time: object, found: dict[str, Any]) -> None:
-    twice = [name for name in ("hour", "minute", "second") if found.get(name)]
+    twice = [name for name in ("hour", "minute", "second") if found.get(name) is not None]
     if twice:
         raise InvalidTrigger(f"At: the time is given twice, as {time!r} and by {', '.join(twice)}")

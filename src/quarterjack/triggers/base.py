@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .combine import Filtered
     from .filters import Filter
 
-__all__ = ["NativeTrigger", "Rule", "Trigger", "UnlistedTrigger", "from_ns", "instant_ns"]
+__all__ = ["NativeTrigger", "Rule", "Trigger", "UnlistedTrigger", "from_ns", "in_utc", "instant_ns"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -52,6 +52,18 @@ def instant_ns(at: datetime, field: str = "datetime") -> int:
             "write datetime(…, tzinfo=UTC), or tzinfo=ZoneInfo('Europe/Rome')"
         )
     return (at - _EPOCH) // _MICROSECOND * 1_000
+
+
+def in_utc(at: datetime, field: str) -> datetime:
+    """Return an aware datetime in UTC.
+
+    Raises:
+        NaiveDatetime: If it has no zone.
+        ValueError: If in UTC it lies outside the years that every zone can show, 2 to 9998.
+    """
+    if not FIRST_NS <= instant_ns(at, field) < LAST_NS:
+        raise ValueError(f"{field}={at.isoformat()} lies outside the years 2 to 9998; write a date in between")
+    return at.astimezone(UTC)
 
 
 def from_ns(ns: int, zone: tzinfo | None = UTC) -> datetime:

@@ -96,12 +96,12 @@ class Union(NativeTrigger):
 
 def _flat(triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
     """Return the members without nesting, each once, in an order that depends only on what they are."""
-    found: dict[Trigger, None] = {}
+    found: dict[str, Trigger] = {}
     for trigger in triggers:
         for member in trigger.members if isinstance(trigger, Union) else (trigger,):
             _check_combinable(member)
-            found[member] = None
-    return tuple(sorted(found, key=lambda member: member.to_json()))
+            found.setdefault(member.to_json(), member)
+    return tuple(found[text] for text in sorted(found))
 
 
 def _check_combinable(trigger: Trigger) -> None:

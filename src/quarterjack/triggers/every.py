@@ -5,7 +5,7 @@ nothing adds up: not a late start, not a long run, not a restart."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import ClassVar, Final, Literal, Self
 
@@ -15,7 +15,7 @@ from quarterjack.errors import InvalidTrigger
 
 from . import _words
 from ._periods import LONGEST_NS, SHORTEST_NS, Amount, Shift, exact_ns, given, total_ns
-from .base import NativeTrigger, Trigger, from_ns, instant_ns
+from .base import NativeTrigger, Trigger, from_ns, in_utc, instant_ns
 
 __all__ = ["Every", "EveryFrom"]
 
@@ -69,9 +69,8 @@ class Every(NativeTrigger):
             except ValueError:
                 raise ValueError(_bad_anchor(value)) from None
         if isinstance(value, datetime):
-            instant_ns(value, "anchor")
             # In UTC: two datetimes of different zones never compare equal inside a repeated hour.
-            return value.astimezone(UTC)
+            return in_utc(value, "anchor")
         if value not in _NAMED_ANCHORS:
             raise ValueError(_bad_anchor(value))
         return value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
 
-from .base import NativeTrigger, instant_ns
+from .base import NativeTrigger, in_utc, instant_ns
 
 __all__ = ["Once"]
 
@@ -24,7 +24,8 @@ class Once(NativeTrigger):
             local time that the clocks skip is refused.
 
     Raises:
-        InvalidTrigger: If *at* is no datetime, has no zone, or is a local time that does not exist.
+        InvalidTrigger: If *at* is no datetime, has no zone, lies outside the years 2 to 9998,
+            or is a local time that does not exist.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("at",)
@@ -48,8 +49,7 @@ class Once(NativeTrigger):
                 raise ValueError(f"at must be an aware datetime, got {value!r}") from None
         if not isinstance(value, datetime):
             raise ValueError(f"at must be an aware datetime, got {value!r}")  # noqa: TRY004  # pydantic takes ValueError
-        instant_ns(value, "at")
-        there = value.astimezone(UTC)
+        there = in_utc(value, "at")
         if there.astimezone(value.tzinfo).replace(tzinfo=None) != value.replace(tzinfo=None):
             raise ValueError(
                 f"at={value.isoformat()} does not exist in {value.tzinfo}: the clocks go forward over it; "

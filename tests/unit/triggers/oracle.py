@@ -83,7 +83,7 @@ def random_expression(rng: Random) -> str:
         if draw < free:
             return "*"
         if draw < free + 0.15:
-            return f"*/{rng.choice([2, 3, 5, 7, 10])}"
+            return f"*/{rng.choice([step for step in (2, 3, 5, 7, 10) if step <= high - low + 1])}"
         if draw < free + 0.3:
             first = rng.randint(low, high)
             return f"{first}-{rng.randint(first, high)}" + rng.choice(["", f"/{rng.randint(1, 4)}"])

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from quarterjack import At, Cron, Every, Filter, InvalidTrigger, Trigger, Weekdays
 from quarterjack.triggers import Between, Dates, Union
@@ -175,6 +176,27 @@ def test_a_union_of_equals_is_the_rule_itself() -> None:
     """``a | a`` is a, so that writing a rule twice is no new schedule."""
     assert Every(hours=1) | Every(hours=1) == Every(hours=1)
     assert isinstance(Every(hours=1) | Every(hours=2) | Every(hours=1), Union)
+
+
+class Listed(Trigger):
+    """A custom rule with fields that Python cannot hash."""
+
+    days: list[int] = Field(default_factory=lambda: [1])
+    names: dict[str, list[str]] = Field(default_factory=lambda: {"a": ["b"]})
+
+    def next(self, after: datetime) -> datetime | None:
+        """Return the instant a day later."""
+        return after + timedelta(days=self.days[0])
+
+
+def test_a_rule_with_a_list_joins_a_union_and_has_a_hash() -> None:
+    """A list is the plainest way to write a rule's choices; nothing told its author that a union could not hold it."""
+    union = Listed() | Every(hours=1) | Listed(days=[1])
+    assert isinstance(union, Union)
+    assert len(union.members) == 2
+    assert hash(Listed()) == hash(Listed(days=[1])) != hash(Listed(days=[2]))
+    assert hash(union) == hash(Every(hours=1) | Listed())
+    assert Trigger.from_json(union.to_json()) == union
 
 
 @pytest.mark.parametrize(

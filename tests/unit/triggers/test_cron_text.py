@@ -36,6 +36,13 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
         ("@often", "no such shorthand"),
         ("* * * * L", "write 6L"),
         ("H(9-3) * * * *", "write H, H/15 or H(0-29)"),
+        ("0 0 0 1 1 * 2030-2020", "year '2030-2020' at column 13: years do not wrap around; write 2020-2030"),
+        ("*/100 * * * *", "minute '*/100' at column 1: a step of 100 is longer than the 60 values there are"),
+        ("*/100 * * * *", "a longer period is Every(minutes=100)"),
+        ("0 0,*/25 * * *", "hour '*/25' at column 5: a step of 25 is longer than the 24 values"),
+        ("0 0 */40 * *", "day of month '*/40' at column 5: a step of 40 is longer than the 31 values there are ("),
+        ("0 0 * * */8", "a step of 8 is longer than the 7 values"),
+        ("H/61 * * * *", "a step of 61"),
     ],
 )
 def test_what_cannot_be_read_is_pointed_at(expression: str, where: str) -> None:
@@ -131,6 +138,8 @@ def test_drawn_values_keep_to_their_range_and_step() -> None:
         ("0 0 1 JAN *", "0 0 1 1 *"),
         ("5/20 * * * *", "5,25,45 * * * *"),
         ("7-7 * * * *", "7 * * * *"),
+        ("*/60 * * * *", "0 * * * *"),
+        ("0 0 0 1 1 * 2030-2030", "0 0 0 1 1 * 2030"),
         ("0 0 1 1 *", "@yearly"),
         ("0 0 0 * * *", "@midnight"),
     ],

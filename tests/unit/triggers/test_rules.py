@@ -39,7 +39,15 @@ def fields(draw: Any, low: int, high: int) -> str:
     """Draw one cron field: a star, a step, a range, a list."""
     a = draw(st.integers(low, high - 1))
     b = draw(st.integers(a + 1, high))
-    choices = ["*", "*", f"*/{draw(st.integers(1, 20))}", f"{a}", f"{a}-{b}", f"{a},{b}", f"{a}-{b}/2"]
+    choices = [
+        "*",
+        "*",
+        f"*/{draw(st.integers(1, min(20, high - low + 1)))}",
+        f"{a}",
+        f"{a}-{b}",
+        f"{a},{b}",
+        f"{a}-{b}/2",
+    ]
     return str(draw(st.sampled_from(choices)))
 
 
@@ -298,6 +306,13 @@ def test_custom_triggers_need_next_alone_and_are_watched() -> None:
         (lambda: OnStartup() | Every(seconds=1), "OnStartup"),
         (lambda: Every(seconds=1) & Every(seconds=2), "filter"),  # type: ignore[operator]
         (lambda: Once(datetime(2026, 1, 1)), "no zone"),  # naive on purpose
+        (lambda: Once(datetime.max.replace(tzinfo=ZoneInfo("America/New_York"))), "at=9999-12-31T23:59:59"),
+        (lambda: Once(datetime.min.replace(tzinfo=UTC)), "outside the years 2 to 9998"),
+        (lambda: Every(seconds=1, anchor=datetime.min.replace(tzinfo=ZoneInfo("Asia/Tokyo"))), "anchor=0001-01-01"),
+        (lambda: Forever(10**400), "a number of about 400 digits"),
+        (lambda: Forever(-(10**5000)), "pause must be 0 or more"),
+        (lambda: At("14:30", hour=0), "given twice, as '14:30' and by hour"),
+        (lambda: At("14:30", minute=0), "given twice, as '14:30' and by minute"),
         (lambda: Trigger.from_dict({"type": "Nobody"}), "Nobody"),
     ],
 )
