@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from functools import cached_property
 from typing import ClassVar, Final, Self
 
@@ -12,7 +12,7 @@ from quarterjack.errors import InvalidTrigger
 
 from ._zone import HORIZON_NS
 from .base import NativeTrigger, Trigger
-from .filters import Filter
+from .filters import Filter, WallFilter
 
 __all__ = ["Filtered", "Union"]
 
@@ -46,12 +46,12 @@ class Union(NativeTrigger):
 
     @cached_property
     def _common_zone(self) -> tzinfo | None:
-        zones = {member.zone for member in self.members}
-        return zones.pop() if len(zones) == 1 else None
+        zones = {zone for member in self.members if (zone := member.zone) is not None}
+        return zones.pop() if len(zones) == 1 else UTC if zones else None
 
     @property
     def zone(self) -> tzinfo | None:
-        """The members' zone, if they share one."""
+        """The zone of all members that have one; UTC if they differ, None if none has one."""
         return self._common_zone
 
     @property
@@ -126,8 +126,9 @@ class Filtered(NativeTrigger):
 
     @property
     def zone(self) -> tzinfo | None:
-        """The rule's zone."""
-        return self.trigger.zone
+        """The rule's zone, for the filter only chooses among its times; of a rule without one the filter's."""
+        zone = self.trigger.zone
+        return self.filter.zone if zone is None and isinstance(self.filter, WallFilter) else zone
 
     @property
     def is_elapsed_like(self) -> bool:

@@ -69,6 +69,11 @@ class WallFilter(Filter):
     def _tz(self) -> tzinfo:
         return _zone.zone(self.tz)
 
+    @property
+    def zone(self) -> tzinfo:
+        """The zone whose clock it looks at."""
+        return self._tz
+
     @abstractmethod
     def wall_span(self, wall: int, /) -> tuple[bool, int, int]:
         """Return the verdict at a wall time, and the wall times ``[start, end)`` around it that share it."""

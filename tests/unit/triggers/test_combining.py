@@ -20,6 +20,15 @@ START = datetime(2026, 3, 20, tzinfo=UTC)
 START_NS = instant_ns(START)
 DAY_NS = 86_400 * 10**9
 
+
+class Odd(Filter):
+    """A custom filter, which has no zone."""
+
+    def allows(self, at: datetime) -> bool:
+        """Allow odd hours."""
+        return at.hour % 2 == 1
+
+
 rules = st.sampled_from(
     [
         Every(hours=5),
@@ -170,6 +179,28 @@ def test_what_a_schedule_fills_in_reaches_the_members() -> None:
     assert not resolved.needs_resolution
     assert resolved.next_ns(START_NS) is not None
     assert (Every(hours=1, first="immediate") | At("10:00")).fires_at_creation
+
+
+@pytest.mark.parametrize(
+    ("rule", "zone"),
+    [
+        (Every(hours=1) | At("10:00", tz="Europe/Rome"), "Europe/Rome"),
+        (At("09:00", tz="Europe/Rome") | Cron("0 17 * * *", tz="Europe/Rome"), "Europe/Rome"),
+        (At("09:00", tz="Europe/Rome") | At("09:00", tz="Asia/Tokyo"), "UTC"),
+        (Every(hours=1) | Every(hours=5), None),
+        (Every(minutes=1) & Weekdays("mon-fri", tz="Europe/Rome"), "Europe/Rome"),
+        (Every(minutes=1) - Between("12:00", "13:00", tz="Europe/Rome") & Weekdays("mon-fri"), "Europe/Rome"),
+        (At("09:00", tz="Europe/Rome") & Weekdays("mon-fri"), "Europe/Rome"),
+        ((Every(hours=1) & Weekdays("sun", tz="Asia/Tokyo")) | At("10:00", tz="Asia/Tokyo"), "Asia/Tokyo"),
+        (Every(hours=1) & Odd(), None),
+    ],
+)
+def test_a_combination_is_shown_in_the_one_zone_it_names(rule: Trigger, zone: str | None) -> None:
+    """Who wrote Rome and nothing else reads fire times by Rome's clock, not by that of UTC."""
+    assert str(rule.zone) == str(zone)
+    found = rule.next(START)
+    assert found is not None
+    assert str(found.tzinfo) == (zone or "UTC")
 
 
 def test_a_union_of_equals_is_the_rule_itself() -> None:
