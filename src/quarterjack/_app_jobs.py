@@ -293,7 +293,9 @@ class AppJobs(AppBase):
         schedule: str | None = None,
         since: datetime | None = None,
     ) -> int:
-        """Run finished jobs again, from their first attempt; return how many.
+        """Run finished jobs again; return how many.
+
+        Their failures are forgotten, so that every retry is theirs again; ``attempt`` counts on.
 
         Raises:
             InvalidOption: Without any filter.
@@ -302,7 +304,10 @@ class AppJobs(AppBase):
         where = _required(job_filter(service, state, task, queue, schedule, since, None), "retry")
 
         async def there() -> int:
-            return len(await service.store.jobs_retry(where))
+            again = await service.store.jobs_retry(where)
+            if service.events.has_listeners:
+                service.on_repeated([row for row in await service.store.jobs_get(again) if row is not None])
+            return len(again)
 
         return await self._carry(service, there)
 

@@ -45,6 +45,8 @@ class AppSchedules(AppBase):
         row = self._runtime_row(service, bound, trigger, policies)
 
         async def there() -> None:
+            service.serve_queue(row.payload.options.queue)
+            await service.ensure_executor(row.payload.options.executor)
             await service.put_schedules([row])
 
         await self._carry(service, there)
@@ -76,7 +78,6 @@ class AppSchedules(AppBase):
             kwargs=call.kwargs,
             options=options,
         )
-        service.serve_queue(options.queue)
         return Schedule(schedule_id, timing, payload, in_code=in_code, version=self.version)
 
     async def update_schedule(
@@ -100,7 +101,10 @@ class AppSchedules(AppBase):
 
         async def there() -> None:
             row = await self._row(service, schedule_id)
-            await service.put_schedules([self._updated(service, row, trigger, call, job, own)])
+            updated = self._updated(service, row, trigger, call, job, own)
+            service.serve_queue(updated.payload.options.queue)
+            await service.ensure_executor(updated.payload.options.executor)
+            await service.put_schedules([updated])
 
         await self._carry(service, there)
 
@@ -195,7 +199,8 @@ class AppSchedules(AppBase):
             stored = await service.store.schedules_trigger(schedule_id, record, overlap)
             if stored is None:
                 raise UnknownSchedule(_unknown(schedule_id))
-            service.on_submitted(stored)
+            if not stored.state.is_finished:  # its overlap policy may have left it out
+                service.on_submitted(stored)
             return Job(stored, service)
 
         return await self._carry(service, there)

@@ -65,6 +65,8 @@ JobEventKind = Literal[
     "progress",
     "retry",
     "snooze",
+    "released",
+    "repeated",
     "done",
     "failed",
     "timed_out",
@@ -79,8 +81,9 @@ JobEventKind = Literal[
 class JobEvent(Event):
     """A job made a move and is in *state* now.
 
-    *kind* says which: the state it reached, or ``"retry"`` and ``"snooze"`` (it
-    waits again), or ``"progress"`` (it runs on and said how far it is).
+    *kind* says which: the state it reached; or why it waits again, ``"retry"``,
+    ``"snooze"``, ``"released"`` (its worker gave it back unrun), ``"repeated"``
+    (`app.retry`); or ``"progress"`` (it runs on and said how far it is).
     """
 
     kind: JobEventKind

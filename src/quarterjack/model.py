@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -59,7 +59,10 @@ __all__ = [
     "Unique",
     "UniqueScope",
     "WorkerInfo",
+    "TICK_LANE",
     "as_datetime",
+    "lane_suffix",
+    "lanes_of",
 ]
 
 
@@ -232,6 +235,27 @@ class RunOptions:
     max_result_bytes: int = 262_144
     metadata: Mapping[str, Any] | None = None
     submitted_by: str | None = None
+    lane_suffix: str = field(init=False, compare=False, repr=False, default="")
+    """What `JobRecord.lane` has behind the task's name."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lane_suffix", lane_suffix(self.executor))
+
+
+TICK_LANE: Final = "\x1e"
+"""What the lane of a schedule's job begins with: a worker keeps some slots for these."""
+
+
+def lanes_of(tasks: Iterable[str]) -> frozenset[str]:
+    """Return the lanes of all jobs of *tasks* that name no executor, submitted ones and ticks."""
+    return frozenset(lane for task in tasks for lane in (task, TICK_LANE + task))
+
+
+def lane_suffix(executor: Any) -> str:
+    """Return what makes the lane of jobs that name this executor another one than their task's."""
+    if executor is None:
+        return ""
+    return "\x1f" + (executor if isinstance(executor, str) else f"{executor.name}#{id(executor):x}")
 
 
 NO_OPTIONS: Final = RunOptions()
@@ -275,6 +299,7 @@ class JobRecord:
         "finished_at_ns",
         "id",
         "kwargs",
+        "lane",
         "lease_until_ns",
         "options",
         "order_at_ns",
@@ -315,6 +340,9 @@ class JobRecord:
         self.args = args
         self.kwargs = kwargs
         self.options = options
+        self.lane = task + options.lane_suffix if origin is None else TICK_LANE + task + options.lane_suffix
+        """What a worker claims by: the task, the executor if the job names one, and whether a schedule
+        made it. See `stores.base.Want`."""
         self.queue = options.queue
         self.priority = options.priority
         self.submitted_by = submitted_by

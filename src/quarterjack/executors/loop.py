@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorClosed, ExecutorFull
@@ -85,13 +85,6 @@ class LoopExecutor(Executor):
         else:  # as create_task does, less its Python frame
             running.task = asyncio.Task(coroutine, loop=loop, name=call.job_id, context=call.context)
         return running
-
-    def call_of(self, task: asyncio.Task[Any] | None) -> Call | None:
-        """Return the call whose body is *task*; for the watchdog. O(running)."""
-        for running in tuple(self._running):
-            if running.task is task:
-                return running.call
-        return None
 
     async def stop(self, grace_s: float) -> None:
         """Cancel every body and wait for them up to *grace_s* seconds."""

@@ -107,10 +107,6 @@ class Handles:
             if known is notify or known == []:
                 del watchers[record.id]
 
-    def watched(self) -> Sequence[str]:
-        """Return the ids of jobs somebody waits for."""
-        return list(self._watchers)
-
     def expect(self, job_ids: Sequence[str]) -> None:
         """These jobs have ended in the store: nobody is told before `settle` has run their callbacks."""
         self._settling.update(job_ids)

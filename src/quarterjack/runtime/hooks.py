@@ -61,14 +61,16 @@ async def _hurried(definition: TaskDefinition, preparer: Preparer, hurry: asynci
     hurried = asyncio.ensure_future(hurry.wait())
     try:
         await asyncio.wait({hook, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        if not hook.done():
-            await asyncio.wait({hook}, timeout=HURRIED_S)
-        if not hook.done():
-            log.warning("shutdown hook %s does not end and is cancelled", definition.name)
+        await asyncio.wait({hook}, timeout=HURRIED_S)
     finally:
         hurried.cancel()
-        if not hook.done():
+        is_hanging = not hook.done()
+        if is_hanging:
+            log.warning("shutdown hook %s does not end and is cancelled", definition.name)
             hook.cancel()
             await asyncio.wait({hook}, timeout=HURRIED_S)
-    if hook.done() and not hook.cancelled():
-        hook.result()
+    if is_hanging:
+        return
+    if hook.cancelled():
+        raise RuntimeError(f"shutdown hook {definition.name} ended cancelled")
+    hook.result()

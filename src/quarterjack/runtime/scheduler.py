@@ -60,6 +60,7 @@ class SchedulerHost(Protocol):
     @property
     def context(self) -> Context: ...
     def may_fire(self, schedule: Schedule) -> bool: ...
+    def on_fired(self, records: Sequence[JobRecord]) -> None: ...
     def fatal(self, error: BaseException) -> None: ...
 
 
@@ -88,6 +89,7 @@ class Scheduler:
         self._reload = True
         self._wake = asyncio.Event()
         self._alarm: TimerHandle | None = None
+        self._reload_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     # -- life ------------------------------------------------------------------------
@@ -109,6 +111,8 @@ class Scheduler:
     async def stop(self) -> None:
         """Fire nothing more."""
         self._disarm()
+        if self._reload_timer is not None:
+            self._reload_timer.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -158,7 +162,9 @@ class Scheduler:
             for row in await self._store.schedules_due(horizon, limit=1_000_000):
                 self._know(row.id, row)
             if self._store.is_shared:
-                asyncio.get_running_loop().call_later(HORIZON_NS / 2e9, self.on_change, ())
+                if self._reload_timer is not None:
+                    self._reload_timer.cancel()
+                self._reload_timer = asyncio.get_running_loop().call_later(HORIZON_NS / 2e9, self.on_change, ())
         while self._changed:
             schedule_id = self._changed.pop()
             self._know(schedule_id, await self._store.schedules_get(schedule_id))
@@ -183,9 +189,16 @@ class Scheduler:
     def _on_alarm(self) -> None:
         """Something is due. Where the store answers at once, fire here: a task would be a turn later (80 µs)."""
         self._alarm = None
-        if self._store.never_suspends and not self._reload and not self._changed:
-            run_at_once(self._fire_due())
-        self._wake.set()  # the bodies begin before the scheduler's task looks again and arms the timer
+        try:
+            if self._store.never_suspends and not self._reload and not self._changed:
+                run_at_once(self._fire_due())
+        except StoreError:
+            log.exception("the store failed; schedules are looked at again")
+            self._reload = True
+        except Exception as error:  # nothing of ours should raise here; if it does, it must not stop in silence
+            self._host.fatal(error)
+        finally:
+            self._wake.set()  # the bodies begin before the scheduler's task looks again and arms the timer
 
     def _disarm(self) -> None:
         if self._alarm is not None:
@@ -234,8 +247,8 @@ class Scheduler:
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead.now_ns <= self._clock.now_ns():
             return ahead
-        for row in ahead.rows:
-            self._know(row.id, row)
+        self._changed.update(row.id for row in ahead.rows)  # read anew: the clock was set, and they with it
+        self._wake.set()
         return None
 
     async def _fire(self, plans: list[planner.Plan]) -> None:
@@ -251,18 +264,25 @@ class Scheduler:
             self._changed.update(lost)
         if self._events.has_listeners:
             self._announce(fired)  # first: whoever listens hears of the cause before its effect
+        self._host.on_fired(fired.rows)
         if self._worker is not None:
             self._worker.begin(fired.jobs)
             self._worker.cancel_local([job.id for job in fired.cancelled], "replaced by a newer run")
 
     async def _resume(self, row: Schedule) -> None:
         """The pause was set to end by itself."""
-        resumed = await self._store.schedules_resume(row.id, catch_up=False)
+        try:
+            resumed = await self._store.schedules_resume(row.id, catch_up=False)
+        except StoreError:
+            raise
+        except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
+            await self._park(row, error)
+            return
         self._know(row.id, resumed)
         self.tell("resumed", row, reason="its pause ended")
 
     async def _park(self, row: Schedule, error: Exception) -> None:
-        reason = f"its trigger raised {type(error).__name__}: {error}"
+        reason = planner.parked(row, error).parked_reason or "its trigger raised"
         log.error("schedule %s is parked: %s", row.id, reason, exc_info=error, extra={"schedule": row.id})
         await self._store.schedules_park(row.id, reason)
         self._agenda.forget(row.id)

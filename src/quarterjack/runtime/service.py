@@ -12,7 +12,7 @@ import contextvars
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
@@ -20,7 +20,7 @@ from quarterjack.errors import JobGone
 from quarterjack.events import ClockJumped, EventStream
 from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
 from quarterjack.job import CallbackKind, Job
-from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
+from quarterjack.model import TICK_LANE, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo, lane_suffix
 from quarterjack.stores.base import CancelAnswer, Hint, Store
 from quarterjack.task import TaskDefinition
 from quarterjack.timer import ClockJump, Timer
@@ -29,7 +29,7 @@ from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler, run_at_once
-from .worker import FINAL_KINDS, Prepared, Worker, job_event
+from .worker import FINAL_KINDS, Lanes, Prepared, Worker, job_event
 
 __all__ = ["Role", "Service"]
 
@@ -84,6 +84,7 @@ class Service:
         self._pid = os.getpid()
         self.hurried = asyncio.Event()
         self._is_open = False
+        self._starting = asyncio.Lock()
         self.is_closed_to_jobs = False
         """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._started_ns = clock.now_ns()
@@ -152,11 +153,32 @@ class Service:
         if not self._fixed_queues and self.worker is not None:
             self.worker.queues.append(queue)
 
-    async def ensure_executor(self, executor: Executor | str) -> None:
-        """Start an executor that only single jobs name."""
-        if not isinstance(executor, str) and executor not in self._executors:
-            self._executors.add(executor)
-            await executor.start(self.clock)
+    async def ensure_executor(self, executor: Executor | str | None) -> None:
+        """Start an executor that only single jobs or schedules name."""
+        if executor is None or isinstance(executor, str) or executor in self._executors:
+            return
+        async with self._starting:
+            if executor not in self._executors:
+                await executor.start(self.clock)
+                self._executors.add(executor)
+                if self.worker is not None:
+                    self.worker.regroup()
+
+    def lanes(self) -> list[Lanes]:
+        """Return each executor with the lanes of jobs that go to it; see `stores.base.Want`."""
+        own = {executor: name for name, executor in self._own_executors.items()}
+        found: list[Lanes] = []
+        for executor in self._executors:
+            submitted = frozenset(self._lanes_of(executor, lane_suffix(own.get(executor, executor))))
+            ticks = frozenset(TICK_LANE + lane for lane in submitted)
+            found.append(Lanes(executor, submitted | ticks, ticks))
+        return found
+
+    def _lanes_of(self, executor: Executor, suffix: str) -> Iterator[str]:
+        for name, prepared in self.prepared.items():
+            yield name + suffix
+            if prepared.executor is executor and prepared.definition.options.executor is None:
+                yield name
 
     def is_watched(self, record: JobRecord) -> bool:
         """Say whether anybody wants to hear of this job's moves."""
@@ -167,6 +189,17 @@ class Service:
         self.handles.tell(record, "submit")
         if self.events.has_listeners:
             self.events.send(job_event("submitted", record))
+
+    def on_fired(self, records: Sequence[JobRecord]) -> None:
+        """Schedules stored these: tell their tasks' callbacks."""
+        for record in records:
+            if self.tasks[record.task].callbacks and not record.state.is_finished:
+                self.handles.tell(record, "submit")
+
+    def on_repeated(self, records: Sequence[JobRecord]) -> None:
+        """Finished jobs wait again, by somebody's wish: tell events."""
+        for record in records:
+            self.events.send(job_event("repeated", record, self.clock.now_ns()))
 
     async def put_schedules(self, declared: Sequence[Schedule]) -> list[Schedule]:
         """Upsert schedules; a broken trigger parks its own and is logged."""
@@ -245,7 +278,11 @@ class Service:
     async def _stop_executors(self, grace_s: float) -> None:
         """Stop each executor once: a shared one counts its apps."""
         while self._executors:
-            await self._executors.pop().stop(grace_s)
+            executor = self._executors.pop()
+            try:
+                await executor.stop(grace_s)
+            except Exception:  # a third party's executor runs here; the others, the store and the timer are still ended
+                log.exception("executor %s raised while it was stopped", executor.name)
 
     async def close(self) -> None:
         """Let go of everything else; also after a start that failed half-way."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from quarterjack.errors import ExecutorClosed, ExecutorFull, StoreError
 from quarterjack.events import CancelIgnored, EventStream, JobEvent, JobEventKind
@@ -25,7 +25,7 @@ from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState
 from quarterjack.stores.base import Claim, Store, Want
 
 from .run import NO_CONTEXT, Attempt
-from .verdict import judge
+from .verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from quarterjack.clock import Clock
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .handles import Handles
 
-__all__ = ["Prepared", "Worker", "WorkerHost", "job_event"]
+__all__ = ["FINAL_KINDS", "Lanes", "Prepared", "Worker", "WorkerHost", "job_event"]
 
 log = logging.getLogger("quarterjack.worker")
 
@@ -60,6 +60,10 @@ FINAL_KINDS: Final[Mapping[JobState, JobEventKind]] = {
     JobState.MISSED: "missed",
     JobState.LOST: "lost",
 }
+CLOSED_DELAY_NS: Final = 1_000_000_000
+"""A job whose executor is closed is given back for so long; another process may have it open."""
+LAST_TRIES: Final = 5
+"""How often a stopping worker tries to record its last outcomes before it gives them up."""
 POLL_S: Final = 1.0
 """On a shared store hints may be lost; looking again this often (jittered) is what counts."""
 
@@ -77,6 +81,14 @@ class Prepared(Protocol):
     def executor(self) -> Executor: ...
 
 
+class Lanes(NamedTuple):
+    """An executor, and the lanes of the jobs that go there."""
+
+    executor: Executor
+    all: frozenset[str]
+    ticks: frozenset[str]
+
+
 class WorkerHost(Protocol):
     """What the worker needs of the app around it."""
 
@@ -92,6 +104,7 @@ class WorkerHost(Protocol):
     def handles(self) -> Handles: ...
     @property
     def prepared(self) -> Mapping[str, Prepared]: ...
+    def lanes(self) -> list[Lanes]: ...
     @property
     def context(self) -> Context: ...
     @property
@@ -133,10 +146,11 @@ class Worker:
         self._recorded = asyncio.Event()
         self._change: asyncio.Future[None] | None = None
         self._due: TimerHandle | None = None
+        self._poll: asyncio.TimerHandle | None = None
         self._claiming = True
         self._is_ending = False
         self._gives_back = False
-        self._by_executor: list[tuple[Executor, frozenset[str]]] = []
+        self._by_executor: list[Lanes] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten: list[Callable[[], None]] = []
         self._calls: set[asyncio.Task[None]] = set()
@@ -146,7 +160,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to claim and to record."""
-        self._group_tasks()
+        self.regroup()
         self._prepared, self._context = self._host.prepared, self._host.context
         loop = asyncio.get_running_loop()
         context = self._host.context
@@ -156,8 +170,6 @@ class Worker:
         ]
         for task in self._tasks:
             task.add_done_callback(self._on_task_end)
-        self._unlisten = [executor.on_free(self.poke) for executor, _ in self._by_executor]
-        self.poke()
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         if self._is_ending:
@@ -166,12 +178,13 @@ class Worker:
         if error is not None:
             self._host.fatal(error)
 
-    def _group_tasks(self) -> None:
-        """Group the known tasks by executor."""
-        names: dict[Executor, set[str]] = {}
-        for name, prepared in self._host.prepared.items():
-            names.setdefault(prepared.executor, set()).add(name)
-        self._by_executor = [(executor, frozenset(tasks)) for executor, tasks in names.items()]
+    def regroup(self) -> None:
+        """Learn anew which executors there are, and which lanes of jobs go to each."""
+        for end in self._unlisten:
+            end()
+        self._by_executor = self._host.lanes()
+        self._unlisten = [lanes.executor.on_free(self.poke) for lanes in self._by_executor]
+        self.poke()
 
     def poke(self) -> None:
         """There may be something to claim."""
@@ -222,21 +235,23 @@ class Worker:
     async def stop(self) -> None:
         """End both tasks; outcomes that are not recorded yet are recorded first."""
         self._claiming = False
-        self._wake.set()
-        await self._flush()
+        self._is_ending = True
+        self._to_record.set()
+        for claimer in self._tasks[:1]:
+            claimer.cancel()
+        # The recorder may be at the store with outcomes: it ends by itself when they are recorded.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
             for attempt in self.attempts():
                 self._record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
-            await self._flush()
+        await self._flush()
+        await asyncio.gather(*self._calls, return_exceptions=True)
         for end in self._unlisten:
             end()
-        self._is_ending = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._calls, return_exceptions=True)
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        for timer in (self._due, self._poll):
+            if timer is not None:
+                timer.cancel()
+        self._due = self._poll = None
 
     # -- claiming --------------------------------------------------------------------
 
@@ -245,8 +260,8 @@ class Worker:
         if not self._claiming:
             return None
         wants = [
-            Want(tuple(self.queues), tasks, min(free, wanted))
-            for executor, tasks in self._by_executor
+            Want(tuple(self.queues), lanes, min(free, wanted))
+            for executor, lanes, _ in self._by_executor
             if (free := executor.free) > 0
         ]
         return Claim(self._host.owner, wants, self._host.lease_s) if wants else None
@@ -261,12 +276,13 @@ class Worker:
         """Return what there is room for, leaving a share of each executor to ticks."""
         queues = tuple(self.queues)
         wants: list[Want] = []
-        for executor, tasks in self._by_executor:
-            slots = executor.slots
+        for executor, lanes, ticks in self._by_executor:
+            slots, free = executor.slots, executor.free
             kept = max(1, slots // TICK_SHARE) if self._keep_for_ticks and slots > 1 else 0
-            free = executor.free - kept
-            if free > 0:
-                wants.append(Want(queues, tasks, min(free, self._claim_most)))
+            if free > kept:
+                wants.append(Want(queues, lanes, min(free - kept, self._claim_most)))
+            if kept and free > 0:  # ticks that found every slot taken are not to wait behind a flood
+                wants.append(Want(queues, ticks, min(free, kept)))
         if len(self.queues) > 1:
             self.queues.append(self.queues.pop(0))  # the next claim begins with the next queue
         return wants
@@ -293,6 +309,10 @@ class Worker:
         return bool(claimed.jobs)
 
     def _arm(self, next_run_at_ns: int | None) -> None:
+        if self._store.is_shared:
+            if self._poll is not None:
+                self._poll.cancel()
+            self._poll = asyncio.get_running_loop().call_later(POLL_S * self._rng.uniform(0.8, 1.2), self.poke)
         if self._due is not None:
             if self._due.due_ns == next_run_at_ns:
                 return
@@ -300,8 +320,6 @@ class Worker:
             self._due = None
         if next_run_at_ns is not None:
             self._due = self._host.timer.call_at(next_run_at_ns, self._on_due)
-        elif self._store.is_shared:
-            asyncio.get_running_loop().call_later(POLL_S * self._rng.uniform(0.8, 1.2), self.poke)
 
     def _on_due(self) -> None:
         self._due = None
@@ -334,6 +352,9 @@ class Worker:
             self._context.copy(),
             prepared.is_coroutine,
         )
+        before = self._attempts.get(record.id)
+        if before is not None and before.handle is not None:  # its lease ran out meanwhile, and came back to us
+            before.handle.cancel("its lease was lost")
         self._attempts[record.id] = attempt
         if self.events.has_listeners:
             self.send("scheduled", record)
@@ -341,8 +362,10 @@ class Worker:
             return
         try:
             handle = executor.submit(attempt, attempt)
-        except (ExecutorFull, ExecutorClosed) as error:
+        except ExecutorFull as error:  # another app was quicker; once it has a free slot again, that is told
             self._give_back(attempt, str(error))
+        except ExecutorClosed as error:
+            self._give_back(attempt, str(error), CLOSED_DELAY_NS)
         except Exception as error:  # a third party's executor runs here
             log.exception("executor %s refused job %s", executor.name, record.id)
             attempt.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
@@ -363,10 +386,12 @@ class Worker:
         self._record(attempt, attempt.finish(FinishKind.MISSED, reason=reason))
         return True
 
-    def _give_back(self, attempt: Attempt, reason: str) -> None:
+    def _give_back(self, attempt: Attempt, reason: str, delay_ns: int = 0) -> None:
         del self._attempts[attempt.record.id]
         self._recorded.set()
-        self._spawn(self._store.jobs_release([attempt.fence], delay_ns=50_000_000, reason=reason))
+        if self.events.has_listeners:
+            self.send("released", attempt.record)
+        self._spawn(self._store.jobs_release([attempt.fence], delay_ns=delay_ns, reason=reason))
 
     # -- what attempts tell ----------------------------------------------------------
 
@@ -397,13 +422,7 @@ class Worker:
         if not outcome.stopped:
             self._on_zombie(attempt)
         record = attempt.record
-        verdict = judge(
-            outcome,
-            failures=record.failures,
-            retry=record.options.retry,
-            cancel_requested=record.cancel_requested,
-            rng=self._rng,
-        )
+        verdict = self._judge(outcome, record)
         if verdict.kind is FinishKind.RETRY and not outcome.stopped:
             record.reason = f"{verdict.reason}; to be retried when its body has ended"
             self._retry_waits.add(attempt)
@@ -416,6 +435,18 @@ class Worker:
                 verdict.kind, None, verdict.error, verdict.reason, verdict.delay_ns, zombie=not outcome.stopped
             ),
         )
+
+    def _judge(self, outcome: Outcome, record: JobRecord) -> Verdict:
+        try:
+            return judge(
+                outcome,
+                failures=record.failures,
+                retry=record.options.retry,
+                cancel_requested=record.cancel_requested,
+                rng=self._rng,
+            )
+        except Exception as error:  # a user's signal or error class runs here; its job must end all the same
+            return Verdict(FinishKind.FAILED, 0, ErrorInfo(type(error).__qualname__, str(error), "", error))
 
     def on_done(self, attempt: Attempt, result: Any) -> None:
         """A body returned."""
@@ -507,17 +538,22 @@ class Worker:
             self._wake.set()
 
     async def _record_forever(self) -> None:
-        while True:
+        while not self._is_ending:
             await self._to_record.wait()
             await self._flush()
 
     async def _flush(self) -> None:
+        tries = 0
         while self._outbox:
             self._to_record.clear()
             batch, self._outbox = self._outbox, []
             try:
                 refused = await self._store.jobs_finish([finish for finish, _ in batch])
             except StoreError:
+                tries += 1
+                if self._is_ending and tries >= LAST_TRIES:
+                    log.exception("recording %d outcomes failed %d times; they are lost", len(batch), tries)
+                    break
                 log.exception("recording %d outcomes failed; trying again in %g s", len(batch), POLL_S)
                 self._outbox = batch + self._outbox
                 await asyncio.sleep(POLL_S)

@@ -264,7 +264,7 @@ class MemoryJobs(Store):
             for name in want.queues:
                 queue = self._ready.get(name)
                 if queue is not None and left > 0:
-                    left -= queue.take(want.tasks, left, self._keys.hold, jobs)
+                    left -= queue.take(want.lanes, left, self._keys.hold, jobs)
         for job in jobs:
             self._lease(job, claim, now)
         return Claimed(jobs, self._next_run_at())

@@ -1,11 +1,11 @@
 """The memory store's waiting room: who is next among the jobs whose time has come.
 
-Order is ``order_at``, then arrival. Jobs of one task mostly arrive in order, so
-a lane is a plain deque plus a small heap for what arrives out of order (another
-priority, a retry): a push and a pop of the common case cost no comparison
-beyond one. A heap of lanes by their heads finds the most urgent task, and a
-task nobody wants (unknown, or its executor is full) costs one step, not one
-per waiting job."""
+Order is ``order_at``, then arrival. A lane (`JobRecord.lane`) holds the jobs of
+one task on one executor. They mostly arrive in order, so it is a plain deque plus
+a small heap for what arrives out of order (another priority, a retry): a push and
+a pop of the common case cost no comparison beyond one. A heap of lanes by their
+heads finds the most urgent one, and a lane nobody wants (its task is unknown, or
+its executor is full) costs one step, not one per waiting job."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _order = attrgetter("order_at_ns")
 
 
 class _Lane:
-    """The waiting jobs of one task. Entries whose job no longer waits are passed over."""
+    """The waiting jobs of one lane. Entries whose job no longer waits are passed over."""
 
-    __slots__ = ("fifo", "listed", "late", "task")
+    __slots__ = ("fifo", "listed", "late", "name")
 
-    def __init__(self, task: str) -> None:
-        self.task = task
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.fifo: deque[JobRecord] = deque()
         self.late: list[tuple[int, int, JobRecord]] = []
         self.listed: int | None = None
@@ -66,18 +66,18 @@ class _Lane:
 class ReadyQueue:
     """The waiting jobs of one queue."""
 
-    __slots__ = ("_by_task", "_heap", "_ticket")
+    __slots__ = ("_lanes", "_heap", "_ticket")
 
     def __init__(self) -> None:
-        self._by_task: dict[str, _Lane] = {}
+        self._lanes: dict[str, _Lane] = {}
         self._heap: list[tuple[int, int, _Lane]] = []
         self._ticket = count()
 
     def push(self, job: JobRecord) -> None:
         """Add a SUBMITTED job whose time has come. O(1) in order, O(log n) out of order."""
-        lane = self._by_task.get(job.task)
+        lane = self._lanes.get(job.lane)
         if lane is None:
-            lane = self._by_task[job.task] = _Lane(job.task)
+            lane = self._lanes[job.lane] = _Lane(job.lane)
         order, fifo = job.order_at_ns, lane.fifo
         if not fifo or fifo[-1].order_at_ns <= order:
             fifo.append(job)
@@ -92,8 +92,8 @@ class ReadyQueue:
         if order is not None:
             heappush(self._heap, (order, next(self._ticket), lane))
 
-    def take(self, tasks: Container[str], most: int, admit: Callable[[JobRecord], bool], out: list[JobRecord]) -> int:
-        """Move up to *most* jobs of *tasks* to *out*, most urgent first; return how many.
+    def take(self, lanes: Container[str], most: int, admit: Callable[[JobRecord], bool], out: list[JobRecord]) -> int:
+        """Move up to *most* jobs of *lanes* to *out*, most urgent first; return how many.
 
         *admit* may turn a job away (its serial key is held); it is then the
         caller's to bring back.
@@ -104,7 +104,7 @@ class ReadyQueue:
             order, _, lane = heappop(heap)
             if order != lane.listed:
                 continue
-            if lane.task not in tasks:
+            if lane.name not in lanes:
                 unwanted.append(lane)
                 lane.listed = None
                 continue
@@ -124,7 +124,7 @@ class ReadyQueue:
     def rekey(self) -> None:
         """Take up the jobs' new orders, after somebody changed them; O(n log n)."""
         self._heap.clear()
-        for lane in self._by_task.values():
+        for lane in self._lanes.values():
             jobs = [job for job in (*lane.fifo, *(entry[2] for entry in lane.late)) if job.state is _SUBMITTED]
             lane.fifo = deque(sorted(jobs, key=_order))
             lane.late.clear()
@@ -132,7 +132,7 @@ class ReadyQueue:
 
     def drop(self, job_ids: Container[str]) -> None:
         """Forget the entries of these jobs, stale ones included; O(n)."""
-        for lane in self._by_task.values():
+        for lane in self._lanes.values():
             lane.fifo = deque(job for job in lane.fifo if job.id not in job_ids)
             lane.late = [entry for entry in lane.late if entry[2].id not in job_ids]
             heapify(lane.late)
@@ -141,5 +141,5 @@ class ReadyQueue:
         """Return how many jobs wait; O(n), for views."""
         return sum(
             sum(job.state is _SUBMITTED for job in lane.fifo) + sum(e[2].state is _SUBMITTED for e in lane.late)
-            for lane in self._by_task.values()
+            for lane in self._lanes.values()
         )

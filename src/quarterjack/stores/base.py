@@ -55,14 +55,16 @@ AGING_NS = 10 * 1_000_000_000
 
 
 class Want(NamedTuple):
-    """What a worker has room for: up to *slots* jobs of *tasks* in *queues*, earlier queues first.
+    """What a worker has room for: up to *slots* jobs of *lanes* in *queues*, earlier queues first.
 
-    Naming the tasks keeps jobs nobody here knows, and tasks whose executor is
-    full, from being claimed at all.
+    A job's lane (`JobRecord.lane`) is its task, its executor if it names one, and
+    whether a schedule made it. Naming the lanes keeps jobs nobody here knows, and
+    those whose executor is full, from being claimed at all, and lets a worker keep
+    slots for ticks.
     """
 
     queues: tuple[str, ...]
-    tasks: frozenset[str]
+    lanes: frozenset[str]
     slots: int
 
 

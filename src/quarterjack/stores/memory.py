@@ -462,8 +462,8 @@ class _Firing:
         """Lease the job to the caller if it has room for it, else let it wait."""
         claim, store, slots = self._claim, self._store, self._slots
         if claim is not None and job.run_at_ns <= self.now:
-            for index, (queues, tasks, _) in enumerate(claim.wants):
-                if slots[index] > 0 and job.task in tasks and job.queue in queues:
+            for index, (queues, lanes, _) in enumerate(claim.wants):
+                if slots[index] > 0 and job.lane in lanes and job.queue in queues:
                     if not job.serial or store._keys.hold(job):
                         slots[index] -= 1
                         job.order_at_ns = job.run_at_ns

@@ -37,6 +37,7 @@ from quarterjack.model import (
     Timing,
     Unique,
     WorkerInfo,
+    lanes_of,
 )
 from quarterjack.stores.base import AuditRow, CancelAnswer, Claim, Claimed, Hint, Renewal, Store, Want
 from quarterjack.triggers import Every, Forever
@@ -96,7 +97,7 @@ class Bench:
         queues: tuple[str, ...] = ("default",),
     ) -> Claimed:
         """As `claim`, with when to look again."""
-        return await self.store.jobs_claim(Claim(owner, [Want(queues, tasks, slots)], lease_s))
+        return await self.store.jobs_claim(Claim(owner, [Want(queues, lanes_of(tasks), slots)], lease_s))
 
     async def began(self, *fences: Fenced) -> None:
         """Begin bodies, as their worker does: where rows are live objects it writes that into them."""
@@ -566,7 +567,7 @@ class StoreContract:
         for name in ("s1", "s2"):
             await b.schedule(name)
         await b.advance(60)
-        claim = Claim("w1", [Want(("default",), TASKS, 1)], 30.0)
+        claim = Claim("w1", [Want(("default",), lanes_of(TASKS), 1)], 30.0)
         fired = await b.store.schedules_fire([await b.plan("s1"), await b.plan("s2")], claim)
         assert [job.owner for job in fired.jobs] == ["w1"]
         assert len(fired.rows) == 2

@@ -65,19 +65,6 @@ async def test_a_call_cancelled_before_its_first_step_never_enters_its_body() ->
     assert ran == []
 
 
-@on_each_loop
-async def test_the_call_of_a_task_can_be_asked() -> None:
-    """Whoever sees a task at work can say which job it is."""
-    executor = LoopExecutor(2)
-    async with started(executor):
-        call, listener = FakeCall(forever), Listener()
-        handle = executor.submit(call, listener)
-        await listener.has_begun.wait()
-        assert executor.call_of(handle.task) is call
-        assert executor.call_of(asyncio.current_task()) is None
-        assert executor.call_of(None) is None
-
-
 @pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loop_closed_under_a_body_is_no_outcome(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
