@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast, get_args
 
 from ._app_base import AppBase
 from .context import CURRENT
-from .errors import InvalidOption, UnknownSchedule, UnknownTask
+from .errors import DuplicateName, InvalidOption, UnknownSchedule, UnknownTask
 from .job import Job
 from .model import NO_KWARGS, JobRecord, Origin, Schedule, SchedulePolicies, SubmittedBy, as_datetime
 from .options import changed_options, instant_ns, resolve_policies, schedule_id_of, split_options
@@ -27,8 +27,8 @@ class AppSchedules(AppBase):
 
     async def schedule(
         self, call: Call[Any] | Task[[], Any], trigger: Trigger, /, **policies: Unpack[SchedulePolicies]
-    ) -> None:
-        """Put a standing order: run *call* whenever *trigger* says.
+    ) -> str:
+        """Put a standing order: run *call* whenever *trigger* says; return its id.
 
         The schedule's id is the task's name unless ``id=`` is given. Putting the
         same id again updates the one there is: an equal one changes nothing, another trigger
@@ -37,6 +37,8 @@ class AppSchedules(AppBase):
 
         Raises:
             InvalidOption: Naming the policy, its value and what is allowed.
+            DuplicateName: Without ``id=``, if the task's name is the id of a schedule
+                declared in code, or of one with other arguments.
             UnknownTask: If the task belongs to another app.
             NotRunning: If the app is not running.
         """
@@ -44,12 +46,15 @@ class AppSchedules(AppBase):
         bound: Any = call
         row = self._runtime_row(service, bound, trigger, policies)
 
-        async def there() -> None:
+        async def there() -> str:
+            if "id" not in policies:
+                _refuse_another(await service.store.schedules_get(row.id), row)
             service.serve_queue(row.payload.options.queue)
             await service.ensure_executor(row.payload.options.executor)
             await service.put_schedules([row])
+            return row.id
 
-        await self._carry(service, there)
+        return await self._carry(service, there)
 
     def _runtime_row(
         self, service: Service, call: Any, trigger: Any, policies: Mapping[str, Any], in_code: bool = False
@@ -118,14 +123,15 @@ class AppSchedules(AppBase):
         own: dict[str, Any],
     ) -> Schedule:
         definition = service.tasks.get(row.payload.task)
-        keeps_call = call is None
+        named = job if call is None else {**call.named_options, **job}
+        keeps_task = call is None or call.definition.name == row.payload.task
         if call is None and definition is not None:
             task: Task[..., Any] = Task(definition, {})
             call = Call(definition, row.payload.args, row.payload.kwargs, task)
         fresh = self._runtime_row(service, call, trigger or row.timing.trigger, {**_as_policies(row), **own, **job})
         payload = fresh.payload
-        if keeps_call:
-            payload = replace(payload, options=changed_options(row.payload.options, job, f"schedule {row.id!r}"))
+        if keeps_task:
+            payload = replace(payload, options=changed_options(row.payload.options, named, f"schedule {row.id!r}"))
         return Schedule(row.id, fresh.timing, payload, in_code=row.in_code, version=row.version)
 
     async def unschedule(self, schedule_id: str) -> None:
@@ -220,6 +226,23 @@ class AppSchedules(AppBase):
     def _tell(self, service: Service, kind: Any, row: Schedule, reason: str | None = None) -> None:
         if service.scheduler is not None:
             service.scheduler.tell(kind, row, reason=reason)
+
+
+def _refuse_another(known: Schedule | None, row: Schedule) -> None:
+    """Raise `DuplicateName` if *row*, whose id nobody chose, would replace a schedule that is another one."""
+    if known is None:
+        return
+    old, new = known.payload, row.payload
+    if known.in_code:
+        what = "is declared in code"
+    elif (old.task, old.args, old.kwargs) != (new.task, new.args, new.kwargs):
+        what = "has other arguments"
+    else:
+        return
+    raise DuplicateName(
+        f"schedule {row.id!r} exists and {what}: give this one an id= of its own, "
+        f"or change that one with app.update_schedule({row.id!r}, …)"
+    )
 
 
 def _unknown(schedule_id: str) -> str:

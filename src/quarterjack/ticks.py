@@ -247,7 +247,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _check(trigger: object, missed: str, max_catchup: int) -> None:
+def _check(trigger: object, missed: str, max_catchup: object) -> None:
     if not isinstance(trigger, Trigger):
         raise InvalidOption(f"ticks() takes a trigger such as Every(seconds=30), not {trigger!r}")
     if not trigger.is_periodic:
@@ -256,11 +256,13 @@ def _check(trigger: object, missed: str, max_catchup: int) -> None:
         )
     if missed not in _MODES:
         raise InvalidOption(f"missed must be one of {', '.join(_MODES)}, not {missed!r}")
-    if max_catchup < 1:
-        raise InvalidOption(f"max_catchup must be 1 or more, not {max_catchup!r}")
+    if isinstance(max_catchup, bool) or not isinstance(max_catchup, int) or max_catchup < 1:
+        raise InvalidOption(f"max_catchup must be a whole number from 1, not {max_catchup!r}")
 
 
-def _instant_ns(start: datetime) -> int:
+def _instant_ns(start: object) -> int:
+    if not isinstance(start, datetime):
+        raise InvalidOption(f"start must be an aware datetime, not {start!r}")
     if start.utcoffset() is None:
         raise NaiveDatetime(f"start={start!r} names no instant: add tzinfo=, for instance datetime.UTC")
     return (start - _EPOCH) // timedelta(microseconds=1) * 1_000

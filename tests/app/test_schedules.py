@@ -12,6 +12,7 @@ from quarterjack import (
     Aligned,
     At,
     Cron,
+    DuplicateName,
     Every,
     Forever,
     Job,
@@ -509,3 +510,44 @@ async def test_many_schedules_of_one_queue_are_claimed_for_as_one() -> None:
         await app.drain()
     assert all(sorted(want.queues) in (["default"], ["default", "other"]) for claim in claims for want in claim.wants)
     assert claims
+
+
+async def test_schedule_without_an_id_never_replaces_another_one() -> None:
+    """A loop over customers would leave one schedule of all; a declared one would be gone in silence."""
+    app = Quarterjack()
+
+    @app.task
+    async def fetch(url: str) -> None: ...
+
+    @app.task(Every(hours=1))
+    async def tick() -> None: ...
+
+    async with virtual_time(app):
+        assert await app.schedule(fetch.bind("a"), Every(minutes=5)) == "fetch"
+        with pytest.raises(DuplicateName, match=r"has other arguments: give this one an id="):
+            await app.schedule(fetch.bind("b"), Every(minutes=5))
+        with pytest.raises(DuplicateName, match=r"declared in code.*update_schedule\('tick'"):
+            await app.schedule(tick, Every(minutes=5))
+        await app.schedule(fetch.bind("a"), Every(minutes=7))
+        assert await app.schedule(fetch.bind("b"), Every(minutes=5), id="b") == "b"
+        assert [view.id for view in await app.schedules()] == ["b", "fetch", "tick"]
+
+
+async def test_updated_call_keeps_the_options_that_are_not_named() -> None:
+    """Other arguments are no reason to lose a timeout; what the new call names itself counts."""
+    app = Quarterjack()
+
+    @app.task
+    async def fetch(url: str) -> None:
+        await asyncio.sleep(60)
+
+    async with virtual_time(app) as world:
+        await app.schedule(fetch.bind("a"), Every(minutes=5), id="poll", timeout=5, priority=1)
+        await app.update_schedule("poll", call=fetch.bind("b"))
+        await world.run_for("5m 10s")
+        (job,) = await app.jobs(schedule="poll")
+        assert (job.args, job.state, job.priority) == (("b",), JobState.TIMED_OUT, 1)
+        await app.update_schedule("poll", call=fetch.bind("c").options(priority=0), timeout=20)
+        await world.run_for("5m")
+        (job,) = await app.jobs(schedule="poll", limit=1)
+        assert (job.args, job.state, job.priority) == (("c",), JobState.RUNNING, 0)

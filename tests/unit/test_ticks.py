@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import uvloop
@@ -395,3 +397,12 @@ def test_loop_that_ends_in_the_middle_of_a_wait(loop: str) -> None:
             runner.run(main())
         gc.collect()
         assert timerfds() == set()
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_catchup": math.nan}, {"max_catchup": 1.5}, {"max_catchup": True}, {"start": "x"}], ids=str
+)
+def test_wrong_options_are_refused_in_our_words(options: dict[str, Any]) -> None:
+    """An AttributeError from within says nothing."""
+    with pytest.raises(InvalidOption):
+        ticks(Every(seconds=1), **options)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import importlib
 import logging
 import math
 import sys
@@ -38,6 +39,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from quarterjack._durations import MAX_SECONDS, NS_PER_S
@@ -65,8 +67,24 @@ _EXACT_BELOW_S: Final = 2.0**20
 """Up to here (12 days of loop time) a float of seconds tells nanoseconds apart; beyond, timers of the
 loop are kept to the microsecond. Alarms of the clock are exact for ever."""
 
+_HARDLY_NS: Final = 1_000_000
+"""Less than this in a few real seconds is no progress."""
+
+_LOOK_EVERY: Final = 4_096
+"""Every so many turns it is looked whether time moves at all."""
+
 _MISSING: Final = object()
 _T = TypeVar("_T")
+
+
+def _anyio_to_thread() -> ModuleType | None:
+    """Return ``anyio.to_thread`` if anything here could use it: anyio itself loads it at its first use only."""
+    if "anyio" not in sys.modules and "fast_depends" not in sys.modules:
+        return None
+    try:
+        return importlib.import_module("anyio.to_thread")
+    except ImportError:  # no anyio after all
+        return None
 
 
 @contextmanager
@@ -111,6 +129,7 @@ class _Driver:
         self._selector: Any = self._inner._selector
         self._io_grace = io_grace
         self._turns = 0
+        self._instant_ns, self._instant_since = -_HARDLY_NS, 0.0
         self._still_since: float | None = None
         self._was_told = False
         self._undo: list[Callable[[], None]] = []
@@ -131,7 +150,7 @@ class _Driver:
         self._replace(self._selector, "select", self._select)
         self._replace(self.loop, "time", self._time)
         self._replace(self.loop, "run_in_executor", self._run_in_executor)
-        if (to_thread := sys.modules.get("anyio.to_thread")) is not None:
+        if (to_thread := _anyio_to_thread()) is not None:
             # anyio's threads (plain dependencies, FastAPI's plain endpoints) go by no executor of the loop.
             self._replace(to_thread, "run_sync", partial(self._run_sync, to_thread.run_sync))
         self._replace(self.loop, "_clock_resolution", 1.0 / NS_PER_S)
@@ -191,6 +210,8 @@ class _Driver:
     def _select(self, timeout: float | None) -> list[Any]:
         """Stand in for the selector: where the loop would sleep, time moves."""
         self._turns += 1
+        if self._turns % _LOOK_EVERY == 0:
+            self._tell_if_stuck()
         is_busy = (timeout is not None and timeout <= 0) or self._inner._ready
         if self._turns % _POLL_EVERY == 0 or (is_busy and self._has_io()):
             events = self._poll(0)
@@ -281,10 +302,19 @@ class _Driver:
             log.warning("%s", self._describe())
         return events
 
-    def _describe(self) -> str:
+    def _tell_if_stuck(self) -> None:
+        """Say so if turn follows turn and time hardly moves: something is always ready."""
+        instant, now = self.clock.monotonic_ns(), self._real_time()
+        if instant - self._instant_ns >= _HARDLY_NS or self.clock.holds:
+            self._instant_ns, self._instant_since, self._was_told = instant, now, False
+        elif not self._was_told and now >= self._instant_since + _PATIENCE_S:
+            self._was_told = True
+            log.warning("%s", self._describe(f"{self._turns} turns of the loop, and something is always ready"))
+
+    def _describe(self, busy: str = "") -> str:
         holds = self.clock.holds
-        why = f"it is held {holds} times, by threads or processes at work" if holds else "no timer is set"
-        if not holds and self._has_io():
+        why = busy or (f"it is held {holds} times, by threads or processes at work" if holds else "no timer is set")
+        if not busy and not holds and self._has_io():
             why += ", and sockets or pipes are silent"
         tasks = [task for task in asyncio.all_tasks(self.loop) if not task.done()]
         lines = [f"  {task.get_name()} at {_place(task)}" for task in tasks[:20]]
