@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from quarterjack.errors import InvalidTrigger
 
-__all__ = ["FIELDS", "DayRules", "Field", "ParsedField", "day_mask", "parse_field"]
+__all__ = ["FIELDS", "CronFields", "DayRules", "Field", "ParsedField", "day_mask", "parse_field"]
 
 _MONTHS: Final = {
     name: number
@@ -76,6 +76,23 @@ class ParsedField:
     starts_with_star: bool
     forces_and: bool
     has_hash: bool
+
+
+class CronFields(NamedTuple):
+    """The seven fields of an expression, in its order."""
+
+    second: ParsedField
+    minute: ParsedField
+    hour: ParsedField
+    day: ParsedField
+    month: ParsedField
+    weekday: ParsedField
+    year: ParsedField
+
+    @property
+    def both(self) -> bool:
+        """True if a day must match day of month *and* weekday: Debian's rule, or a ``+``."""
+        return self.weekday.forces_and or self.day.starts_with_star or self.weekday.starts_with_star
 
 
 class _FieldParser:

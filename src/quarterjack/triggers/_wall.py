@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import tzinfo
+from abc import abstractmethod
+from datetime import UTC, tzinfo
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import field_validator
 
-from . import _words, _zone
+from . import _zone
+from ._words import Sentence
 from .base import NativeTrigger
 
 __all__ = ["FoldPolicy", "GapPolicy", "WallTrigger"]
 
 GapPolicy = Literal["auto", "run_after", "shift", "skip", "error"]
 FoldPolicy = Literal["auto", "first", "last", "both"]
+
+_GAP_WORDS: Final = {
+    "run_after": "runs right after",
+    "shift": "runs later by as much",
+    "skip": "is left out",
+    "error": "is an error",
+}
+_FOLD_WORDS: Final = {"first": "the first time", "last": "the second time", "both": "both times"}
 
 
 class WallTrigger(NativeTrigger):
@@ -67,6 +77,19 @@ class WallTrigger(NativeTrigger):
         gap, fold = self._policies
         return _zone.count_instants(self._tz, self.grid, after, until, cap, gap, fold)
 
-    def zone_words(self) -> str:
-        """Return the zone in words, with the comma before it: ``, Rome time``."""
-        return _words.zone(self.tz)
+    def explain(self) -> str:
+        """Return the rule in words: ``at 09:00 and 17:00, Monday to Friday, Rome time``."""
+        return self._sentence().text
+
+    @abstractmethod
+    def _sentence(self) -> Sentence:
+        """Return the rule in words, in parts."""
+
+    def _policy_notes(self) -> tuple[str, ...]:
+        """Return what was asked for beyond Debian's ways, as a note; in UTC no clock is ever set."""
+        gap, fold = _GAP_WORDS.get(self.gap), _FOLD_WORDS.get(self.fold)
+        if self._tz is UTC or not (gap or fold):
+            return ()
+        said = [f"a time that the clocks skip {gap}"] if gap else []
+        said += [f"{'one' if gap else 'a time'} that comes twice runs {fold}"] if fold else []
+        return (", ".join(said),)

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from . import _words, _zone
 from ._periods import SHORTEST_NS, Amount, given, total_ns
 from ._wall import WallTrigger
+from ._words import Sentence
 
 __all__ = ["Aligned"]
 
@@ -98,6 +99,10 @@ class Aligned(WallTrigger):
         """True, but for once a day: midnight is a time of day."""
         return self.period_ns < _zone.DAY_NS
 
-    def explain(self) -> str:
-        """Return the rule in words: ``every 15 minutes on the clock, Rome time``."""
-        return f"{_words.period(self.period_ns)} on the clock{self.zone_words()}"
+    def _sentence(self) -> Sentence:
+        zone, notes = _words.zone(self.tz), self._policy_notes()
+        if self.period_ns == _zone.DAY_NS:
+            return Sentence(times=("00:00",), days=" every day", zone=zone, notes=notes)
+        if _zone.DAY_NS % self.period_ns:
+            notes = (f"the grid begins anew each midnight, Every({given(self)}) is even", *notes)
+        return Sentence(when=f"{_words.period(self.period_ns)} on the clock", zone=zone, notes=notes)

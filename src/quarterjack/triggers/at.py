@@ -16,6 +16,7 @@ from ._cron_fields import parse_field
 from ._cron_grid import CronGrid
 from ._wall import FoldPolicy, GapPolicy, WallTrigger
 from ._weekdays import EVERY_DAY, parse_weekdays, weekday_text
+from ._words import Sentence
 
 __all__ = ["At"]
 
@@ -114,12 +115,13 @@ class At(WallTrigger):
         """False: it names a time of day."""
         return False
 
-    def explain(self) -> str:
-        """Return the rule in words: ``at 14:00 on Sundays, Istanbul time``."""
-        time = f"at {_words.clock(Time(self.hour, self.minute, self.second))}"
-        if self._mask == EVERY_DAY:
-            return f"{time} every day{self.zone_words()}"
-        return f"{time}{_words.apart(_words.weekdays(self._mask))}{self.zone_words()}"
+    def _sentence(self) -> Sentence:
+        return Sentence(
+            times=(_words.clock(Time(self.hour, self.minute, self.second)),),
+            days=_words.apart(_words.weekdays(self._mask)),
+            zone=_words.zone(self.tz),
+            notes=self._policy_notes(),
+        )
 
 
 def _check_one_time(time: object, found: dict[str, Any]) -> None:

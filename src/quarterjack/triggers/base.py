@@ -24,6 +24,7 @@ from quarterjack.errors import InvalidTrigger, NaiveDatetime, NotPeriodic
 
 from . import _search
 from ._rule import Rule
+from ._words import Sentence
 from ._zone import FIRST_NS, LAST_NS
 
 if TYPE_CHECKING:
@@ -170,6 +171,10 @@ class Trigger(Rule):
     def explain(self) -> str:
         """Return the rule in words; a custom rule is shown as it is written."""
         return repr(self)
+
+    def _sentence(self) -> Sentence:
+        """Return the rule in words, in parts from which a combination makes one sentence."""
+        return Sentence(when=self.explain())
 
     # -- the engine's side -----------------------------------------------------------------
 

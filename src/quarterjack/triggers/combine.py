@@ -10,6 +10,7 @@ from pydantic import field_validator
 
 from quarterjack.errors import InvalidTrigger
 
+from ._words import Sentence
 from ._zone import HORIZON_NS
 from .base import NativeTrigger, Trigger
 from .filters import Filter, WallFilter
@@ -90,8 +91,11 @@ class Union(NativeTrigger):
         return found
 
     def explain(self) -> str:
-        """Return the rule in words: those of its members, joined by ``and``."""
-        return ", and ".join(member.explain() for member in self.members)
+        """Return the rule in words: those of its members, a zone that all share at the end."""
+        return self._sentence().text
+
+    def _sentence(self) -> Sentence:
+        return Sentence.of_several(member._sentence() for member in self.members)
 
 
 def _flat(triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
@@ -202,4 +206,15 @@ class Filtered(NativeTrigger):
 
     def explain(self) -> str:
         """Return the rule in words, with the filter's after it."""
-        return f"{self.trigger.explain()}, {'only' if self.keep else 'but not'} {self.filter.explain()}"
+        return self._sentence().text
+
+    def _sentence(self) -> Sentence:
+        rule, keep = self.trigger._sentence(), "only" if self.keep else "but not"
+        words, zone = self.filter.explain(), ""
+        if isinstance(self.filter, WallFilter):
+            words, zone = self.filter.day_words(), self.filter.zone_words()
+        if rule.parts > 1:
+            # Else the filter would seem to belong to the last of them alone.
+            rule = Sentence(when=f"({rule.core})", zone=rule.zone, notes=rule.notes)
+        own = f", {rule.zone}" if rule.zone and rule.zone != zone else ""
+        return rule._replace(days=f"{rule.days}{own}, {keep} {words}", zone=zone)

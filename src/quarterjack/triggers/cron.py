@@ -23,9 +23,11 @@ from pydantic import field_validator
 from quarterjack.errors import InvalidTrigger, NeverFires
 
 from . import _words, _zone
-from ._cron_fields import ParsedField, parse_field
+from ._cron_fields import FIELDS, CronFields, parse_field
 from ._cron_grid import CronGrid
+from ._cron_words import cron_sentence
 from ._wall import FoldPolicy, GapPolicy, WallTrigger
+from ._words import Sentence
 from .base import Trigger
 
 __all__ = ["Cron"]
@@ -39,22 +41,12 @@ _SHORTHANDS: Final = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_NAMES: Final = ("second", "minute", "hour", "day of month", "month", "day of week", "year")
 
 
-class _Parsed:
-    """An expression in its seven fields."""
-
-    __slots__ = ("day", "hour", "minute", "month", "second", "weekday", "year")
-
-    def __init__(self, expression: str, seed: str | None) -> None:
-        fields = _split(expression)
-        parsed = [parse_field(name, text, column, expression, seed) for name, text, column in fields]
-        self.second, self.minute, self.hour, self.day, self.month, self.weekday, self.year = parsed
-
-    def all(self) -> tuple[ParsedField, ...]:
-        """Return the seven fields."""
-        return (self.second, self.minute, self.hour, self.day, self.month, self.weekday, self.year)
+def _parse(expression: str, seed: str | None) -> CronFields:
+    """Return an expression in its seven fields; *seed* decides every ``H``."""
+    fields = [parse_field(name, text, column, expression, seed) for name, text, column in _split(expression)]
+    return CronFields(*fields)
 
 
 def _split(expression: str) -> list[tuple[str, str, int]]:
@@ -84,7 +76,7 @@ def _split(expression: str) -> list[tuple[str, str, int]]:
         words.insert(0, ("0", 1))
     if len(words) == 6:
         words.append(("*", len(text)))
-    return [(name, word, column) for name, (word, column) in zip(_NAMES, words, strict=True)]
+    return [(name, word, column) for name, (word, column) in zip(FIELDS, words, strict=True)]
 
 
 class Cron(WallTrigger):
@@ -131,16 +123,16 @@ class Cron(WallTrigger):
     @field_validator("expression")
     @classmethod
     def _is_cron(cls, expression: str) -> str:
-        _Parsed(expression, None)
+        _parse(expression, None)
         return " ".join(expression.split())
 
     @cached_property
-    def _parsed(self) -> _Parsed:
-        return _Parsed(self.expression, self.bound_id)
+    def _parsed(self) -> CronFields:
+        return _parse(self.expression, self.bound_id)
 
     @cached_property
     def _has_open_hash(self) -> bool:
-        return self.bound_id is None and any(field.has_hash for field in self._parsed.all())
+        return self.bound_id is None and any(field.has_hash for field in self._parsed)
 
     @property
     def needs_resolution(self) -> bool:
@@ -174,9 +166,8 @@ class Cron(WallTrigger):
                 'call .bound_to("schedule id") to look at its fire times'
             )
         p = self._parsed
-        both = p.weekday.forces_and or p.day.starts_with_star or p.weekday.starts_with_star
         years = None if p.year.text == "*" else p.year.mask
-        return CronGrid(p.second.mask, p.minute.mask, p.hour.mask, p.day, p.month.mask, p.weekday, years, both=both)
+        return CronGrid(p.second.mask, p.minute.mask, p.hour.mask, p.day, p.month.mask, p.weekday, years, both=p.both)
 
     @property
     def is_elapsed_like(self) -> bool:
@@ -184,81 +175,6 @@ class Cron(WallTrigger):
         p = self._parsed
         return p.second.starts_with_star or p.minute.starts_with_star or p.hour.starts_with_star
 
-    def explain(self) -> str:
-        """Return the rule in words."""
-        return f"{_time_words(self._parsed)}{_day_words(self._parsed)}{self.zone_words()}"
-
-
-def _time_words(p: _Parsed) -> str:
-    seconds, minutes, hours = (_words.bits(field.mask) for field in (p.second, p.minute, p.hour))
-    named = _words.times(hours, minutes, seconds)
-    if named is not None:
-        return named
-    unit = _unit_words(p, seconds, minutes)
-    if p.hour.text == "*":
-        return unit
-    if p.hour.text.startswith("*/"):
-        return f"{unit} of every {_words.ordinal(int(p.hour.text[2:]))} hour"
-    if len(hours) > 1 and hours == list(range(hours[0], hours[-1] + 1)):
-        return f"{unit} from {hours[0]:02}:00 to {hours[-1]:02}:59"
-    return f"{unit} in the hours {_words.join(f'{hour:02}' for hour in hours)}"
-
-
-def _unit_words(p: _Parsed, seconds: list[int], minutes: list[int]) -> str:
-    """Return what happens within an hour."""
-    if seconds != [0]:
-        inner = _step_words(p.second, "second") or f"at second {_words.join(map(str, seconds))} of every minute"
-        return inner if p.minute.text == "*" else f"{inner} of minute {_words.join(map(str, minutes))}"
-    if (words := _step_words(p.minute, "minute")) is not None:
-        return words
-    if minutes == [0]:
-        return "every hour"
-    return f"at {_words.join(f':{minute:02}' for minute in minutes)} of every hour"
-
-
-def _step_words(field: ParsedField, unit: str) -> str | None:
-    if field.text == "*":
-        return f"every {unit}"
-    step = field.text[2:]
-    if field.text.startswith("*/") and step.isdigit():
-        return f"every {unit}" if step == "1" else f"every {step} {unit}s"
-    return None
-
-
-def _day_words(p: _Parsed) -> str:
-    days = _month_day_words(p.day)
-    weekdays = _weekday_words(p.weekday)
-    both = p.weekday.forces_and or p.day.starts_with_star or p.weekday.starts_with_star
-    found = ""
-    if days and weekdays:
-        found = f", {days}{' when it falls' if both else ' and'} {weekdays}"
-    elif days or weekdays:
-        found = f", {days or weekdays}"
-    if p.month.text != "*":
-        found += f", in {_words.join(_words.MONTH_NAMES[month] for month in _words.bits(p.month.mask))}"
-    if p.year.text != "*":
-        found += f", {_words.join(map(str, _words.bits(p.year.mask)))}"
-    return found
-
-
-def _month_day_words(field: ParsedField) -> str:
-    rules = field.rules
-    named = [_words.ordinal(day) for day in _words.bits(field.mask)] if field.text != "*" else []
-    named += ["last day" if not back else f"{_words.ordinal(back + 1)} last day" for back in rules.from_last]
-    named += [f"weekday nearest the {_words.ordinal(day)}" for day in rules.nearest]
-    named += ["last weekday"] if rules.last_weekday else []
-    if not named:
-        return ""
-    if field.text.startswith("*/"):
-        return f"every {_words.ordinal(int(field.text[2:]))} day of the month"
-    return f"on the {_words.join(named)} of the month"
-
-
-def _weekday_words(field: ParsedField) -> str:
-    named = [
-        f"the {'last' if not nth else _words.ordinal(nth)} {_words.WEEKDAY_NAMES[day]}" for day, nth in field.rules.nth
-    ]
-    plain = "" if field.text == "*" or not field.mask else _words.weekdays(field.mask)
-    if named:
-        return f"on {_words.join(named)} of the month" + (f" and {plain}" if plain else "")
-    return plain
+    def _sentence(self) -> Sentence:
+        words = cron_sentence(self.expression, self._parsed, _words.zone(self.tz), is_bound=not self._has_open_hash)
+        return words._replace(notes=(*words.notes, *self._policy_notes()))

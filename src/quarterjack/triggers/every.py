@@ -20,6 +20,7 @@ from .base import NativeTrigger, Trigger, from_ns, in_utc, instant_ns
 __all__ = ["Every", "EveryFrom"]
 
 _SECOND_NS: Final = 1_000_000_000
+_DAY_NS: Final = 86_400 * _SECOND_NS
 _NAMED_ANCHORS: Final = ("epoch", "start")
 
 
@@ -137,13 +138,22 @@ class Every(NativeTrigger):
     def explain(self) -> str:
         """Return the rule in words: ``every 10 seconds``."""
         words = _words.period(self.period_ns)
-        if self.phase:
-            words += f", shifted by {self.phase:g} seconds"
+        if self.anchor == "epoch" and self.period_ns % _DAY_NS == 0:
+            words += self._time_words()
+        elif self.phase:
+            shift = _words.period(abs(exact_ns(self.phase, _SECOND_NS)), every=False)
+            words += f", shifted {'by' if self.phase > 0 else 'back by'} {shift}"
         if isinstance(self.anchor, datetime):
-            words += f", counted from {self.anchor:%Y-%m-%d %H:%M:%S} UTC"
+            words += f", counted from {_words.instant(self.anchor)}"
         elif self.anchor == "start":
-            words += ", counted from its creation"
-        return words + (", and once at its creation" if self.first else "")
+            words += ", counted from its schedule's creation"
+        return words + (", and once when its schedule is created" if self.first else "")
+
+    def _time_words(self) -> str:
+        """Return when a period of whole days or weeks fires, which the epoch decides, not the reader's week."""
+        at = from_ns(self._origin_ns)
+        day = f" on {_words.WEEKDAY_NAMES[at.isoweekday() % 7]}s" if self.period_ns % (7 * _DAY_NS) == 0 else ""
+        return f"{day} at {_words.clock(at.time())} UTC"
 
 
 def _bad_anchor(value: object) -> str:
@@ -176,4 +186,4 @@ class EveryFrom(NativeTrigger):
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return f"{_words.period(self.period_ns)}, counted from {from_ns(self.origin_ns):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{_words.period(self.period_ns)}, counted from {_words.instant(from_ns(self.origin_ns))}"

@@ -25,6 +25,7 @@ __all__ = ["Between", "Dates", "Filter", "WallFilter", "Weekdays"]
 
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 _SECOND_NS: Final = 1_000_000_000
+_NAMED_DATES: Final = 4
 _AGES: Final = 401 * 366
 """Days up to which a list of dates says nothing more: farther than any search looks."""
 
@@ -102,8 +103,16 @@ class WallFilter(Filter):
             end if end <= here.end else max(here.end, end - _zone.SWAY_NS),
         )
 
+    def explain(self) -> str:
+        """Return the filter in words: ``Monday to Friday, Rome time``."""
+        return f"{self.day_words()}, {self.zone_words()}"
+
+    @abstractmethod
+    def day_words(self) -> str:
+        """Return the filter in words, without its zone."""
+
     def zone_words(self) -> str:
-        """Return the zone in words, with the comma before it: ``, Rome time``."""
+        """Return the zone in words: ``Rome time``."""
         return _words.zone(self.tz)
 
 
@@ -143,9 +152,9 @@ class Weekdays(WallFilter):
         # Day 0, 1970-01-01, was a Thursday: number 4 where Sunday is 0.
         return bool(self._mask >> (day + 4) % 7 & 1), day * _zone.DAY_NS, (day + 1) * _zone.DAY_NS
 
-    def explain(self) -> str:
-        """Return the filter in words: ``Monday to Friday, Rome time``."""
-        return _words.weekdays(self._mask) + self.zone_words()
+    def day_words(self) -> str:
+        """Return ``Monday to Friday``."""
+        return _words.weekdays(self._mask)
 
 
 class Between(WallFilter):
@@ -204,9 +213,9 @@ class Between(WallFilter):
             return start < end, midnight + low, midnight + high
         return start > end, midnight + high, midnight + _zone.DAY_NS
 
-    def explain(self) -> str:
-        """Return the filter in words: ``between 09:00 and 17:00, Rome time``."""
-        return f"between {_words.clock(self.start)} and {_words.clock(self.end)}{self.zone_words()}"
+    def day_words(self) -> str:
+        """Return ``from 09:00 until just before 17:00``."""
+        return f"from {_words.clock(self.start)} until just before {_words.clock(self.end)}"
 
 
 class Dates(WallFilter):
@@ -257,11 +266,12 @@ class Dates(WallFilter):
         following = numbers[place] if place < len(numbers) else day + _AGES
         return False, before * _zone.DAY_NS, following * _zone.DAY_NS
 
-    def explain(self) -> str:
-        """Return the filter in words."""
-        if len(self.days) > 4:
-            return f"on {len(self.days)} dates from {self.days[0]} to {self.days[-1]}{self.zone_words()}"
-        return f"on {_words.join(map(str, self.days))}{self.zone_words()}"
+    def day_words(self) -> str:
+        """Return ``on 25 and 26 December 2026``, of many dates their number and the first and last."""
+        if len(self.days) > _NAMED_DATES:
+            first, last = (_words.dates([day]) for day in (self.days[0], self.days[-1]))
+            return f"on {len(self.days)} dates from {first} to {last}"
+        return f"on {_words.dates(self.days)}"
 
 
 def _as_date(day: object) -> date:

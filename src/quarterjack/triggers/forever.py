@@ -63,5 +63,5 @@ class Forever(UnlistedTrigger):
     def explain(self) -> str:
         """Return the rule in words."""
         if not self._pause_ns:
-            return "again as soon as the last run ended"
-        return f"again {_words.period(self._pause_ns, every=False)} after the last run ended"
+            return "again as soon as the last run has ended"
+        return f"again {_words.period(self._pause_ns, every=False)} after the last run has ended"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
 
+from . import _words
 from .base import NativeTrigger, in_utc, instant_ns
 
 __all__ = ["Once"]
@@ -88,4 +89,4 @@ class Once(NativeTrigger):
 
     def explain(self) -> str:
         """Return the rule in words."""
-        return "once, at its creation" if self.at is None else f"once, at {self.at:%Y-%m-%d %H:%M:%S} UTC"
+        return "once, when its schedule is created" if self.at is None else f"once, on {_words.instant(self.at)}"

@@ -248,12 +248,3 @@ def test_wrong_filters_are_told_in_one_line(build: object, words: str) -> None:
     with pytest.raises(InvalidTrigger) as caught:
         build()  # type: ignore[operator]  # a lambda, typed loosely so that wrong calls can be written
     assert words in str(caught.value)
-
-
-def test_filters_are_told_in_words() -> None:
-    """``qj ls`` shows them to people."""
-    assert (Every(minutes=1) & Weekdays("mon-fri", tz="Europe/Rome")).explain() == (
-        "every minute, only Monday to Friday, Rome time"
-    )
-    assert (At("09:00") - Dates("2026-12-25")).explain() == "at 09:00 every day, UTC, but not on 2026-12-25, UTC"
-    assert Between("09:00", "17:00").explain() == "between 09:00 and 17:00, UTC"

@@ -1,4 +1,4 @@
-"""Cron as text: what is read, what is refused and where, and what it is in words."""
+"""Cron as text: what is read, what is refused and where."""
 
 from __future__ import annotations
 
@@ -147,22 +147,6 @@ def test_drawn_values_keep_to_their_range_and_step() -> None:
 def test_two_spellings_fire_alike(one: str, other: str) -> None:
     """Every form a crontab knows is read as cron reads it."""
     assert Cron(one).preview(30, after=START) == Cron(other).preview(30, after=START)
-
-
-@pytest.mark.parametrize(
-    ("expression", "words"),
-    [
-        ("*/5 9-17 * * mon-fri", "every 5 minutes from 09:00 to 17:59, Monday to Friday, UTC"),
-        ("0 * * * *", "every hour, UTC"),
-        ("* * * * *", "every minute, UTC"),
-        ("0 9 1 * *", "at 09:00, on the 1st of the month, UTC"),
-        ("0 0 L * *", "at 00:00, on the last day of the month, UTC"),
-        ("0 12 25 dec *", "at 12:00, on the 25th of the month, in December, UTC"),
-    ],
-)
-def test_expressions_are_told_in_words(expression: str, words: str) -> None:
-    """``qj explain`` exists because nobody reads cron by heart."""
-    assert Cron(expression).explain() == words
 
 
 def test_at_takes_every_spelling_of_its_days() -> None:

@@ -341,19 +341,3 @@ def test_filters_keep_or_drop_fire_times() -> None:
     assert [f"{at:%a %H}" for at in (rule & days).preview(2, after=friday)] == ["Mon 01", "Mon 13"]
     assert [f"{at:%a %H}" for at in (rule - days).preview(2, after=friday)] == ["Sat 01", "Sat 13"]
     assert (rule & days).prev(datetime(2026, 3, 8, tzinfo=UTC)) == datetime(2026, 3, 6, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("trigger", "words"),
-    [
-        (Every(seconds=10), "every 10 seconds"),
-        (Every(minutes=1), "every minute"),
-        (Aligned(minutes=15, tz="Europe/Rome"), "every 15 minutes on the clock, Rome time"),
-        (At("14:00", on="sunday", tz="Europe/Istanbul"), "at 14:00 on Sundays, Istanbul time"),
-        (Cron("0 9,17 * * 1-5", tz="Europe/Rome"), "at 09:00 and 17:00, Monday to Friday, Rome time"),
-        (Once(), "once, at its creation"),
-    ],
-)
-def test_rules_in_words(trigger: Trigger, words: str) -> None:
-    """As a person would write them."""
-    assert trigger.explain() == words
