@@ -46,7 +46,7 @@ LONGEST_PERIOD_S: Final = 1.0
 """With a high threshold, how much too late a block may be noticed."""
 JOIN_S: Final = 1.0
 
-ADVICE: Final = "use executor='thread' or executor='process' for it, or await where it waits"
+ADVICE: Final = "use executor='thread' for it, or await where it waits"
 
 
 class Blocked(NamedTuple):
