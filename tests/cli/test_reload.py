@@ -119,6 +119,7 @@ def reloading(folder: Path) -> Iterator[Callable[..., Reloading]]:
 
     yield start
     for one in started:
+        print(one.text)  # pytest shows it where a test has failed
         one.kill()
 
 
