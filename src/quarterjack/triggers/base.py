@@ -60,11 +60,13 @@ def in_utc(at: datetime, field: str) -> datetime:
 
     Raises:
         NaiveDatetime: If it has no zone.
-        ValueError: If in UTC it lies outside the years that every zone can show, 2 to 9998.
+        ValueError: If in UTC it lies before the year 1 or after 9999, as the last evening in New York does.
     """
-    if not FIRST_NS <= instant_ns(at, field) < LAST_NS:
-        raise ValueError(f"{field}={at.isoformat()} lies outside the years 2 to 9998; write a date in between")
-    return at.astimezone(UTC)
+    instant_ns(at, field)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{field}={at.isoformat()} lies outside the years 1 to 9999 in UTC; give it in UTC") from None
 
 
 def from_ns(ns: int, zone: tzinfo | None = UTC) -> datetime:

@@ -25,8 +25,8 @@ class Once(NativeTrigger):
             local time that the clocks skip is refused.
 
     Raises:
-        InvalidTrigger: If *at* is no datetime, has no zone, lies outside the years 2 to 9998,
-            or is a local time that does not exist.
+        InvalidTrigger: If *at* is no datetime, has no zone, lies outside the years 1 to 9999
+            in UTC, or is a local time that does not exist.
     """
 
     positional: ClassVar[tuple[str, ...]] = ("at",)
