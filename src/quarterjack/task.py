@@ -245,6 +245,11 @@ class Call(Generic[T_co]):
         """The options the job runs with."""
         return self._task.run_options
 
+    @property
+    def named_options(self) -> dict[str, Any]:
+        """The options that were given to this very call, beside its task's."""
+        return dict(self._task._overrides)
+
     def options(self, **options: Unpack[JobOptions]) -> Call[T_co]:
         """Return the same call with other options."""
         return Call(self.definition, self.args, self.kwargs, self._task.options(**options))
