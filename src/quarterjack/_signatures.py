@@ -1,12 +1,36 @@
-"""What a callable takes: its signature and its type hints, however it was made."""
+"""What a callable takes and how it runs: signature, type hints, kind, however it was made.
+
+Hints are read one by one, so that one that cannot be resolved (an import for
+type checkers only) hides none of the others. Names are looked up where the
+function was written: among its globals, and among the locals of the functions
+around it as long as those are running, which they are while a decorator runs."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, get_type_hints
+import sys
+from collections.abc import Callable, Collection
+from types import FrameType, FunctionType, SimpleNamespace
+from typing import Any, Literal, NamedTuple, get_type_hints
 
-__all__ = ["hints_of", "signature_of"]
+from .errors import UsageError
+
+__all__ = ["Hints", "Kind", "kind_of", "label_of", "misfit", "read_hints", "signature_of", "signature_without"]
+
+Kind = Literal["plain", "coroutine", "generator", "async generator"]
+
+
+class Hints(NamedTuple):
+    """The type hints of a callable."""
+
+    known: dict[str, Any]
+    """By parameter, with their ``Annotated`` extras."""
+    unknown: dict[str, tuple[Any, str]]
+    """Those that could not be resolved, as written, and why not."""
+
+
+# -- what it takes --------------------------------------------------------------------
 
 
 def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
@@ -18,10 +42,101 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
         return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds])
 
 
-def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
-    """Return the type hints with their ``Annotated`` extras; none where one cannot be resolved."""
-    target = fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)  # noqa: B004  # a callable instance
+def signature_without(signature: inspect.Signature, names: Collection[str]) -> inspect.Signature:
+    """Return *signature* as those see it who do not pass the parameters *names*."""
+    return signature.replace(parameters=[p for name, p in signature.parameters.items() if name not in names])
+
+
+def misfit(fn: Callable[..., Any], count: int) -> str | None:
+    """Return in words why *fn* cannot be called with *count* positional arguments; None if it can."""
+    if not callable(fn):
+        return f"{fn!r} cannot be called"
+    signature = signature_of(fn)
     try:
-        return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError):
+        signature.bind(*[None] * count)
+    except TypeError as error:
+        return f"{label_of(fn)}{signature}: {error}"
+    return None
+
+
+# -- its hints ------------------------------------------------------------------------
+
+
+def read_hints(fn: Callable[..., Any]) -> Hints:
+    """Return the type hints of what *fn* calls in the end: a partial's function, a class's ``__init__``."""
+    target = _annotated(fn)
+    inner = inspect.unwrap(target)
+    hints, around = Hints({}, {}), _names_around(inner)
+    for name, hint in getattr(target, "__annotations__", {}).items():
+        alone = SimpleNamespace(__annotations__={name: hint}, __type_params__=getattr(inner, "__type_params__", ()))
+        try:
+            hints.known.update(get_type_hints(alone, getattr(inner, "__globals__", {}), around, include_extras=True))
+        except UsageError:  # what the hint calls refuses its argument: Depends(good()), say
+            raise
+        except Exception as error:  # a postponed hint is code of the user's, and may raise anything
+            hints.unknown[name] = (hint, str(error))  # the words only: an exception would keep frames alive
+    return hints
+
+
+def _annotated(fn: Any) -> Any:
+    """Return the function whose annotations are those of *fn*'s parameters."""
+    inner = _inner(fn)
+    if isinstance(inner, type):
+        return inner.__init__  # type: ignore[misc]  # read, not called
+    return inner if inspect.isroutine(inner) else getattr(inner, "__call__", inner)  # noqa: B004  # an instance
+
+
+def _names_around(fn: Any) -> dict[str, Any]:
+    """Return the names that the functions around *fn* gave a value, the innermost first.
+
+    A postponed hint closes over nothing: what only it mentions is found in the frame
+    that defines the function, or nowhere. Frames of other functions are never asked,
+    for a common name would mean whatever one of them holds.
+    """
+    fn = getattr(fn, "__func__", fn)
+    if not isinstance(fn, FunctionType) or "<locals>" not in fn.__qualname__:
         return {}
+    names: dict[str, Any] = {}
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:  # not assigned yet: the function's own name, while it is being decorated
+            continue
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        is_around = fn.__qualname__.startswith(f"{frame.f_code.co_qualname}.<locals>.")
+        if is_around and frame.f_globals is fn.__globals__:
+            names = {**frame.f_locals, **names}
+        frame = frame.f_back
+    return names
+
+
+# -- how it runs ----------------------------------------------------------------------
+
+
+def _inner(fn: Any) -> Any:
+    """Return what a partial calls."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # whatever it is
+    return fn  # pyright: ignore[reportUnknownVariableType]
+
+
+def kind_of(fn: Callable[..., Any]) -> Kind:
+    """Return what calling *fn* gives: a coroutine, a generator of either kind, or plainly its result."""
+    inner = _inner(fn)
+    if isinstance(inner, type):
+        return "plain"  # calling it makes an instance, whatever that does when it is called
+    for candidate in (inner, getattr(inner, "__call__", None)):  # noqa: B004  # asked for what it is, not whether
+        if inspect.iscoroutinefunction(candidate):
+            return "coroutine"
+        if inspect.isasyncgenfunction(candidate):
+            return "async generator"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+    return "plain"
+
+
+def label_of(fn: Any) -> str:
+    """Return what people call *fn*."""
+    inner = _inner(fn)
+    return str(getattr(inner, "__name__", None) or type(inner).__name__)

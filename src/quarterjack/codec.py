@@ -10,10 +10,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from ._signatures import hints_of, signature_of
 from .errors import InvalidArguments
 from .model import NO_KWARGS, ErrorInfo
 from .task import TaskDefinition
@@ -28,8 +27,8 @@ class CallCodec:
 
     def __init__(self, definition: TaskDefinition) -> None:
         self._definition = definition
-        self._signature = signature_of(definition.fn)
-        hints = hints_of(definition.fn)
+        self._signature = definition.signature  # dependencies fill the others, and those are no data
+        hints = definition.hints.known
         self._adapters: dict[str, TypeAdapter[Any]] = {
             name: _adapter(hints.get(name, Any)) for name in self._signature.parameters
         }
@@ -82,7 +81,7 @@ class CallCodec:
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(hint)
-    except PydanticSchemaGenerationError:
+    except (PydanticUserError, PydanticUndefinedAnnotation):  # no type of pydantic's: taken as it is
         return TypeAdapter(Any)
 
 

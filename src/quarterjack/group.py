@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 
 from .errors import DuplicateName, InvalidOption
 from .model import JobOptions, Schedule, SchedulePolicies
-from .options import resolve_policies, split_options
+from .options import resolve_policies, schedule_id_of, split_options
 from .task import AsyncTask, SyncTask, Task, TaskDecorator, TaskDefinition, define
 from .triggers import Trigger
 
@@ -168,7 +168,7 @@ def declared_schedule(
 ) -> Schedule:
     """Return the row a task's trigger declares."""
     own = dict(policies)
-    schedule_id = own.pop("id", None) or definition.name
+    schedule_id = schedule_id_of(own, definition.name)
     options = definition.options
     if own.get("start_deadline") is not None:
         options = definition.resolved({"start_deadline": own["start_deadline"]})

@@ -3,18 +3,20 @@
 ``Depends`` is ours only in its types: it returns the declared type of what the
 dependency yields, and imports fast-depends when the first one is declared, so
 that applications without dependencies pay nothing. A task without dependencies
-runs as it is."""
+runs as it is.
+
+What a task needs was read when it was declared (`_needs`); here it is put
+together with the overrides of the moment, and `_parts` fills it in."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, MutableMapping
-from types import FunctionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, overload
+from typing import Any, TypeVar, overload
 
-from ._signatures import hints_of, signature_of
+from ._needs import Fn, Needs, refuse_result, with_replacements
+from ._parts import awaiting, injected, passed_as
 
-__all__ = ["DependencyOverrides", "Depends", "dependency_parameters"]
+__all__ = ["DependencyOverrides", "Depends"]
 
 T = TypeVar("T")
 
@@ -32,82 +34,63 @@ def Depends(dependency: Callable[..., Any], /, *, use_cache: bool = True) -> Any
 
     As a default, ``value: int = Depends(answer)``, or in the type,
     ``value: Annotated[int, Depends(answer)]``. Dependencies may have
-    dependencies; with *use_cache* each is called once per job.
+    dependencies, and take the task's arguments by their names; with *use_cache*
+    each is called once per job. Plain ones of a coroutine function run in a
+    thread; a plain function can have plain ones only. A generator hears what
+    ended the body, cancellation too; what the body raised ends the job anyway.
+
+    Raises:
+        InvalidOption: If *dependency* cannot be called.
     """
     from fast_depends import Depends as depends  # noqa: N813, PLC0415  # 60 ms that most applications need not pay
 
+    refuse_result(dependency)
     return depends(dependency, use_cache=use_cache, cast=False)
 
 
-def dependency_parameters(fn: Callable[..., Any]) -> frozenset[str]:
-    """Return the names of *fn*'s parameters that dependencies fill."""
-    if "fast_depends" not in sys.modules:
-        return frozenset()
-    from fast_depends.dependencies import Dependant  # noqa: PLC0415  # loaded already, see above
-
-    found = {
-        name for name, parameter in signature_of(fn).parameters.items() if isinstance(parameter.default, Dependant)
-    }
-    for name, hint in hints_of(fn).items():
-        if get_origin(hint) is Annotated and any(isinstance(extra, Dependant) for extra in get_args(hint)[1:]):
-            found.add(name)
-    return frozenset(found)
-
-
-def _with_types(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return *fn* with its annotations resolved, where they are texts.
-
-    fast-depends would evaluate them among the local variables of everybody who is
-    calling just then: a dependency named ``service`` would be whatever one of our
-    own variables of that name holds.
-    """
-    if not isinstance(fn, FunctionType) or hasattr(fn, "__wrapped__"):
-        return fn
-    hints = hints_of(fn)
-    if not hints:
-        return fn
-    copy = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
-    copy.__dict__.update(fn.__dict__)
-    copy.__doc__, copy.__module__, copy.__qualname__ = fn.__doc__, fn.__module__, fn.__qualname__
-    copy.__kwdefaults__ = fn.__kwdefaults__
-    copy.__annotations__ = hints
-    return copy
-
-
-class DependencyOverrides(MutableMapping[Callable[..., Any], Callable[..., Any]]):
+class DependencyOverrides(MutableMapping[Fn, Fn]):
     """``app.dependency_overrides``: another callable in a dependency's place, for tests."""
 
     def __init__(self) -> None:
-        self._replacements: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self._provider: Any = None
+        self._replacements: dict[Fn, Fn] = {}
+        self._version = 0
+        """Rises with every change, so that tasks see it at their next call."""
 
-    def wrap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return *fn* with its dependencies filled in at each call."""
-        from fast_depends import Provider, inject  # noqa: PLC0415  # only tasks that declare dependencies come here
+    def wrap(self, needs: Needs) -> Fn:
+        """Return a task's function with its dependencies filled in, at each call by the overrides of that moment.
 
-        if self._provider is None:
-            self._provider = Provider()
-            for original, replacement in self._replacements.items():
-                self._provider.override(original, replacement)
-        injected: Callable[..., Any] = inject(
-            _with_types(fn), cast=False, cast_result=False, dependency_provider=self._provider
-        )
-        return injected
+        Raises:
+            InvalidOption: If it cannot work with these overrides. A call raises it if they changed since.
+        """
+        signature = needs.call_signature
+        made = (self._version, self._injected(needs))
 
-    def __setitem__(self, original: Callable[..., Any], replacement: Callable[..., Any]) -> None:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal made
+            if made[0] != self._version:
+                made = (self._version, self._injected(needs))
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()  # dependencies that take an argument by its name get its default as well
+            return made[1](**{passed_as(signature.parameters[n]): value for n, value in bound.arguments.items()})
+
+        return awaiting(call) if needs.kind == "coroutine" else call
+
+    def _injected(self, needs: Needs) -> Fn:
+        return injected(with_replacements(needs, self._replacements))
+
+    def __setitem__(self, original: Fn, replacement: Fn) -> None:
+        refuse_result(replacement)
         self._replacements[original] = replacement
-        if self._provider is not None:
-            self._provider.override(original, replacement)
+        self._version += 1
 
-    def __delitem__(self, original: Callable[..., Any]) -> None:
+    def __delitem__(self, original: Fn) -> None:
         del self._replacements[original]
-        if self._provider is not None:
-            self._provider.overrides.pop(original, None)
+        self._version += 1
 
-    def __getitem__(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def __getitem__(self, original: Fn) -> Fn:
         return self._replacements[original]
 
-    def __iter__(self) -> Iterator[Callable[..., Any]]:
+    def __iter__(self) -> Iterator[Fn]:
         return iter(self._replacements)
 
     def __len__(self) -> int:

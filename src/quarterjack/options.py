@@ -10,7 +10,7 @@ value, the range and the nearest right name."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, get_args
@@ -27,11 +27,15 @@ __all__ = [
     "JOB_FIELDS",
     "POLICY_FIELDS",
     "changed_options",
+    "check_defaults",
+    "check_names",
     "instant_ns",
+    "overlaid",
     "resolve_options",
     "resolve_policies",
     "schedule_id_of",
     "split_options",
+    "valid_name",
 ]
 
 JOB_FIELDS: Final = frozenset(JobOptions.__annotations__)
@@ -58,25 +62,46 @@ def instant_ns(value: datetime, field: str) -> int:
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on UTC wall time, zone already taken off
 
 
-def check_names(options: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
-    """Refuse names that are not *allowed*, with the nearest one that is."""
+def check_names(options: Mapping[str, Any], allowed: frozenset[str], where: str, also: Iterable[str] = ()) -> None:
+    """Refuse names that are not *allowed*, with the nearest of what could be meant: those, or *also* ones.
+
+    What *where* takes by parameters of its own never gets here, but is what a misspelt name may mean.
+    """
     for name in options:
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join(sorted(allowed))
+            own = sorted(also)
+            near = difflib.get_close_matches(name, [*own, *sorted(allowed)], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join([*own, *sorted(allowed)])
             raise InvalidOption(f"{where} has no option {name!r}; {hint}")
 
 
-def split_options(options: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_options(
+    options: Mapping[str, Any], where: str, also: Iterable[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the job's options and the schedule's policies of *options*.
 
     Raises:
-        InvalidOption: If a name is neither.
+        InvalidOption: If a name is neither; *also* are names that could have been meant instead.
     """
-    check_names(options, JOB_FIELDS | POLICY_FIELDS, where)
+    check_names(options, JOB_FIELDS | POLICY_FIELDS, where, also)
     job = {name: value for name, value in options.items() if name in JOB_FIELDS}
     policies = {name: value for name, value in options.items() if name in POLICY_FIELDS}
     return job, policies
+
+
+def overlaid(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options folded from the outermost layer to the nearest, which wins.
+
+    ``delay=`` and ``run_at=`` say one thing in two ways, so the nearer of the two takes the place of the other.
+    """
+    folded: dict[str, Any] = {}
+    for layer in layers:
+        if layer.get("run_at") is not None:
+            folded.pop("delay", None)
+        if "delay" in layer:
+            folded.pop("run_at", None)
+        folded.update(layer)
+    return folded
 
 
 def _integer(value: Any, field: str, low: int, high: int) -> int:
@@ -91,7 +116,12 @@ def _flag(value: Any, field: str) -> bool:
     return value
 
 
-def _name(value: Any, field: str) -> str:
+def valid_name(value: Any, field: str) -> str:
+    """Return *value* if it can name a task, a queue, a schedule.
+
+    Raises:
+        InvalidOption: If it is no text of 1 to 200 characters.
+    """
     if not isinstance(value, str) or not value or len(value) > 200:
         raise InvalidOption(f"{field} must be a name of 1 to 200 characters, got {value!r}")
     return value
@@ -104,7 +134,7 @@ def schedule_id_of(policies: dict[str, Any], default: str) -> str:
         InvalidOption: If it is no text of 1 to 200 characters.
     """
     given = policies.pop("id", None)
-    return default if given is None else _name(given, "id")
+    return default if given is None else valid_name(given, "id")
 
 
 def _choice(value: Any, field: str, choices: tuple[str, ...]) -> Any:
@@ -120,7 +150,7 @@ def _retry(value: Any) -> RetryPolicy:
 
 
 def _unique(value: Any) -> Unique | None:
-    return value if value is None or isinstance(value, Unique) else Unique(_name(value, "unique"))
+    return value if value is None or isinstance(value, Unique) else Unique(valid_name(value, "unique"))
 
 
 def _executor(value: Any) -> Any:
@@ -141,7 +171,7 @@ _RESOLVERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "cancel_grace": ("cancel_grace_s", lambda v: to_seconds(v, "cancel_grace")),
     "retry": ("retry", _retry),
     "priority": ("priority", lambda v: _integer(v, "priority", 0, 1_000)),
-    "queue": ("queue", lambda v: _name(v, "queue")),
+    "queue": ("queue", lambda v: valid_name(v, "queue")),
     "executor": ("executor", _executor),
     "unique": ("unique", _unique),
     "delay": ("delay_ns", lambda v: to_ns(v, "delay")),
@@ -205,39 +235,65 @@ def resolve_policies(
     Raises:
         InvalidOption: Naming *where*, the field, the value and what is allowed.
     """
-    check_names(policies, POLICY_FIELDS, where)
-    get = policies.get
-    try:
-        missed: MissedMode = _choice(get("missed", "latest"), "missed", get_args(MissedMode))
-        overlap = _overlap(get("overlap", "skip"))
-        max_catchup = _integer(get("max_catchup", 100), "max_catchup", 1, 10_000)
-        start, end = _optional(instant_ns, get("start"), "start"), _optional(instant_ns, get("end"), "end")
-        jitter_ns = to_ns(get("jitter", 0), "jitter")
-        lateness = _optional(to_ns, get("max_lateness"), "max_lateness")
-        max_runs = _optional(_integer, get("max_runs"), "max_runs", 1, 10**12)
-        failures = _optional(_integer, get("pause_on_failure"), "pause_on_failure", 1, 1_000_000)
-        overlap_key = _optional(_name, get("overlap_key"), "overlap_key")
-    except InvalidOption as error:
-        raise type(error)(f"{where}: {error}") from None
+    given = _checked(policies, where)
+    start, end, missed, overlap = given["start"], given["end"], given["missed"], given["overlap"]
     if start is not None and end is not None and start > end:
-        raise InvalidOption(f"{where}: start={get('start')} lies after end={get('end')}; swap them")
+        raise InvalidOption(f"{where}: start={policies['start']} lies after end={policies['end']}; swap them")
     if missed == "all" and overlap.mode == "skip":
         raise InvalidOption(
             f"{where}: missed='all' with overlap='skip' would skip all but one of the caught-up runs; "
             "use overlap='queue_all' or 'allow'"
         )
-    timing = Timing(trigger=trigger, jitter_ns=jitter_ns, start_ns=start, end_ns=end)
+    timing = Timing(trigger=trigger, jitter_ns=given["jitter"], start_ns=start, end_ns=end)
     payload = Payload(
         task=task,
         args=args,
         kwargs=kwargs,
         options=options,
         overlap=overlap,
-        overlap_key=overlap_key,
+        overlap_key=given["overlap_key"],
         missed=missed,
-        max_lateness_ns=lateness,
-        max_catchup=max_catchup,
-        max_runs=max_runs,
-        pause_on_failure=failures,
+        max_lateness_ns=given["max_lateness"],
+        max_catchup=given["max_catchup"],
+        max_runs=given["max_runs"],
+        pause_on_failure=given["pause_on_failure"],
     )
     return timing, payload
+
+
+def check_defaults(job: Mapping[str, Any], policies: Mapping[str, Any], where: str) -> None:
+    """Refuse wrong values among the defaults of a group or an app, where they are written.
+
+    What two of them say together is known only with the options of a task.
+
+    Raises:
+        InvalidOption: Naming *where*, the field, the value and what is allowed.
+    """
+    resolve_options(job, where)
+    _checked({name: value for name, value in policies.items() if name != "start_deadline"}, where)
+
+
+_POLICIES: Final[Mapping[str, tuple[Any, Callable[[Any], Any]]]] = {
+    "missed": ("latest", lambda v: _choice(v, "missed", get_args(MissedMode))),
+    "overlap": ("skip", _overlap),
+    "max_catchup": (100, lambda v: _integer(v, "max_catchup", 1, 10_000)),
+    "start": (None, lambda v: _optional(instant_ns, v, "start")),
+    "end": (None, lambda v: _optional(instant_ns, v, "end")),
+    "jitter": (0, lambda v: to_ns(v, "jitter")),
+    "max_lateness": (None, lambda v: _optional(to_ns, v, "max_lateness")),
+    "max_runs": (None, lambda v: _optional(_integer, v, "max_runs", 1, 10**12)),
+    "pause_on_failure": (None, lambda v: _optional(_integer, v, "pause_on_failure", 1, 1_000_000)),
+    "overlap_key": (None, lambda v: _optional(valid_name, v, "overlap_key")),
+}
+"""Each policy of a schedule: its default as written, and what checks and converts it."""
+
+
+def _checked(policies: Mapping[str, Any], where: str) -> dict[str, Any]:
+    check_names(policies, frozenset(_POLICIES), where)
+    checked: dict[str, Any] = {}
+    for name, (default, check) in _POLICIES.items():
+        try:
+            checked[name] = check(policies.get(name, default))
+        except InvalidOption as error:
+            raise type(error)(f"{where}: {error}") from None
+    return checked

@@ -12,12 +12,12 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from ._signatures import signature_of
+from ._needs import needs_of
+from ._signatures import kind_of, misfit, read_hints
 from .errors import InvalidArguments, InvalidOption
-from .injection import dependency_parameters
 from .job import CallbackKind, Hooks, Job
 from .model import NO_KWARGS, JobOptions, RunOptions
-from .options import JOB_FIELDS, check_names, resolve_options
+from .options import JOB_FIELDS, check_names, overlaid, resolve_options, valid_name
 from .triggers import Trigger
 
 __all__ = ["AsyncTask", "Call", "SyncTask", "Task", "TaskDecorator", "TaskDefinition", "define"]
@@ -33,18 +33,20 @@ class TaskDefinition:
     """What the app knows about a task. Made by the decorators, named when its group joins the app."""
 
     __slots__ = (
-        "_signature",
         "callbacks",
         "declared",
         "defaults",
         "dependencies",
         "fn",
+        "hints",
         "is_coroutine",
         "local_name",
         "name",
+        "needs",
         "options",
         "policies",
         "positional",
+        "signature",
         "triggers",
     )
 
@@ -55,7 +57,7 @@ class TaskDefinition:
         self.local_name = name
         self.name = name
         """The full name, group prefixes included; what stores keep."""
-        self.is_coroutine = _is_coroutine_function(fn)
+        self.is_coroutine = kind_of(fn) == "coroutine"
         self.declared = dict(declared)
         """Job options as written at the decorator."""
         self.policies = dict(policies)
@@ -65,21 +67,15 @@ class TaskDefinition:
         self.options = resolve_options(self.declared, f"task {name!r}")
         self.triggers: list[tuple[Trigger, dict[str, Any]]] = []
         self.callbacks: dict[CallbackKind, list[Callable[[Job[Any]], object]]] = {}
-        self.dependencies = dependency_parameters(fn)
+        self.hints = read_hints(fn)
+        """Read here and nowhere later: the names that local hints mean are at hand while the decorator runs."""
+        self.needs = needs_of(fn, self.hints)
+        self.dependencies = frozenset(self.needs.filled)
         """Names of the parameters that dependencies fill; callers do not pass them."""
-        self._signature, self.positional = self._shape()
+        self.signature = self.needs.call_signature
+        """What callers pass."""
+        self.positional = _positional(self.signature) if not self.dependencies else None
         """How many positional arguments fit, where nothing but their number matters; else None."""
-
-    def _shape(self) -> tuple[inspect.Signature, tuple[int, int] | None]:
-        signature = signature_of(self.fn)
-        parameters = [p for name, p in signature.parameters.items() if name not in self.dependencies]
-        simple = all(p.kind in _SIMPLE for p in parameters) and len(parameters) == len(signature.parameters)
-        try:
-            seen = signature.replace(parameters=parameters)
-        except ValueError:  # leaving dependencies out put a default before a plain parameter: pass those by name
-            seen = signature.replace(parameters=[_by_name(p) for p in parameters])
-        required = sum(p.default is p.empty for p in parameters)
-        return seen, (required, len(parameters)) if simple else None
 
     def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that do not fit the signature (their number and names; types are for strict apps).
@@ -88,35 +84,34 @@ class TaskDefinition:
             InvalidArguments: With the task's signature.
         """
         try:
-            self._signature.bind(*args, **kwargs)
+            self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidArguments(f"{self.name}{self._signature} cannot be called like that: {error}") from None
+            text = f"{self.name}{self.signature} cannot be called like that: {error}{self._unread(str(error))}"
+            raise InvalidArguments(text) from None
+
+    def _unread(self, problem: str) -> str:
+        """Return what to add where an argument is missing whose hint may be a dependency's, unread."""
+        for name, (hint, error) in self.hints.unknown.items():
+            if f"'{name}'" in problem:
+                return f" (its hint {hint} cannot be read: {error}; were there a Depends in it, it would not be seen)"
+        return ""
 
     def adopt(self, prefix: str, defaults: Mapping[str, Any]) -> None:
         """Take the full name and the defaults of the groups around it; the nearest option wins."""
         self.name = f"{prefix}{self.local_name}"
         self.defaults = dict(defaults)
-        self.options = resolve_options({**self.defaults, **self.declared}, f"task {self.name!r}")
+        self.options = self.resolved({})
 
     def resolved(self, overrides: Mapping[str, Any]) -> RunOptions:
         """Return the options of a job that sets *overrides*."""
-        return resolve_options({**self.defaults, **self.declared, **overrides}, f"task {self.name!r}")
+        return resolve_options(overlaid(self.defaults, self.declared, overrides), f"task {self.name!r}")
 
 
-def _by_name(parameter: inspect.Parameter) -> inspect.Parameter:
-    if parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
-        return parameter
-    return parameter.replace(kind=parameter.KEYWORD_ONLY)
-
-
-def _inner(fn: Any) -> Any:
-    """Return the function a partial holds."""
-    return fn.func if isinstance(fn, functools.partial) else fn  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-
-
-def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
-    inner = _inner(fn)
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
+def _positional(signature: inspect.Signature) -> tuple[int, int] | None:
+    parameters = signature.parameters.values()
+    if any(p.kind not in _SIMPLE for p in parameters):
+        return None
+    return sum(p.default is p.empty for p in parameters), len(parameters)
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
@@ -138,12 +133,9 @@ def define(fn: Callable[..., Any], declared: Mapping[str, Any], policies: Mappin
     """
     if not callable(fn):
         raise InvalidOption(f"@task stands above a function, got {fn!r}")
-    inner = _inner(fn)
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+    if kind_of(fn) in {"generator", "async generator"}:
         raise InvalidOption(f"{fn!r} is a generator; a task returns once, so collect its items or submit one job each")
-    if name is not None and (not isinstance(name, str) or not name):
-        raise InvalidOption(f"name must be a non-empty text, got {name!r}")
-    definition = TaskDefinition(fn, name or _name_of(fn), declared, policies)
+    definition = TaskDefinition(fn, _name_of(fn) if name is None else valid_name(name, "name"), declared, policies)
     task: Task[..., Any] = AsyncTask(definition, {}) if definition.is_coroutine else SyncTask(definition, {})
     task.__doc__, task.__module__ = fn.__doc__, getattr(fn, "__module__", __name__)
     task.__name__ = task.__qualname__ = definition.local_name
@@ -194,11 +186,14 @@ class Task(Hooks, Generic[P, T]):
             InvalidOption: Naming the field, the value and what is allowed.
         """
         check_names(options, JOB_FIELDS, f"task {self.name!r}")
-        view = type(self)(self.definition, {**self._overrides, **options})
+        view = type(self)(self.definition, overlaid(self._overrides, options))
         view.run_options  # noqa: B018  # refuse wrong values here, where they were written
         return view
 
     def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        why = misfit(fn, 1)
+        if why is not None:
+            raise InvalidOption(f"on_{kind} takes a function of one argument, the job, such as def note(job): …; {why}")
         self.definition.callbacks.setdefault(kind, []).append(fn)
 
     def __repr__(self) -> str:

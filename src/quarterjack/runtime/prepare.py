@@ -58,7 +58,7 @@ class Preparer:
         """Return the function with its dependencies filled in."""
         if not definition.dependencies:
             return definition.fn
-        return self._overrides.wrap(definition.fn)
+        return self._overrides.wrap(definition.needs)
 
     def check_result(self, value: Any, record: JobRecord) -> Any:
         """Return *value* as a store that writes JSON will keep it.
