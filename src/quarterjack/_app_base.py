@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from inspect import signature
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from ._durations import Seconds, to_seconds
@@ -15,6 +16,7 @@ from .events import EventStream
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
 from .model import Schedule
+from .options import valid_name
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
 from .stores import MemoryStore, Store
@@ -48,20 +50,22 @@ class AppBase(TaskRegistry):
         clock: Clock | None,
         defaults: Mapping[str, Any],
     ) -> None:
-        super().__init__(defaults, "Quarterjack(…)")
+        super().__init__(defaults, "Quarterjack(…)", _SETTINGS)
         if role not in _ROLES:
             raise InvalidOption(f"role must be one of {', '.join(map(repr, _ROLES))}, got {role!r}")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 1_000_000:
             raise InvalidOption(f"concurrency must be a whole number from 1 to 1000000, got {concurrency!r}")
-        if queues is not None and (isinstance(queues, str) or not queues):
-            raise InvalidOption(f'queues must be a list of names such as ["default"], got {queues!r}')
         if lifespan is not None and not callable(lifespan):
             raise InvalidOption(f"lifespan must be a context manager factory that takes the app, got {lifespan!r}")
+        if not isinstance(strict, bool):
+            raise InvalidOption(f"strict must be True or False, got {strict!r}")
+        if clock is not None and not isinstance(clock, Clock):
+            raise InvalidOption(f"clock must be a Clock such as quarterjack.testing's, or None, got {clock!r}")
         self.store = open_store(store)
         self.role: Role = role
-        self.queues = None if queues is None else tuple(queues)
+        self.queues = None if queues is None else _queue_names(queues)
         self.concurrency = concurrency
-        self.version = version
+        self.version = None if version is None else valid_name(version, "version")
         self.strict = strict
         self.shutdown_grace_s = to_seconds(shutdown_grace, "shutdown_grace")
         self.watchdog_s = None if watchdog is None else to_seconds(watchdog, "watchdog", exclusive=True)
@@ -78,14 +82,6 @@ class AppBase(TaskRegistry):
         _alive.add(self)
 
     # -- registration ----------------------------------------------------------------
-
-    def _take(self, definition: TaskDefinition) -> None:
-        if self._service is not None:
-            raise UsageError(
-                f"task {definition.local_name!r} comes too late: tasks are registered before the app starts; "
-                "a running app takes new schedules of known tasks by `await app.schedule(…)`"
-            )
-        super()._take(definition)
 
     def around(self, fn: Around) -> Around:
         """Wrap the run of every body: ``async def timing(job, proceed): … await proceed() …``.
@@ -168,6 +164,16 @@ class AppBase(TaskRegistry):
         if asyncio.get_running_loop() is service.loop:
             return await work()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), service.loop))
+
+
+_SETTINGS: Final = tuple(name for name in signature(AppBase.__init__).parameters if name not in {"self", "defaults"})
+"""What a misspelt option of an app may mean, besides options of its tasks."""
+
+
+def _queue_names(queues: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(queues, str | bytes) or not isinstance(queues, Collection) or not queues:
+        raise InvalidOption(f'queues must be a list of names such as ["default"], got {queues!r}')
+    return tuple(valid_name(name, "each of queues") for name in queues)
 
 
 def open_store(store: Store | str) -> Store:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast, overload
+from weakref import WeakSet
 
-from .errors import DuplicateName, InvalidOption
+from ._registering import Naming, chosen_trigger, is_rule_class, refuse_rule_fields
+from ._signatures import label_of
+from .errors import DuplicateName, InvalidArguments, InvalidOption, UsageError
 from .model import JobOptions, Schedule, SchedulePolicies
-from .options import resolve_policies, schedule_id_of, split_options
+from .options import (
+    check_defaults,
+    overlaid,
+    resolve_policies,
+    schedule_id_of,
+    split_options,
+)
 from .task import AsyncTask, SyncTask, Task, TaskDecorator, TaskDefinition, define
 from .triggers import Trigger
 
@@ -15,6 +25,8 @@ __all__ = ["Group", "GroupOptions", "TaskOptions", "TaskRegistry", "declared_sch
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_GROUP_NAME: Final = re.compile(r"[^\s.]{0,200}")
 
 
 class TaskOptions(SchedulePolicies, JobOptions, total=False):
@@ -30,13 +42,20 @@ class GroupOptions(SchedulePolicies, JobOptions, total=False):
 class TaskRegistry:
     """What an app and a group share: the ``task`` decorator and nested groups."""
 
-    def __init__(self, defaults: Mapping[str, Any], where: str) -> None:
+    def __init__(self, defaults: Mapping[str, Any], where: str, settings: Iterable[str] = ()) -> None:
         if "id" in defaults:
             raise InvalidOption(f"{where}: id= names one schedule; it cannot be a default")
-        self._job_defaults, self._policy_defaults = split_options(defaults, where)
+        self._job_defaults, self._policy_defaults = split_options(defaults, where, settings)
+        check_defaults(self._job_defaults, self._policy_defaults, where)
         self._definitions: list[TaskDefinition] = []
         self._names: set[str] = set()
         self._groups: list[Group] = []
+        self._parents: WeakSet[TaskRegistry] = WeakSet()
+
+    @property
+    def is_running(self) -> bool:
+        """True for an app between start and stop."""
+        return False
 
     @overload
     def task(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...  # type: ignore[overload-overlap]  # first match is meant
@@ -57,24 +76,24 @@ class TaskRegistry:
             InvalidOption: Naming the option, its value and what is allowed.
             DuplicateName: If the name is taken.
         """
-        if len(given) == 1 and not options and callable(given[0]):
+        if len(given) == 1 and not options and callable(given[0]) and not is_rule_class(given[0]):
             return self._register(given[0], None, {})
         if "trigger" in options:
             given = (*given, options.pop("trigger"))
-        if len(given) > 1:
-            raise InvalidOption("@task takes one trigger; join two with |, or put @task with id= above it twice")
-        chosen = given[0] if given else None
-        if chosen is not None and not isinstance(chosen, Trigger):
-            raise InvalidOption(f"@task takes a trigger such as Every(seconds=10), got {chosen!r}")
-        split_options({k: v for k, v in options.items() if k != "name"}, "@task")  # refuse here, on the user's line
+        chosen = chosen_trigger(given)
+        name = options.pop("name", None)
+        refuse_rule_fields(options)
+        split_options(options, "@task", ("name", "trigger"))  # refuse here, on the user's line
 
         def decorate(fn: Any) -> Task[..., Any]:
-            return self._register(fn, chosen, options)
+            return self._register(fn, chosen, options, name)
 
         return decorate
 
-    def _register(self, fn: Any, trigger: Trigger | None, options: dict[str, Any]) -> Task[..., Any]:
-        name = options.pop("name", None) if options else None
+    def _register(
+        self, fn: Any, trigger: Trigger | None, options: dict[str, Any], name: str | None = None
+    ) -> Task[..., Any]:
+        self._refuse_late(f"task {label_of(fn)!r}")
         job, policies = split_options(options, "@task")
         if isinstance(fn, Task):
             return self._add_trigger(cast("Task[..., Any]", fn), trigger, job, policies)
@@ -99,6 +118,13 @@ class TaskRegistry:
         return task
 
     def _declare(self, definition: TaskDefinition, trigger: Trigger, policies: dict[str, Any]) -> None:
+        try:
+            definition.check_call((), {})
+        except InvalidArguments as error:
+            raise InvalidOption(
+                f"a trigger passes no arguments: {error}; give each argument a default or a Depends(…), or leave the "
+                f"trigger out here and schedule a call: `await app.schedule({definition.local_name}.bind(…), …)`"
+            ) from None
         if not trigger.is_hook:
             declared_schedule(definition, trigger, policies, None)  # wrong values are refused on the user's line
         definition.triggers.append((trigger, policies))
@@ -112,31 +138,58 @@ class TaskRegistry:
         self._definitions.append(definition)
 
     def include_group(self, group: Group) -> None:
-        """Take up a group's tasks, under its name and with its defaults."""
+        """Take up a group's tasks, under its name and with its defaults.
+
+        Raises:
+            UsageError: If the app runs: tasks are registered before it starts.
+            DuplicateName: If it is included here already.
+        """
         if not isinstance(group, Group):
             raise InvalidOption(f"include_group takes a Group, got {group!r}")
+        self._refuse_late(f"{group!r}")
         if group in self._groups:
             raise DuplicateName(f"{group!r} is included already")
         if group is self or group.holds(self):
             raise InvalidOption(f"{group!r} cannot be included in itself")
         self._groups.append(group)
+        group._parents.add(self)
+
+    def _refuse_late(self, what: str) -> None:
+        """Refuse what is registered here while an app above runs: it would never be seen."""
+        if self.is_running:
+            raise UsageError(
+                f"{what} comes too late: tasks are registered before the app starts; "
+                "a running app takes new schedules of known tasks by `await app.schedule(…)`"
+            )
+        for parent in self._parents:
+            parent._refuse_late(what)
 
     def holds(self, other: object) -> bool:
         """Say whether *other* is among the groups below this one."""
         return any(group is other or group.holds(other) for group in self._groups)
 
     def _adopt(
-        self, prefix: str, job_defaults: Mapping[str, Any], policy_defaults: Mapping[str, Any]
+        self,
+        prefix: str,
+        job_defaults: Mapping[str, Any],
+        policy_defaults: Mapping[str, Any],
+        naming: Naming | None = None,
     ) -> list[tuple[TaskDefinition, dict[str, Any]]]:
-        """Name every task below and give it its defaults; return them with their policies' defaults."""
-        job = {**job_defaults, **self._job_defaults}
+        """Name every task below and give it its defaults; return them with their policies' defaults.
+
+        Raises:
+            DuplicateName: If a group stands in two places below.
+            UsageError: If a task runs in another app under another name or with other defaults.
+        """
+        naming = naming or Naming(self)
+        job = overlaid(job_defaults, self._job_defaults)
         policies = {**policy_defaults, **self._policy_defaults}
         found: list[tuple[TaskDefinition, dict[str, Any]]] = []
         for definition in self._definitions:
-            definition.adopt(prefix, job)
+            naming.name(definition, prefix, job)
             found.append((definition, policies))
         for group in self._groups:
-            found += group._adopt(f"{prefix}{group.prefix}", job, policies)  # one class
+            found += group._adopt(f"{prefix}{group.prefix}", job, policies, naming)  # one class
         return found
 
 
@@ -149,8 +202,11 @@ class Group(TaskRegistry):
     """
 
     def __init__(self, name: str = "", /, **defaults: Unpack[GroupOptions]) -> None:
-        if not isinstance(name, str) or "." in name:
-            raise InvalidOption(f"a group's name is a text without dots, got {name!r}")
+        if not isinstance(name, str) or not _GROUP_NAME.fullmatch(name) or not name.isprintable():
+            raise InvalidOption(
+                "a group's name stands before the names of its tasks: at most 200 characters without blanks and dots "
+                f"(groups nest by include_group), got {name!r}"
+            )
         super().__init__(defaults, f"Group({name!r})")
         self.name = name
 

@@ -11,6 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+from weakref import ref
 
 from ._needs import needs_of
 from ._signatures import kind_of, misfit, read_hints
@@ -33,6 +34,7 @@ class TaskDefinition:
     """What the app knows about a task. Made by the decorators, named when its group joins the app."""
 
     __slots__ = (
+        "_holder",
         "callbacks",
         "declared",
         "defaults",
@@ -65,6 +67,7 @@ class TaskDefinition:
         self.defaults: dict[str, Any] = {}
         """Job options of the groups and the app, outermost first."""
         self.options = resolve_options(self.declared, f"task {name!r}")
+        self._holder: ref[object] | None = None
         self.triggers: list[tuple[Trigger, dict[str, Any]]] = []
         self.callbacks: dict[CallbackKind, list[Callable[[Job[Any]], object]]] = {}
         self.hints = read_hints(fn)
@@ -96,8 +99,14 @@ class TaskDefinition:
                 return f" (its hint {hint} cannot be read: {error}; were there a Depends in it, it would not be seen)"
         return ""
 
-    def adopt(self, prefix: str, defaults: Mapping[str, Any]) -> None:
-        """Take the full name and the defaults of the groups around it; the nearest option wins."""
+    @property
+    def holder(self) -> object | None:
+        """The app that has named it last."""
+        return self._holder() if self._holder is not None else None
+
+    def adopt(self, prefix: str, defaults: Mapping[str, Any], holder: object) -> None:
+        """Take the full name and the defaults of the groups around it in *holder*; the nearest option wins."""
+        self._holder = ref(holder)
         self.name = f"{prefix}{self.local_name}"
         self.defaults = dict(defaults)
         self.options = self.resolved({})

@@ -4,10 +4,11 @@ Pure functions: the caller passes the counters and a source of randomness."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
 from quarterjack._durations import to_seconds
 from quarterjack.errors import InvalidOption
@@ -34,6 +35,15 @@ class RetryPolicy:
     cap_s: float = 300.0
     jitter: Jitter = "full"
     on: tuple[type[BaseException], ...] = (Exception,)
+
+    def __new__(cls, *_: object, **fields: object) -> Self:
+        """Refuse fields it does not have, as every option is refused: by a sentence."""
+        for name in fields:
+            if name not in cls.__dataclass_fields__:
+                near = difflib.get_close_matches(name, cls.__dataclass_fields__, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join(cls.__dataclass_fields__)
+                raise InvalidOption(f"RetryPolicy has no field {name!r}; {hint}")
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or not 1 <= self.attempts <= 1_000_000:

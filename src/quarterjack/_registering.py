@@ -1,0 +1,95 @@
+"""What registration asks of a decorator's arguments and of a task's name.
+
+Pure checks: the registry that takes tasks (`group`) calls them on the user's line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, TypeGuard
+
+from .errors import DuplicateName, InvalidOption, UsageError
+from .options import JOB_FIELDS, POLICY_FIELDS
+from .task import TaskDefinition
+from .triggers import At, Cron, Every, Forever, Once, Trigger
+
+__all__ = ["Naming", "chosen_trigger", "is_rule_class", "refuse_rule_fields"]
+
+_RULES: Final = (Every, At, Cron, Once, Forever)
+"""Whose fields people write as options of @task, the likeliest first."""
+
+
+class Root(Protocol):
+    """What names tasks: an app."""
+
+    @property
+    def is_running(self) -> bool: ...
+
+
+class Naming:
+    """One naming of all the tasks of an app.
+
+    A task has one name and one set of options, which its jobs read. So a group may
+    serve several apps, one after the other or all at once, but not two that run
+    at once and mean different things by it.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._named: set[TaskDefinition] = set()
+
+    def name(self, definition: TaskDefinition, prefix: str, defaults: dict[str, Any]) -> None:
+        """Give a task its full name and its defaults, unless another app would lose those it runs with."""
+        full = f"{prefix}{definition.local_name}"
+        if definition in self._named:
+            raise DuplicateName(
+                f"task {definition.name!r} would be {full!r} as well, for its group is included in two places; "
+                "include it once, or make it in a function and include two of them"
+            )
+        other = definition.holder
+        is_busy = other is not self._root and getattr(other, "is_running", False)
+        if is_busy and (full, defaults) != (definition.name, definition.defaults):
+            raise UsageError(
+                f"task {definition.name!r} runs in {other!r}, and here it would be {full!r} with the defaults "
+                f"{defaults!r}; apps that run at once share a group only under one name and with the same defaults: "
+                "make the group in a function, and include one of its own in each app"
+            )
+        self._named.add(definition)
+        definition.adopt(prefix, defaults, self._root)
+
+
+def is_rule_class(it: object) -> TypeGuard[type[Trigger]]:
+    """Say whether *it* is a class of triggers where a trigger, or a function, was meant."""
+    return isinstance(it, type) and issubclass(it, Trigger)
+
+
+def chosen_trigger(given: tuple[Any, ...]) -> Trigger | None:
+    """Return the trigger among the arguments of ``@task``; None without one.
+
+    Raises:
+        InvalidOption: If there are several, or what is given is no trigger.
+    """
+    if len(given) > 1:
+        raise InvalidOption("@task takes one trigger; join two with |, or put @task with id= above it twice")
+    chosen = given[0] if given else None
+    if chosen is None or isinstance(chosen, Trigger):
+        return chosen
+    if is_rule_class(chosen):
+        name = chosen.__name__
+        raise InvalidOption(f"{name} is a class of rules, not a rule; write @app.task({name}(…))")
+    raise InvalidOption(f"@task takes a trigger such as Every(seconds=10), got {chosen!r}")
+
+
+def refuse_rule_fields(options: Mapping[str, Any]) -> None:
+    """Refuse ``@app.task(seconds=5)``, the fields of a rule as options, with what is meant.
+
+    Raises:
+        InvalidOption: If all unknown names are fields of one kind of rule; other names pass.
+    """
+    unknown = options.keys() - JOB_FIELDS - POLICY_FIELDS
+    for rule in _RULES if unknown else ():
+        if unknown <= rule.model_fields.keys():
+            fields = ", ".join(f"{name}={value!r}" for name, value in options.items() if name in unknown)
+            raise InvalidOption(
+                f"@task has no option {next(n for n in options if n in unknown)!r}; when it runs is said by a trigger: "
+                f"write @app.task({rule.__name__}({fields}))"
+            )
