@@ -3,10 +3,12 @@
 from .aligned import Aligned
 from .at import At
 from .base import Trigger
+from .calendar import Calendar
 from .combine import Filtered, Union
 from .cron import Cron
 from .every import Every
 from .filters import Between, Dates, Filter, Weekdays
+from .fixed_delay import FixedDelay
 from .forever import Forever
 from .hooks import OnShutDown, OnShutdown, OnStartUp, OnStartup
 from .once import Once
@@ -15,11 +17,13 @@ __all__ = [
     "Aligned",
     "At",
     "Between",
+    "Calendar",
     "Cron",
     "Dates",
     "Every",
     "Filter",
     "Filtered",
+    "FixedDelay",
     "Forever",
     "OnShutDown",
     "OnShutdown",
