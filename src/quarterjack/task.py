@@ -152,7 +152,7 @@ def define(fn: Callable[..., Any], declared: Mapping[str, Any], policies: Mappin
     return task
 
 
-class Task(Hooks, Generic[P, T]):
+class Task(Hooks, Generic[P, T_co]):
     """A registered callable with its defaults. Submit it, schedule it, or call it as a plain function."""
 
     __name__: str
@@ -179,7 +179,7 @@ class Task(Hooks, Generic[P, T]):
             self._resolved = (self.definition.options, self.definition.resolved(self._overrides))
         return self._resolved[1]
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[T_co]:
         """Return the task with its arguments, to submit or to schedule.
 
         Raises:
@@ -188,7 +188,7 @@ class Task(Hooks, Generic[P, T]):
         self.definition.check_call(args, kwargs)
         return Call(self.definition, args, kwargs or NO_KWARGS, self)
 
-    def options(self, **options: Unpack[JobOptions]) -> Task[P, T]:
+    def options(self, **options: Unpack[JobOptions]) -> Task[P, T_co]:
         """Return the same task with other options for its jobs.
 
         Raises:
@@ -209,21 +209,21 @@ class Task(Hooks, Generic[P, T]):
         return f"<task {self.name}>"
 
 
-class AsyncTask(Task[P, T]):
+class AsyncTask(Task[P, T_co]):
     """A task made from a coroutine function; calling it runs the function as written."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
         """Call the function itself: no job, no dependencies."""
-        result: Coroutine[Any, Any, T] = self.definition.fn(*args, **kwargs)
+        result: Coroutine[Any, Any, T_co] = self.definition.fn(*args, **kwargs)
         return result
 
 
-class SyncTask(Task[P, T]):
+class SyncTask(Task[P, T_co]):
     """A task made from a plain function; its jobs run in a thread unless told otherwise."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Call the function itself: no job, no dependencies."""
-        result: T = self.definition.fn(*args, **kwargs)
+        result: T_co = self.definition.fn(*args, **kwargs)
         return result
 
 

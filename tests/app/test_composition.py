@@ -202,6 +202,8 @@ async def test_callable_instances_and_partials_are_tasks() -> None:
     plus = app.task(name="plus")(functools.partial(add, 2))
     async with virtual_time(app):
         assert await (await app.submit(greet, "you")) == "hello, you"
+        shown: object = await (await app.submit(greet, "it"))  # as in print(…): checkers infer from the outside in
+        assert shown == "hello, it"
         assert await (await app.submit(plus, 3)) == 5
 
 

@@ -11,7 +11,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar
-from typing import Any, Final
+from typing import Any, Final, final
 
 from quarterjack.clock import Clock
 from quarterjack.events import CallbackFailed, EventStream
@@ -40,6 +40,13 @@ Callback = Callable[[Job[Any]], object]
 Notify = Callable[[JobRecord], None]
 
 
+@final
+class _Several(list[Notify]):
+    """Those who wait for one job, where there are several."""
+
+    __slots__ = ()
+
+
 class Handles:
     """Waiters and callbacks of one running app. Belongs to its loop."""
 
@@ -58,7 +65,7 @@ class Handles:
         self._clock = clock
         self._context = context
         self._on_fatal = on_fatal
-        self._watchers: dict[str, Notify | list[Notify]] = {}
+        self._watchers: dict[str, Notify | _Several] = {}
         """Nearly every job has one waiter, and a list for each of 100,000 would cost more than the jobs' results."""
         self.of_jobs: dict[str, list[tuple[CallbackKind, Callback]]] = {}
         """Callbacks of single jobs, by id."""
@@ -91,10 +98,10 @@ class Handles:
             known = watchers.get(job_id)
             if known is None:
                 watchers[job_id] = notify
-            elif isinstance(known, list):
+            elif isinstance(known, _Several):
                 known.append(notify)
             else:
-                watchers[job_id] = [known, notify]
+                watchers[job_id] = _Several((known, notify))
         return waited
 
     def unwatch(self, records: Iterable[JobRecord], notify: Notify) -> None:
@@ -102,7 +109,7 @@ class Handles:
         watchers = self._watchers
         for record in records:
             known = watchers.get(record.id)
-            if isinstance(known, list):
+            if isinstance(known, _Several):
                 known[:] = [other for other in known if other is not notify]
             if known is notify or known == []:
                 del watchers[record.id]
@@ -153,7 +160,7 @@ class Handles:
         known = self._watchers.pop(record.id, None)
         if known is None:
             return
-        if isinstance(known, list):
+        if isinstance(known, _Several):
             for notify in known:
                 notify(record)
         else:
