@@ -102,7 +102,7 @@ class AppSchedules(AppBase):
         service = self._running()
         if "id" in policies:
             raise InvalidOption("update_schedule cannot change the id; unschedule it and schedule it anew")
-        job, own = split_options(policies, "update_schedule(…)")
+        job, own = split_options(policies, "update_schedule(…)", ("trigger", "call"))
 
         async def there() -> None:
             row = await self._row(service, schedule_id)

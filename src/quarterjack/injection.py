@@ -63,6 +63,7 @@ class DependencyOverrides(MutableMapping[Fn, Fn]):
             InvalidOption: If it cannot work with these overrides. A call raises it if they changed since.
         """
         signature = needs.call_signature
+        names = {name: passed_as(parameter) for name, parameter in signature.parameters.items()}
         made = (self._version, self._injected(needs))
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -71,7 +72,7 @@ class DependencyOverrides(MutableMapping[Fn, Fn]):
                 made = (self._version, self._injected(needs))
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()  # dependencies that take an argument by its name get its default as well
-            return made[1](**{passed_as(signature.parameters[n]): value for n, value in bound.arguments.items()})
+            return made[1](**{names[name]: value for name, value in bound.arguments.items()})
 
         return awaiting(call) if needs.kind == "coroutine" else call
 

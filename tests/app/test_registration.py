@@ -205,6 +205,15 @@ def test_misspelt_setting_of_an_app_names_the_right_one() -> None:
             Quarterjack(**{f"{name}x": 1})  # type: ignore[arg-type]
 
 
+async def test_misspelt_parameter_of_update_schedule_names_the_right_one() -> None:
+    """`triger=` is no policy, and the list of policies would not help."""
+    app = Quarterjack()
+    async with virtual_time(app):
+        update: Any = app.update_schedule
+        with pytest.raises(InvalidOption, match="no option 'triger'; did you mean 'trigger'"):
+            await update("x", triger=Every(seconds=1))
+
+
 @pytest.mark.parametrize("name", ["a b", "a.b", "a\n", "a\tb", 5, None, "x" * 201])
 def test_group_name_that_is_no_part_of_a_name_is_refused(name: Any) -> None:
     """It stands before every name of its tasks, on command lines too."""
