@@ -262,7 +262,7 @@ class JobLost(JobError):
 
 
 class ResultUnavailable(JobError):
-    """The job is DONE, but its result could not be kept (too large, not JSON, or not stored)."""
+    """The job is DONE, but its result could not be kept (too large, or not JSON)."""
 
     def _what(self) -> str:
         return "is done, but its result is not available"
@@ -350,3 +350,6 @@ class RetryLater(JobSignal):
     def __init__(self, after: float | timedelta | None = None, reason: str = "retry later") -> None:
         super().__init__(after, reason)
         self.after, self.reason = after, reason
+
+    def __str__(self) -> str:
+        return self.reason

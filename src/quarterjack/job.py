@@ -225,7 +225,8 @@ class Job(Hooks, Generic[T_co]):
     ``await job`` returns the body's result or raises: `JobFailed` (with the
     original exception as ``__cause__`` where it was raised in this process),
     `JobTimedOut`, `JobCancelled`, `JobSkipped`, `JobMissed`, `JobLost`,
-    `ResultUnavailable`. Cancelling whoever waits never cancels the job.
+    `ResultUnavailable`. With ``store_result=False`` it returns None. Cancelling
+    whoever waits never cancels the job.
     """
 
     __slots__ = ("_client", "_record", "is_duplicate")

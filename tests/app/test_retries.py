@@ -395,3 +395,35 @@ async def test_clock_step_lets_nobody_overtake(step: int) -> None:
         new = await app.submit(task, 1)
         assert await started_order(app, world, [old, new]) == [0, 1]
         assert old.lag == 9
+
+
+async def test_what_the_log_says_fits_what_happened(caplog: pytest.LogCaptureFixture) -> None:
+    """A discarded job is no fault and shows no traceback; a timeout is told although nothing raised."""
+    app = Quarterjack()
+
+    @app.task
+    async def discards() -> None:
+        raise Discard("the address does not exist")
+
+    @app.task
+    async def later() -> None:
+        raise RetryLater(after=0.1, reason="busy")
+
+    @app.task(timeout=1)
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    with caplog.at_level("INFO", logger="quarterjack"):
+        async with virtual_time(app):
+            jobs = [await app.submit(task) for task in (discards, later, slow)]
+            errors = await gather(jobs, return_exceptions=True)
+    lines = {
+        (record.levelname, record.getMessage().split(") ", 1)[1])
+        for record in caplog.records
+        if "job " in record.getMessage()
+    }
+    assert ("INFO", "is discarded: the address does not exist") in lines
+    assert ("WARNING", "timed out in attempt 1: ran longer than its timeout of 1 s") in lines
+    assert ("ERROR", "failed in attempt 1: busy") in lines
+    assert [bool(record.exc_info) for record in caplog.records if record.levelname == "INFO"] == [False]
+    assert "RetryLater: busy" in str(errors[1])

@@ -18,7 +18,7 @@ from contextvars import Context
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, StoreError
+from quarterjack.errors import Discard, ExecutorClosed, ExecutorFull, StoreError
 from quarterjack.events import CancelIgnored, EventStream, JobEvent, JobEventKind
 from quarterjack.executors import Executor
 from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind
@@ -51,6 +51,7 @@ _KINDS: Final[Mapping[FinishKind, JobEventKind]] = {
     FinishKind.RETRY: "retry",
     FinishKind.SNOOZE: "snooze",
 }
+_LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
 FINAL_KINDS: Final[Mapping[JobState, JobEventKind]] = {
     JobState.DONE: "done",
     JobState.FAILED: "failed",
@@ -427,8 +428,8 @@ class Worker:
             record.reason = f"{verdict.reason}; to be retried when its body has ended"
             self._retry_waits.add(attempt)
             return
-        if verdict.kind is FinishKind.FAILED:
-            self._log_failure(attempt, error, verdict.error)
+        if verdict.kind in _LOGGED:
+            self._log_failure(attempt, error, verdict)
         self._record(
             attempt,
             attempt.finish(
@@ -464,17 +465,31 @@ class Worker:
             self._to_record.set()
             self._wake.set()
 
-    def _log_failure(self, attempt: Attempt, error: BaseException | None, info: ErrorInfo | None) -> None:
-        record = attempt.record
-        log.error(
-            "job %s (%s) failed in attempt %d: %s",
-            record.id,
-            record.task,
-            attempt.number,
-            info.message or info.type_name if info is not None else error,
-            exc_info=error,
-            extra={"job": record.id, "task": record.task, "attempt": attempt.number},
-        )
+    def _log_failure(self, attempt: Attempt, error: BaseException | None, verdict: Verdict) -> None:
+        record, info = attempt.record, verdict.error
+        facts = {"job": record.id, "task": record.task, "attempt": attempt.number}
+        if isinstance(error, Discard):  # asked for by the body: no fault, and nobody needs its traceback
+            log.info("job %s (%s) is discarded: %s", record.id, record.task, error.reason, extra=facts)
+        elif verdict.kind is FinishKind.TIMED_OUT:
+            log.warning(
+                "job %s (%s) timed out in attempt %d: %s",
+                record.id,
+                record.task,
+                attempt.number,
+                verdict.reason,
+                extra=facts,
+            )
+        else:
+            said = (info.message or info.type_name) if info is not None else error
+            log.error(
+                "job %s (%s) failed in attempt %d: %s",
+                record.id,
+                record.task,
+                attempt.number,
+                said,
+                exc_info=error,
+                extra=facts,
+            )
 
     def _on_zombie(self, attempt: Attempt) -> None:
         self._zombies.add(attempt)

@@ -132,8 +132,10 @@ def test_what_means_nothing_is_refused_when_it_is_built(options: dict[str, Any],
         ),
         (
             Calendar(years=1, months=6, start="2026-01-29", missing="clamp"),
-            "every 1 year and 6 months at 00:00, from 29 January 2026, UTC; "
-            "a month without that day takes its last day",
+            (
+                "every 1 year and 6 months at 00:00, from 29 January 2026, UTC; "
+                "a month without that day takes its last day"
+            ),
         ),
         (Calendar(weeks=2, start="2026-01-05"), "every 2 weeks at 00:00, from 5 January 2026, UTC"),
         (Calendar(days=3, at="18:00"), "every 3 days at 18:00, from the day its schedule is created, UTC"),
