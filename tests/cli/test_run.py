@@ -253,3 +253,83 @@ def test_two_schedules_of_one_name_are_told_without_a_traceback(folder: Path, qj
     assert code == 1
     assert "two schedules have the id 'same'" in err
     assert "Traceback" not in err
+
+
+STUBBORN = """
+import asyncio
+from quarterjack import Once, OnShutdown, Quarterjack
+
+app = Quarterjack(shutdown_grace=20)
+
+@app.task(Once())
+async def stubborn() -> None:
+    print("begun", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            pass
+
+@app.task(OnShutdown())
+def down() -> None:
+    print("down", end="")
+    {down}
+"""
+
+
+@pytest.mark.parametrize(
+    ("down", "expected"), [("pass", 130), ("raise OSError('port taken')", 1), ("raise SystemExit(7)", 7)]
+)
+def test_a_body_that_swallows_its_cancellation_is_left_behind(
+    folder: Path, qj_process: Start, down: str, expected: int
+) -> None:
+    """Twice stops now, as the first line says; who is in the way is named, and what was written is not lost."""
+    write(folder, "stubborn", STUBBORN.format(down=down))
+    process = qj_process("run", "stubborn", PYTHONUNBUFFERED="")
+    read_until(process, "begun")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "SIGINT: draining" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (expected, "down"), err
+    assert "(stubborn, stubborn.py:12) was told to end and does not" in err
+    assert "Traceback" not in err or expected == 1
+
+
+def test_a_thread_that_does_not_end_is_left_behind(folder: Path, qj_process: Start) -> None:
+    """Python itself would wait for asyncio.to_thread at its exit, and Ctrl-C cannot reach a thread."""
+    write(
+        folder,
+        "threads",
+        "import asyncio, time\nfrom quarterjack import Once, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Once())\nasync def job():\n    print('begun', flush=True)\n"
+        "    await asyncio.to_thread(time.sleep, 60)\n",
+    )
+    process = qj_process("run", "threads")
+    read_until(process, "begun")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "SIGINT: draining" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130, err
+    assert "a thread of asyncio.to_thread was told to end and does not" in err
+
+
+def test_a_task_that_outlives_the_app_has_a_moment_to_end(folder: Path, qj_process: Start) -> None:
+    """What asyncio.run cancels may clean up here as there; with nothing left the process ends as any other."""
+    write(
+        folder,
+        "beside",
+        "import asyncio, atexit\nfrom quarterjack import Once, Quarterjack\napp = Quarterjack()\n"
+        "atexit.register(print, 'exit')\n"
+        "async def watch():\n    try:\n        await asyncio.sleep(60)\n    finally:\n"
+        "        await asyncio.sleep(0.1)\n        print('cleaned')\n"
+        "@app.task(Once())\nasync def job():\n"
+        "    job.task = asyncio.create_task(watch())\n    await asyncio.sleep(0)\n",
+    )
+    code, out, err = end(qj_process("run", "beside", "--until-idle"))
+    assert (code, out) == (0, "cleaned\nexit\n"), err

@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from quarterjack import FINISHED, JobState, Quarterjack
 from quarterjack.errors import QuarterjackError, StartupFailed
 from quarterjack.events import Event
 
+from ._leaving import leave, run
 from ._runlog import MoveLog
 from ._shell import EXIT_FAILED, EXIT_INTERRUPTED, Failure
 from ._target import Target
@@ -41,6 +43,8 @@ class _Course:
     signals: Sequence[signal.Signals] = ()
     has_started: bool = False
     was_idle: bool = False
+    left: list[str] = field(default_factory=list)
+    """What was told to end and does not."""
 
     def on_started(self) -> None:
         self.has_started = True
@@ -54,13 +58,37 @@ def serve(target: Target, *, until_idle: bool, is_watched: bool) -> int:
     Raises:
         Failure: If the app could not start, or a shutdown hook raised.
     """
-    app, moves, course = target.app, MoveLog(), _Course()
-    if is_watched and app.watchdog_s is None:
-        app.watchdog_s = WATCHDOG_S
+    course = _Course()
+    if is_watched and target.app.watchdog_s is None:
+        target.app.watchdog_s = WATCHDOG_S
+    try:
+        code = _served(target, course, until_idle)
+    except BaseException as error:
+        if course.left:
+            leave(_told(error))
+        raise
+    if course.left:
+        leave(code)
+    return code
+
+
+def _told(error: BaseException) -> int:
+    """Tell why the command ends, as it would be told by whoever catches this; return the exit code."""
+    if isinstance(error, Failure):
+        error.show()
+        return error.code
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return error.code or 0
+    traceback.print_exception(error)
+    return EXIT_FAILED
+
+
+def _served(target: Target, course: _Course, until_idle: bool) -> int:
+    app, moves = target.app, MoveLog()
     unlisten = app.event_stream.listen(moves)
     log.info("running %s on the %s store; Ctrl-C drains, twice stops now", target.name, app.store.name)
     try:
-        asyncio.run(_serve(app, course, until_idle))
+        run(_serve(app, course, until_idle), course.left, lambda: len(course.signals) > 1)
     except StartupFailed as error:
         log.error("%s", error, exc_info=error.__cause__)  # noqa: TRY400  # the cause is theirs, the rest is ours
         raise Failure(f"{target.name} did not start: {error}", f"qj ls {target.name}") from None
