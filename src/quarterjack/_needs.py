@@ -117,7 +117,6 @@ def _mark(label: str, parameter: inspect.Parameter, hints: Hints) -> Any:
     from fast_depends.dependencies import Dependant  # noqa: PLC0415  # loaded already
 
     hint: Any = hints.known.get(name, written)
-    hint = hint.__value__ if type(hint).__name__ == "TypeAliasType" else hint
     extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     marks = [it for it in (parameter.default, *extras) if isinstance(it, Dependant)]
     if len(marks) > 1:

@@ -70,7 +70,8 @@ def read_hints(fn: Callable[..., Any]) -> Hints:
     for name, hint in getattr(target, "__annotations__", {}).items():
         alone = SimpleNamespace(__annotations__={name: hint}, __type_params__=getattr(inner, "__type_params__", ()))
         try:
-            hints.known.update(get_type_hints(alone, getattr(inner, "__globals__", {}), around, include_extras=True))
+            found = get_type_hints(alone, getattr(inner, "__globals__", {}), around, include_extras=True)[name]
+            hints.known[name] = found.__value__ if type(found).__name__ == "TypeAliasType" else found
         except UsageError:  # what the hint calls refuses its argument: Depends(good()), say
             raise
         except Exception as error:  # a postponed hint is code of the user's, and may raise anything

@@ -56,19 +56,32 @@ from quarterjack import Depends, Quarterjack
 
 def answer() -> int: return 42
 
+{alias}
 app = Quarterjack()
 
 @app.task
-async def ask(value: Annotated[int, Depends(answer)]) -> int: return value
+async def ask(value: {hint}) -> int: return value
 
 print(asyncio.run(app.call(ask)))
 """
 
 
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations"])
-def test_first_depends_of_a_program_is_seen_in_a_hint(tmp_path: Path, future: str) -> None:
+@pytest.mark.parametrize(
+    ("alias", "hint"),
+    [
+        ("", "Annotated[int, Depends(answer)]"),
+        ("Asked = Annotated[int, Depends(answer)]", "Asked"),
+        pytest.param(
+            "type Asked = Annotated[int, Depends(answer)]",
+            "Asked",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of 3.12"),
+        ),
+    ],
+)
+def test_first_depends_of_a_program_is_seen_in_a_hint(tmp_path: Path, future: str, alias: str, hint: str) -> None:
     """Postponed hints load fast-depends when they are read, so nobody may ask before whether it is loaded."""
-    (tmp_path / "program.py").write_text(FIRST.format(future=future))
+    (tmp_path / "program.py").write_text(FIRST.format(future=future, alias=alias, hint=hint))
     source = str(Path(quarterjack.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "program.py"],
