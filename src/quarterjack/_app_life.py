@@ -28,7 +28,7 @@ from .runtime.signals import Signals
 from .runtime.watchdog import Watchdog
 from .task import TaskDefinition
 
-__all__ = ["AppLife"]
+__all__ = ["AppLife", "starts_refused"]
 
 log = logging.getLogger("quarterjack")
 
@@ -36,6 +36,19 @@ LAST_GRACE_S: Final = 5.0
 """How long bodies that were cancelled at shutdown may take to end."""
 HURRIED_GRACE_S: Final = 0.5
 """The same after a second signal, which means now."""
+
+_refusals: Final[list[None]] = []
+"""One for each open block of `starts_refused`."""
+
+
+@contextlib.contextmanager
+def starts_refused() -> Iterator[None]:
+    """Refuse to start any app while the block is open, in every thread: a module is imported only to be looked at."""
+    _refusals.append(None)
+    try:
+        yield
+    finally:
+        _refusals.pop()
 
 
 class AppLife(AppBase):
@@ -60,6 +73,7 @@ class AppLife(AppBase):
         Raises:
             StartupFailed: If the lifespan or a start-up hook raised; everything is undone.
             WrongLoop: If the app runs on another loop already.
+            UsageError: If it runs already, or is started by a module that ``qj`` imports.
             DuplicateName: If two tasks or schedules share a name.
         """
         self._take_loop()
@@ -72,6 +86,11 @@ class AppLife(AppBase):
         return self
 
     def _take_loop(self) -> None:
+        if _refusals:
+            raise UsageError(
+                "this app is started while its module is imported; put what starts it under "
+                '`if __name__ == "__main__":`'
+            )
         loop = asyncio.get_running_loop()
         with self._started_lock:
             if self._loop is not None and self._loop is not loop and not self._loop.is_closed():

@@ -39,7 +39,7 @@ def test_what_reloads_loads_nothing_that_the_app_needs() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "['_reload', '_runlog', '_shell', '_target', 'run']"
+    assert done.stdout.strip() == "['_hints', '_importing', '_reload', '_runlog', '_shell', '_target', 'run']"
 
 
 def test_every_command_in_the_help_exists(qj: QJ) -> None:
@@ -59,8 +59,8 @@ def test_every_command_in_the_help_exists(qj: QJ) -> None:
         (("next", "* * * * *", "--tz", "Rome"), "qj next --help"),
         (("next", "99 * * * *"), "qj explain"),
         (("next", "* * * * *", "--after", "soon"), "qj next --after"),
-        (("ls",), "qj run module:app"),
-        (("ls", "nowhere"), "qj ls nowhere.py"),
+        (("ls",), "qj ls module:app"),
+        (("ls", "nowhere"), "qj ls path/to/file.py"),
         (("ls", "missing.py"), "qj ls module:app"),
         (("ls", "a b:c"), "qj ls module:app"),
         (("ls", "shop:"), "qj ls shop"),

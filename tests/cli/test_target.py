@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from quarterjack import Quarterjack
 from tests.cli.kit import APP
 
 QJ = Callable[..., Result]
@@ -146,3 +147,147 @@ def test_a_module_that_exits_is_told_how_not_to(qj: QJ, folder: Path) -> None:
 def test_json_names_the_app_as_it_can_be_typed_again(qj: QJ, shop: Path) -> None:
     """A script takes the name from one answer into the next question."""
     assert json.loads(qj("ls", "shop", "--json").stdout)["app"] == "shop:app"
+
+
+def hint(result: Result) -> str:
+    assert result.exit_code != 0, result.output
+    return result.stderr.splitlines()[-1].removeprefix("Try:").strip()
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("shopp:app", "qj ls shop:app"),
+        ("shopp", "qj ls shop"),
+        ("shop.app", "qj ls shop:app"),
+        ("shop.nothing", "qj ls shop"),
+        ("store.jbs:app", "qj ls store.jobs:app"),
+        ("stor.jobs", "qj ls store.jobs"),
+        ("shpo.py", "qj ls shop.py"),
+        ("store/jobz.py", "qj ls store/jobs.py"),
+        ("shop:app:x", "qj ls shop:app"),
+        (":", "qj ls module:app"),
+        ("nothing_like_it", "qj ls path/to/file.py:app, or change"),
+        ("nothing.like.it", "qj ls path/to/file.py:app, or change"),
+    ],
+)
+def test_a_hint_names_only_what_is_there(qj: QJ, shop: Path, target: str, meant: str) -> None:
+    """Who is sent to a file that does not exist is worse off than before."""
+    package = shop.parent / "store"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "jobs.py").write_text(APP)
+    result = qj("ls", target)
+    assert result.exit_code == 2
+    assert hint(result).startswith(meant)
+
+
+@pytest.mark.parametrize("words", [("run",), ("next",), ("ls",), ("explain", "shopp:app", "noon")])
+def test_the_hint_repeats_the_command_that_was_typed(qj: QJ, shop: Path, words: tuple[str, ...]) -> None:
+    """A hint is copied; who wanted to run an app does not want its list."""
+    command, *rest = words
+    assert hint(qj(command, *(rest or ["shopp:app"]))) == f"qj {command} shop:app"
+    if not rest:
+        assert hint(qj(command)).startswith(f"qj {command} module:app")
+
+
+def test_what_is_no_app_is_named_by_its_type_alone(qj: QJ, folder: Path) -> None:
+    """Settings hold secrets, and a terminal is often shared or logged."""
+    (folder / "conf.py").write_text(
+        "from quarterjack import Quarterjack\napp = Quarterjack()\ncfg = {'k': 's3cret'}\n"
+    )
+    result = qj("ls", "conf:cfg")
+    assert "of type dict, not a Quarterjack" in result.stderr
+    assert "s3cret" not in result.stderr
+
+
+def test_a_factory_is_said_not_to_be_called(qj: QJ, folder: Path) -> None:
+    """Other servers call one, so people try; what to write instead is one line."""
+    (folder / "made.py").write_text("from quarterjack import Quarterjack\ndef create_app(): return Quarterjack()\n")
+    result = qj("ls", "made:create_app")
+    assert "factories are not called" in result.stderr
+    assert hint(result) == "add to made: app = create_app()"
+
+
+def test_a_wrong_name_in_pyproject_is_said_to_stand_there(qj: QJ, shop: Path) -> None:
+    """Nobody remembers having typed it."""
+    (shop.parent / "pyproject.toml").write_text('[tool.quarterjack]\napp = "shpo:app"\n')
+    result = qj("ls")
+    assert f"{shop.parent / 'pyproject.toml'} names it" in result.stderr
+    assert hint(result) == "qj ls shop:app"
+
+
+def test_the_hint_for_a_module_that_raises_can_be_typed(qj: QJ, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports the module under its full name, from the folder where that works."""
+    package = folder / "deep"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "bad.py").write_text("1/0\n")
+    (folder / "my-jobs.py").write_text("1/0\n")
+    assert hint(qj("ls", "deep/bad.py")) == "python -c 'import deep.bad'"
+    assert hint(qj("ls", "my-jobs.py")) == "python my-jobs.py"
+    monkeypatch.chdir(package)
+    assert hint(qj("ls", "bad.py")) == "cd .. && python -c 'import deep.bad'"
+
+
+def test_a_module_inside_a_package_is_to_be_named_as_a_file(
+    qj: QJ, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the package's own folder its relative imports fail under the short name, and work for the file."""
+    package = folder / "inner"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "rules.py").write_text("from quarterjack import Every\nrule = Every(seconds=5)\n")
+    (package / "work.py").write_text(
+        "from .rules import rule\nfrom quarterjack import Quarterjack\napp = Quarterjack()\n"
+        "@app.task(rule)\nasync def tick() -> None: ...\n"
+    )
+    monkeypatch.chdir(package)
+    assert hint(qj("ls", "work:app")) == "qj ls work.py:app"
+    assert ids(qj("ls", "work.py:app")) == ["tick"]
+
+
+def test_a_mistake_that_quarterjack_refuses_is_shown_by_their_line_alone(qj: QJ, folder: Path) -> None:
+    """The sentence says what to write instead; the frames of the library would bury it."""
+    (folder / "slip.py").write_text(
+        "from quarterjack import Every, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Every(seconds=5), timeout=-1)\nasync def tick() -> None: ...\n"
+    )
+    result = qj("ls", "slip.py")
+    assert result.exit_code == 1
+    place, *_, error, try_next = result.stderr.splitlines()
+    assert place.endswith('slip.py", line 3, in <module>')
+    assert error.startswith("Error: slip.py: ")
+    assert "timeout must be more than 0" in error
+    assert try_next == "Try:   qj ls slip.py, once that is mended"
+    assert "quarterjack/" not in result.stderr
+
+
+STARTS = {
+    "serve": "asyncio.run(app.serve())",
+    "block": "async def main():\n    async with app:\n        await asyncio.sleep(60)\nasyncio.run(main())",
+    "thread": "with app.in_thread():\n    time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_an_import_does_not_run_the_app(qj: QJ, folder: Path, how: str) -> None:
+    """A script without a guard would run under `qj ls` for ever, jobs and all; as a script it is right."""
+    (folder / f"open_{how}.py").write_text(
+        "import asyncio, time\nfrom quarterjack import OnStartup, Quarterjack\napp = Quarterjack()\n"
+        f"@app.task(OnStartup())\nasync def up(): raise AssertionError('started')\n{STARTS[how]}\n"
+    )
+    result = qj("ls", f"open_{how}:app")
+    assert result.exit_code == 1
+    assert "started while its module is imported" in result.stderr
+    assert '`if __name__ == "__main__":`' in result.stderr
+    assert "quarterjack/" not in result.stderr
+
+
+async def test_after_an_import_apps_start_as_ever(qj: QJ, shop: Path) -> None:
+    """The refusal is the import's, and ends with it, also where it fails."""
+    (shop.parent / "falls.py").write_text("1/0\n")
+    qj("ls", "shop")
+    qj("ls", "falls")
+    async with Quarterjack() as app:
+        assert app.is_running

@@ -1,23 +1,21 @@
 """Which app is meant: ``module:app``, ``module``, ``path/to/file.py:app``, or what pyproject.toml says.
 
-The user's module is imported as if their program had been started from here:
-the current directory is on ``sys.path``. What their code raises is theirs and
-is shown as theirs, without a line of ours in the traceback."""
+What is named here is imported by `_importing`."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import inspect
 import sys
 import tomllib
-import traceback
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 import click
 
+from ._hints import typed
+from ._importing import Named, at_front, imported, root_of
 from ._shell import EXIT_USAGE, Failure
 
 if TYPE_CHECKING:
@@ -39,14 +37,6 @@ class Target(NamedTuple):
     name: str
 
 
-class _Named(NamedTuple):
-    """What a target's text says: a module by name, or a file; and perhaps an attribute."""
-
-    module: str
-    file: Path | None
-    attribute: str | None
-
-
 def load(text: str | None) -> Target:
     """Return the app that *text* names, or the configured one.
 
@@ -56,10 +46,14 @@ def load(text: str | None) -> Target:
     """
     named, text, folder = _located(text)
     if folder is not None:
-        _at_front(folder)
-    _at_front(Path.cwd())
-    module = _imported(named)
-    return _chosen(module, named, text)
+        at_front(folder)
+    at_front(Path.cwd())
+    try:
+        return _chosen(imported(named, text), named, text)
+    except Failure as failure:
+        if folder is not None and failure.code == EXIT_USAGE:
+            failure.message += f"; {folder / 'pyproject.toml'} names it"
+        raise
 
 
 def folders(text: str | None) -> list[Path]:
@@ -71,7 +65,7 @@ def folders(text: str | None) -> list[Path]:
         Failure: If no app is named.
     """
     named, _, folder = _located(text)
-    found = [Path.cwd(), folder, _root(named.file.resolve())[0] if named.file is not None else _home(named.module)]
+    found = [Path.cwd(), folder, root_of(named.file.resolve())[0] if named.file is not None else _home(named.module)]
     paths = sorted({path.resolve() for path in found if path is not None}, key=lambda path: len(path.parts))
     return [path for at, path in enumerate(paths) if not any(path.is_relative_to(outer) for outer in paths[:at])]
 
@@ -86,7 +80,7 @@ def _home(module: str) -> Path | None:
     return folder if folder.is_dir() and not _INSTALLED & {*folder.parts} else None
 
 
-def _located(text: str | None) -> tuple[_Named, str, Path | None]:
+def _located(text: str | None) -> tuple[Named, str, Path | None]:
     """Return what is meant, its text, and the folder of the pyproject.toml that says so, if one does."""
     if text is not None:
         return _parsed(text), text, None
@@ -94,7 +88,7 @@ def _located(text: str | None) -> tuple[_Named, str, Path | None]:
     if found is None:
         raise Failure(
             "no app was named, and no pyproject.toml from here upwards names one",
-            f"qj run module:app, or put {CONFIG}",
+            f"{typed()} module:app, or put {CONFIG}",
             EXIT_USAGE,
         )
     text, folder = found
@@ -116,7 +110,7 @@ def configured() -> tuple[str, Path] | None:
         try:
             document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise Failure(f"{file} cannot be read: {error}", "qj run module:app", EXIT_USAGE) from None
+            raise Failure(f"{file} cannot be read: {error}", f"{typed()} module:app", EXIT_USAGE) from None
         settings: Any = document.get("tool", {}).get("quarterjack", {})
         name: Any = settings.get("app") if hasattr(settings, "get") else settings
         if name is None:
@@ -127,101 +121,23 @@ def configured() -> tuple[str, Path] | None:
     return None
 
 
-def _parsed(text: str) -> _Named:
+def _parsed(text: str) -> Named:
     head, colon, tail = text.rpartition(":")
     # A tail with a slash or a .py is a path after a drive letter, not an attribute.
     if not colon or "/" in tail or "\\" in tail or tail.endswith(".py"):
         head, tail = text, ""
     if colon and not tail and head != text:
-        raise Failure(f"{text!r} names no app behind the colon", f"qj ls {head}", EXIT_USAGE)
+        raise Failure(f"{text!r} names no app behind the colon", typed(head or "module:app"), EXIT_USAGE)
     if head.endswith(".py") or "/" in head or "\\" in head:
-        return _Named(Path(head).stem, Path(head), tail or None)
+        return Named(Path(head).stem, Path(head), tail or None)
+    if ":" in head and not tail.startswith(":"):
+        raise Failure(f"{text!r} has a colon too many", typed(head), EXIT_USAGE)
     if not head or not all(part.isidentifier() for part in head.split(".")):
-        raise Failure(f"{text!r} names no module", "qj ls module:app, or path/to/file.py:app", EXIT_USAGE)
-    return _Named(head, None, tail or None)
+        raise Failure(f"{text!r} names no module", f"{typed()} module:app, or path/to/file.py:app", EXIT_USAGE)
+    return Named(head, None, tail or None)
 
 
-def _at_front(folder: Path) -> None:
-    path = str(folder.resolve())
-    if path not in sys.path:
-        sys.path.insert(0, path)
-
-
-def _imported(named: _Named) -> ModuleType:
-    try:
-        return importlib.import_module(named.module) if named.file is None else _imported_file(named.file)
-    except ModuleNotFoundError as error:
-        if named.file is None and error.name is not None and f"{named.module}.".startswith(f"{error.name}."):
-            hint = f"qj ls {named.module.replace('.', '/')}.py, or change to the folder that holds it"
-            raise Failure(f"no module {error.name!r} here ({Path.cwd()})", hint, EXIT_USAGE) from None
-        raise _theirs(error, named) from None
-    except Failure:
-        raise
-    except SystemExit as error:
-        raise Failure(
-            f"importing {named.file or named.module} ended the program (exit {error.code!r})",
-            'put what starts it under: if __name__ == "__main__":',
-        ) from None
-    except Exception as error:  # the user's module may raise anything
-        raise _theirs(error, named) from None
-
-
-def _imported_file(file: Path) -> ModuleType:
-    path = file.resolve()
-    if not path.is_file():
-        near = sorted(one.name for one in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        hint = f"qj ls {file.parent / near[0]}" if near else "qj ls module:app"
-        raise Failure(f"there is no file {file}", hint, EXIT_USAGE)
-    root, name = _root(path)
-    _at_front(root)
-    if "." in name and all(part.isidentifier() for part in name.split(".")):
-        return importlib.import_module(name)
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known
-    if known is not None or name in sys.stdlib_module_names or not name.isidentifier():
-        name = "qj_app_" + "".join(sign if sign.isalnum() else "_" for sign in name)
-    return _executed(name, path)
-
-
-def _root(file: Path) -> tuple[Path, str]:
-    """Return the folder to import a file from, and its name there; in a package relative imports need the full one."""
-    root, name = file.parent, file.stem
-    while (root / "__init__.py").is_file():
-        root, name = root.parent, f"{root.name}.{name}"
-    return root, name
-
-
-def _executed(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise Failure(f"{path} is no Python file", "qj ls path/to/file.py:app", EXIT_USAGE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _theirs(error: Exception, named: _Named) -> Failure:
-    """Show the error as Python would have shown it to them, and say that it is theirs."""
-    tb = error.__traceback__
-    while tb is not None and _is_ours(tb):
-        tb = tb.tb_next
-    click.echo("".join(traceback.format_exception(type(error), error, tb)).rstrip(), err=True)
-    what = named.file or named.module
-    return Failure(f"{what} raised {type(error).__name__} while it was imported", f"python -c 'import {named.module}'")
-
-
-def _is_ours(tb: TracebackType) -> bool:
-    file = tb.tb_frame.f_code.co_filename
-    return file == __file__ or file.startswith("<frozen importlib") or file == importlib.__file__
-
-
-def _chosen(module: ModuleType, named: _Named, text: str) -> Target:
+def _chosen(module: ModuleType, named: Named, text: str) -> Target:
     shown = str(named.file) if named.file is not None else named.module
     if named.attribute is None:
         return _only(module, shown)
@@ -231,9 +147,18 @@ def _chosen(module: ModuleType, named: _Named, text: str) -> Target:
     if _is_app(found):
         return Target(found, text)
     apps = _apps(module)
-    hint = f"qj ls {shown}:{next(iter(apps))}" if apps else f"add to {shown}: app = Quarterjack()"
-    what = f"is {found!r}, no Quarterjack" if found is not None else "does not exist"
-    raise Failure(f"{text}: {named.attribute!r} {what}", hint, EXIT_USAGE)
+    made = f"{named.attribute}()" if inspect.isroutine(found) else "Quarterjack()"
+    hint = typed(f"{shown}:{next(iter(apps))}") if apps else f"add to {shown}: app = {made}"
+    raise Failure(f"{text}: {named.attribute!r} {_kind(found)}", hint, EXIT_USAGE)
+
+
+def _kind(found: Any) -> str:
+    """Say what was found in place of an app; its value is not ours to print: settings hold secrets."""
+    if found is None:
+        return "does not exist"
+    if inspect.isroutine(found):
+        return "is a function: factories are not called"
+    return f"is of type {type(found).__name__}, not a Quarterjack"
 
 
 def _is_app(value: Any) -> TypeGuard[Quarterjack]:
@@ -250,7 +175,7 @@ def _only(module: ModuleType, shown: str) -> Target:
     if not apps:
         raise Failure(f"{shown} holds no Quarterjack", f"add to {shown}: app = Quarterjack()", EXIT_USAGE)
     names = ", ".join(apps)
-    raise Failure(f"{shown} holds {len(apps)} apps: {names}", f"qj ls {shown}:{next(iter(apps))}", EXIT_USAGE)
+    raise Failure(f"{shown} holds {len(apps)} apps: {names}", typed(f"{shown}:{next(iter(apps))}"), EXIT_USAGE)
 
 
 def _apps(module: ModuleType) -> dict[str, Quarterjack]:
