@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple, Protocol
 
-__all__ = ["MISSED_CAP", "Due", "MissedMode", "Periodic", "fold_missed"]
+__all__ = ["MISSED_CAP", "Due", "MissedMode", "Periodic", "fold_missed", "missed_by"]
 
 MissedMode = Literal["latest", "earliest", "all", "skip"]
 
@@ -117,3 +117,14 @@ def _newest(trigger: Periodic, oldest: int, latest: int, most: int) -> tuple[int
         found.append(at)
         at = trigger.prev_ns(at - 1)
     return tuple(reversed(found))
+
+
+def missed_by(mode: MissedMode, *, ran: int, missed: int, max_lateness_ns: int | None, max_catchup: int) -> str:
+    """Return the policy that left out *missed* fire times while *ran* others run, as it is written: for people."""
+    by_mode = f"missed={mode!r}"
+    by_lateness = None if max_lateness_ns is None else f"max_lateness={max_lateness_ns / 1e9:g}"
+    if mode == "all":  # lateness leaves the old ones out, and the bound the oldest of what is left
+        return by_lateness if by_lateness is not None and ran < max_catchup else f"max_catchup={max_catchup}"
+    # A single late one runs in every mode, and each mode but ``skip`` runs one of several.
+    is_too_late = not ran and (missed == 1 or mode != "skip")
+    return by_lateness if by_lateness is not None and is_too_late else by_mode

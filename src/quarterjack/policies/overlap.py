@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
-__all__ = ["SERIAL_MODES", "Action", "OverlapMode", "Verdict", "admit"]
+__all__ = ["SERIAL_MODES", "Action", "OverlapMode", "Verdict", "admit", "has_room"]
 
 OverlapMode = Literal["skip", "queue_one", "queue_latest", "queue_all", "cancel_previous", "allow"]
 
@@ -62,3 +62,12 @@ def admit(mode: OverlapMode, maximum: int | None, *, running: int, waiting: int)
     if mode == "cancel_previous":
         return Verdict(Action.RUN, cancel_open=True)
     return _SKIP
+
+
+def has_room(mode: OverlapMode, maximum: int | None, *, running: int, waiting: int) -> bool:
+    """Say whether a run that waits for its turn may come now: it is admitted, and takes no other job's place.
+
+    A schedule that runs again after its job's end asks this after a run of it was
+    left out; two that replaced each other's waiting runs at once would never stop.
+    """
+    return admit(mode, maximum, running=running, waiting=waiting) == _RUN
