@@ -12,11 +12,22 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ._fast import new_tuple
-from .model import Schedule
+from .model import Origin, Schedule
 from .policies.jitter import due_ns
 from .policies.missed import Due, Periodic, fold_missed
 
-__all__ = ["Plan", "counted", "parked", "plan", "rearmed", "rebased", "resumed", "upserted"]
+__all__ = [
+    "Plan",
+    "counted",
+    "is_newest",
+    "parked",
+    "plan",
+    "rearmed",
+    "rebased",
+    "resumed",
+    "upserted",
+    "upserted_parked",
+]
 
 _REBASE_ALL_NS: Final = 3 * 3_600 * 1_000_000_000
 """A clock set back this far was wrong before, so every rule starts anew from it."""
@@ -185,6 +196,20 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
     return row
 
 
+def upserted_parked(old: Schedule | None, declared: Schedule, now_ns: int, error: Exception) -> Schedule:
+    """Return the row that *declared* becomes where `upserted` raised *error*: changed and parked, its history kept."""
+    if old is None:
+        row = declared.copy()
+        row.created_at_ns = row.cursor_ns = now_ns
+        return parked(row, error)
+    row = old.copy()
+    row.in_code, row.version = declared.in_code, declared.version
+    row.generation += row.timing != declared.timing
+    row.revision += row.payload != declared.payload
+    row.timing, row.payload = declared.timing, declared.payload
+    return parked(row, error)
+
+
 def _is_plain(row: Schedule) -> bool:
     """Say whether its next run depends on its rule alone."""
     timing, payload = row.timing, row.payload
@@ -240,11 +265,29 @@ def resumed(schedule: Schedule, now_ns: int, *, catch_up: bool) -> Schedule:
     return _seek(row, max(row.cursor_ns, now_ns))
 
 
+def is_newest(schedule: Schedule, origin: Origin) -> bool:
+    """Say whether *origin* is the schedule's newest occurrence.
+
+    Only the end of that one makes the next run: what an operator runs beside it,
+    an older run that is repeated, or one of a schedule that had the same id before,
+    would each begin a second chain.
+    """
+    return (
+        origin.nominal_ns == schedule.last_nominal_ns
+        and origin.generation == schedule.generation
+        and origin.trigger == "schedule"
+    )
+
+
 def rearmed(schedule: Schedule, finished_ns: int) -> int | None:
-    """Return the next fire time of a schedule that runs again after its job's end, or None."""
+    """Return the next fire time of a schedule that runs again after its job's end, or None.
+
+    *finished_ns* is when the body of its newest occurrence had really ended, or
+    when a run that was left out has its turn.
+    """
     pause = schedule.trigger.after_finish_ns
     end = schedule.timing.end_ns
-    if pause is None or _runs_left(schedule) == 0:
+    if pause is None or _runs_left(schedule) == 0 or schedule.parked_reason is not None:
         return None
     due = finished_ns + pause
     if due == schedule.cursor_ns:  # a run that took no time, on a coarse clock: no two share a fire time

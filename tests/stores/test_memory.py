@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from weakref import WeakSet
+
+import pytest
 from hypothesis import settings
 
 from quarterjack import MemoryStore
 from quarterjack._durations import NS_PER_S
-from quarterjack.model import JobFilter
+from quarterjack.model import JobFilter, JobRecord, Origin, Overlap, RunOptions, Unique
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
 
@@ -41,6 +45,86 @@ async def test_newest_finished_jobs_are_kept_and_the_waiting_ones_all() -> None:
         await b.finish(row.fence)
     assert await b.states([waiting, *jobs]) == ["submitted", "gone", "gone", "done", "done", "done"]
     assert len((await b.store.jobs_list(JobFilter())).jobs) == 4
+
+
+async def test_job_that_ended_again_is_kept_as_the_newest() -> None:
+    """The end that counts is its last one.
+
+    The bug: a repeated job stood among the finished ones twice, and its older place
+    made it go when it had only just ended.
+    """
+    b = await opened(keep_finished=3)
+    again = await b.put()
+    others = [await b.put("b") for _ in range(2)]
+    for row in await b.claim():
+        await b.finish(row.fence)
+    await b.store.jobs_retry(JobFilter(task="a"))
+    await b.finish((await b.claim())[0].fence)
+    assert await b.states([*others, again]) == ["done", "done", "done"]
+    await b.put("b")
+    await b.finish((await b.claim())[0].fence)
+    assert await b.states([*others, again]) == ["gone", "done", "done"]
+
+
+async def test_unique_keys_of_periods_that_are_over_are_forgotten() -> None:
+    """A key per customer and hour must not keep every job there ever was, also when none comes in any more."""
+    b = await opened(keep_finished=10)
+    rows: WeakSet[Watched] = WeakSet()
+
+    async def run(key: str) -> None:
+        job = Watched(b.ids(), "a", (), {}, RunOptions(unique=Unique(key, scope=timedelta(seconds=30))))
+        rows.add(job)
+        await b.store.jobs_put([job])
+        await b.finish((await b.claim())[0].fence)
+
+    for n in range(100):
+        await run(str(n))
+    assert len(rows) == 100, "while the period goes on, its job is the answer"
+    await b.advance(31)
+    await run("last")
+    assert len(rows) <= 11
+    for n in range(100):
+        await run(f"again {n}")
+    await b.advance(61)
+    for _ in range(12):
+        await b.put()
+        await b.finish((await b.claim())[0].fence)
+    assert len(rows) == 0
+
+
+class Watched(JobRecord):
+    """A row whose end can be seen."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("where", ["delayed", "behind a waiting one", "in line for an overlap key"])
+async def test_jobs_that_were_cancelled_while_they_waited_are_let_go(where: str) -> None:
+    """Debouncing cancels thousands of waiting jobs; none may stay until its place in the queue comes up.
+
+    The bug: each was kept, arguments and all, until the day it would have been due.
+    """
+    b = await opened(keep_finished=10)
+    rows: WeakSet[Watched] = WeakSet()
+    in_line = where == "in line for an overlap key"
+    await b.schedule(overlap=Overlap("queue_all"))
+    head = await b.put(delay_ns=NS_PER_S if where == "delayed" else 0)
+
+    async def put(n: int) -> None:
+        origin = Origin("s", 1, n, trigger="manual") if in_line else None
+        delay_ns = 86_400 * NS_PER_S if where == "delayed" else 0
+        job = Watched(b.ids(), "a", (), {}, RunOptions(delay_ns=delay_ns), None, origin)
+        rows.add(job)
+        await (b.store.schedules_trigger("s", job) if in_line else b.store.jobs_put([job]))
+        if in_line:
+            await b.claim(lease_s=None)
+        if n:
+            await b.store.jobs_request_cancel([job.id])
+
+    for n in range(2_000):
+        await put(n)
+    assert len(rows) < 200
+    assert await b.states([head]) == ["scheduled" if in_line else "submitted"]
 
 
 async def test_delays_and_leases_shift_with_a_clock_that_was_set() -> None:

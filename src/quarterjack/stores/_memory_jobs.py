@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import ClassVar, Final
 
-from quarterjack import planner
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import UniqueConflict
@@ -25,8 +23,10 @@ from quarterjack.model import (
     Schedule,
 )
 
+from ._chains import Chains
 from ._overlap import OverlapKeys
 from ._ready import ReadyQueue
+from ._unique import UniqueKeys
 from .base import AGING_NS, Claim, Claimed, Hint, HintListener, Renewal, Renewed, Store
 
 __all__ = ["MemoryJobs"]
@@ -38,6 +38,8 @@ _STEP_NS: Final = NS_PER_S
 """A wall clock that went this much against elapsed time was set; less is a time server's nudge."""
 _OUTCOME_MINUTES: Final = 24 * 60
 """How long the counts per minute are kept."""
+_FEW_DEAD: Final = 64
+"""So many entries that nobody waits in any more are not worth a search for them."""
 _FINAL_MOVES: Final = {
     FinishKind.DONE: Move.RETURNED,
     FinishKind.FAILED: Move.RAISED,
@@ -71,14 +73,18 @@ class MemoryJobs(Store):
         self._jobs: dict[str, JobRecord] = {}
         self._ready: dict[str, ReadyQueue] = {}
         self._delayed: list[tuple[int, int, JobRecord]] = []
+        self._dead = 0
+        """How many entries of jobs that ended while they waited may stand among the waiting ones."""
+        self._most_dead = _FEW_DEAD
         self._leases: list[tuple[int, int, int, JobRecord]] = []
-        self._unique: dict[tuple[str, str], tuple[JobRecord, int | None]] = {}
+        self._unique = UniqueKeys()
         self._keys = OverlapKeys()
         self._finished: deque[JobRecord] = deque()
         self._outcomes: dict[int, dict[tuple[str, JobState], int]] = {}
         self._minute: dict[tuple[str, JobState], int] = {}
         self._minute_ends_ns = 0
         self._schedules: dict[str, Schedule] = {}
+        self._chains = Chains(self._schedules, self._keys, self._unique)
 
     def _now(self) -> int:
         """Return the wall clock; should it have been set since the last call, what waits is moved first.
@@ -142,9 +148,7 @@ class MemoryJobs(Store):
         self._jobs[job.id] = job
         self._enqueue(job, now)
         if options.unique is not None:
-            scope = options.unique.scope
-            until = now + scope // timedelta(microseconds=1) * 1_000 if isinstance(scope, timedelta) else None
-            self._unique[job.task, options.unique.key] = (job, until)
+            self._unique.take(job, now)
         return job
 
     def _enqueue(self, job: JobRecord, now: int) -> None:
@@ -163,13 +167,13 @@ class MemoryJobs(Store):
             queue = self._ready[job.queue] = ReadyQueue()
         queue.push(job)
 
-    def _forget_entries(self, job_ids: Container[str]) -> None:
-        """Drop what finished jobs left behind where they waited, before they wait again: each waits once."""
-        for queue in self._ready.values():
-            queue.drop(job_ids)
-        self._delayed = [entry for entry in self._delayed if entry[2].id not in job_ids]
+    def _compact(self) -> None:
+        """Drop what jobs that wait no more left behind where they waited; O(n)."""
+        live = sum(queue.compact() for queue in self._ready.values())
+        self._delayed = [entry for entry in self._delayed if entry[2].state is _SUBMITTED]
         heapq.heapify(self._delayed)
-        self._keys.drop(job_ids)
+        live += len(self._delayed) + self._keys.compact()
+        self._dead, self._most_dead = 0, max(_FEW_DEAD, live)
 
     def _shift_waiting(self, now: int, delta_ns: int) -> None:
         """Move what waits with a wall clock that was set by *delta_ns*.
@@ -209,45 +213,21 @@ class MemoryJobs(Store):
             if unique is None:
                 continue
             if unique.on_conflict == "raise":
-                holder = self._unique_row(job, now)
+                holder = self._unique.holder(job.task, unique, now)
                 taken_by = before.get((job.task, unique.key)) if holder is None else holder.id
                 if taken_by is not None:
                     raise UniqueConflict(unique.key, taken_by)
             before.setdefault((job.task, unique.key), job.id)
 
-    def _unique_row(self, job: JobRecord, now: int) -> JobRecord | None:
-        unique = job.options.unique
-        entry = None if unique is None else self._unique.get((job.task, unique.key))
-        if unique is None or entry is None:
-            return None
-        holder, until = entry
-        if until is not None:
-            return holder if now < until else None
-        if holder.state.is_finished or (unique.scope == "queued" and holder.state is not _SUBMITTED):
-            return None
-        return holder
-
     def _unique_holder(self, job: JobRecord, now: int) -> JobRecord | None:
         """Return the row that stands in *job*'s place, if its key is taken."""
-        unique, holder = job.options.unique, self._unique_row(job, now)
-        if unique is None or holder is None:
-            return None
-        if unique.on_conflict == "replace" and holder.state is _SUBMITTED:
-            self._end_here(holder, Move.CANCELLED, now, f"replaced by job {job.id}")
-            return None
-        return holder
-
-    def _retake_unique(self, job: JobRecord, now: int) -> bool:
-        """Take the key of a finished job that is to run again; False if another job has it by now."""
         unique = job.options.unique
-        if unique is None:
-            return True
-        holder = self._unique_row(job, now)
-        if holder is not None and holder is not job:
-            return False
-        if holder is None and not isinstance(unique.scope, timedelta):
-            self._unique[job.task, unique.key] = (job, None)
-        return True
+        holder = self._unique.holder(job.task, unique, now)
+        if holder is None or not _gives_way(holder, job):
+            return holder
+        self._unique.take(job, now)  # first: whoever hears of the holder's end must not find the key free
+        self._end_here(holder, Move.CANCELLED, now, f"replaced by job {job.id}")
+        return None
 
     # -- jobs: leases ----------------------------------------------------------------
 
@@ -267,6 +247,8 @@ class MemoryJobs(Store):
                     left -= queue.take(want.lanes, left, self._keys.hold, jobs)
         for job in jobs:
             self._lease(job, claim, now)
+        if self._chains.held_up:
+            self._free_chains(now)
         return Claimed(jobs, self._next_run_at())
 
     def _lease(self, job: JobRecord, claim: Claim, now: int) -> None:
@@ -305,7 +287,7 @@ class MemoryJobs(Store):
             if job.lease_until_ns != until or job.attempt != attempt:
                 continue
             if job.zombie:
-                self._bury(job)
+                self._bury(job, now)
             elif job.state.is_held:
                 self._rescue_one(job, now)
 
@@ -406,8 +388,15 @@ class MemoryJobs(Store):
 
     def _end_here(self, job: JobRecord, how: Move, now: int, reason: str | None) -> None:
         """End *job* by the store's own decision, and tell who may wait for it."""
+        has_waited = job.state is _SUBMITTED
+        if has_waited:
+            job.started_at_ns = job.running_at_ns = None  # an earlier attempt's: its body did not run until now
         self._end(job, how, now, reason, now)
         self._tell(Hint.FINISHED, (job.id,))
+        if has_waited:
+            self._dead += 1
+            if self._dead > self._most_dead:  # as many were alive at the last search, so each costs O(1)
+                self._compact()
 
     def _end(self, job: JobRecord, how: Move, now: int, reason: str | None, at_ns: int) -> None:
         """Move *job* to a final state and free what it held."""
@@ -419,27 +408,32 @@ class MemoryJobs(Store):
         if not job.zombie:
             job.owner = job.lease_until_ns = None
             if job.overlap_key is not None:
-                self._free_key(job)
+                self._free_key(job, now)
         if job.options.unique is not None:
-            self._forget_unique(job)
+            self._free_unique(job, now)
         if job.origin is not None:
             self._tell_schedule(job, job.origin, now)
         self._record(job, now)
 
-    def _free_key(self, job: JobRecord) -> None:
+    def _free_key(self, job: JobRecord, now: int) -> None:
         """Open the job's overlap key: the next one that waits for it may start."""
         following = self._keys.close(job)
         if following is not None:
             self._make_ready(following)
             self._tell(Hint.JOBS)
+        if self._chains.held_up:
+            self._free_chains(now)
 
-    def _forget_unique(self, job: JobRecord) -> None:
-        unique = job.options.unique
-        if unique is None:
-            return
-        entry = self._unique.get((job.task, unique.key))
-        if entry is not None and entry[0] is job and entry[1] is None:
-            del self._unique[job.task, unique.key]
+    def _free_unique(self, job: JobRecord, now: int) -> None:
+        self._unique.forget(job)
+        if self._chains.held_up:
+            self._free_chains(now)
+
+    def _free_chains(self, now: int) -> None:
+        """Let the schedules go on that wait for room, if there is some now."""
+        armed = self._chains.free(now)
+        if armed:
+            self._tell(Hint.SCHEDULES, armed)
 
     def _record(self, job: JobRecord, now: int) -> None:
         """Keep the finished row among the last ones, and count it for the views."""
@@ -461,6 +455,7 @@ class MemoryJobs(Store):
         self._minute = self._outcomes.setdefault(minute, {})
         for old in [known for known in self._outcomes if known <= minute - _OUTCOME_MINUTES]:
             del self._outcomes[old]
+        self._unique.sweep(now)
 
     def _tell_schedule(self, job: JobRecord, origin: Origin, now: int) -> None:
         row = self._schedules.get(origin.schedule_id)
@@ -473,10 +468,8 @@ class MemoryJobs(Store):
                 self._count_failure(row, job, now)
             else:
                 row.failures_in_a_row = 0
-        if row.next_nominal_ns is None and origin.trigger == "schedule" and origin.generation == row.generation:
-            row.next_nominal_ns = row.next_due_ns = planner.rearmed(row, now)
-            if row.next_due_ns is not None:
-                self._tell(Hint.SCHEDULES, (row.id,))
+        if row.next_nominal_ns is None and not job.zombie and self._chains.ended(row, job, now):
+            self._tell(Hint.SCHEDULES, (row.id,))
 
     def _count_failure(self, row: Schedule, job: JobRecord, now: int) -> None:
         row.failures_in_a_row += 1
@@ -487,14 +480,24 @@ class MemoryJobs(Store):
             self._tell(Hint.SCHEDULES, (row.id,))
 
     async def jobs_ended(self, jobs: Iterable[Fenced]) -> None:
-        """Free what bodies that outlived their outcome still kept."""
+        """Free what bodies that outlived their outcome still kept; a schedule may have waited for that."""
+        now = self._now()
         for fence in jobs:
             job = self._jobs.get(fence.job_id)
             if job is not None and job.zombie and job.attempt == fence.attempt and job.owner == fence.owner:
-                self._bury(job)
+                self._bury(job, now)
 
-    def _bury(self, job: JobRecord) -> None:
+    def _bury(self, job: JobRecord, now: int) -> None:
         job.zombie = False
         job.owner = job.lease_until_ns = None
         if job.overlap_key is not None:
-            self._free_key(job)
+            self._free_key(job, now)
+        row = self._schedules.get(job.origin.schedule_id) if job.origin is not None else None
+        if row is not None and self._chains.ended(row, job, now):
+            self._tell(Hint.SCHEDULES, (row.id,))
+
+
+def _gives_way(holder: JobRecord, job: JobRecord) -> bool:
+    """Say whether the holder of *job*'s unique key is to be replaced by it: it asks for that, and the other waits."""
+    unique = job.options.unique
+    return unique is not None and unique.on_conflict == "replace" and holder.state is _SUBMITTED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Iterator
 
 from quarterjack.model import JobRecord, JobState
 
@@ -25,6 +25,11 @@ class OverlapKeys:
     def open(self, key: str) -> list[JobRecord]:
         """Return the open jobs of *key*, oldest first; not to be changed."""
         return self._open.get(key, _NONE)
+
+    def all_open(self) -> Iterator[JobRecord]:
+        """Yield the open jobs of all keys."""
+        for jobs in self._open.values():
+            yield from jobs
 
     def add(self, key: str, job: JobRecord) -> None:
         """Count *job* as open."""
@@ -59,11 +64,15 @@ class OverlapKeys:
         return False
 
     def let_go(self, job: JobRecord) -> JobRecord | None:
-        """Give the serial key back if *job* has it; return the parked job whose turn comes."""
+        """Give the serial key back if *job* has it; return the parked job whose turn comes.
+
+        If nobody has the key it is somebody's turn too: *job* may be the one whose
+        turn had come, and which ended before it was claimed.
+        """
         key = job.overlap_key
-        if key is None or self._holder.get(key) is not job:
+        if key is None or self._holder.get(key, job) is not job:
             return None
-        del self._holder[key]
+        self._holder.pop(key, None)
         parked = self._parked.get(key)
         following = None
         while parked and following is None:
@@ -73,11 +82,12 @@ class OverlapKeys:
             del self._parked[key]
         return following
 
-    def drop(self, job_ids: Container[str]) -> None:
-        """Forget that these jobs are parked."""
+    def compact(self) -> int:
+        """Drop the entries of parked jobs that wait no more; return how many are left. O(n)."""
         for key, parked in list(self._parked.items()):
-            left = deque(job for job in parked if job.id not in job_ids)
+            left = deque(job for job in parked if job.state is JobState.SUBMITTED)
             if left:
                 self._parked[key] = left
             else:
                 del self._parked[key]
+        return sum(map(len, self._parked.values()))

@@ -130,12 +130,15 @@ class ReadyQueue:
             lane.late.clear()
             self._list(lane, lane.head())
 
-    def drop(self, job_ids: Container[str]) -> None:
-        """Forget the entries of these jobs, stale ones included; O(n)."""
+    def compact(self) -> int:
+        """Drop the entries of jobs that wait no more; return how many are left. O(n)."""
+        left = 0
         for lane in self._lanes.values():
-            lane.fifo = deque(job for job in lane.fifo if job.id not in job_ids)
-            lane.late = [entry for entry in lane.late if entry[2].id not in job_ids]
+            lane.fifo = deque(job for job in lane.fifo if job.state is _SUBMITTED)
+            lane.late = [entry for entry in lane.late if entry[2].state is _SUBMITTED]
             heapify(lane.late)
+            left += len(lane.fifo) + len(lane.late)
+        return left
 
     def __len__(self) -> int:
         """Return how many jobs wait; O(n), for views."""

@@ -30,8 +30,8 @@ from quarterjack.errors import Conflict
 from quarterjack.lifecycle import Move, move
 from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Origin, Overlap, Schedule, WorkerInfo
 from quarterjack.planner import Plan
-from quarterjack.policies.missed import MISSED_CAP
-from quarterjack.policies.overlap import SERIAL_MODES, Action, OverlapMode, admit
+from quarterjack.policies.missed import MISSED_CAP, missed_by
+from quarterjack.policies.overlap import SERIAL_MODES, Action, OverlapMode, Verdict, admit
 
 from ._limits import Limits
 from ._memory_jobs import MemoryJobs
@@ -77,9 +77,9 @@ class MemoryStore(MemoryJobs):
     async def close(self) -> None:
         """Forget schedules and workers; jobs stay readable as long as the store object lives."""
         self._is_open = False
-        for job in [job for job in self._jobs.values() if job.zombie]:
-            self._bury(job)  # nobody is left to say when its body ends, and its schedule may start anew
         self._schedules.clear()
+        for job in [job for job in self._jobs.values() if job.zombie]:
+            self._bury(job, self._now())  # nobody is left to say when its body ends, and its schedule may start anew
         self._workers.clear()
         self._commands.clear()
 
@@ -140,21 +140,23 @@ class MemoryStore(MemoryJobs):
         now = self._now()
         meant = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
         if meant:
-            self._forget_entries({job.id for job in meant})
+            self._compact()  # each waits once: cancelled where it waited, it would stand there twice
         again: list[str] = []
         for job in meant:
-            if not self._retake_unique(job, now):
+            if not self._unique.retake(job, now):
                 continue
             again.append(job.id)
             job.state = move(job.state, Move.REPEATED)
             job.failures = job.rescues = 0
             job.cancel_requested = job.delay_born = False
-            job.finished_at_ns = job.result = job.error = job.reason = None
+            job.finished_at_ns = job.started_at_ns = job.running_at_ns = None
+            job.result = job.error = job.reason = None
             job.run_at_ns = now
             if job.overlap_key is not None:
                 self._keys.add(job.overlap_key, job)
             self._enqueue(job, now)
         if again:
+            self._forget_finished(set(again))
             self._tell(Hint.JOBS)
         return again
 
@@ -193,9 +195,12 @@ class MemoryStore(MemoryJobs):
         ][:limit]
         for job in old:
             del self._jobs[job.id]
-        gone = {job.id for job in old}
-        self._finished = deque(job for job in self._finished if job.id not in gone)
+        self._forget_finished({job.id for job in old})
         return len(old)
+
+    def _forget_finished(self, job_ids: set[str]) -> None:
+        """Count these jobs no more among the finished ones that are kept; they may come again, at the end."""
+        self._finished = deque(job for job in self._finished if job.id not in job_ids)
 
     async def stats(self) -> StoreStats:
         """Return counts for views; O(jobs kept)."""
@@ -227,12 +232,14 @@ class MemoryStore(MemoryJobs):
         now = self._clock.now_ns()
         rows: list[Schedule] = []
         for schedule in declared:
+            old = self._schedules.get(schedule.id)
             try:
-                row = planner.upserted(self._schedules.get(schedule.id), schedule, now)
+                row = planner.upserted(old, schedule, now)
             except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
-                row = planner.parked(schedule, error)
+                row = planner.upserted_parked(old, schedule, now, error)
             self._schedules[row.id] = row
-            rows.append(row)
+            self._chains.revive(row, now)
+            rows.append(self._schedules[row.id])
         self._tell(Hint.SCHEDULES, [row.id for row in rows])
         return rows
 
@@ -260,6 +267,8 @@ class MemoryStore(MemoryJobs):
         """Make plans true; see the contract."""
         firing = _Firing(self, self._now(), claim)
         rows = [firing.fire(plan) for plan in plans]
+        if self._chains.held_up:
+            self._free_chains(firing.now)
         if firing.waiting:
             self._tell(Hint.JOBS)
         return Fired(rows, firing.rows, firing.jobs, firing.cancelled, firing.wait_ns)
@@ -355,6 +364,24 @@ def _duration_ns(job: JobRecord, now: int) -> int:
     return (job.finished_at_ns or now) - job.running_at_ns
 
 
+def _counted(row: Schedule) -> Schedule:
+    try:
+        return planner.counted(row)
+    except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
+        return planner.parked(row, error)
+
+
+def _whose(blocker: JobRecord, row: Schedule, key: str) -> str:
+    """Say whose job stands in the way of a run of *row*."""
+    schedule_id = blocker.origin.schedule_id if blocker.origin is not None else row.id
+    return "the same schedule" if schedule_id == row.id else f"schedule {schedule_id} (overlap_key={key!r})"
+
+
+def _still(blocker: JobRecord) -> str:
+    """Say what keeps a job open."""
+    return f"{blocker.state.value}, but its body still runs" if blocker.zombie else f"still {blocker.state.value}"
+
+
 class _Firing:
     """One ``schedules_fire``: what it inserts, and what it leases on the way."""
 
@@ -392,11 +419,11 @@ class _Firing:
         for fire_time in plan.nominals:
             job = self._job(row, fire_time, missed, due if fire_time == nominal else fire_time)
             missed = 0
+            row.last_nominal_ns = fire_time  # first: should the run be left out, this says whose end goes on from it
             self.admit(row, job, row.payload.overlap)
-            row.last_nominal_ns = fire_time
             row.runs += job.state is not JobState.SKIPPED
         if row.payload.max_runs is not None:
-            store._schedules[row.id] = row = planner.counted(row)
+            store._schedules[row.id] = row = _counted(row)
         return row
 
     def _job(self, row: Schedule, nominal: int, missed: int, due: int) -> JobRecord:
@@ -412,45 +439,70 @@ class _Firing:
         job = self._job(row, plan.cursor_ns, plan.missed, plan.cursor_ns)
         job.state = move(job.state, Move.MISSED)
         count = f"{plan.missed}+" if plan.missed >= MISSED_CAP else str(plan.missed)
-        job.reason = (
-            f"{count} fire time{'' if plan.missed == 1 else 's'} passed unserved (missed={row.payload.missed!r})"
+        why = missed_by(
+            row.payload.missed,
+            ran=len(plan.nominals),
+            missed=plan.missed,
+            max_lateness_ns=row.payload.max_lateness_ns,
+            max_catchup=row.payload.max_catchup,
         )
+        job.reason = f"{count} fire time{'' if plan.missed == 1 else 's'} passed unserved ({why})"
+        job.overlap_key = row.overlap_key  # should it be repeated, it counts as open like any other
         job.finished_at_ns = self.now
         self.rows.append(job)
         self._store._jobs[job.id] = job
         self._store._record(job, self.now)
 
     def admit(self, row: Schedule, job: JobRecord, policy: Overlap) -> None:
-        """Insert *job* as the overlap policy says: to run, or as a SKIPPED row."""
+        """Insert *job* as the overlap policy and its unique key say: to run, or as a SKIPPED row."""
         store = self._store
         key = row.payload.overlap_key or row.id
         others = store._keys.open(key)
         self.rows.append(job)
-        if others:
-            waiting = sum(other.state is _SUBMITTED for other in others)
-            verdict = admit(policy.mode, policy.maximum, running=len(others) - waiting, waiting=waiting)
-            if verdict.action is Action.SKIP:
-                self._skip(job, others[0])
-                return
-            if verdict.drop_waiting:
-                for other in [o for o in others if o.state is _SUBMITTED]:
-                    store._end_here(other, Move.SKIPPED, self.now, f"replaced by the newer job {job.id}")
-            if verdict.cancel_open:
-                self._cancel(list(others), job)
-        job.state = _SUBMITTED if job.state is _NEW else move(job.state, Move.SUBMITTED)
         job.serial = policy.mode in SERIAL_MODES
+        verdict = self._judge(policy, others) if others else None
+        if verdict is not None and verdict.action is Action.SKIP:
+            self._skip(row, job, f"job {others[0].id} of {_whose(others[0], row, key)} is {_still(others[0])}")
+            return
+        if job.options.unique is not None and not self._take_unique(row, job):
+            return
+        before = others if verdict is None else list(others)
+        job.state = _SUBMITTED if job.state is _NEW else move(job.state, Move.SUBMITTED)
         store._keys.add(key, job)
         store._jobs[job.id] = job
+        if verdict is not None:  # only now: a schedule that hears of their ends must find this one in its way
+            self._replace(before, verdict, job)
         self._start_or_queue(job)
 
-    def _skip(self, job: JobRecord, blocker: JobRecord) -> None:
+    def _judge(self, policy: Overlap, others: list[JobRecord]) -> Verdict:
+        waiting = sum(other.state is _SUBMITTED for other in others)
+        return admit(policy.mode, policy.maximum, running=len(others) - waiting, waiting=waiting)
+
+    def _take_unique(self, row: Schedule, job: JobRecord) -> bool:
+        """Take the job's unique key; where another one has it, insert a SKIPPED row and return False."""
+        unique, holder = job.options.unique, self._store._unique_holder(job, self.now)
+        if holder is None:
+            self._store._unique.take(job, self.now)
+        elif unique is not None:
+            self._skip(row, job, f"job {holder.id} holds its unique key {unique.key!r}")
+        return holder is None
+
+    def _replace(self, others: list[JobRecord], verdict: Verdict, job: JobRecord) -> None:
+        if verdict.drop_waiting:
+            for other in [other for other in others if other.state is _SUBMITTED]:
+                self._store._end_here(other, Move.SKIPPED, self.now, f"replaced by the newer job {job.id}")
+        if verdict.cancel_open:
+            self._cancel(others, job)
+
+    def _skip(self, row: Schedule, job: JobRecord, reason: str) -> None:
+        store = self._store
         job.state = move(job.state, Move.SKIPPED)
         job.finished_at_ns = self.now
-        job.reason = f"job {blocker.id} of the same schedule is still {blocker.state.value}"
-        self._store._jobs[job.id] = job
-        self._store._record(job, self.now)
-        if job.origin is not None:
-            self._store._tell_schedule(job, job.origin, self.now)
+        job.reason = reason
+        job.overlap_key = row.overlap_key  # should it be repeated, it counts as open like any other
+        store._jobs[job.id] = job
+        store._record(job, self.now)
+        store._chains.ended(row, job, self.now)
 
     def _cancel(self, others: list[JobRecord], job: JobRecord) -> None:
         for other in others:

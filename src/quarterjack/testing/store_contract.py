@@ -14,7 +14,7 @@ state machine in `quarterjack.testing.store_machine` puts them together."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from quarterjack import planner
@@ -40,7 +40,7 @@ from quarterjack.model import (
     lanes_of,
 )
 from quarterjack.stores.base import AuditRow, CancelAnswer, Claim, Claimed, Hint, Renewal, Store, Want
-from quarterjack.triggers import Every, Forever
+from quarterjack.triggers import Every, Forever, Trigger
 
 from ._clock import VirtualClock
 
@@ -52,6 +52,14 @@ except ImportError as error:
 __all__ = ["Bench", "StoreContract"]
 
 TASKS = frozenset({"a", "b"})
+
+
+class _Broken(Trigger):
+    """A rule of a user's own that raises."""
+
+    def next(self, after: datetime) -> datetime | None:
+        del after
+        raise ZeroDivisionError("broken")
 
 
 class Bench:
@@ -187,6 +195,18 @@ class StoreContract:
         assert (await b.put(unique=unique)).id == first.id
         await b.advance(301)
         assert (await b.put(unique=unique)).id != first.id
+
+    async def test_unique_period_begins_anew_with_its_newest_job(self, b: Bench) -> None:
+        """The end of an old period must not take the key from who got it next."""
+        unique = Unique("k", scope=timedelta(minutes=10))
+        await b.put(unique=unique)
+        await b.advance(601)
+        second = await b.put(unique=unique)
+        await b.put("b", unique=Unique("other", scope=timedelta(minutes=1)))
+        await b.advance(599)
+        assert (await b.put(unique=unique)).id == second.id
+        await b.advance(2)
+        assert (await b.put(unique=unique)).id != second.id
 
     async def test_unique_conflict_that_raises_stores_nothing(self, b: Bench) -> None:
         """A batch is one transaction."""
@@ -458,6 +478,32 @@ class StoreContract:
         assert (await b.put(unique=Unique("k"))).id == again == first.id
         assert await b.store.jobs_retry(JobFilter(task="a")) == []
 
+    async def test_job_run_again_is_as_old_as_its_last_end(self, b: Bench) -> None:
+        """Retention goes by when a job was over, not by when it first was."""
+        job = await b.put()
+        await b.finish((await b.claim())[0].fence, FinishKind.FAILED)
+        await b.advance(100)
+        await b.store.jobs_retry(JobFilter())
+        await b.finish((await b.claim())[0].fence)
+        assert await b.store.jobs_purge(timedelta(seconds=50)) == 0
+        assert await b.states([job]) == ["done"]
+
+    async def test_job_that_ends_where_it_waits_was_not_running(self, b: Bench) -> None:
+        """The minutes before a retry that never came are no time its body took."""
+        job, now = await b.put(), await b.store.now_ns()
+        (fence,) = [row.fence for row in await b.claim()]
+        facts = {"started_at_ns": now, "running_at_ns": now}
+        assert await b.finish(fence, FinishKind.RETRY, delay_ns=60 * NS_PER_S, **facts)
+        await b.advance(50)
+        await b.store.jobs_request_cancel([job.id])
+        row = await b.get(job.id)
+        assert (row.state, row.started_at_ns, row.running_at_ns) == (JobState.CANCELLED, None, None)
+        await b.put("b")
+        (other,) = await b.claim()
+        await b.finish(other.fence, running_at_ns=await b.store.now_ns())
+        page = await b.store.jobs_list(JobFilter(), order="slowest")
+        assert [row.id for row in page.jobs] == [other.id, job.id]
+
     async def test_list_pages_newest_first_without_gaps(self, b: Bench) -> None:
         """Views read page by page while jobs come in."""
         jobs = [await b.put() for _ in range(7)]
@@ -622,6 +668,57 @@ class StoreContract:
         assert [row.state.value for row in rows] == expected
         assert rows[0].cancel_requested is (overlap.mode == "cancel_previous")
 
+    async def test_next_in_line_has_its_turn_if_the_one_before_is_cancelled(self, b: Bench) -> None:
+        """Its turn had come and nobody had claimed it yet: the line must not stand still behind it."""
+        await b.schedule(overlap=Overlap("queue_all"))
+        for _ in range(3):
+            await b.advance(60)
+            await b.store.schedules_fire([await b.plan()])
+        (first,) = [row.fence for row in await b.claim(lease_s=None)]
+        third, second, _ = (await b.store.jobs_list(JobFilter())).jobs
+        await b.finish(first)
+        await b.store.jobs_request_cancel([second.id])
+        assert [row.id for row in await b.claim(lease_s=None)] == [third.id]
+
+    async def test_left_out_run_says_whose_job_is_in_its_way(self, b: Bench) -> None:
+        """With a shared key it need not be one of its own."""
+        for name in ("one", "two"):
+            await b.schedule(name, overlap_key="shared")
+        await b.advance(60)
+        (blocker,) = (await b.store.schedules_fire([await b.plan("one")])).rows
+        (other,) = (await b.store.schedules_fire([await b.plan("two")])).rows
+        await b.advance(60)
+        (own,) = (await b.store.schedules_fire([await b.plan("one")])).rows
+        assert own.reason == f"job {blocker.id} of the same schedule is still submitted"
+        assert other.reason == f"job {blocker.id} of schedule one (overlap_key='shared') is still submitted"
+
+    async def test_fired_job_takes_its_unique_key_or_is_left_out(self, b: Bench) -> None:
+        """A schedule's jobs are jobs of their task: one unfinished job with the key, whoever asks for the next."""
+        unique = Unique("k")
+        await b.schedule(options=RunOptions(unique=unique), overlap=Overlap("allow"))
+        await b.advance(60)
+        (first,) = (await b.store.schedules_fire([await b.plan()])).rows
+        assert (await b.put(unique=unique)).id == first.id
+        await b.advance(60)
+        (second,) = (await b.store.schedules_fire([await b.plan()])).rows
+        assert (second.state, second.reason) == (JobState.SKIPPED, f"job {first.id} holds its unique key 'k'")
+        await b.finish((await b.claim())[0].fence)
+        submitted = await b.put(unique=unique)
+        assert submitted.id != first.id
+        extra = JobRecord(b.ids(), "a", (), {}, RunOptions(unique=unique), None, Origin("s", 1, 1, trigger="manual"))
+        row = await b.store.schedules_trigger("s", extra)
+        assert row is not None
+        assert (row.state, row.reason) == (JobState.SKIPPED, f"job {submitted.id} holds its unique key 'k'")
+
+    async def test_fired_job_replaces_the_waiting_holder_of_its_key_if_it_says_so(self, b: Bench) -> None:
+        """``on_conflict`` means the same for a fire time as for a submit; there is nobody to raise to."""
+        unique = Unique("k", on_conflict="replace")
+        await b.schedule(options=RunOptions(unique=unique), overlap=Overlap("allow"))
+        waiting = await b.put(unique=unique)
+        await b.advance(60)
+        (fired,) = (await b.store.schedules_fire([await b.plan()])).rows
+        assert await b.states([waiting, fired]) == ["cancelled", "submitted"]
+
     async def test_missed_fire_times_are_one_row(self, b: Bench) -> None:
         """An outage is on record with its size."""
         await b.schedule()
@@ -629,6 +726,14 @@ class StoreContract:
         fired = await b.store.schedules_fire([await b.plan()])
         states = {row.state: row.origin.missed_count for row in fired.rows if row.origin}
         assert states == {JobState.MISSED: 4, JobState.SUBMITTED: 4}
+        assert [row.reason for row in fired.rows] == ["4 fire times passed unserved (missed='latest')", None]
+
+    async def test_fire_time_that_came_too_late_says_which_bound_it_missed(self, b: Bench) -> None:
+        """Who wonders why it did not run must not look at the wrong policy."""
+        await b.schedule(max_lateness_ns=10 * NS_PER_S)
+        await b.advance(60 + 15)
+        (row,) = (await b.store.schedules_fire([await b.plan()])).rows
+        assert (row.state, row.reason) == (JobState.MISSED, "1 fire time passed unserved (max_lateness=10)")
 
     async def test_resume_goes_on_from_now_or_from_the_cursor(self, b: Bench) -> None:
         """Two meanings of a pause's end."""
@@ -653,6 +758,22 @@ class StoreContract:
         assert await b.store.schedules_due(10**12) == []
         (row,) = await b.store.schedules_list()
         assert row.parked_reason == "broken"
+
+    async def test_rule_that_raises_when_put_parks_its_row_and_keeps_the_history(self, b: Bench) -> None:
+        """What ran stays on record, and a better rule goes on where the good one was left."""
+        await b.schedule()
+        await b.advance(60)
+        await b.store.schedules_fire([await b.plan()])
+        before = (await b.store.schedules_list())[0]
+        broken = await b.schedule(trigger=_Broken())
+        assert broken.parked_reason == "its trigger raised ZeroDivisionError: broken"
+        assert (broken.next_due_ns, broken.generation) == (None, 2)
+        for row in (broken, await b.schedule()):
+            facts = ("runs", "cursor_ns", "last_nominal_ns", "created_at_ns")
+            assert [getattr(row, f) for f in facts] == [getattr(before, f) for f in facts]
+        (mended,) = await b.store.schedules_list()
+        assert (mended.parked_reason, mended.generation) == (None, 3)
+        assert mended.next_due_ns == await b.store.now_ns() + 60 * NS_PER_S
 
     async def test_trigger_obeys_overlap_and_moves_no_cursor(self, b: Bench) -> None:
         """An extra run is a run."""
@@ -685,6 +806,131 @@ class StoreContract:
             (due,) = await b.store.schedules_due(10**12)
             assert due.next_due_ns == now + 10 * NS_PER_S
             await b.advance(10)
+
+    @pytest.mark.parametrize("way", ["ended", "rescued"])
+    async def test_chain_waits_for_a_body_that_outlived_its_outcome(self, b: Bench, way: str) -> None:
+        """One run after the other means bodies: the next one comes when this one has ended, or its worker died."""
+        await b.schedule(trigger=Forever())
+        await b.store.schedules_fire([await b.plan()])
+        (fence,) = [row.fence for row in await b.claim(lease_s=30)]
+        await b.finish(fence, FinishKind.TIMED_OUT, zombie=True)
+        assert await b.store.schedules_due(10**12) == []
+        await b.advance(30)
+        if way == "ended":
+            await b.store.jobs_ended([fence])
+        else:
+            await b.claim(owner="w2")
+        (due,) = await b.store.schedules_due(0)
+        assert due.next_due_ns == await b.store.now_ns()
+
+    @pytest.mark.parametrize("mode", ["skip", "queue_one", "queue_latest", "queue_all", "cancel_previous", "allow"])
+    async def test_chain_whose_run_was_left_out_goes_on_when_there_is_room(self, b: Bench, mode: Any) -> None:
+        """It neither stops for good nor tries again at once, thousands of times a second."""
+        await b.schedule(trigger=Forever(), overlap=Overlap(mode, 1 if mode in {"allow", "queue_all"} else None))
+        for n in range(2):
+            extra = JobRecord(b.ids(), "a", (), {}, RunOptions(), None, Origin("s", 1, n, trigger="manual"))
+            await b.store.schedules_trigger("s", extra, "allow")
+        ran: list[str] = []
+        for _ in range(6):
+            await b.advance(1)
+            fired = 0
+            while await b.store.schedules_due(0):
+                await b.store.schedules_fire([await b.plan()])
+                fired += 1
+                assert fired == 1, "no more than one run between two ends"
+            for row in await b.claim(1, lease_s=None):
+                ran.append(row.origin.trigger if row.origin is not None else "")
+                await b.finish(row.fence)
+        assert ran.count("schedule") >= 3, "it has not stopped"
+
+    async def test_chain_whose_unique_key_is_taken_goes_on_when_it_is_free(self, b: Bench) -> None:
+        """A submitted job with the key is in its way as well; a period's end is known beforehand."""
+        await b.schedule(trigger=Forever(), options=RunOptions(unique=Unique("k")))
+        await b.put(unique=Unique("k"))
+        (row,) = (await b.store.schedules_fire([await b.plan()])).rows
+        assert row.state is JobState.SKIPPED
+        assert await b.store.schedules_due(10**12) == []
+        await b.finish((await b.claim())[0].fence)
+        assert [row.id for row in await b.store.schedules_due(1)] == ["s"]
+        until = await b.store.now_ns() + 600 * NS_PER_S
+        hourly = Unique("h", scope=timedelta(minutes=10))
+        await b.put(unique=hourly)
+        await b.schedule("t", trigger=Forever(), options=RunOptions(unique=hourly))
+        await b.store.schedules_fire([await b.plan("t")])
+        assert [row.next_due_ns for row in await b.store.schedules_due(10**15) if row.id == "t"] == [until]
+
+    async def test_old_run_that_is_repeated_begins_no_second_chain(self, b: Bench) -> None:
+        """Only the end of the newest occurrence makes the next one."""
+        await b.schedule(trigger=Forever(), overlap=Overlap("allow"))
+        await b.store.schedules_fire([await b.plan()])
+        (old,) = await b.claim(lease_s=None)
+        await b.finish(old.fence, FinishKind.FAILED)
+        await b.advance(1)
+        await b.store.schedules_fire([await b.plan()])
+        (newest,) = await b.claim(lease_s=None)
+        await b.store.jobs_retry(JobFilter(states=frozenset({JobState.FAILED})))
+        (again,) = await b.claim(lease_s=None)
+        await b.finish(again.fence)
+        assert await b.store.schedules_due(10**12) == []
+        await b.finish(newest.fence)
+        assert len(await b.store.schedules_due(10**12)) == 1
+
+    async def test_chain_put_anew_is_not_armed_by_the_runs_of_the_old_one(self, b: Bench) -> None:
+        """The id is the same, the schedule is not."""
+        await b.schedule(trigger=Forever(), overlap=Overlap("allow"))
+        await b.store.schedules_fire([await b.plan()])
+        (old,) = await b.claim(lease_s=None)
+        await b.advance(1)
+        await b.store.schedules_remove(["s"])
+        await b.schedule(trigger=Forever(), overlap=Overlap("allow"))
+        await b.store.schedules_fire([await b.plan()])
+        await b.finish(old.fence)
+        assert await b.store.schedules_due(10**12) == []
+        await b.finish((await b.claim(lease_s=None))[0].fence)
+        assert len(await b.store.schedules_due(10**12)) == 1
+
+    @pytest.mark.parametrize("mode", ["queue_latest", "cancel_previous"])
+    async def test_chains_that_replace_each_other_do_not_turn_on_the_spot(self, b: Bench, mode: Any) -> None:
+        """A run that was replaced before it began comes back when the key has room, not at once."""
+        names = ["one", "two", "three"]
+        for name in names:
+            await b.schedule(name, trigger=Forever(), overlap=Overlap(mode), overlap_key="shared")
+        fired = 0
+        while (due := await b.store.schedules_due(0)) and fired < 20:
+            fired += 1
+            await b.store.schedules_fire([await b.plan(due[0].id)])
+        assert fired == 3
+        for _ in range(5):
+            await b.advance(1)
+            for job in await b.claim(lease_s=None):
+                await b.finish(job.fence)
+            await b.advance(1)
+            due = await b.store.schedules_due(0)
+            assert {row.id for row in due} == set(names), "none has stopped"
+            for row in due:
+                await b.store.schedules_fire([await b.plan(row.id)])
+
+    async def test_chain_that_had_come_to_its_end_goes_on_when_it_is_given_more(self, b: Bench) -> None:
+        """There is no end of a run left to arm it."""
+        for runs in (1, 2, 3):
+            await b.schedule(trigger=Forever(), max_runs=runs)
+            assert len(await b.store.schedules_due(0)) == 1
+            await b.store.schedules_fire([await b.plan()])
+            await b.schedule(trigger=Forever(), max_runs=runs)
+            assert await b.store.schedules_due(0) == [], "it runs"
+            await b.finish((await b.claim(lease_s=None))[0].fence)
+            assert await b.store.schedules_due(10**12) == []
+            await b.advance(1)
+
+    async def test_parked_chain_is_not_armed_by_its_last_run(self, b: Bench) -> None:
+        """Parked is parked, until somebody changes it."""
+        await b.schedule(trigger=Forever())
+        await b.store.schedules_fire([await b.plan()])
+        await b.store.schedules_park("s", "broken")
+        await b.finish((await b.claim(lease_s=None))[0].fence)
+        assert await b.store.schedules_due(10**12) == []
+        await b.schedule(trigger=Forever(), args=(1,))
+        assert len(await b.store.schedules_due(1)) == 1
 
     async def test_failures_in_a_row_pause_a_schedule_that_asks_for_it(self, b: Bench) -> None:
         """In the step that records the last one."""
