@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from ._durations import Seconds, to_seconds
+from ._signatures import misfit
 from .clock import SYSTEM_CLOCK, Clock
+from .codec import CallCodec
 from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UsageError
 from .events import EventStream
 from .group import TaskRegistry, declared_schedule
@@ -76,6 +78,7 @@ class AppBase(TaskRegistry):
         """Another callable in a dependency's place: ``app.dependency_overrides[original] = replacement``."""
         self._lifespan = lifespan
         self._arounds: list[Around] = []
+        self._codecs: dict[TaskDefinition, CallCodec] = {}
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forked = False
@@ -91,6 +94,9 @@ class AppBase(TaskRegistry):
         """
         if self._service is not None:
             raise UsageError("@app.around must be registered before the app starts")
+        why = misfit(fn, 2)
+        if why is not None:
+            raise InvalidOption(f"around takes a function of two arguments: async def timing(job, proceed): …; {why}")
         self._arounds.append(fn)
         return fn
 
@@ -158,6 +164,19 @@ class AppBase(TaskRegistry):
                 "around this call (an app that was stopped can be started anew)"
             )
         return self._service
+
+    def _through_json(
+        self, definition: TaskDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Return a call's arguments as a body gets them after a durable store kept them.
+
+        Raises:
+            InvalidArguments: If they cannot be written as JSON, or do not fit the type hints.
+        """
+        codec = self._codecs.get(definition)
+        if codec is None:
+            codec = self._codecs[definition] = CallCodec(definition)
+        return codec.round_trip(args, kwargs)
 
     async def _carry(self, service: Service, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run *work* on the app's loop, wherever the caller's is."""

@@ -10,7 +10,6 @@ from difflib import get_close_matches
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._app_base import AppBase
-from .codec import CallCodec
 from .context import CURRENT, RunningAttempt
 from .errors import InvalidArguments, InvalidOption, JobGone, NotRunning, UnknownTask, WrongLoop
 from .events import Subscription
@@ -164,19 +163,8 @@ class AppJobs(AppBase):
                 f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
             )
         if self.strict:
-            args, named = self._codec(definition).round_trip(args, named)
+            args, named = self._through_json(definition, args, named)
         return definition, options, args, named
-
-    def _codec(self, definition: TaskDefinition) -> CallCodec:
-        codec = self._codecs.get(definition)
-        if codec is None:
-            codec = self._codecs[definition] = CallCodec(definition)
-        return codec
-
-    @property
-    def _codecs(self) -> dict[TaskDefinition, CallCodec]:
-        found: dict[TaskDefinition, CallCodec] = self.__dict__.setdefault("_codec_by_task", {})
-        return found
 
     def _stored(self, service: Service, record: JobRecord, row: JobRecord) -> Job[Any]:
         if row is not record:

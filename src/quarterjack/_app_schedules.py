@@ -74,13 +74,16 @@ class AppSchedules(AppBase):
         schedule_id = schedule_id_of(own, definition.name)
         own.pop("start_deadline", None)
         options = call.options(**job).run_options if job else call.run_options
+        args, kwargs = call.args, call.kwargs
+        if self.strict:
+            args, kwargs = self._through_json(definition, args, kwargs)
         timing, payload = resolve_policies(
             trigger,
             own,
             f"schedule {schedule_id!r}",
             task=definition.name,
-            args=call.args,
-            kwargs=call.kwargs,
+            args=args,
+            kwargs=kwargs,
             options=options,
         )
         return Schedule(schedule_id, timing, payload, in_code=in_code, version=self.version)

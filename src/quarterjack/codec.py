@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from .errors import InvalidArguments
 from .model import NO_KWARGS, ErrorInfo
 from .task import TaskDefinition
 
-__all__ = ["CallCodec", "check_result"]
+__all__ = ["CallCodec", "ResultCodec"]
 
 
 class CallCodec:
@@ -85,17 +85,31 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
         return TypeAdapter(Any)
 
 
-def check_result(value: Any, max_bytes: int) -> Any:
-    """Return *value* if it can be kept as JSON of at most *max_bytes*.
+class ResultCodec:
+    """Takes the results of one task through JSON, as a durable store will."""
 
-    Raises:
-        ValueError: Carrying an `ErrorInfo` that says why not.
-    """
-    try:
-        encoded = to_json(value)
-    except PydanticSerializationError as error:
-        raise ValueError(ErrorInfo("ResultNotSerializable", f"its result is not JSON: {error}")) from None
-    if len(encoded) > max_bytes:
-        text = f"its result is {len(encoded)} bytes of JSON, max_result_bytes is {max_bytes}"
-        raise ValueError(ErrorInfo("ResultTooLarge", text))
-    return value
+    __slots__ = ("_adapter",)
+
+    def __init__(self, definition: TaskDefinition) -> None:
+        self._adapter = _adapter(definition.hints.known.get("return", Any))
+
+    def round_trip(self, value: Any, max_bytes: int) -> Any:
+        """Return *value* as whoever awaits the job gets it after a durable store kept it.
+
+        It is decoded against the task's return hint; a result that does not fit its hint
+        comes back as plain JSON, as the body has run and its hint is no reason to fail it.
+
+        Raises:
+            ValueError: Carrying an `ErrorInfo`, if it is no JSON or takes more than *max_bytes*.
+        """
+        try:
+            encoded = to_json(value)
+        except PydanticSerializationError as error:
+            raise ValueError(ErrorInfo("ResultNotSerializable", f"its result is not JSON: {error}")) from None
+        if len(encoded) > max_bytes:
+            text = f"its result is {len(encoded)} bytes of JSON, max_result_bytes is {max_bytes}"
+            raise ValueError(ErrorInfo("ResultTooLarge", text))
+        try:
+            return self._adapter.validate_json(encoded)
+        except ValidationError:
+            return from_json(encoded)

@@ -12,8 +12,10 @@ from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from ._durations import Seconds, to_seconds
+from ._signatures import misfit
 from .context import CURRENT, submitter_of
 from .errors import (
+    InvalidOption,
     JobCancelled,
     JobError,
     JobFailed,
@@ -27,7 +29,17 @@ from .errors import (
 )
 from .model import ErrorInfo, JobRecord, JobState, Progress, SubmittedBy, as_datetime
 
-__all__ = ["CALLBACK_KINDS", "CallbackKind", "Hooks", "Job", "JobClient", "Timestamps", "error_of", "gather"]
+__all__ = [
+    "CALLBACK_KINDS",
+    "CallbackKind",
+    "Hooks",
+    "Job",
+    "JobClient",
+    "Timestamps",
+    "check_callback",
+    "error_of",
+    "gather",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -159,6 +171,13 @@ def error_of(record: JobRecord) -> JobError | None:
         JobState.LOST: JobLost,
     }
     return kinds[state](record.id, reason)
+
+
+def check_callback(kind: CallbackKind, fn: Callable[..., object]) -> None:
+    """Raise `InvalidOption` unless *fn* can be called with a job."""
+    why = misfit(fn, 1)
+    if why is not None:
+        raise InvalidOption(f"on_{kind} takes a function of one argument, the job, such as def note(job): …; {why}")
 
 
 F = TypeVar("F", bound="Callable[[Job[Any]], object]")
@@ -428,6 +447,7 @@ class Job(Hooks, Generic[T_co]):
         return self
 
     def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        check_callback(kind, fn)
         self._client.add_callback(self._record, kind, fn)
 
     def __repr__(self) -> str:

@@ -14,9 +14,9 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, ov
 from weakref import ref
 
 from ._needs import needs_of
-from ._signatures import kind_of, misfit, read_hints
+from ._signatures import kind_of, read_hints
 from .errors import InvalidArguments, InvalidOption
-from .job import CallbackKind, Hooks, Job
+from .job import CallbackKind, Hooks, Job, check_callback
 from .model import NO_KWARGS, JobOptions, RunOptions
 from .options import JOB_FIELDS, check_names, overlaid, resolve_options, valid_name
 from .triggers import Trigger
@@ -200,9 +200,7 @@ class Task(Hooks, Generic[P, T_co]):
         return view
 
     def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
-        why = misfit(fn, 1)
-        if why is not None:
-            raise InvalidOption(f"on_{kind} takes a function of one argument, the job, such as def note(job): …; {why}")
+        check_callback(kind, fn)
         self.definition.callbacks.setdefault(kind, []).append(fn)
 
     def __repr__(self) -> str:

@@ -344,3 +344,48 @@ async def test_result_and_wait_say_which_job_is_not_finished() -> None:
             await job.wait(5)
         with pytest.raises(JobTimedOut, match="longer than its timeout"):
             await (await app.submit(task.options(timeout=1), 60.0)).wait(5)
+
+
+@pytest.mark.parametrize("wrong", [5, None, "print", lambda: None], ids=repr)
+async def test_callbacks_and_wrappers_that_cannot_be_called_are_refused(wrong: Any) -> None:
+    """They would fail at each call, at night."""
+    app = Quarterjack()
+    task = sleeper(app)
+    with pytest.raises(InvalidOption, match="two arguments"):
+        app.around(wrong)
+    async with virtual_time(app):
+        job = await app.submit(task, 1.0)
+        with pytest.raises(InvalidOption, match="on_done takes a function of one argument"):
+            job.on_done(wrong)
+        with pytest.raises(InvalidOption, match="on_done"):
+            task.on_done(wrong)
+
+
+async def test_strict_apps_check_what_schedules_are_given() -> None:
+    """As of a job: what fails on a durable store is to fail in the test."""
+    app = Quarterjack()
+
+    @app.task
+    async def fetch(url: str) -> None: ...
+
+    async with virtual_time(app):
+        with pytest.raises(InvalidArguments, match="argument url of fetch"):
+            await app.schedule(fetch.bind(5), Every(minutes=1), id="x")  # type: ignore[arg-type]
+
+
+async def test_strict_apps_take_results_through_json() -> None:
+    """Whoever awaits a job gets what a durable store would give: typed by the task's return hint, else plain JSON."""
+    app = Quarterjack()
+
+    @app.task
+    async def untyped() -> Any:
+        return {1: ("a", "b")}
+
+    @app.task
+    async def typed() -> dict[int, tuple[str, timedelta]]:
+        return {1: ("a", timedelta(seconds=90))}
+
+    async with virtual_time(app):
+        assert await (await app.submit(untyped)) == {"1": ["a", "b"]}
+        assert await (await app.submit(typed)) == {1: ("a", timedelta(seconds=90))}
+        assert await app.call(untyped) == {"1": ["a", "b"]}

@@ -448,7 +448,7 @@ async def test_strict_apps_see_what_a_durable_store_would_do() -> None:
     app = Quarterjack(strict=True)
 
     @app.task
-    async def typed(items: tuple[int, ...], when: timedelta) -> Any:
+    async def typed(items: tuple[int, ...], when: timedelta) -> tuple[tuple[int, ...], timedelta]:
         return items, when
 
     @app.task

@@ -76,7 +76,7 @@ async def run_directly(
     if not preparer.strict or not options.store_result:
         return result
     try:
-        return preparer.check_result(result, record)
+        return preparer.check_result(result, definition, record)
     except ValueError as error:
         raise ResultUnavailable(record.id, error.args[0].message) from None
 

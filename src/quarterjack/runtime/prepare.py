@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from quarterjack import codec
+from quarterjack.codec import ResultCodec
 from quarterjack.context import CurrentJob, current_job
 from quarterjack.executors import Executor
 from quarterjack.injection import DependencyOverrides
@@ -34,9 +34,10 @@ class PreparedTask(NamedTuple):
 class Preparer:
     """What an app does to every task's body."""
 
-    __slots__ = ("_arounds", "_overrides", "strict")
+    __slots__ = ("_arounds", "_codecs", "_overrides", "strict")
 
     def __init__(self, overrides: DependencyOverrides, arounds: Sequence[Around], *, strict: bool) -> None:
+        self._codecs: dict[TaskDefinition, ResultCodec] = {}
         self._overrides = overrides
         self._arounds = arounds
         self.strict = strict
@@ -60,13 +61,16 @@ class Preparer:
             return definition.fn
         return self._overrides.wrap(definition.needs)
 
-    def check_result(self, value: Any, record: JobRecord) -> Any:
+    def check_result(self, value: Any, definition: TaskDefinition, record: JobRecord) -> Any:
         """Return *value* as a store that writes JSON will keep it.
 
         Raises:
             ValueError: Carrying an `ErrorInfo`, if it cannot be kept.
         """
-        return codec.check_result(value, record.options.max_result_bytes)
+        codec = self._codecs.get(definition)
+        if codec is None:
+            codec = self._codecs[definition] = ResultCodec(definition)
+        return codec.round_trip(value, record.options.max_result_bytes)
 
 
 def _wrapped(fn: Callable[..., Any], around: Around) -> Callable[..., Any]:

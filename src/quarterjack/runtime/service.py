@@ -382,7 +382,7 @@ class Service:
 
     def check_result(self, value: Any, record: JobRecord) -> Any:
         """Return the result as the store will keep it."""
-        return self._preparer.check_result(value, record)
+        return self._preparer.check_result(value, self.tasks[record.task], record)
 
     # -- what handles ask ----------------------------------------------------------------
 
