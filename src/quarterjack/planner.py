@@ -221,17 +221,20 @@ def _begin_generation(row: Schedule, cursor_ns: int) -> Schedule:
     declared = row.timing.trigger
     row.trigger = declared.resolved(cursor_ns, row.id)
     row.immediate_ns = None
-    return _seek_at_once(row, cursor_ns) if declared.fires_at_creation else _seek(row, cursor_ns)
+    if declared.fires_at_creation:
+        return _seek_at_once(row, cursor_ns)
+    pause = row.trigger.after_finish_ns
+    return _seek(row, cursor_ns) if pause is None else _seek_at_once(row, cursor_ns, pause)
 
 
-def _seek_at_once(row: Schedule, cursor_ns: int) -> Schedule:
-    """Let the run at creation be next, at *cursor_ns* or where the schedule starts.
+def _seek_at_once(row: Schedule, cursor_ns: int, pause_ns: int = 0) -> Schedule:
+    """Let the run at creation be next: *pause_ns* after *cursor_ns*, or where the schedule starts.
 
     The cursor stands just before it: it is not accounted for yet, and firing it
     moves the cursor, without which its plan would stay valid and fire again.
     """
     start, end = row.timing.start_ns, row.timing.end_ns
-    at = cursor_ns if start is None else max(cursor_ns, start)
+    at = cursor_ns + pause_ns if start is None else max(cursor_ns + pause_ns, start)
     row.immediate_ns = at
     row.cursor_ns = min(cursor_ns, at - 1)
     is_over = _runs_left(row) == 0 or (end is not None and at > end)
@@ -256,7 +259,7 @@ def resumed(schedule: Schedule, now_ns: int, *, catch_up: bool) -> Schedule:
     row.failures_in_a_row = 0
     if catch_up or row.next_nominal_ns is None:
         return row
-    if row.next_nominal_ns == row.immediate_ns:
+    if row.next_nominal_ns == row.immediate_ns and row.timing.trigger.fires_at_creation:
         return _seek_at_once(row, max(row.cursor_ns + 1, now_ns))
     if row.trigger.after_finish_ns is not None:
         at, end = max(now_ns, row.next_nominal_ns), row.timing.end_ns
@@ -273,7 +276,8 @@ def is_newest(schedule: Schedule, origin: Origin) -> bool:
     would each begin a second chain.
     """
     return (
-        origin.nominal_ns == schedule.last_nominal_ns
+        origin.schedule_id == schedule.id
+        and origin.nominal_ns == schedule.last_nominal_ns
         and origin.generation == schedule.generation
         and origin.trigger == "schedule"
     )
