@@ -88,14 +88,11 @@ def test_it_has_no_fire_times_to_list() -> None:
     """When it runs depends on how the last run ended."""
     rule = FixedDelay(minutes=5)
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    for ask in (
-        lambda: rule.next(at),
-        lambda: rule.prev(at),
-        lambda: rule.count(at, at + timedelta(hours=1)),
-        lambda: rule | Every(hours=1),
-    ):
+    for ask in (lambda: rule.next(at), lambda: rule.prev(at), lambda: rule.count(at, at + timedelta(hours=1))):
         with pytest.raises(NotPeriodic):
             ask()
+    with pytest.raises(InvalidTrigger, match="cannot be combined"):
+        rule | Every(hours=1)
     assert rule.explain() == "5 minutes after the last run has ended"
     assert FixedDelay.from_json(rule.to_json()) == rule
     for wrong in ({}, {"seconds": -1}, {"weeks": 20_000}, {"minutes": float("nan")}):

@@ -23,8 +23,8 @@ class FixedDelay(UnlistedTrigger):
     per schedule in the whole fleet. What starts on the clock instead, however long
     runs take, is `Every`; what starts again at once is `Forever`.
 
-    It has no fire times to list: ``next``, ``prev``, ``count`` and ``|`` raise
-    `NotPeriodic`, and none can be missed.
+    It has no fire times to list or to combine: ``next``, ``prev`` and ``count``
+    raise `NotPeriodic`, and none can be missed.
 
     Args:
         weeks, days, hours, minutes, seconds, milliseconds: Add up to the delay,
