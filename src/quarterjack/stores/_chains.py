@@ -61,7 +61,7 @@ class Chains:
         if row.next_nominal_ns is not None or row.trigger.after_finish_ns is None or row.last_nominal_ns is None:
             return False
         for job in self._keys.all_open():
-            if job.origin is not None and job.origin.schedule_id == row.id and planner.is_newest(row, job.origin):
+            if job.origin is not None and planner.is_newest(row, job.origin):
                 return False
         return self._wait_or_arm(row, now)
 
