@@ -193,11 +193,11 @@ def test_next_says_why_a_chain_cannot_be_listed(qj: QJ, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "error", "hint"),
     [
-        ("99 * * * *", "minute '99' at column 1: 99 is out of range (allowed: 0-59)", 'qj explain "*/5'),
-        ("* * * *", "has 4 fields; write 5", 'qj explain "*/5'),
-        ("@nope", "no such shorthand", 'qj explain "*/5'),
-        ("0 0 30 2 *", "never fires", 'qj explain "*/5'),
-        ("H H * * *", "follows from a schedule's id: name the schedule", "qj explain module:app SCHEDULE"),
+        ("99 * * * *", "minute '99' at column 1: 99 is out of range (allowed: 0-59)", '"*/5'),
+        ("* * * *", "has 4 fields; write 5", '"*/5'),
+        ("@nope", "no such shorthand", '"*/5'),
+        ("0 0 30 2 *", "never fires", '"*/5'),
+        ("H H * * *", "follows from a schedule's id: name the schedule", "module:app SCHEDULE"),
     ],
 )
 @pytest.mark.parametrize("command", ["next", "explain"])
@@ -210,7 +210,7 @@ def test_a_wrong_cron_line_is_told_without_python(qj: QJ, command: str, line: st
     assert error in said
     assert "Cron" not in said
     assert ".bound_to" not in said
-    assert try_next.startswith(f"Try:   {hint}")
+    assert try_next.startswith(f"Try:   qj {command} {hint}")
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_explain_does_not_deny_the_only_fire(qj: QJ, folder: Path) -> None:
     )
     result = qj("explain", "single", "single")
     assert result.stdout.splitlines()[1].endswith("at start")
-    assert "not once" not in result.stderr
-    assert "not once within a year" in qj("explain", "0 0 29 2 *", "--after", "2026-01-01").stderr
+    assert "not once" not in result.stdout
+    assert "not once within a year" in qj("explain", "0 0 29 2 *", "--after", "2026-01-01").stdout
 
 
 def test_one_word_is_a_schedule_of_the_configured_app(qj: QJ, shop: Path) -> None:
@@ -249,7 +249,49 @@ def test_an_unknown_schedule_is_answered_with_those_there_are(qj: QJ, shop: Path
     result = qj("next", "shop", "nightly")
     assert result.exit_code == 2
     assert "it has noon, pulse, reports.nightly" in result.stderr
-    assert result.stderr.rstrip().endswith("qj ls shop:app")
+    assert result.stderr.rstrip().endswith("qj next shop:app reports.nightly")
+    assert qj("explain", "shop", "puls").stderr.rstrip().endswith("qj explain shop:app pulse")
+    assert qj("explain", "shop", "other").stderr.rstrip().endswith("qj ls shop:app")
+
+
+def test_of_many_schedules_a_few_are_named(qj: QJ, folder: Path) -> None:
+    """Sixty ids in a line are read by nobody; the list has a command of its own."""
+    (folder / "many.py").write_text(
+        "from quarterjack import Every, Quarterjack\napp = Quarterjack()\n"
+        "async def work(): ...\n"
+        "for number in range(60):\n"
+        "    app.task(Every(hours=1), name=f'task_{number:02}')(type('Work', (), {'__call__': lambda self: None})())\n"
+    )
+    error, _ = qj("explain", "many", "other").stderr.splitlines()
+    assert error.count("task_") == 8
+    assert error.endswith("task_07 and 52 more")
+
+
+@pytest.mark.parametrize("command", ["next", "explain"])
+def test_a_schedule_without_its_app_is_told_what_is_missing(qj: QJ, shop: Path, command: str) -> None:
+    """One word may be a schedule or an app; where it is neither, both readings are answered."""
+    result = qj(command, "reports.daily")
+    assert result.exit_code == 2
+    assert result.stderr.rstrip().endswith(f"qj {command} module:app reports.daily, if it is a schedule")
+    (shop.parent / "pyproject.toml").write_text('[tool.quarterjack]\napp = "shop:app"\n')
+    result = qj(command, "nightly")
+    assert "shop:app has no schedule 'nightly'" in result.stderr
+    assert result.stderr.rstrip().endswith(f"qj {command} reports.nightly")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("0", "9", "*", "*", "1-5"), "0 9 * * 1-5"),
+        (("*/5", "README.md", "shop.py", "*", "*"), "*/5 9-17 * * mon-fri"),
+    ],
+)
+def test_a_cron_line_without_quotes_is_told_to_have_them(qj: QJ, words: tuple[str, ...], line: str) -> None:
+    """The shell tears it apart and makes file names of its asterisks."""
+    result = qj("explain", *words)
+    assert result.exit_code == 2
+    assert "put it in quotes" in result.stderr
+    assert result.stderr.rstrip().endswith(f'qj explain "{line}"')
 
 
 def test_explain_wants_a_rule_not_an_app(qj: QJ, shop: Path) -> None:
@@ -267,14 +309,37 @@ def explained(qj: QJ, *words: str) -> dict[str, Any]:
 def test_explain_says_what_happens_when_the_clock_goes_forward(qj: QJ) -> None:
     """02:30 does not exist on that day, which is what one looks a rule up for."""
     notes = explained(qj, "30 2 * * *", "--tz", "Europe/Rome")["notes"]
-    assert notes == ["once a day", "Sun 2027-03-28: the clock goes forward 1 h and it fires at 03:00 CEST"]
+    assert notes[:2] == ["once a day", "Sun 2027-03-28: the clock goes forward 1 h and it fires at 03:00 CEST"]
+
+
+def test_explain_says_which_of_two_equal_times_it_takes_when_the_clock_goes_back(qj: QJ) -> None:
+    """02:30 comes twice on that day: whether it fires once or twice is what one has to know."""
+    back = "Sun 2027-10-31: the clock goes back 1 h, {} comes twice and it fires at the first"
+    assert explained(qj, "30 2 * * *", "--tz", "Europe/Rome")["notes"][2:] == [back.format("02:30")]
+    assert explained(qj, "0 2,12 * * *", "--tz", "Europe/Rome")["notes"][2:] == [back.format("02:00")]
+    assert explained(qj, "0 3 * * *", "--tz", "Europe/Rome")["notes"] == ["once a day"]
+
+
+@pytest.mark.parametrize(
+    ("line", "rate"),
+    [
+        ("*/7 * * * *", "216 times a day"),
+        ("* * * * mon", "about 206 times a day"),
+        ("0 9-15 * * mon", "7 times a week"),
+        ("0 9 * * mon", "52 times within a year"),
+        ("0 0 1 1 *", "1 time within a year"),
+    ],
+)
+def test_explain_counts_exactly_where_days_are_alike(qj: QJ, line: str, rate: str) -> None:
+    """'About' for a number that is exact raises doubts; 'once a day' for seven on Mondays is wrong."""
+    assert explained(qj, line)["notes"] == [rate]
 
 
 def test_explain_counts_where_there_are_many_fires(qj: QJ) -> None:
     """A day of 23 or 25 hours has fewer or more of them."""
     notes = explained(qj, "*/30 * * * *", "--tz", "Europe/Rome")["notes"]
     assert notes == [
-        "about 48 times a day",
+        "48 times a day",
         "Sun 2027-03-28: the clock goes forward 1 h and it fires 46 times, not 48",
         "Sun 2027-10-31: the clock goes back 1 h and it fires 50 times, not 48",
     ]
@@ -290,5 +355,70 @@ def test_explain_is_silent_on_days_like_any_other(qj: QJ) -> None:
 def test_explain_tells_the_policies_of_a_schedule(qj: QJ, shop: Path) -> None:
     """What a schedule adds to its rule decides what happens when it is late."""
     notes = " ".join(explained(qj, "shop", "noon")["notes"])
-    for part in ("overlap='skip'", "missed='latest'", "spread over 10 s"):
+    for part in ("is left out (overlap='skip')", "the newest runs once (missed='latest')", "spread over 10 s"):
         assert part in notes
+
+
+def test_explain_writes_its_notes_where_the_answer_is(qj: QJ, shop: Path) -> None:
+    """They are what was asked for: a file or a pager has to get them."""
+    result = qj("explain", "shop", "noon")
+    assert "· while a run goes on the next one is left out" in result.stdout
+    assert result.stderr == ""
+
+
+BROKEN = {
+    "two_names": (
+        "a, b = Group(), Group()\n@a.task\nasync def f(): ...\n@b.task(name='f')\nasync def g(): ...\n"
+        "app.include_group(a)\napp.include_group(b)\n"
+    ),
+    "wrong_option": "g = Group('g', timeout=-1)\n@g.task(Every(seconds=1))\nasync def f(): ...\napp.include_group(g)\n",
+    "raises": (
+        "class Boom(Trigger):\n    def next(self, after): raise ValueError('no calendar')\n"
+        "@app.task(Boom())\nasync def f(): ...\n"
+    ),
+    "raises_later": (
+        "class Boom(Trigger):\n    def next(self, after):\n"
+        "        if after.year > 2030: raise ValueError('no calendar')\n        return after + timedelta(days=400)\n"
+        "@app.task(Boom())\nasync def f(): ...\n"
+    ),
+    "no_json": (
+        "class Odd(Trigger):\n    fn: object = None\n    def next(self, after): return after + timedelta(days=1)\n"
+        "@app.task(Odd(fn=object()))\nasync def f(): ...\n"
+    ),
+    "parked": "@app.task(Cron('H H 30 2 *'))\nasync def f(): ...\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_what_is_wrong_with_an_app_is_told_in_a_sentence(
+    qj: QJ, folder: Path, name: str, more: tuple[str, ...]
+) -> None:
+    """A look must be possible at an app that cannot start, least of all may it answer with a traceback of ours."""
+    head = "from datetime import timedelta\nfrom quarterjack import Cron, Every, Group, Quarterjack, Trigger\n"
+    (folder / f"{name}.py").write_text(f"{head}app = Quarterjack()\n{BROKEN[name]}")
+    for words in (("ls", name), ("next", name), ("explain", name, "f")):
+        result = qj(*words, *more)
+        assert isinstance(result.exception, SystemExit | None), result.exception
+        assert result.exit_code in {0, 1, 2}
+        if result.exit_code:
+            error, hint = result.stderr.splitlines()[-2:]
+            assert error.startswith("Error: ")
+            assert hint.startswith("Try:   qj ")
+    if name == "two_names":
+        assert qj("ls", name).stderr.splitlines() == [
+            "Error: two tasks are named 'f'; rename one, pass name=, or put one into a named Group",
+            "Try:   qj ls two_names, once that is mended",
+        ]
+
+
+def test_a_trigger_that_raises_is_explained_as_far_as_it_goes(qj: QJ, folder: Path) -> None:
+    """The words and the reason are all there is, and both help."""
+    head = "from datetime import timedelta\nfrom quarterjack import Quarterjack, Trigger\napp = Quarterjack()\n"
+    (folder / "sicker.py").write_text(head + BROKEN["raises"])
+    (folder / "later.py").write_text(head + BROKEN["raises_later"])
+    (folder / "dull.py").write_text(head + BROKEN["no_json"])
+    assert explained(qj, "sicker", "f")["notes"] == ["its trigger raised ValueError: no calendar"]
+    later = json.loads(qj("explain", "later", "f", "--after", "2030-11-01", "--json").stdout)
+    assert later["notes"].count("ValueError: no calendar") == 1
+    assert explained(qj, "dull", "f")["rule"] is None

@@ -193,9 +193,7 @@ def test_the_hint_repeats_the_command_that_was_typed(qj: QJ, shop: Path, words: 
 
 def test_what_is_no_app_is_named_by_its_type_alone(qj: QJ, folder: Path) -> None:
     """Settings hold secrets, and a terminal is often shared or logged."""
-    (folder / "conf.py").write_text(
-        "from quarterjack import Quarterjack\napp = Quarterjack()\ncfg = {'k': 's3cret'}\n"
-    )
+    (folder / "conf.py").write_text("from quarterjack import Quarterjack\napp = Quarterjack()\ncfg = {'k': 's3cret'}\n")
     result = qj("ls", "conf:cfg")
     assert "of type dict, not a Quarterjack" in result.stderr
     assert "s3cret" not in result.stderr

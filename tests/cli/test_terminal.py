@@ -63,6 +63,24 @@ def test_ls_draws_a_table_for_people(shop: Path, width: int) -> None:
     assert all(len(line) <= width for line in lines)
 
 
+@pytest.mark.parametrize("width", [40, 50, 60])
+@pytest.mark.parametrize("command", ["ls", "next"])
+def test_no_value_is_cut_on_a_narrow_terminal(shop: Path, command: str, width: int) -> None:
+    """1 d 1 for 1 d 13 h would be believed; names may be broken, times and spans are whole."""
+    shop.write_text(shop.read_text().replace("def nightly", "def nightly_report_for_the_whole_of_europe"))
+    written = ANSI.sub("", on_terminal(shop.parent, command, "shop", width=width))
+    lines = written.splitlines()
+    assert all(len(line) <= width for line in lines)
+    times = [line for line in lines if re.search(r"\d{4}-\d\d-\d\d", line)]
+    assert times
+    assert all(re.search(r"\w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d (UTC|CES?T)\b", line) for line in times)
+    if command == "ls":
+        edge = re.search(r"\w{3} \d{4}", times[0]).start()  # type: ignore[union-attr]  # it is one of *times*
+        first_column = "".join(line[:edge].strip() for line in lines)
+        assert "nightly_report_for_the_whole_of_europe" in first_column
+    assert len(re.findall(r"\d+ [hm](?: \d+ [ms])?\b", written)) >= len(times)
+
+
 def test_a_long_error_is_broken_between_words(shop: Path) -> None:
     """Terminals break anywhere; and the command to try next must stay in one line to be copied."""
     written = on_terminal(shop.parent, "next", "shop:app", "a-schedule-that-does-not-exist", width=60, code=2)

@@ -42,7 +42,9 @@ __all__ = [
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _LONG: Final = frozenset({"rule"})
-"""Columns whose text may be broken into lines."""
+"""Columns whose text may be broken between words."""
+_FOLDED: Final = _LONG | {"schedule"}
+"""And within words, where even that is too wide: a time that is cut would be read as another one."""
 _SHORTEST_LONG: Final = 30
 """But not into lines shorter than this."""
 _GAP: Final = 3
@@ -115,9 +117,11 @@ def show_table(
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in (heading for heading in columns if heading not in lower):
         headings = [heading, *(under for under, above in lower.items() if above == heading)]
-        can_wrap = not _LONG.isdisjoint(headings)
+        can_wrap = not _FOLDED.isdisjoint(headings)
         justify: JustifyMethod = "right" if headings == ["in"] else "left"
-        table.add_column(", ".join(headings), no_wrap=not can_wrap, overflow="fold", justify=justify)
+        table.add_column(
+            ", ".join(headings), no_wrap=not can_wrap, overflow="fold" if can_wrap else "ellipsis", justify=justify
+        )
     for row in people:
         table.add_row(*_cells(columns, row, lower))
     screen.print(table)
@@ -144,10 +148,11 @@ def _cells(columns: Mapping[str, str], row: Sequence[str], lower: Mapping[str, s
     return list(found.values())
 
 
-def tell_notes(notes: Iterable[str]) -> None:
-    """Print what should be known beside the rows: on stderr, so that pipes stay clean."""
+def tell_notes(notes: Iterable[str], *, stderr: bool = True) -> None:
+    """Print what should be known beside the rows: on stderr, so that pipes stay clean, unless it is the answer."""
+    stream = sys.stderr if stderr else sys.stdout
     for note in notes:
-        click.secho(wrapped(f"· {note}", indent=2), err=True, dim=_is_coloured())
+        click.secho(wrapped(f"· {note}", indent=2, stream=stream), err=stderr, dim=_is_coloured())
 
 
 def _is_coloured() -> bool | None:

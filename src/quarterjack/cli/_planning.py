@@ -11,13 +11,15 @@ import asyncio
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from quarterjack import Cron, Quarterjack, ScheduleView, Trigger
 from quarterjack.errors import InvalidTrigger, NotPeriodic
 from quarterjack.model import JobIds, Schedule, as_datetime
 from quarterjack.planner import parked, plan, upserted
 
+from ._hints import listing, nearest, typed
+from ._importing import NoModule
 from ._shell import EXIT_USAGE, Failure
 from ._target import Target, configured, load
 
@@ -30,6 +32,7 @@ __all__ = [
     "fires",
     "listed",
     "outlook",
+    "rule_dict",
     "rule_named",
     "zone_name",
 ]
@@ -140,7 +143,7 @@ def find_rule(words: tuple[str, ...], at_ns: int, zone: str) -> tuple[Rule | Non
         Failure: If they name nothing.
     """
     if len(words) > 2:
-        raise Failure(f"too many words: {' '.join(words[2:])}", f'qj next "{" ".join(words)}"', EXIT_USAGE)
+        raise _too_many(words, zone)
     if len(words) == 1 and (" " in words[0].strip() or words[0].startswith("@")):
         return _expression(words[0], at_ns, zone), None
     if len(words) == 2:
@@ -149,9 +152,37 @@ def find_rule(words: tuple[str, ...], at_ns: int, zone: str) -> tuple[Rule | Non
     word = words[0] if words else None
     if word is not None and ":" not in word and not word.endswith(".py") and configured() is not None:
         target = load(None)
-        if any(row.id == word for row in outlook(target.app, at_ns).rows):
+        known = [row.id for row in outlook(target.app, at_ns).rows]
+        if word in known:
             return rule_named(target, word, at_ns), target
-    return None, load(word)
+        return None, _app_named(word, target, known)
+    return None, _app_named(word, None, [])
+
+
+def _too_many(words: tuple[str, ...], zone: str) -> Failure:
+    """Say what to write for words that the shell has torn apart, or what may be written at all."""
+    line = " ".join(words)
+    try:
+        Cron(line, tz=zone)
+    except InvalidTrigger:
+        if not line.startswith(("*", *"0123456789")):
+            return Failure(f"too many words: {' '.join(words[2:])}", f"{typed()} --help", EXIT_USAGE)
+        line = "*/5 9-17 * * mon-fri"  # an asterisk without quotes is a list of files by now
+    return Failure("a cron line is one word: put it in quotes", f'{typed()} "{line}"', EXIT_USAGE)
+
+
+def _app_named(word: str | None, target: Target | None, known: list[str]) -> Target:
+    """Return the app; where there is none of this name, *word* may have been meant as a schedule of *target*."""
+    try:
+        return load(word)
+    except NoModule as failure:
+        if failure.is_guess or word is None or ":" in word:
+            raise
+        if target is None:
+            raise Failure(failure.message, f"{typed('module:app', word)}, if it is a schedule", EXIT_USAGE) from None
+        near = nearest(word, known)
+        hint = typed(near) if near else f"qj ls {target.name}"
+        raise Failure(f"{target.name} has no schedule {word!r}, nor is it a module here", hint, EXIT_USAGE) from None
 
 
 def rule_named(target: Target, schedule_id: str, at_ns: int) -> Rule:
@@ -164,12 +195,15 @@ def rule_named(target: Target, schedule_id: str, at_ns: int) -> Rule:
     for row in rows:
         if row.id == schedule_id:
             return Rule(row, row.trigger, row.id)
-    known = ", ".join(row.id for row in rows) or "none at all"
-    raise Failure(f"{target.name} has no schedule {schedule_id!r}; it has {known}", f"qj ls {target.name}", EXIT_USAGE)
+    known = [row.id for row in rows]
+    near = nearest(schedule_id, known)
+    hint = typed(target.name, near) if near else f"qj ls {target.name}"
+    told = f"{target.name} has no schedule {schedule_id!r}; it has {listing(known) or 'none at all'}"
+    raise Failure(told, hint, EXIT_USAGE)
 
 
 def _expression(text: str, at_ns: int, zone: str) -> Rule:
-    hint = 'qj explain "*/5 9-17 * * mon-fri"'
+    hint = f'{typed()} "*/5 9-17 * * mon-fri"'
     try:
         cron = Cron(text, tz=zone)
         if not cron.needs_resolution:
@@ -178,13 +212,21 @@ def _expression(text: str, at_ns: int, zone: str) -> Rule:
         raise Failure(_as_typed(error), hint, EXIT_USAGE) from None
     if cron.needs_resolution:
         message = f"{text!r} holds H, and what it stands for follows from a schedule's id: name the schedule"
-        raise Failure(message, "qj explain module:app SCHEDULE", EXIT_USAGE)
+        raise Failure(message, f"{typed()} module:app SCHEDULE", EXIT_USAGE)
     return Rule(None, cron, text)
 
 
 def _as_typed(error: InvalidTrigger) -> str:
     """Return what is wrong with a cron line to one who typed it: without the Python around it."""
     return str(error).removeprefix("Cron ").partition("; write for example Cron(")[0]
+
+
+def rule_dict(trigger: Trigger) -> dict[str, Any] | None:
+    """Return the rule as JSON has it; None if a field of a trigger of the user's own cannot be written so."""
+    try:
+        return trigger.to_dict()
+    except InvalidTrigger:
+        return None
 
 
 def zone_name(zone: tzinfo | None) -> str:

@@ -18,6 +18,7 @@ from quarterjack import FINISHED, JobState, Quarterjack
 from quarterjack.errors import QuarterjackError, StartupFailed
 from quarterjack.events import Event
 
+from ._hints import once_mended
 from ._leaving import leave, run
 from ._runlog import MoveLog
 from ._shell import EXIT_FAILED, EXIT_INTERRUPTED, Failure
@@ -90,12 +91,12 @@ def _served(target: Target, course: _Course, until_idle: bool) -> int:
     try:
         run(_serve(app, course, until_idle), course.left, lambda: len(course.signals) > 1)
     except StartupFailed as error:
-        log.error("%s", error, exc_info=error.__cause__)  # noqa: TRY400  # the cause is theirs, the rest is ours
-        raise Failure(f"{target.name} did not start: {error}", f"qj ls {target.name}") from None
+        log.error("the start failed", exc_info=error.__cause__)  # noqa: TRY400  # the cause is theirs, the rest is ours
+        raise Failure(f"{target.name} did not start: {error}", once_mended(target.name)) from None
     except ExceptionGroup as group:
-        raise Failure(f"{target.name} has stopped, but {group}", "look at the tracebacks above") from None
+        raise Failure(f"{target.name} has stopped, but {_raised(group)}", once_mended(target.name)) from None
     except QuarterjackError as error:
-        raise Failure(f"{target.name}: {error}", f"qj ls {target.name}") from None
+        raise Failure(f"{target.name}: {error}", once_mended(target.name)) from None
     except KeyboardInterrupt:  # raised by a body, or before the app listened to signals
         return EXIT_INTERRUPTED
     finally:
@@ -103,6 +104,13 @@ def _served(target: Target, course: _Course, until_idle: bool) -> int:
     log.info("stopped: %s", moves.summary())
     is_complete = course.was_idle or (course.has_started and not until_idle)
     return exit_code(course.signals, is_complete=is_complete, has_failures=until_idle and moves.has_failures)
+
+
+def _raised(group: ExceptionGroup[Exception]) -> str:
+    """Put what shutdown hooks raised into words; the log has named each hook, with its traceback."""
+    errors = [f"{type(error).__name__}: {error}".removesuffix(": ") for error in group.exceptions]
+    hooks = "a shutdown hook" if len(errors) == 1 else f"{len(errors)} shutdown hooks"
+    return f"{hooks} raised {', '.join(errors)}"
 
 
 def exit_code(signals: Sequence[signal.Signals], *, is_complete: bool, has_failures: bool) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import shlex
 import shutil
 import sys
 import textwrap
@@ -15,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, Final, NoReturn
 
 import click
+
+from quarterjack.errors import QuarterjackError
 
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "Failure", "LazyGroup", "wrapped"]
 
@@ -42,9 +45,9 @@ def _tell(message: str, hint: str, file: IO[Any] | None = None) -> None:
     click.echo(f"Try:   {hint}", file=file, err=file is None)
 
 
-def wrapped(line: str, indent: int) -> str:
-    """Return a line for stderr: on a terminal broken between words, what follows indented; else as it is."""
-    if not sys.stderr.isatty() or "\n" in line:
+def wrapped(line: str, indent: int, stream: IO[str] | None = None) -> str:
+    """Return a line for *stream* (stderr): on a terminal broken between words, the rest indented; else as it is."""
+    if not (stream or sys.stderr).isatty() or "\n" in line:
         return line
     width = max(shutil.get_terminal_size().columns, 4 * indent)
     return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
@@ -108,6 +111,9 @@ class LazyGroup(click.Group):
         except Failure as failure:
             failure.show()
             sys.exit(failure.code)
+        except QuarterjackError as error:  # what is wrong with their app is told by what it was asked
+            _tell(str(error), f"{shlex.join(['qj', *(sys.argv[1:] if args is None else args)])}, once that is mended")
+            sys.exit(EXIT_FAILED)
         except click.ClickException as error:
             _usage(error)
         except click.Abort:

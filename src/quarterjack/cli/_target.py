@@ -52,7 +52,8 @@ def load(text: str | None) -> Target:
         return _chosen(imported(named, text), named, text)
     except Failure as failure:
         if folder is not None and failure.code == EXIT_USAGE:
-            failure.message += f"; {folder / 'pyproject.toml'} names it"
+            told = f"{failure.message}; {folder / 'pyproject.toml'} names it"
+            raise Failure(told, failure.hint, failure.code) from None
         raise
 
 

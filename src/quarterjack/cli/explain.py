@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
+from types import MappingProxyType
 from typing import Final
 
 import click
@@ -12,7 +13,7 @@ from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.model import Schedule, as_datetime
 
 from ._output import for_people, in_words, iso, json_option, show_json, shown, tell_notes, zone_option
-from ._planning import Rule, depends_on_start, find_rule, listed, zone_name
+from ._planning import Rule, depends_on_start, find_rule, listed, rule_dict, zone_name
 from ._shell import EXIT_USAGE, Failure
 from .upcoming import moment
 
@@ -23,6 +24,27 @@ _MOMENT: Final = timedelta(microseconds=1)
 _AHEAD: Final = timedelta(days=366)
 _MANY: Final = 4
 """More fires in a day than this are told as a number, fewer by their times."""
+_COUNTED: Final = 1_000_000
+"""Counting a day's fires stops here: some triggers count one by one."""
+
+_OVERLAP: Final = MappingProxyType(
+    {
+        "skip": "is left out",
+        "queue_one": "waits for its end, one at most",
+        "queue_latest": "waits for its end, in the place of any that waits already",
+        "queue_all": "waits for its end, each in its turn",
+        "cancel_previous": "cancels it and runs",
+        "allow": "runs beside it",
+    }
+)
+_MISSED: Final = MappingProxyType(
+    {
+        "latest": "the newest runs once",
+        "earliest": "the oldest runs once",
+        "all": "each runs, the newest {most} at most",
+        "skip": "none runs",
+    }
+)
 
 
 @click.command("explain")
@@ -51,13 +73,15 @@ def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo 
         raise Failure(f"{name} is an app; name a schedule of it, or a cron line", f"qj ls {name}", EXIT_USAGE)
     at = as_datetime(at_ns) or datetime.fromtimestamp(0, UTC)
     fires, why = _fires(rule, at, count, zone)
-    notes = [*_notes(rule, at, fires), *([why] if why else [])]
+    notes = _notes(rule, at, fires)
+    if why is not None and why not in notes:
+        notes.append(why)
     if as_json:
         show_json(
             "rule",
             text=rule.text,
             words=rule.trigger.explain(),
-            rule=rule.trigger.to_dict(),
+            rule=rule_dict(rule.trigger),
             zone=None if rule.trigger.zone is None else str(rule.trigger.zone),
             fires=[iso(one) for one in fires],
             notes=notes,
@@ -82,7 +106,7 @@ def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) ->
         click.echo(f"{label}{for_people(one)}   {wait}")
     if not fires:
         click.echo("no fire times to come")
-    tell_notes(notes)
+    tell_notes(notes, stderr=False)
 
 
 # -- notes --------------------------------------------------------------------------
@@ -91,20 +115,25 @@ def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) ->
 def _notes(rule: Rule, at: datetime, fires: list[datetime]) -> list[str]:
     """Return what is good to know: how often, since when, and the days the clock is set."""
     trigger = rule.trigger
-    if not trigger.is_periodic:
+    if not trigger.is_periodic or (rule.row is not None and rule.row.parked_reason is not None):
         return []
     try:
         notes = [*_rate(trigger, at, fires), *_clock_changes(trigger, at)]
     except NotPeriodic as error:  # a union may hold a rule that cannot be listed
         return [str(error)]
+    except Exception as error:  # a trigger of the user's own may raise anything
+        notes = [f"{type(error).__name__}: {error}"]
     return [*_policies(rule.row), *notes] if rule.row is not None else notes
 
 
 def _policies(row: Schedule) -> list[str]:
     """Return what the schedule adds to its rule."""
     timing, payload = row.timing, row.payload
-    notes = [f"while a run is still going the next one is dealt with by overlap={payload.overlap.mode!r}"]
-    notes.append(f"fire times that pass while nothing runs: missed={payload.missed!r}")
+    mode, most = payload.overlap.mode, payload.overlap.maximum
+    limit = f", {most} at most" if most is not None else ""
+    notes = [f"while a run goes on the next one {_OVERLAP[mode]}{limit} (overlap={mode!r})"]
+    folded = _MISSED[payload.missed].format(most=payload.max_catchup)
+    notes.append(f"of fire times that pass while the app is down {folded} (missed={payload.missed!r})")
     if timing.jitter_ns:
         notes.append(f"starts are spread over {in_words(timing.jitter_ns / 1e9)} after each fire time")
     if payload.max_runs is not None:
@@ -115,9 +144,15 @@ def _policies(row: Schedule) -> list[str]:
 
 
 def _rate(trigger: Trigger, at: datetime, fires: list[datetime]) -> list[str]:
-    per_week = trigger.count(at, at + 7 * _DAY, cap=1_000_000)
+    start = at.astimezone(trigger.zone or UTC)
+    if _count(trigger, start, start + _DAY) == _COUNTED:
+        return [f"more than {_COUNTED:,} times a day"]
+    by_day = [_count(trigger, start + day * _DAY, start + (day + 1) * _DAY) for day in range(7)]
+    most, per_week = max(by_day), sum(by_day)
+    if most == min(by_day) and most:
+        return ["once a day" if most == 1 else f"{most:,} times a day"]
     if per_week >= 7:
-        return ["once a day" if per_week == 7 else f"about {per_week / 7:,.0f} times a day"]
+        return [f"about {per_week / 7:,.0f} times a day" if per_week >= 14 else f"{per_week} times a week"]
     per_year = trigger.count(at, at + _AHEAD, cap=1_000)
     if per_year == 0:
         is_soon = any(one - at <= _AHEAD for one in fires)  # its only one is at this very moment
@@ -153,16 +188,26 @@ def _on_the_day(trigger: Trigger, day: datetime, following: datetime) -> list[st
         is_daily = usual and _count(trigger, following, following + _DAY)
         return [f"{head} does not fire"] if is_daily else []
     times, usually = _times(trigger, day, that_day), _times(trigger, day - _DAY, usual)
-    is_plain = not usually or [at[:5] for at in times] == [at[:5] for at in usually]  # but for the zone's name
-    return [] if is_plain else [f"{head} fires at {' and '.join(times)}"]
+    if usually and [_face(at) for at in times] != [_face(at) for at in usually]:
+        return [f"{head} fires at {' and '.join(f'{at:%H:%M %Z}' for at in times)}"]
+    twice = [at for at in times if at.utcoffset() != at.replace(fold=1 - at.fold).utcoffset()]
+    if not twice:
+        return []
+    which = "second" if twice[0].fold else "first"
+    which_come = " and ".join(map(_face, twice))
+    return [f"{day:%a %Y-%m-%d}: the clock goes {moved}, {which_come} comes twice and it fires at the {which}"]
 
 
 def _count(trigger: Trigger, start: datetime, end: datetime) -> int:
     """Count the fire times in ``[start, end)``, as instants: within one zone datetimes compare by the clock face."""
-    return trigger.count(start.astimezone(UTC) - _MOMENT, end.astimezone(UTC) - _MOMENT)
+    return trigger.count(start.astimezone(UTC) - _MOMENT, end.astimezone(UTC) - _MOMENT, cap=_COUNTED)
 
 
-def _times(trigger: Trigger, start: datetime, count: int) -> list[str]:
-    """Return the first *count* fire times of a day, as its clock shows them."""
+def _times(trigger: Trigger, start: datetime, count: int) -> list[datetime]:
+    """Return the first *count* fire times of a day, by the clock of its zone."""
     found = trigger.preview(count, after=start.astimezone(UTC) - _MOMENT)
-    return [f"{at.astimezone(start.tzinfo):%H:%M %Z}" for at in found]
+    return [at.astimezone(start.tzinfo) for at in found]
+
+
+def _face(at: datetime) -> str:
+    return f"{at:%H:%M}"

@@ -22,7 +22,7 @@ from ._output import (
     until,
     zone_option,
 )
-from ._planning import Outlook, depends_on_start, outlook
+from ._planning import Outlook, depends_on_start, outlook, rule_dict
 from ._target import load, target_argument
 
 __all__ = ["command"]
@@ -65,7 +65,7 @@ def as_dict(view: ScheduleView, now: datetime, zone: tzinfo | None) -> dict[str,
         "next": iso(_next(view, zone)),
         "in_s": None if view.next is None else (view.next - now).total_seconds(),
         "words": view.explain(),
-        "rule": view.trigger.to_dict(),
+        "rule": rule_dict(view.trigger),
         "last": iso(view.last),
         "last_state": None if view.last_state is None else view.last_state.value,
         "is_paused": view.is_paused,

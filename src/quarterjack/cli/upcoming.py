@@ -14,6 +14,7 @@ from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.model import Schedule, as_datetime
 from quarterjack.triggers.base import instant_ns
 
+from ._hints import typed
 from ._output import for_people, in_words, iso, json_option, show_json, show_table, shown, tell_notes, zone_option
 from ._planning import Fire, Rule, find_rule, listed, outlook, zone_name
 from ._shell import EXIT_USAGE, Failure
@@ -81,7 +82,8 @@ def moment(text: str, zone: tzinfo | None) -> int:
         what = f"lies outside of the years {YEARS[0]} to {YEARS[-1]}"
     except (ValueError, OverflowError):  # the latter in the first and last days of the calendar
         what = "is no ISO moment"
-    raise Failure(f"--after {text!r} {what}", "qj next --after 2027-03-28T00:00", EXIT_USAGE)
+    words = click.get_current_context().params.get("words", ())
+    raise Failure(f"--after {text!r} {what}", f"{typed(*words)} --after 2027-03-28T00:00", EXIT_USAGE)
 
 
 def _lines(
@@ -130,4 +132,5 @@ def _show(lines: list[Line], now: datetime) -> None:
         for line in lines
     ]
     plain = [[line.at.isoformat(), f"{(line.at - now).total_seconds():.3f}", line.name] for line in lines]
-    show_table({"fires": "bold", "in": "cyan", "schedule": ""}, people, plain)
+    columns = {"fires": "bold", "in": "cyan", "schedule": ""}
+    show_table(columns, people, plain, beneath={"in": "fires"})
