@@ -36,7 +36,9 @@ policies = st.builds(
     st.sampled_from(["skip", "queue_one", "queue_latest", "queue_all", "cancel_previous", "allow"]),
     st.sampled_from([None, 1, 2]),
 )
-uniques = st.sampled_from([None, None, Unique("k"), Unique("k", "queued"), Unique("k", on_conflict="replace")])
+uniques = st.none() | st.builds(
+    Unique, st.just("k"), st.sampled_from(["queued", "unfinished"]), st.sampled_from(["return", "replace"])
+)
 MANUAL: tuple[OverlapMode | None, ...] = (None, "allow", "queue_latest", "cancel_previous")
 
 

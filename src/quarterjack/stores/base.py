@@ -258,6 +258,8 @@ class Store(ABC):
         RETRY and SNOOZE put the job back with ``run_at = now + delay``; a final
         outcome frees its unique and overlap keys, updates its schedule, and
         re-arms schedules that run again after their job's end: all in one step.
+        The end that re-arms one is that of its newest occurrence (`planner.is_newest`);
+        with ``Finish.zombie`` its body has not ended, and `jobs_ended` does it.
         """
 
     @abstractmethod
@@ -337,8 +339,13 @@ class Store(ABC):
 
         A plan whose cursor or generation has moved on loses; one that is not due
         by the store's clock is refused with how long to wait. Overlap is decided
-        here, against the open jobs. With *claim*, inserted jobs that fit it are
-        held by the caller at once.
+        here, against the open jobs, and so is the jobs' unique key (a taken one
+        makes a SKIPPED row, ``on_conflict="raise"`` too). With *claim*, inserted
+        jobs that fit it are held by the caller at once.
+
+        A schedule that runs again after its job's end, and whose newest run was left
+        out or replaced before it began, is re-armed in the step that makes room for
+        it (`policies.overlap.has_room`, and its unique key free), not before.
         """
 
     @abstractmethod

@@ -460,18 +460,20 @@ class _Firing:
         others = store._keys.open(key)
         self.rows.append(job)
         job.serial = policy.mode in SERIAL_MODES
-        verdict = self._judge(policy, others) if others else None
-        if verdict is not None and verdict.action is Action.SKIP:
-            self._skip(row, job, f"job {others[0].id} of {_whose(others[0], row, key)} is {_still(others[0])}")
-            return
+        replacing: tuple[list[JobRecord], Verdict] | None = None
+        if others:
+            verdict = self._judge(policy, others)
+            if verdict.action is Action.SKIP:
+                self._skip(row, job, f"job {others[0].id} of {_whose(others[0], row, key)} is {_still(others[0])}")
+                return
+            replacing = list(others), verdict
         if job.options.unique is not None and not self._take_unique(row, job):
             return
-        before = others if verdict is None else list(others)
         job.state = _SUBMITTED if job.state is _NEW else move(job.state, Move.SUBMITTED)
         store._keys.add(key, job)
         store._jobs[job.id] = job
-        if verdict is not None:  # only now: a schedule that hears of their ends must find this one in its way
-            self._replace(before, verdict, job)
+        if replacing is not None:  # only now: a schedule that hears of their ends must find this one in its way
+            self._replace(*replacing, job)
         self._start_or_queue(job)
 
     def _judge(self, policy: Overlap, others: list[JobRecord]) -> Verdict:
