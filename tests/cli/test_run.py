@@ -334,3 +334,18 @@ def test_a_task_that_outlives_the_app_has_a_moment_to_end(folder: Path, qj_proce
     )
     code, out, err = end(qj_process("run", "beside", "--until-idle"))
     assert (code, out) == (0, "cleaned\nexit\n"), err
+
+
+def test_what_was_cancelled_is_not_told_to_be_so_twice(folder: Path, qj_process: Start) -> None:
+    """The reason stands at the end of a line where it adds to what happened."""
+    write(
+        folder,
+        "called_off",
+        "import asyncio\nfrom quarterjack import Once, Quarterjack\napp = Quarterjack()\n"
+        "@app.task\nasync def sleeper(): await asyncio.sleep(60)\n"
+        "@app.task(Once())\nasync def job():\n    other = await app.submit(sleeper)\n"
+        "    await asyncio.sleep(0.05)\n    await other.cancel()\n",
+    )
+    _, _, err = end(qj_process("run", "called_off", "--until-idle"))
+    (line,) = (line for line in err.splitlines() if "sleeper" in line and " cancelled" in line)
+    assert line.count("cancelled") == 1

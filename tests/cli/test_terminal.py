@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -15,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
+from quarterjack import Once, Quarterjack
 from tests.cli.kit import command, environment
 from tests.cli.test_look import documented, shape
 
@@ -154,6 +157,26 @@ def test_the_demo_measures_in_json_as_documented(folder: Path, qj_process: Start
     assert shape(found) == shape(documented("quarterjack.demo/1"))
     assert found["ticks"] >= 1
     assert (found["missed"], found["early"], err) == (0, 0, "")
+
+
+def test_the_demo_says_it_lasted_as_long_as_it_was_asked_to(
+    qj: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--for 10s that answers 11.1 s looks like a clock that is off: what jobs take to end is not counted."""
+
+    def make_app() -> Quarterjack:
+        app = Quarterjack(shutdown_grace=1)
+
+        @app.task(Once())
+        async def long() -> None:
+            await asyncio.sleep(60)
+
+        return app
+
+    monkeypatch.setattr("quarterjack.cli.demo.make_app", make_app)
+    found = json.loads(qj("demo", "--for", "0.3s", "--json").stdout)
+    assert 0.3 <= found["seconds"] < 1.0
+    assert found["jobs"] == {"cancelled": 1}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

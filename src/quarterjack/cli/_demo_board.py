@@ -132,4 +132,5 @@ def _ending(event: JobEvent) -> str:
         return f"attempt {event.attempt} failed, will be tried again: {event.reason or ''}".rstrip(": ")
     if event.kind == "failed":
         return f"failed for good in attempt {event.attempt}: {event.reason or ''}".rstrip(": ")
-    return f"{event.kind.replace('_', ' ')}{took}" + (f": {event.reason}" if event.reason else "")
+    what = event.kind.replace("_", " ")
+    return f"{what}{took}" + (f": {event.reason}" if event.reason and event.reason != what else "")

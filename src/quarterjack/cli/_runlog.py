@@ -143,7 +143,7 @@ def job_words(event: JobEvent) -> str:
             parts.append(f"attempt {event.attempt}")
     elif event.duration_s is not None:
         parts.append(f"after {span(event.duration_s)}")
-    if event.reason and event.kind != "running":
+    if event.reason and event.kind != "running" and event.reason != what:
         parts.append(event.reason)
     return ", ".join(parts)
 

@@ -11,6 +11,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -35,6 +36,27 @@ CLEAR_S: Final = 0.06
 SETTLE_S: Final = 0.01
 """A frame that waited for a tick is drawn this long after it."""
 _BUSY: Final = (JobState.RUNNING, JobState.SUBMITTED)
+
+
+@dataclass(slots=True)
+class _Show:
+    """One run of the demo: its app, how long it is to last, when it began and was told to end."""
+
+    app: Quarterjack
+    for_s: float | None
+    began_ns: int
+    told_ns: int | None = None
+
+    def stop(self) -> None:
+        """End it, unless a signal has done so: a second stop would mean now."""
+        if self.app.is_serving:
+            self.told_ns = self.app.clock.monotonic_ns()
+            self.app.stop()
+
+    @property
+    def seconds(self) -> float:
+        """How long it went on, without the time that running jobs took to end."""
+        return ((self.told_ns or self.app.clock.monotonic_ns()) - self.began_ns) / 1e9
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -68,13 +90,12 @@ def command(for_s: float | None, as_json: bool) -> None:
     is_drawn = is_for_people() and not as_json and not console().is_dumb_terminal
     board = Board(None if is_drawn or as_json else _write)
     unlisten = app.event_stream.listen(board)
-    began_ns = app.clock.monotonic_ns()
+    show = _Show(app, for_s, app.clock.monotonic_ns())
     signals: tuple[signal.Signals, ...] = ()
     with _without_logs(), suppress(KeyboardInterrupt):  # Ctrl-C before the app listens to it
-        signals = asyncio.run(_drawn(app, board, for_s) if is_drawn else _played(app, for_s))
+        signals = asyncio.run(_drawn(show, board) if is_drawn else _played(show))
     unlisten()
-    seconds = (app.clock.monotonic_ns() - began_ns) / 1e9
-    _sum_up(board, seconds, as_json=as_json)
+    _sum_up(board, show.seconds, as_json=as_json)
     if len(signals) > 1:
         raise click.exceptions.Exit(128 + signals[-1])
 
@@ -93,25 +114,20 @@ def _without_logs() -> Iterator[None]:
         log.propagate = propagates
 
 
-async def _played(
-    app: Quarterjack, for_s: float | None, on_started: Callable[[], None] | None = None
-) -> tuple[signal.Signals, ...]:
-    """Serve until a signal, or for *for_s* seconds; return the signals that came."""
+async def _played(show: _Show, on_started: Callable[[], None] | None = None) -> tuple[signal.Signals, ...]:
+    """Serve until a signal, or for as long as the show lasts; return the signals that came."""
     end: asyncio.TimerHandle | None = None
-
-    def stop() -> None:
-        if app.is_serving:  # after Ctrl-C it would mean: now
-            app.stop()
 
     def started() -> None:
         nonlocal end
-        if for_s is not None:
-            end = asyncio.get_running_loop().call_later(for_s, stop)
+        show.began_ns = show.app.clock.monotonic_ns()
+        if show.for_s is not None:
+            end = asyncio.get_running_loop().call_later(show.for_s, show.stop)
         if on_started is not None:
             on_started()
 
     try:
-        return await app.serve(on_started=started)
+        return await show.app.serve(on_started=started)
     finally:
         if end is not None:
             end.cancel()
@@ -120,26 +136,26 @@ async def _played(
 # -- on a terminal ------------------------------------------------------------------
 
 
-async def _drawn(app: Quarterjack, board: Board, for_s: float | None) -> tuple[signal.Signals, ...]:
+async def _drawn(show: _Show, board: Board) -> tuple[signal.Signals, ...]:
     from rich.live import Live  # noqa: PLC0415  # rich is loaded where it draws
 
     started = asyncio.Event()
     with Live(console=console(), screen=True, auto_refresh=False, redirect_stderr=False) as live:
-        draw = asyncio.create_task(_draw(app, board, live, for_s, started))
+        draw = asyncio.create_task(_draw(show, board, live, started))
         try:
-            return await _played(app, for_s, started.set)
+            return await _played(show, started.set)
         finally:
             draw.cancel()
             with suppress(asyncio.CancelledError):
                 await draw
 
 
-async def _draw(app: Quarterjack, board: Board, live: Live, for_s: float | None, started: asyncio.Event) -> None:
+async def _draw(show: _Show, board: Board, live: Live, started: asyncio.Event) -> None:
     """Draw frame after frame, each between two ticks."""
     from ._demo_view import Scene, frame  # noqa: PLC0415  # loads rich
 
+    app = show.app
     await started.wait()
-    began_ns = app.clock.monotonic_ns()
     while app.is_running:
         schedules = await app.schedules()
         now_ns = app.clock.now_ns()
@@ -148,8 +164,7 @@ async def _draw(app: Quarterjack, board: Board, live: Live, for_s: float | None,
             await asyncio.sleep(wait_s + SETTLE_S)
             continue
         jobs = sorted(await app.jobs(state=_BUSY), key=lambda job: job.id)
-        elapsed_s = (app.clock.monotonic_ns() - began_ns) / 1e9
-        scene = Scene(schedules, jobs, board, now_ns, elapsed_s, for_s)
+        scene = Scene(schedules, jobs, board, now_ns, show.seconds, show.for_s)
         live.update(frame(scene, live.console.height), refresh=True)
         await asyncio.sleep(FRAME_S)
 
