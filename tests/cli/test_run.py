@@ -336,6 +336,20 @@ def test_a_task_that_outlives_the_app_has_a_moment_to_end(folder: Path, qj_proce
     assert (code, out) == (0, "cleaned\nexit\n"), err
 
 
+def test_a_reason_of_many_lines_stays_in_its_line(folder: Path, qj_process: Start) -> None:
+    """Who greps the moves gets each one whole; the full text is in the traceback."""
+    write(
+        folder,
+        "wordy",
+        "from quarterjack import Once, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Once())\nasync def job(): raise ValueError('first line\\nsecond line')\n",
+    )
+    _, _, err = end(qj_process("run", "wordy", "--until-idle"))
+    moves = [line for line in err.splitlines() if " failed, after" in line]
+    assert [line.partition("ValueError: ")[2] for line in moves] == ["first line …"]
+    assert "\nsecond line\n" in err
+
+
 def test_what_was_cancelled_is_not_told_to_be_so_twice(folder: Path, qj_process: Start) -> None:
     """The reason stands at the end of a line where it adds to what happened."""
     write(

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from quarterjack.events import Event, JobEvent, ScheduleEvent
 
-from ._runlog import span
+from ._runlog import one_line, span
 
 __all__ = ["Board", "Lag", "Note"]
 
@@ -129,8 +129,8 @@ def _ending(event: JobEvent) -> str:
     if event.kind == "done":
         return f"done{took}"
     if event.kind == "retry":
-        return f"attempt {event.attempt} failed, will be tried again: {event.reason or ''}".rstrip(": ")
+        return f"attempt {event.attempt} failed, will be tried again: {one_line(event.reason or '')}".rstrip(": ")
     if event.kind == "failed":
-        return f"failed for good in attempt {event.attempt}: {event.reason or ''}".rstrip(": ")
+        return f"failed for good in attempt {event.attempt}: {one_line(event.reason or '')}".rstrip(": ")
     what = event.kind.replace("_", " ")
-    return f"{what}{took}" + (f": {event.reason}" if event.reason and event.reason != what else "")
+    return f"{what}{took}" + (f": {one_line(event.reason)}" if event.reason and event.reason != what else "")

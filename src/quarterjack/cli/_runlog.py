@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from quarterjack.events import ClockJumped, Event, EventsDropped, JobEvent, ScheduleEvent
 
-__all__ = ["LogFormat", "MoveLog", "configure"]
+__all__ = ["LogFormat", "MoveLog", "configure", "one_line", "span"]
 
 LogFormat = Literal["text", "json"]
 
@@ -122,7 +122,7 @@ class MoveLog:
         if not log.isEnabledFor(level):
             return
         count = f" ({event.count} times)" if event.count > 1 else ""
-        why = f": {event.reason}" if event.reason else ""
+        why = f": {one_line(event.reason)}" if event.reason else ""
         facts = {"event": f"schedule.{event.kind}", "schedule": event.schedule_id, "task": event.task}
         log.log(level, "schedule %s %s%s%s", event.schedule_id, event.kind, count, why, extra=facts)
 
@@ -144,8 +144,14 @@ def job_words(event: JobEvent) -> str:
     elif event.duration_s is not None:
         parts.append(f"after {span(event.duration_s)}")
     if event.reason and event.kind != "running" and event.reason != what:
-        parts.append(event.reason)
+        parts.append(one_line(event.reason))
     return ", ".join(parts)
+
+
+def one_line(reason: str) -> str:
+    """Return the first line of a reason, with an ellipsis for the rest: texts of exceptions are often longer."""
+    first, _, rest = reason.strip().partition("\n")
+    return f"{first.rstrip()} …" if rest.strip() else first
 
 
 def span(seconds: float) -> str:
