@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import Result
+
+from quarterjack.policies.missed import MissedMode
+from quarterjack.policies.overlap import OverlapMode
 
 QJ = Callable[..., Result]
 DOCS = Path(__file__).parents[2] / "docs" / "command.md"
@@ -357,6 +360,30 @@ def test_explain_tells_the_policies_of_a_schedule(qj: QJ, shop: Path) -> None:
     notes = " ".join(explained(qj, "shop", "noon")["notes"])
     for part in ("is left out (overlap='skip')", "the newest runs once (missed='latest')", "spread over 10 s"):
         assert part in notes
+
+
+@pytest.mark.parametrize("mode", get_args(OverlapMode))
+def test_explain_has_words_for_every_overlap(qj: QJ, folder: Path, mode: str) -> None:
+    """A policy without words would be a traceback."""
+    file = folder / f"overlap_{mode}.py"
+    file.write_text(
+        "from quarterjack import Every, Quarterjack\napp = Quarterjack()\n"
+        f"@app.task(Every(hours=1), overlap={mode!r})\nasync def f(): ...\n"
+    )
+    assert explained(qj, file.stem, "f")["notes"][0].endswith(f"(overlap={mode!r})")
+
+
+@pytest.mark.parametrize("mode", get_args(MissedMode))
+def test_explain_has_words_for_every_way_to_miss(qj: QJ, folder: Path, mode: str) -> None:
+    """Likewise; and 'all' says how many that are at most."""
+    file = folder / f"missed_{mode}.py"
+    file.write_text(
+        "from quarterjack import Every, Quarterjack\napp = Quarterjack()\n"
+        f"@app.task(Every(hours=1), missed={mode!r}, max_catchup=7)\nasync def f(): ...\n"
+    )
+    note = explained(qj, file.stem, "f")["notes"][1]
+    assert note.endswith(f"(missed={mode!r})")
+    assert ("the newest 7 at most" in note) is (mode == "all")
 
 
 def test_explain_writes_its_notes_where_the_answer_is(qj: QJ, shop: Path) -> None:

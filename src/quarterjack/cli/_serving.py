@@ -44,7 +44,7 @@ class _Course:
     signals: Sequence[signal.Signals] = ()
     has_started: bool = False
     was_idle: bool = False
-    left: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list[str])
     """What was told to end and does not."""
 
     def on_started(self) -> None:
