@@ -379,7 +379,7 @@ def test_explain_has_words_for_every_way_to_miss(qj: QJ, folder: Path, mode: str
     file = folder / f"missed_{mode}.py"
     file.write_text(
         "from quarterjack import Every, Quarterjack\napp = Quarterjack()\n"
-        f"@app.task(Every(hours=1), missed={mode!r}, max_catchup=7)\nasync def f(): ...\n"
+        f"@app.task(Every(hours=1), missed={mode!r}, max_catchup=7, overlap='allow')\nasync def f(): ...\n"
     )
     note = explained(qj, file.stem, "f")["notes"][1]
     assert note.endswith(f"(missed={mode!r})")

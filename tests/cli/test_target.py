@@ -258,6 +258,7 @@ def test_a_mistake_that_quarterjack_refuses_is_shown_by_their_line_alone(qj: QJ,
     assert error.startswith("Error: slip.py: ")
     assert "timeout must be more than 0" in error
     assert try_next == "Try:   qj ls slip.py, once that is mended"
+    assert hint(qj("next", "slip.py", "tick")) == "qj next slip.py tick, once that is mended"
     assert "quarterjack/" not in result.stderr
 
 

@@ -27,9 +27,14 @@ def typed(*words: str) -> str:
     return " ".join([path, *map(shlex.quote, words)])
 
 
-def once_mended(*words: str) -> str:
-    """Return the hint for a mistake in the user's own code, whose text says what to write instead."""
-    return f"{typed(*words)}, once that is mended"
+def once_mended(app: str) -> str:
+    """Return the hint for a mistake in the user's own code, whose text says what to write instead.
+
+    The command with all its words where it takes several; else with its *app*.
+    """
+    context = click.get_current_context(silent=True)
+    words: Iterable[str] = context.params.get("words", ()) if context is not None else ()
+    return f"{typed(*(words or [app]))}, once that is mended"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
