@@ -92,7 +92,7 @@ def test_it_has_no_fire_times_to_list() -> None:
         with pytest.raises(NotPeriodic):
             ask()
     with pytest.raises(InvalidTrigger, match="cannot be combined"):
-        rule | Every(hours=1)
+        _ = rule | Every(hours=1)
     assert rule.explain() == "5 minutes after the last run has ended"
     assert FixedDelay.from_json(rule.to_json()) == rule
     for wrong in ({}, {"seconds": -1}, {"weeks": 20_000}, {"minutes": float("nan")}):

@@ -20,7 +20,7 @@ def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_time_holds_still_while_the_thread_of_a_plain_dependency_works(tmp_path: Path) -> None:
-    """anyio loads its threads at their first use, which is in the middle of the first world."""
+    """Its library, anyio, loads its threads at their first use, which is in the middle of the first world."""
     done = run(
         """
         import asyncio, time
