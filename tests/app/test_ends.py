@@ -223,8 +223,9 @@ async def test_callback_that_hangs_does_not_outlive_the_second_stop() -> None:
     assert done, "serve did not end 3 s after the second stop"
 
 
-async def test_zombie_that_waits_for_its_retry_is_ended_at_shutdown() -> None:
+async def test_zombie_that_waits_for_its_retry_is_ended_at_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     """At shutdown every job gets its final state, those whose retry waits for a stubborn body too."""
+    monkeypatch.setattr("quarterjack._app_life.LAST_GRACE_S", 0.3)  # five seconds in earnest
     app = Quarterjack(shutdown_grace=0.1)
     release = threading.Event()
 
@@ -265,8 +266,9 @@ async def test_cancel_of_a_job_whose_retry_waits_for_its_body() -> None:
     assert state is JobState.CANCELLED
 
 
-async def test_restarted_app_is_not_blocked_by_a_body_left_behind() -> None:
+async def test_restarted_app_is_not_blocked_by_a_body_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a body of the last run kept is free when it has ended."""
+    monkeypatch.setattr("quarterjack._app_life.LAST_GRACE_S", 0.3)  # five seconds in earnest
     app = Quarterjack(shutdown_grace=0)
     release = threading.Event()
     ran: list[int] = []

@@ -164,8 +164,9 @@ async def test_an_executor_whose_stop_raises_leaks_nothing() -> None:
     assert left == []
 
 
-async def test_a_body_left_behind_may_still_say_its_progress() -> None:
+async def test_a_body_left_behind_may_still_say_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a thread says after the app is gone goes nowhere; it does not raise in the body."""
+    monkeypatch.setattr("quarterjack._app_life.LAST_GRACE_S", 0.3)  # five seconds in earnest
     got: list[BaseException | None] = []
     release, ended = threading.Event(), threading.Event()
 

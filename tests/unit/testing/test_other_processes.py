@@ -56,15 +56,16 @@ def test_turn_after_turn_at_one_instant_is_told(tmp_path: Path) -> None:
         """
         import asyncio, os, threading, time
         from quarterjack import Forever, Quarterjack
-        from quarterjack.testing import virtual_time
+        from quarterjack.testing import _loop, virtual_time
 
+        _loop._PATIENCE_S = 1.0  # five in earnest
         app = Quarterjack()
 
         @app.task(Forever())
         async def empty() -> None: ...
 
         def give_up() -> None:
-            time.sleep(8)
+            time.sleep(3)
             os._exit(3)
 
         threading.Thread(target=give_up, daemon=True).start()

@@ -245,7 +245,7 @@ def test_overrides_of_gap_and_fold() -> None:
         first(spring, gap="error")
 
 
-class Odd(Trigger):
+class OddSeconds(Trigger):
     """A custom rule with ``next`` alone."""
 
     step: int = 3
@@ -269,7 +269,7 @@ class Wrong(Trigger):
 def test_custom_triggers_need_next_alone_and_are_watched() -> None:
     """Prev and count follow from next, within bounds; wrong answers are refused."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    odd = Odd(step=3)
+    odd = OddSeconds(step=3)
     assert odd.next_ns(5) == 3 * 10**9
     assert odd.count(at, at + timedelta(seconds=10)) == 3
     assert Trigger.from_json(odd.to_json()) == odd
