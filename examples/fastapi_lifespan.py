@@ -6,9 +6,9 @@ uvicorn examples.fastapi_lifespan:api
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
-from quarterjack import Every, Quarterjack
+from quarterjack import Every, JobError, JobGone, Quarterjack
 
 jobs = Quarterjack()
 beats: list[str] = []
@@ -39,5 +39,12 @@ async def order_mail(to: str) -> dict[str, str]:
 @api.get("/jobs/{job_id}")
 async def look(job_id: str) -> dict[str, str]:
     """Tell how far it is."""
-    job = await jobs.job(job_id)
-    return {"state": job.state.value, "result": str(job.result()) if job.state.is_finished else ""}
+    try:
+        job = await jobs.job(job_id)
+    except JobGone as error:
+        raise HTTPException(404, str(error)) from None
+    try:
+        result = str(job.result()) if job.state.is_finished else ""
+    except JobError as error:
+        result = str(error)
+    return {"state": job.state.value, "result": result}

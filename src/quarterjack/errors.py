@@ -222,6 +222,9 @@ class JobFailed(JobError):
         self.args = (job_id, error_type, message, traceback_text)
         self.error_type, self.message, self.traceback_text = error_type, message, traceback_text
 
+    def __repr__(self) -> str:
+        return f"JobFailed({self.job_id!r}, {self.error_type!r}, {self.message!r})"  # a log needs no second traceback
+
     def _what(self) -> str:
         return "failed"
 

@@ -26,6 +26,7 @@ from .errors import (
     JobTimedOut,
     ResultUnavailable,
     UsageError,
+    WrongLoop,
 )
 from .model import ErrorInfo, JobRecord, JobState, Progress, SubmittedBy, as_datetime
 
@@ -406,6 +407,22 @@ class Job(Hooks, Generic[T_co]):
             raise TimeoutError(
                 f"job {self.id} ({self.task}) is {self.state.value} after {timeout_s:g} s of waiting; it goes on"
             ) from None
+
+    def wait_sync(self, timeout: Seconds | None = None) -> T_co:
+        """Wait as `wait` does, from a thread or from code without a loop; blocks until then.
+
+        Raises:
+            WrongLoop: On the app's own thread, where blocking would stop the app.
+            TimeoutError: If it is not finished by then; the job goes on.
+            JobError: As awaiting it does.
+        """
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._client.loop:
+            raise WrongLoop("wait_sync would block the app's own event loop; write `await job` here")
+        return asyncio.run_coroutine_threadsafe(self.wait(timeout), self._client.loop).result()
 
     async def _wait(self, timeout_s: float | None) -> T_co:
         client = self._client

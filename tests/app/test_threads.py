@@ -205,3 +205,20 @@ async def test_fastapi_runs_the_app_in_its_lifespan() -> None:
             answer = await client.post("/jobs", params={"seconds": 0.01})
         assert answer.json()["result"] == 0.01
     assert not app.is_running
+
+
+def test_code_without_a_loop_waits_for_its_job() -> None:
+    """`submit_sync` would be half a thing without it."""
+    app = Quarterjack()
+    task = sleeper(app)
+
+    @app.task
+    async def blocks(seconds: float) -> None:
+        (await app.submit(task, seconds)).wait_sync()
+
+    with app.in_thread():
+        assert app.submit_sync(task, 0.05).wait_sync() == 0.05
+        with pytest.raises(TimeoutError, match="it goes on"):
+            app.submit_sync(task, 5.0).wait_sync(timeout=0.05)
+        with pytest.raises(JobFailed, match="wait_sync would block"):
+            app.submit_sync(blocks, 1.0).wait_sync(timeout=5)

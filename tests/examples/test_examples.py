@@ -64,5 +64,7 @@ async def test_fastapi_runs_the_app_in_its_lifespan() -> None:
             job = (await client.post("/mail/ada")).json()["job"]
             await (await jobs.job(job))
             answer = (await client.get(f"/jobs/{job}")).json()
+            unknown = (await client.get("/jobs/nobody")).status_code
     assert answer == {"state": "done", "result": "mail to ada"}
+    assert unknown == 404
     assert not jobs.is_running
