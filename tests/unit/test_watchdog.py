@@ -122,6 +122,9 @@ async def test_a_long_block_is_told_again_only_when_it_has_doubled(records: Reco
     assert (watchdog.blocks, len(reports)) == (1, 1)
     assert reports[0].seconds >= told[-1] - 0.001
     assert "in code that is no job's" in records.messages[0]
+    stacks = ["\n" in message for message in records.messages if message.startswith("the event loop has stood")]
+    assert stacks[0]
+    assert not any(stacks[1:]), "the stack of one place is shown once"
 
 
 @on_each_loop

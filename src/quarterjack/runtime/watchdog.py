@@ -222,18 +222,20 @@ class Watchdog:
             if self._beat_ns != posted_ns:  # what we saw may be another moment's
                 return
             task, job_id = owner or (None, None)
+            before = self._seen
             self._seen = seen = Blocked(seconds, stack.where(), task, job_id, stack.text())
-        self._tell(seen)
+        self._tell(seen, is_new=before is None or before.where != seen.where)
 
     @staticmethod
-    def _tell(seen: Blocked) -> None:
+    def _tell(seen: Blocked, *, is_new: bool) -> None:
+        """Log a look; its stack once for each place, for a long block is looked at again and again."""
         log.warning(
-            "the event loop has stood still for %.3f s at %s, in %s; %s\n%s",
+            "the event loop has stood still for %.3f s at %s, in %s; %s%s",
             seen.seconds,
             seen.where,
             f"task {seen.task}, job {seen.job_id}" if seen.task else "code that is no job's",
             ADVICE,
-            seen.stack,
+            f"\n{seen.stack}" if is_new else "",
             extra={"task": seen.task, "job": seen.job_id},
         )
 
