@@ -18,10 +18,6 @@ from tests.repo.test_doc_examples import with_source, write
 
 TRIES: Final = 3
 TIME_LIMIT_S: Final = 15
-STALE: Final = {
-    ("jobs", "Be told"): "the page still says leased where the event is called scheduled",
-}
-"""Examples whose page is known to be wrong, by page and heading: each goes with its page's correction."""
 EXAMPLES: Final = [
     example
     for page in sorted((ROOT / "docs/guides").glob("*.md"))
@@ -48,9 +44,7 @@ def printed(example: Example, folder: Path) -> str:
 
 def case(example: Example) -> Any:
     """Return the case of an example."""
-    why = STALE.get((example.program.page.stem, example.heading))
-    marks = [] if why is None else [pytest.mark.xfail(reason=why, strict=True)]
-    return pytest.param(example, id=example.program.place, marks=marks)
+    return pytest.param(example, id=example.program.place)
 
 
 @pytest.mark.slow
