@@ -20,6 +20,7 @@ __all__ = [
     "Plan",
     "counted",
     "is_newest",
+    "last_plan",
     "parked",
     "plan",
     "rearmed",
@@ -124,6 +125,18 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
     return Plan(
         schedule.id, schedule.generation, schedule.cursor_ns, cursor, nominals, missed, following, next_due, due
     )
+
+
+def last_plan(schedule: Schedule) -> Plan | None:
+    """Return the plan for a schedule that is due and whose rule raises when it is asked what follows.
+
+    The run that is due was named before and takes place; after it the schedule is parked.
+    """
+    nominal, due = schedule.next_nominal_ns, schedule.next_due_ns
+    if nominal is None or due is None or _runs_left(schedule) == 0:
+        return None
+    cursor, generation = schedule.cursor_ns, schedule.generation
+    return Plan(schedule.id, generation, cursor, nominal, (nominal,), 0, None, None, due)
 
 
 def _overdue(schedule: Schedule, rule: Periodic, nominal: int, now_ns: int) -> Due:

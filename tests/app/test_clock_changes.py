@@ -135,3 +135,17 @@ async def test_short_steps_fire_nothing_early_and_nothing_twice() -> None:
         assert len(runs) == len(set(runs))
         assert all((job.lag or 0) >= 0 for job in world.jobs())
         assert sorted(runs) == runs
+
+
+async def test_the_run_before_an_error_takes_place() -> None:
+    """A rule that fails to name its next fire time parks its schedule; the run that is due has its time already."""
+    app = Quarterjack()
+
+    @app.task(At("02:30", tz="Europe/Rome", gap="error"))
+    async def report() -> None: ...
+
+    async with virtual_time(app, start="2026-03-27T12:00", tz="Europe/Rome") as world:
+        await world.run_until("2026-03-30T12:00")
+        assert world.runs(report) == ["2026-03-28T02:30+01:00"]
+        (view,) = await app.schedules()
+        assert "does not exist" in (view.parked_reason or "")

@@ -212,10 +212,10 @@ class Scheduler:
         chunk = self._take_ahead() or self._plan_due(self._clock.now_ns())
         for row in chunk.resume:
             await self._resume(row)
-        for row, error in chunk.broken:
-            await self._park(row, error)
         if chunk.plans:
             await self._fire(chunk.plans)
+        for row, error in chunk.broken:  # after the run that was due
+            await self._park(row, error)
         return bool(chunk.rows)
 
     def _plan_due(self, now: int) -> _Chunk:
@@ -229,6 +229,9 @@ class Scheduler:
                 plan = planner.plan(row, now)
             except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
                 chunk.broken.append((row, error))
+                last = planner.last_plan(row)
+                if last is not None:
+                    chunk.plans.append(last)
                 continue
             if plan is None:
                 self._know(row.id, row)
