@@ -91,7 +91,10 @@ def _spelt(rng: Random, value: int, names: tuple[str, ...]) -> str:
 
 def _item(rng: Random, low: int, high: int, names: tuple[str, ...]) -> tuple[str, set[int]]:
     """Draw one item of a field: a value, a range that may wrap, a step."""
-    spell = lambda value: _spelt(rng, value, names)  # noqa: E731
+
+    def spell(value: int) -> str:
+        return _spelt(rng, value, names)
+
     a, b = rng.randint(low, high), rng.randint(low, high)
     step = rng.randint(1, min(high - low + 1, rng.choice([3, 10, 60])))
     span = high - low + 1
@@ -130,7 +133,10 @@ def _month_days(rng: Random, *, free: float) -> tuple[str, Days]:
     if rng.random() < 0.75:
         text, values = _field(rng, 1, 31, free=free)
         return text, lambda day: day.day in values
-    length = lambda day: monthrange(day.year, day.month)[1]  # noqa: E731
+
+    def length(day: date) -> int:
+        return monthrange(day.year, day.month)[1]
+
     back, near = rng.randint(1, 5), rng.randint(1, 31)
     choices: list[tuple[str, Days]] = [
         ("L", lambda day: day.day == length(day)),
@@ -248,13 +254,13 @@ def aligned(rng: Random, zone: str, unit: int) -> Subject:
     count = rng.choice([whole, rng.randint(1, most), rng.randint(1, most), rng.randint(1, most)])
     period = count * unit
     given, gap, fold = _policies(rng, elapsed=period < DAY)
-    written = {"minutes": count} if unit == MINUTE else {"milliseconds": period // 1_000_000}
+    written: dict[str, Any] = {"minutes": count} if unit == MINUTE else {"milliseconds": period // 1_000_000}
     return Subject(Aligned(**written, tz=zone, **given), lambda wall: wall % DAY % period == 0, gap, fold)
 
 
 def calendar(rng: Random, zone: str, near: date, *, by_second: bool) -> Subject:
     """Draw a Calendar whose start lies up to some years before *near*, or a little after it."""
-    steps: dict[str, int] = {
+    steps: dict[str, Any] = {
         "years": rng.choice([0, 0, 0, 1, 2]),
         "months": rng.choice([0, 0, 1, 1, 2, 7]),
         "weeks": rng.choice([0, 0, 0, 1, 3]),
@@ -263,7 +269,7 @@ def calendar(rng: Random, zone: str, near: date, *, by_second: bool) -> Subject:
     if rng.random() < 0.4 or not any(steps.values()):
         steps = {"days": 1}  # the only step sure to meet the night in question
     start = near - timedelta(days=rng.choice([-1, 0, 1, rng.randint(0, 1500)]))
-    missing = rng.choice(["skip", "clamp"])
+    missing: Any = rng.choice(["skip", "clamp"])
     within = rng.choice([0, 1, 2, 3, 23]) * HOUR + rng.choice([0, 30, 59]) * MINUTE
     within += rng.choice([0, 1, 59]) * SECOND if by_second else 0
     dates = _steps(start, near + timedelta(days=10), steps, clamp=missing == "clamp")
@@ -273,7 +279,7 @@ def calendar(rng: Random, zone: str, near: date, *, by_second: bool) -> Subject:
     return Subject(trigger, _daily(dates.__contains__, lambda one: one == within), gap, fold)
 
 
-def _steps(start: date, end: date, steps: dict[str, int], *, clamp: bool) -> set[date]:
+def _steps(start: date, end: date, steps: dict[str, Any], *, clamp: bool) -> set[date]:
     """Return the dates ``start + k * step`` up to *end*, each counted from the start itself."""
     found: set[date] = set()
     months = steps.get("years", 0) * 12 + steps.get("months", 0)
@@ -295,7 +301,10 @@ def _steps(start: date, end: date, steps: dict[str, int], *, clamp: bool) -> set
 def sieve(rng: Random, zone: str, near: date) -> Sieve:
     """Draw a filter that reads the clock of *zone*."""
     tz = ZoneInfo(zone)
-    wall_of = lambda at: at + offset(tz, at)  # noqa: E731
+
+    def wall_of(at: int) -> int:
+        return at + offset(tz, at)
+
     kind = rng.choice(["weekdays", "between", "dates"])
     if kind == "weekdays":
         numbers = set(rng.sample(range(7), rng.randint(1, 6)))

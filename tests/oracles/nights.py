@@ -11,7 +11,7 @@ from typing import Final
 from quarterjack import InvalidTrigger, Trigger
 
 from . import draw
-from .walk import DAY, HOUR, MINUTE, SECOND, Change, Walk, shown
+from .walk import HOUR, MINUTE, SECOND, Change, Walk, shown
 
 __all__ = ["Disagreement", "Night", "compare", "enumerated", "one_night"]
 
@@ -63,17 +63,19 @@ def _next(trigger: Trigger, at: int) -> int | None:
     try:
         return trigger.next_ns(at)
     except InvalidTrigger as error:
-        return _nothing(error)
+        _expect_exhausted(error)
+        return None
 
 
 def _prev(trigger: Trigger, at: int) -> int | None:
     try:
         return trigger.prev_ns(at)
     except InvalidTrigger as error:
-        return _nothing(error)
+        _expect_exhausted(error)
+        return None
 
 
-def _nothing(error: InvalidTrigger) -> None:
+def _expect_exhausted(error: InvalidTrigger) -> None:
     """A filter that lets nothing more through says so after 10,000 leaps; every other error is one."""
     if "let nothing through" not in str(error):
         raise error
@@ -173,9 +175,7 @@ def one_night(night: Night, rng: Random, rules: int, *, step: int = MINUTE) -> i
     make = {MINUTE: _by_minutes, SECOND: _by_seconds, _TENTH: _by_tenths}[step]
     walk, drawn = make(night, rng, rules)
     subjects = [subject for subject in drawn if subject is not None]
-    answers = [
-        walk.fire_times(subject.matches, gap=subject.gap, fold=subject.fold) for subject in subjects
-    ]
+    answers = [walk.fire_times(subject.matches, gap=subject.gap, fold=subject.fold) for subject in subjects]
     for subject, expected in zip(subjects, answers, strict=True):
         compare(subject.trigger, expected, walk.start, walk.end, rng)
         _compare_error(subject, walk)

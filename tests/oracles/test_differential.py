@@ -2,8 +2,8 @@
 
 Both are asked in UTC, forwards and backwards, and in zones. Where they differ by
 rule the rule is tested (croniter fires as ours with ``gap="run_after"`` and
-``fold="both"``); single cases are in `DIFFERENCES`, row by row those of the
-table in docs/daylight-saving.md."""
+``fold="both"``); the other differences are the rows of the tables in
+docs/daylight-saving.md, each of them tested."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -29,6 +30,7 @@ MORE: Final = 20 if "QJ_FUZZ_MINUTES" in os.environ else 1
 """The fuzz asks for so many times the sample."""
 ANSWERS: Final = 5
 HOURS: Final = frozenset(range(24))
+PAGE: Final = Path(__file__).parents[2] / "docs" / "daylight-saving.md"
 
 
 # -- what all three read alike -------------------------------------------------------------
@@ -151,7 +153,7 @@ def test_croniter_agrees_in_utc() -> None:
 def before_a_plain_change(rng: Random) -> tuple[str, datetime]:
     """Return a zone and an instant within 30 hours before its clock is set by one hour, not at midnight.
 
-    Other changes are where both oracles go wrong, each in its way: see `DIFFERENCES`.
+    Other changes are where both oracles go wrong, each in its way: the documentation has them.
     """
     while True:
         zone, year = rng.choice(zones()), rng.randint(1972, 2037)
@@ -192,3 +194,62 @@ def test_croniter_runs_right_after_gaps_and_in_both_passes_of_folds() -> None:
         zone, start = before_a_plain_change(rng)
         gap = "skip" if hours == HOURS else "run_after"
         assert ours(text, start, tz=zone, gap=gap, fold="both") == of_croniter(text, start), (text, zone, start)
+
+
+# -- every difference, by name -----------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """A row of a table in the documentation: what we answer first, and what the other library does."""
+
+    library: str
+    expression: str
+    after: str
+    ours: str
+    theirs: str
+
+
+def documented() -> list[Difference]:
+    """Return the rows of the tables under the headings that name a library."""
+    found: list[Difference] = []
+    library = ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            library = line.rpartition(" ")[2] if "Differences from" in line else ""
+        elif library and line.startswith("| `"):
+            expression, after, our, their, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            found.append(Difference(library, expression.strip("`"), after, our, their))
+    return found
+
+
+def first_answer(ask: Callable[[], datetime | None], zone: str) -> str:
+    """Return the first answer as the table writes it: to the minute, with its offset where there is a zone."""
+    try:
+        found = ask()
+    except (InvalidTrigger, CronSimError, ValueError):  # croniter's errors are ValueErrors
+        return "refused"
+    assert found is not None
+    text = found.isoformat(" ", "seconds" if found.second else "minutes")
+    return text if zone else text.removesuffix("+00:00")
+
+
+@pytest.mark.parametrize("row", documented(), ids=str)
+def test_differences_are_as_documented(row: Difference) -> None:
+    """The table tells people who move here what will change, so each of its rows is asked of both sides."""
+    when, _, zone = row.after.partition(", ")
+    start = datetime.fromisoformat(when)
+    tz = ZoneInfo(zone) if zone else UTC
+    start = start.replace(tzinfo=tz) if start.tzinfo is None else start.astimezone(tz)
+    theirs: dict[str, Callable[[], Any]] = {
+        "cronsim": lambda: next(CronSim(row.expression, start)),
+        "croniter": lambda: croniter(row.expression, start, implement_cron_bug=True).get_next(datetime),
+    }
+    assert first_answer(lambda: Cron(row.expression, tz=zone or "UTC").next(start), zone) == row.ours
+    assert first_answer(theirs[row.library], zone) == row.theirs
+    assert row.ours != row.theirs
+
+
+def test_both_libraries_have_their_table() -> None:
+    """A heading spelt otherwise would leave the test above without rows, and nobody would notice."""
+    assert {row.library for row in documented()} == {"cronsim", "croniter"}
+    assert len(documented()) > 30

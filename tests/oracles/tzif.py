@@ -50,6 +50,7 @@ def _contents(zone: str) -> bytes:
     for folder in TZPATH:
         if (path := Path(folder, zone)).is_file():
             return path.read_bytes()
-    package, _, name = zone.rpartition("/")
-    folder = resources.files("tzdata.zoneinfo")
-    return folder.joinpath(*package.split("/"), name).read_bytes() if package else folder.joinpath(name).read_bytes()
+    found = resources.files("tzdata") / "zoneinfo"
+    for part in zone.split("/"):
+        found /= part
+    return found.read_bytes()
