@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -206,8 +207,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what `require_server` has to know."""
+    """Keep what `require_server` has to know, and give Ctrl-C its usual meaning."""
     global _must_have_servers  # noqa: PLW0603  # one pytest per process, and callers have no config at hand
+    # A shell starts its background jobs with SIGINT ignored, which every child inherits and quarterjack respects.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _must_have_servers = bool(config.getoption("--require-servers"))
 
 

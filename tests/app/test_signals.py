@@ -149,6 +149,21 @@ def test_third_signal_ends_a_process_that_cannot_be_interrupted() -> None:
     assert "still blocked" in err
 
 
+def test_signal_that_was_ignored_from_the_start_stays_ignored() -> None:
+    """Ctrl-C on a terminal must not end what was started there with nohup or in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the program
+    try:
+        with program("0.6") as process:
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(signal.SIGTERM)
+            assert rest(process) == (["worked", "down", "leave", "end"], 0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_signal_in_the_middle_of_the_start_undoes_it() -> None:
     """A start that hangs can be stopped, and leaves what it entered."""
     with program("0", "slow") as process:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,10 +87,20 @@ class Reloading:
         return "".join(self.written)
 
     def kill(self) -> None:
-        for pid in self.pids:
-            if not is_gone(pid):
+        """End every process of it, those of its terminal's session included; else reading its output never ends."""
+        for pid in {*self.pids, *descendants(self.process.pid)}:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.communicate()
+        self.process.communicate(timeout=20)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that *pid* and its children have started."""
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended, or there is no /proc
+        return []
+    return [*children, *(found for child in children for found in descendants(child))]
 
 
 def is_gone(pid: int) -> bool:
