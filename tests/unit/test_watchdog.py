@@ -204,8 +204,9 @@ async def test_a_sleeping_loop_is_recognised_and_never_woken(monkeypatch: pytest
     watchdog.stop()
     thread.join()
     # A thread that is woken late sends a beat to be sure; on a machine at work that happens now and then.
-    assert verdicts.count(True) >= 40
-    assert len(beats) <= 15
+    # Were a sleeping loop not recognised, there would be a beat for every look.
+    assert verdicts.count(True) >= 25
+    assert len(beats) <= 25
 
 
 @on_each_loop
