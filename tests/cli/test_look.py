@@ -43,6 +43,7 @@ def shape(value: Any) -> Any:
         ("next", "shop", "--json"),
         ("explain", "shop", "noon", "--json"),
         ("explain", "30 2 * * *", "--tz", "Europe/Rome", "--json"),
+        ("next", "30 2 * * *", "--tz", "Europe/Rome", "--around-dst", "--json"),
     ],
 )
 def test_json_is_as_documented(qj: QJ, shop: Path, words: tuple[str, ...]) -> None:
@@ -312,15 +313,30 @@ def explained(qj: QJ, *words: str) -> dict[str, Any]:
 def test_explain_says_what_happens_when_the_clock_goes_forward(qj: QJ) -> None:
     """02:30 does not exist on that day, which is what one looks a rule up for."""
     notes = explained(qj, "30 2 * * *", "--tz", "Europe/Rome")["notes"]
-    assert notes[:2] == ["once a day", "Sun 2027-03-28: the clock goes forward 1 h and it fires at 03:00 CEST"]
+    said = "on 28 March 2027 the clocks go forward at 02:00: 02:30 does not exist, it runs at 03:00 CEST"
+    assert notes[:2] == ["once a day", said]
 
 
 def test_explain_says_which_of_two_equal_times_it_takes_when_the_clock_goes_back(qj: QJ) -> None:
     """02:30 comes twice on that day: whether it fires once or twice is what one has to know."""
-    back = "Sun 2027-10-31: the clock goes back 1 h, {} comes twice and it fires at the first"
+    back = "on 31 October 2027 the clocks go back at 03:00: {} comes twice, it runs the first time"
     assert explained(qj, "30 2 * * *", "--tz", "Europe/Rome")["notes"][2:] == [back.format("02:30")]
     assert explained(qj, "0 2,12 * * *", "--tz", "Europe/Rome")["notes"][2:] == [back.format("02:00")]
-    assert explained(qj, "0 3 * * *", "--tz", "Europe/Rome")["notes"] == ["once a day"]
+
+
+def test_explain_says_in_one_line_that_no_run_is_affected(qj: QJ) -> None:
+    """Silence would leave open whether anybody looked; two lines that say nothing would be one too many."""
+    said = "on 28 March 2027 the clocks go forward at 02:00: no run is affected"
+    assert explained(qj, "0 9,17 * * mon-fri", "--tz", "Europe/Rome")["notes"] == ["10 times a week", said]
+
+
+def test_explain_tells_of_no_change_after_the_end_of_a_schedule(qj: QJ, folder: Path) -> None:
+    """A schedule that ends before the clocks change has nothing to do with them."""
+    (folder / "ends.py").write_text(
+        "from datetime import UTC, datetime\nfrom quarterjack import At, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(At('02:30', tz='Europe/Rome'), end=datetime(2027, 6, 1, tzinfo=UTC))\nasync def f(): ...\n"
+    )
+    assert [note[3:16] for note in explained(qj, "ends", "f")["notes"] if "clocks" in note] == ["28 March 2027"]
 
 
 @pytest.mark.parametrize(
@@ -343,16 +359,95 @@ def test_explain_counts_where_there_are_many_fires(qj: QJ) -> None:
     notes = explained(qj, "*/30 * * * *", "--tz", "Europe/Rome")["notes"]
     assert notes == [
         "48 times a day",
-        "Sun 2027-03-28: the clock goes forward 1 h and it fires 46 times, not 48",
-        "Sun 2027-10-31: the clock goes back 1 h and it fires 50 times, not 48",
+        "on 28 March 2027 the clocks go forward at 02:00: 46 runs that day, not 48",
+        "on 31 October 2027 the clocks go back at 03:00: 50 runs that day, not 48",
     ]
 
 
-def test_explain_is_silent_on_days_like_any_other(qj: QJ) -> None:
-    """A note that says nothing hides those that do."""
-    assert explained(qj, "0 12 * * *", "--tz", "Europe/Rome")["notes"] == ["once a day"]
+def test_explain_speaks_of_no_clock_where_none_is_set(qj: QJ) -> None:
+    """In UTC a note about clocks would hide those that say something."""
     assert explained(qj, "30 2 * * *")["notes"] == ["once a day"]
     assert explained(qj, "0 0 1 1 *")["notes"] == ["1 time within a year"]
+
+
+def test_explain_keeps_its_columns_beside_each_other(qj: QJ) -> None:
+    """CET and CEST are not equally long, and the waits behind them must stay in one column."""
+    lines = qj("explain", "30 2 * * *", "--tz", "Europe/Rome", "--after", "2100-03-26").stdout.splitlines()[1:6]
+    assert [" CET " in line for line in lines] == [True, True, False, False, False]
+    assert len({line.index(" in ") for line in lines}) == 1
+
+
+AROUND = ("next", "30 2 * * *", "--tz", "Europe/Rome", "--after", "2027-01-15", "--around-dst")
+
+
+def test_next_around_dst_shows_the_days_before_on_and_after(qj: QJ) -> None:
+    """The night in question stands between two ordinary ones, and what is unusual about it is said."""
+    lines = [line.split("\t") for line in qj(*AROUND).stdout.splitlines()]
+    assert [(line[0], line[3]) for line in lines] == [
+        ("2027-03-27T02:30:00+01:00", ""),
+        ("2027-03-28T03:00:00+02:00", "for 02:30, which does not exist"),
+        ("2027-03-29T02:30:00+02:00", ""),
+        ("2027-10-30T02:30:00+02:00", ""),
+        ("2027-10-31T02:30:00+02:00", "the first 02:30"),
+        ("2027-11-01T02:30:00+01:00", ""),
+    ]
+
+
+def test_next_around_dst_shows_those_nearest_to_the_change(qj: QJ) -> None:
+    """Of a rule that fires often only the fire times beside the change are of interest; --count says how many."""
+    words = ("next", "*/30 * * * *", "--tz", "Europe/Rome", "--after", "2027-01-15", "--around-dst", "--count", "6")
+    lines = [line.split("\t") for line in qj(*words).stdout.splitlines()]
+    assert [line[0][11:22] for line in lines[:6]] == [
+        f"{at}:00{o}"
+        for at, o in zip(
+            ("00:30", "01:00", "01:30", "03:00", "03:30", "04:00"), ("+01",) * 3 + ("+02",) * 3, strict=True
+        )
+    ]
+    assert [line[3] for line in lines[6:]] == [
+        "",
+        "the first 02:00",
+        "the first 02:30",
+        "the second 02:00",
+        "the second 02:30",
+        "",
+    ]
+
+
+def test_next_around_dst_of_an_app_goes_by_zone(qj: QJ, shop: Path) -> None:
+    """Each zone has nights of its own, and who reads no clock is named."""
+    (shop.parent / "two.py").write_text(
+        "from quarterjack import At, Every, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(At('02:30', tz='Europe/Rome'))\nasync def rome(): ...\n"
+        "@app.task(At('02:30', tz='America/New_York'))\nasync def york(): ...\n"
+        "@app.task(Every(hours=1))\nasync def pulse(): ...\n"
+    )
+    result = qj("next", "two", "--around-dst", "--after", "2027-01-15", "--json")
+    changes = json.loads(result.stdout)["changes"]
+    assert [(one["at"][:10], one["zone"], one["shift_s"]) for one in changes] == [
+        ("2027-03-14", "America/New_York", 3600.0),
+        ("2027-03-28", "Europe/Rome", 3600.0),
+        ("2027-10-31", "Europe/Rome", -3600.0),
+        ("2027-11-07", "America/New_York", -3600.0),
+    ]
+    assert [one["schedule"] for one in changes[0]["schedules"]] == ["york"]
+    assert result.stderr == "· the clocks do not matter to pulse\n"
+
+
+def test_next_around_dst_says_that_utc_has_no_such_night(qj: QJ) -> None:
+    """An empty answer looks like a mistake; the zone was forgotten."""
+    result = qj("next", "30 2 * * *", "--around-dst")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "--tz Europe/Rome" in result.stderr
+
+
+def test_next_around_dst_keeps_to_the_end_of_a_schedule(qj: QJ, folder: Path) -> None:
+    """Fire times after end= are none of the schedule's."""
+    (folder / "ends.py").write_text(
+        "from datetime import UTC, datetime\nfrom quarterjack import At, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(At('02:30', tz='Europe/Rome'), end=datetime(2027, 3, 28, 12, tzinfo=UTC))\nasync def f(): ...\n"
+    )
+    lines = qj("next", "ends", "f", "--around-dst", "--after", "2027-01-15").stdout.splitlines()
+    assert [line[:10] for line in lines] == ["2027-03-27", "2027-03-28"]
 
 
 def test_explain_tells_the_policies_of_a_schedule(qj: QJ, shop: Path) -> None:

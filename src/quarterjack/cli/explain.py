@@ -22,8 +22,6 @@ __all__ = ["command"]
 _DAY: Final = timedelta(days=1)
 _MOMENT: Final = timedelta(microseconds=1)
 _AHEAD: Final = timedelta(days=366)
-_MANY: Final = 4
-"""More fires in a day than this are told as a number, fewer by their times."""
 _COUNTED: Final = 1_000_000
 """Counting a day's fires stops here: some triggers count one by one."""
 
@@ -99,11 +97,13 @@ def _fires(rule: Rule, at: datetime, count: int, zone: tzinfo | None) -> tuple[l
 
 def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) -> None:
     click.secho(rule.trigger.explain(), bold=True)
-    for number, one in enumerate(fires):
+    names = [for_people(one) for one in fires]
+    width = max(map(len, names), default=0)
+    for number, (one, name) in enumerate(zip(fires, names, strict=True)):
         label = "next  " if number == 0 else "      "
         in_s = (one - now).total_seconds()
         wait = f"in {in_words(in_s)}" if in_s > 0 else in_words(in_s) if in_s else "at start"
-        click.echo(f"{label}{for_people(one)}   {wait}")
+        click.echo(f"{label}{name:<{width}}   {wait}")
     if not fires:
         click.echo("no fire times to come")
     tell_notes(notes, stderr=False)
@@ -118,7 +118,7 @@ def _notes(rule: Rule, at: datetime, fires: list[datetime]) -> list[str]:
     if not trigger.is_periodic or (rule.row is not None and rule.row.parked_reason is not None):
         return []
     try:
-        notes = [*_rate(trigger, at, fires), *_clock_changes(trigger, at)]
+        notes = [*_rate(trigger, at, fires), *_clock_changes(rule, at)]
     except NotPeriodic as error:  # a union may hold a rule that cannot be listed
         return [str(error)]
     except Exception as error:  # a trigger of the user's own may raise anything
@@ -160,54 +160,16 @@ def _rate(trigger: Trigger, at: datetime, fires: list[datetime]) -> list[str]:
     return [f"{per_year} {'time' if per_year == 1 else 'times'} within a year"]
 
 
-def _clock_changes(trigger: Trigger, at: datetime) -> list[str]:
-    """Say what the rule does on the days of the coming year on which its zone's clock is set."""
-    zone = trigger.zone
-    if zone is None:
-        return []
-    notes: list[str] = []
-    day = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    end = at.astimezone(zone) + _AHEAD
-    while day < end:
-        following = day + _DAY  # wall-clock arithmetic: the next midnight of the zone
-        if day.utcoffset() != following.utcoffset():
-            notes += _on_the_day(trigger, day, following)
-        day = following
-    return notes
-
-
-def _on_the_day(trigger: Trigger, day: datetime, following: datetime) -> list[str]:
-    """Say what is unlike the day before; nothing if nothing is."""
-    before, after = day.utcoffset() or timedelta(), following.utcoffset() or timedelta()
-    moved = f"{'forward' if after > before else 'back'} {in_words(abs(after - before).total_seconds())}"
-    usual, that_day = _count(trigger, day - _DAY, day), _count(trigger, day, following)
-    head = f"{day:%a %Y-%m-%d}: the clock goes {moved} and it"
-    if max(usual, that_day) > _MANY:
-        return [f"{head} fires {that_day:,} times, not {usual:,}"] if usual != that_day else []
-    if not that_day:
-        is_daily = usual and _count(trigger, following, following + _DAY)
-        return [f"{head} does not fire"] if is_daily else []
-    times, usually = _times(trigger, day, that_day), _times(trigger, day - _DAY, usual)
-    if usually and [_face(at) for at in times] != [_face(at) for at in usually]:
-        return [f"{head} fires at {' and '.join(f'{at:%H:%M %Z}' for at in times)}"]
-    twice = [at for at in times if at.utcoffset() != at.replace(fold=1 - at.fold).utcoffset()]
-    if not twice:
-        return []
-    which = "second" if twice[0].fold else "first"
-    which_come = " and ".join(map(_face, twice))
-    return [f"{day:%a %Y-%m-%d}: the clock goes {moved}, {which_come} comes twice and it fires at the {which}"]
+def _clock_changes(rule: Rule, at: datetime) -> list[str]:
+    """Say what the rule does where its zone's clock is set within a year; of no effect at all, one line is enough."""
+    timing = None if rule.row is None else rule.row.timing
+    end = None if timing is None else as_datetime(timing.end_ns)
+    start = at if timing is None else max(at, as_datetime(timing.start_ns) or at)
+    until = start + _AHEAD if end is None else max(start, min(end, start + _AHEAD))
+    changes = rule.trigger.clock_changes(after=start, until=until)
+    return [change.words for change in changes if change.is_affected] or [change.words for change in changes[:1]]
 
 
 def _count(trigger: Trigger, start: datetime, end: datetime) -> int:
     """Count the fire times in ``[start, end)``, as instants: within one zone datetimes compare by the clock face."""
     return trigger.count(start.astimezone(UTC) - _MOMENT, end.astimezone(UTC) - _MOMENT, cap=_COUNTED)
-
-
-def _times(trigger: Trigger, start: datetime, count: int) -> list[datetime]:
-    """Return the first *count* fire times of a day, by the clock of its zone."""
-    found = trigger.preview(count, after=start.astimezone(UTC) - _MOMENT)
-    return [at.astimezone(start.tzinfo) for at in found]
-
-
-def _face(at: datetime) -> str:
-    return f"{at:%H:%M}"

@@ -4,6 +4,7 @@ from .aligned import Aligned
 from .at import At
 from .base import Trigger
 from .calendar import Calendar
+from .clock_changes import ClockChange
 from .combine import Filtered, Union
 from .cron import Cron
 from .every import Every
@@ -18,6 +19,7 @@ __all__ = [
     "At",
     "Between",
     "Calendar",
+    "ClockChange",
     "Cron",
     "Dates",
     "Every",

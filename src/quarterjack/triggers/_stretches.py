@@ -16,7 +16,18 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from quarterjack.errors import InvalidTrigger
 
-__all__ = ["DAY_NS", "FIRST_NS", "LAST_NS", "SWAY_NS", "Stretch", "stretch", "zone"]
+__all__ = [
+    "DAY_NS",
+    "FIRST_NS",
+    "LAST_NS",
+    "LONGEST_GAP_NS",
+    "SWAY_NS",
+    "Change",
+    "Stretch",
+    "changes_in",
+    "stretch",
+    "zone",
+]
 
 _NS: Final = 1_000_000_000
 DAY_NS: Final = 86_400 * _NS
@@ -28,7 +39,7 @@ SWAY_NS: Final = 2 * DAY_NS
 """More than any two offsets of a zone differ: they lie within 26 hours, folds across the date line included."""
 _PROBE_NS: Final = 2 * DAY_NS
 """Changes lie at least 95 hours apart in all zones, so none is undone between two probes."""
-_LONGEST_GAP_NS: Final = 3 * 3_600 * _NS
+LONGEST_GAP_NS: Final = 3 * 3_600 * _NS
 """A longer gap is no daylight saving but a move across the date line."""
 _BLOCK_BITS: Final = 50
 """Stretches are found and kept by blocks of 2**50 ns, 13 days."""
@@ -110,7 +121,9 @@ def stretch(tz: tzinfo, at: int) -> Stretch:
     return next(one for one in found if at < one.end)
 
 
-class _Change(NamedTuple):
+class Change(NamedTuple):
+    """An instant at which a zone's clock is set, and its offsets (local time minus UTC) before and after."""
+
     at: int
     before: int
     after: int
@@ -119,14 +132,14 @@ class _Change(NamedTuple):
 @lru_cache(maxsize=8192)
 def _block(tz: tzinfo, number: int) -> tuple[Stretch, ...]:
     low, high = number << _BLOCK_BITS, (number + 1) << _BLOCK_BITS
-    changes = _changes(tz, low - SWAY_NS, high + SWAY_NS)
+    changes = changes_in(tz, low - SWAY_NS, high + SWAY_NS)
     # Cut beside each change as well, where its gap or fold ends: all but those hours is plain then.
     edges = {edge for at, before, after in changes for edge in (at, at - abs(after - before), at + abs(after - before))}
     cuts = [low, *sorted(edge for edge in edges if low < edge < high), high]
     return tuple(_stretch_of(tz, start, end, changes) for start, end in pairwise(cuts))
 
 
-def _stretch_of(tz: tzinfo, start: int, end: int, changes: list[_Change]) -> Stretch:
+def _stretch_of(tz: tzinfo, start: int, end: int, changes: list[Change]) -> Stretch:
     second_until, again_from, gap_at, gap_ns = start, end, start, 0
     for at, before, after in changes:
         shift = after - before
@@ -134,20 +147,20 @@ def _stretch_of(tz: tzinfo, start: int, end: int, changes: list[_Change]) -> Str
             second_until = max(second_until, at - shift)
         elif shift < 0:
             again_from = min(again_from, at + shift) if at >= end else again_from
-        elif at <= start < at + shift and shift <= _LONGEST_GAP_NS:
+        elif at <= start < at + shift and shift <= LONGEST_GAP_NS:
             gap_at, gap_ns = at, shift
     is_plain = second_until <= start and again_from >= end and not gap_ns
     return Stretch(start, end, _offset_ns(tz, start), is_plain, second_until, again_from, gap_at, gap_ns)
 
 
-def _changes(tz: tzinfo, low: int, high: int) -> list[_Change]:
+def changes_in(tz: tzinfo, low: int, high: int) -> list[Change]:
     """Return where the offset changes in ``(low, high]``."""
-    found: list[_Change] = []
+    found: list[Change] = []
     before = _offset_ns(tz, low)
     for end in range(low + _PROBE_NS, high + _PROBE_NS, _PROBE_NS):
         after = _offset_ns(tz, end)
         if after != before:
-            found.append(_Change(_transition(tz, end - _PROBE_NS, end), before, after))
+            found.append(Change(_transition(tz, end - _PROBE_NS, end), before, after))
         before = after
     return found
 

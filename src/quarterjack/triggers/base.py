@@ -28,6 +28,7 @@ from ._words import Sentence
 from ._zone import FIRST_NS, LAST_NS
 
 if TYPE_CHECKING:
+    from .clock_changes import ClockChange
     from .combine import Filtered
     from .filters import Filter
 
@@ -36,6 +37,7 @@ __all__ = ["NativeTrigger", "Rule", "Trigger", "UnlistedTrigger", "from_ns", "in
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UNLIMITED: Final = 2**62
+_YEAR: Final = timedelta(days=366)
 
 
 def instant_ns(at: datetime, field: str = "datetime") -> int:
@@ -173,6 +175,24 @@ class Trigger(Rule):
     def explain(self) -> str:
         """Return the rule in words; a custom rule is shown as it is written."""
         return repr(self)
+
+    def clock_changes(self, *, after: datetime, until: datetime | None = None) -> list[ClockChange]:
+        """Return when the clock of the rule's zone is set, and what the rule does then; in words and as facts.
+
+        Args:
+            after: Changes after this instant.
+            until: And up to this one; 366 days later without it.
+
+        Returns:
+            The changes in order: none in UTC, nor for a rule that counts elapsed time and reads no clock.
+
+        Raises:
+            NaiveDatetime: If *after* or *until* has no zone.
+            InvalidTrigger: If the rule holds what only a schedule knows, such as a cron ``H``.
+        """
+        low = instant_ns(after, "after")
+        high = instant_ns(in_utc(after, "after") + _YEAR if until is None else until, "until")
+        return _clock_changes.clock_changes(self, low, high)
 
     def _sentence(self) -> Sentence:
         """Return the rule in words, in parts from which a combination makes one sentence."""
@@ -324,5 +344,6 @@ class UnlistedTrigger(NativeTrigger):
 
 # Both build on this module, and the operators above lead back to them; they are complete before anyone can
 # have two rules to combine.
+from . import clock_changes as _clock_changes  # noqa: E402
 from . import combine as _combine  # noqa: E402
 from . import filters as _filters  # noqa: E402

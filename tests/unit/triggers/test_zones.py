@@ -107,7 +107,7 @@ def test_cron_fires_as_brute_force_says_in_every_zone() -> None:
     """Zones hold oddities nobody thinks of; each is looked at on one of its changes, drawn with a fixed seed."""
     rng = Random(2026)
     for zone in rng.sample(sorted(available_timezones() - {"localtime"}), 60):
-        changes = _stretches._changes(
+        changes = _stretches.changes_in(
             ZoneInfo(zone), ns(datetime(1975, 1, 1, tzinfo=UTC)), ns(datetime(2037, 1, 1, tzinfo=UTC))
         )
         if not changes:
@@ -180,7 +180,7 @@ def test_no_zone_changes_its_offset_twice_between_two_probes() -> None:
                 if at.astimezone(tz).utcoffset() != (at + hour).astimezone(tz).utcoffset():
                     changes.append(at)
                 at += hour
-            found = _stretches._changes(
+            found = _stretches.changes_in(
                 tz, ns(datetime(year, 1, 1, tzinfo=UTC)), ns(datetime(year, 12, 31, tzinfo=UTC))
             )
             assert len(found) == len(changes)
