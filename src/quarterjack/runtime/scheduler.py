@@ -255,7 +255,8 @@ class Scheduler:
         return None
 
     async def _fire(self, plans: list[planner.Plan]) -> None:
-        claim = self._worker.free_for_ticks(len(plans)) if self._worker is not None else None
+        wanted = sum([len(plan.nominals) for plan in plans])  # several of one schedule where it catches up
+        claim = self._worker.free_for_ticks(wanted) if self._worker is not None else None
         fired = await self._store.schedules_fire(plans, claim)
         lost = [plan.schedule_id for plan, after in zip(plans, fired.schedules, strict=True) if after is None]
         for after in fired.schedules:
