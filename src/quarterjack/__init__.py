@@ -72,6 +72,7 @@ from .triggers import (
     Trigger,
     Weekdays,
 )
+from .why import Why
 
 __all__ = [
     "FINISHED",
@@ -149,6 +150,7 @@ __all__ = [
     "UnknownTask",
     "UsageError",
     "Weekdays",
+    "Why",
     "WrongLoop",
     "current_job",
     "gather",

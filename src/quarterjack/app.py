@@ -7,7 +7,8 @@ Every asynchronous method may be awaited from any event loop: what belongs to
 the app's loop is carried there.
 
 The class is put together from its parts: settings (`_app_base`), life
-(`_app_life`), jobs (`_app_jobs`), schedules (`_app_schedules`)."""
+(`_app_life`), jobs (`_app_jobs`), schedules (`_app_schedules`), answers
+(`_app_why`)."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from typing import Any, Unpack
 from ._app_jobs import AppJobs
 from ._app_life import AppLife
 from ._app_schedules import AppSchedules
+from ._app_why import AppWhy
 from ._durations import Seconds
 from .clock import Clock
 from .group import GroupOptions
@@ -27,7 +29,7 @@ from .stores import Store
 __all__ = ["Quarterjack"]
 
 
-class Quarterjack(AppLife, AppJobs, AppSchedules):
+class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
     """An application: tasks, schedules, jobs, and where they live.
 
     Args:

@@ -44,6 +44,7 @@ def shape(value: Any) -> Any:
         ("explain", "shop", "noon", "--json"),
         ("explain", "30 2 * * *", "--tz", "Europe/Rome", "--json"),
         ("next", "30 2 * * *", "--tz", "Europe/Rome", "--around-dst", "--json"),
+        ("why", "shop", "noon", "--json"),
     ],
 )
 def test_json_is_as_documented(qj: QJ, shop: Path, words: tuple[str, ...]) -> None:

@@ -273,13 +273,17 @@ class Worker:
             self.poke()
         self._keep_for_ticks = is_wanted
 
+    def kept_of(self, slots: int) -> int:
+        """Return how many of an executor's slots are kept for ticks now."""
+        return max(1, slots // TICK_SHARE) if self._keep_for_ticks and slots > 1 else 0
+
     def _wants(self) -> list[Want]:
         """Return what there is room for, leaving a share of each executor to ticks."""
         queues = tuple(self.queues)
         wants: list[Want] = []
         for executor, lanes, ticks in self._by_executor:
             slots, free = executor.slots, executor.free
-            kept = max(1, slots // TICK_SHARE) if self._keep_for_ticks and slots > 1 else 0
+            kept = self.kept_of(slots)
             if free > kept:
                 wants.append(Want(queues, lanes, min(free - kept, self._claim_most)))
             if kept and free > 0:  # ticks that found every slot taken are not to wait behind a flood

@@ -1,0 +1,428 @@
+"""Why a schedule runs or does not, why a job waits: answers in words, and as facts.
+
+Pure functions over rows and an instant. Who asks brings what is known: the
+rows of a store, or only what the code declares (then what became of a fire
+time is not known, and the answer says so)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from typing import Final, Literal, NamedTuple
+
+from .model import JobRecord, JobState, Schedule
+from .policies.missed import MISSED_CAP
+from .policies.overlap import SERIAL_MODES, Action, admit
+from .triggers import Trigger, _words
+from .triggers._mismatch import fires_at, is_skipped_by_clock, mismatch
+from .triggers.base import from_ns, instant_ns
+
+__all__ = ["Place", "Why", "WhyKind", "told_at", "why_at", "why_next", "why_not_fired", "why_waiting"]
+
+WhyKind = Literal[
+    # will it run next
+    "due",
+    "late",
+    "blocked",
+    "chained",
+    "paused",
+    "parked",
+    "ended",
+    "unserved",
+    # what became of an instant
+    "ran",
+    "open",
+    "skipped",
+    "missed",
+    "before",
+    "to_come",
+    "unknown",
+    "no_fire_time",
+    # why a job waits
+    "finished",
+    "running",
+    "held",
+    "not_due",
+    "retry",
+    "orphaned",
+    "serial",
+    "no_slot",
+    "next",
+]
+"""What an answer comes down to.
+
+Of what comes next: ``due``; ``late`` (due already); ``blocked`` (a job that is still open stands in its way);
+``chained`` (it waits for its own job to end); ``paused``; ``parked`` (its trigger raised); ``ended``; ``unserved``
+(no process fires it, or runs its jobs). Of an instant: ``ran``; ``open`` (its job is not finished); ``skipped``;
+``missed``; ``paused``; ``before`` (the schedule existed); ``to_come``; ``unknown`` (a fire time of which nothing is
+kept); ``no_fire_time``. Of a job: ``finished``, ``running``, ``held`` (by a worker), ``not_due``, ``retry``,
+``orphaned`` (nobody knows its task), ``unserved``, ``serial`` (its overlap key is another's), ``no_slot``,
+``next`` (it is about to begin)."""
+
+_LATE_NS: Final = 1_000_000_000
+"""A start is called late from a second on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """An answer: *words* for people, the rest for programs.
+
+    Attributes:
+        kind: What it comes down to; `WhyKind` lists them.
+        words: A sentence or two.
+        at: The next fire time; the instant that was asked about; when a job is due.
+        before: The nearest fire time before an instant that is none.
+        after: The nearest one after it.
+        until: When a pause ends by itself.
+        job: The id of the job concerned: that of the fire time, or the one in the way.
+        reason: What was noted: with a pause, a skipped or missed run, a parked trigger, a failed attempt.
+    """
+
+    kind: WhyKind
+    words: str
+    at: datetime | None = None
+    before: datetime | None = None
+    after: datetime | None = None
+    until: datetime | None = None
+    job: str | None = None
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return self.words
+
+
+# -- will it run next ------------------------------------------------------------------------
+
+
+def why_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord] = (), nobody: str | None = None) -> Why:
+    """Return whether and when a schedule runs next, and why; else what keeps it.
+
+    Args:
+        row: The schedule.
+        now_ns: The moment of the question.
+        open_jobs: Unfinished jobs of its overlap key, oldest first.
+        nobody: Why no process fires it, or runs its jobs, if that is so.
+    """
+    if row.parked_reason is not None:
+        return Why(
+            kind="parked",
+            words=f"it fires no more: {row.parked_reason}; it goes on when its trigger or its task is changed",
+            reason=row.parked_reason,
+        )
+    if row.paused_at_ns is not None:
+        return _paused(row)
+    if row.next_nominal_ns is None:
+        return _no_next(row, open_jobs)
+    at = _at(row.trigger, row.next_nominal_ns)
+    if nobody is not None:
+        return Why(kind="unserved", words=f"its next fire time is {told_at(at)}, but {nobody}", at=at, reason=nobody)
+    due_ns = row.next_due_ns or row.next_nominal_ns
+    if due_ns <= now_ns:
+        late = _span((now_ns - due_ns) / 1e9)
+        return Why(kind="late", words=f"its run of {told_at(at)} is due since {late} and comes at once", at=at)
+    jitter = (
+        f", {_span((due_ns - row.next_nominal_ns) / 1e9)} later by its jitter" if due_ns > row.next_nominal_ns else ""
+    )
+    when = f"{told_at(at)}{jitter}, in {_span((due_ns - now_ns) / 1e9)}"
+    return _blocked(row, at, when, open_jobs) or Why(
+        kind="due", words=f"its next run is on {when}: {row.trigger.explain()}", at=at
+    )
+
+
+def _paused(row: Schedule) -> Why:
+    until = None if row.paused_until_ns is None else _at(row.trigger, row.paused_until_ns)
+    note = f" ({row.pause_note})" if row.pause_note else ""
+    ends = "until it is resumed" if until is None else f"until {told_at(until)}"
+    since = "" if not row.paused_at_ns else f" since {told_at(_at(row.trigger, row.paused_at_ns))}"
+    return Why(kind="paused", words=f"it is paused{since}{note}, {ends}", until=until, reason=row.pause_note)
+
+
+def _no_next(row: Schedule, open_jobs: Sequence[JobRecord]) -> Why:
+    most, end = row.payload.max_runs, row.timing.end_ns
+    if most is not None and row.runs >= most:
+        return Why(
+            kind="ended", words=f"it runs no more: it has had its {most} run{'s' * (most != 1)} (max_runs={most})"
+        )
+    if row.trigger.after_finish_ns is not None and open_jobs:
+        job = open_jobs[0]
+        return Why(
+            kind="chained",
+            words=f"it runs again when job {job.id} has ended, which is {_state(job)}: {row.trigger.explain()}",
+            job=job.id,
+        )
+    if end is not None:
+        ended = _at(row.trigger, end)
+        return Why(
+            kind="ended", words=f"it runs no more: no fire time is left before its end, {told_at(ended)}", at=ended
+        )
+    return Why(kind="ended", words=f"it runs no more: its rule has no further fire time ({row.trigger.explain()})")
+
+
+def _blocked(row: Schedule, at: datetime, when: str, open_jobs: Sequence[JobRecord]) -> Why | None:
+    """Return what an open job does to the next run, if it does anything."""
+    policy = row.payload.overlap
+    waiting = [job for job in open_jobs if job.state is JobState.SUBMITTED]
+    verdict = admit(policy.mode, policy.maximum, running=len(open_jobs) - len(waiting), waiting=len(waiting))
+    if not open_jobs or (verdict.action is Action.RUN and policy.mode not in SERIAL_MODES):
+        return None
+    job = open_jobs[0]
+    if verdict.action is Action.SKIP:
+        then = "is left out"
+    elif verdict.cancel_open:
+        then = "cancels it"
+    else:
+        then = "waits for its end"
+    blocker = f"job {job.id} is {_state(job)}, and if it is so then, the run {then} (overlap={policy.mode!r})"
+    words = f"its next run is on {when}; {blocker}"
+    return Why(kind="blocked", words=words, at=at, job=job.id)
+
+
+# -- what became of an instant ------------------------------------------------------------------
+
+
+def why_not_fired(trigger: Trigger, at: datetime) -> Why | None:
+    """Return why *at* is no fire time of a rule, with the nearest ones; None if it is one."""
+    ns = instant_ns(at, "at")
+    if is_skipped_by_clock(at):
+        reason, ns = _skipped_by_clock(trigger, at, ns)
+        said = reason
+    elif fires_at(trigger, ns):
+        return None
+    else:
+        reason = mismatch(trigger, ns)
+        said = f"{told_at(_at(trigger, ns, at.tzinfo))} is no fire time of it" + (f": {reason}" if reason else "")
+    before, after = trigger.prev_ns(ns), trigger.next_ns(ns)
+    near = [
+        f"the one {word} is {told_at(_at(trigger, one, at.tzinfo))}"
+        for word, one in (("before", before), ("after", after))
+        if one is not None
+    ]
+    return Why(
+        kind="no_fire_time",
+        words="; ".join([said, *near]),
+        at=at,
+        before=None if before is None else _at(trigger, before, at.tzinfo),
+        after=None if after is None else _at(trigger, after, at.tzinfo),
+        reason=reason or None,
+    )
+
+
+def _skipped_by_clock(trigger: Trigger, at: datetime, ns: int) -> tuple[str, int]:
+    """Return what to say of a local time that does not exist, and the last instant before the clocks went over it."""
+    day = timedelta(days=1)
+    for change in trigger.clock_changes(after=from_ns(ns) - day, until=from_ns(ns) + day):
+        if change.at.tzinfo == at.tzinfo and at.time() in change.skipped:
+            return change.words, instant_ns(change.at) - 1
+    zone = "" if at.tzinfo is None else f" in {_words.zone(str(at.tzinfo))}"
+    face = f"{at:%H:%M} on {_words.dates([at.date()])}"
+    return f"{face} does not exist{zone}: the clocks go forward over it", ns
+
+
+def why_at(row: Schedule, at: datetime, now_ns: int, jobs: Sequence[JobRecord] | None) -> Why:
+    """Return whether *at* was a fire time of a schedule, and what became of it.
+
+    Args:
+        row: The schedule.
+        at: The instant; a local time that its zone's clock skipped is told as such.
+        now_ns: The moment of the question.
+        jobs: The schedule's jobs that are kept; None if they are not known here.
+    """
+    ns = instant_ns(at, "at")
+    found = _of_nominal(ns, jobs or ())
+    if found is not None:
+        return _became(row, found)
+    if not row.trigger.is_periodic:
+        return _in_chain(row, at)
+    if row.immediate_ns != ns or is_skipped_by_clock(at):
+        no = why_not_fired(row.trigger, at) or _out_of_bounds(row, ns)
+        if no is not None:
+            return no
+    return _unserved_fire(row, _at(row.trigger, ns, at.tzinfo), ns, now_ns, jobs)
+
+
+def _unserved_fire(row: Schedule, at: datetime, ns: int, now_ns: int, jobs: Sequence[JobRecord] | None) -> Why:
+    """Return what became of a fire time that no job names."""
+    head = f"{told_at(at)} is a fire time of it"
+    if ns > now_ns:
+        coming = why_next(row, now_ns)
+        kept = coming.kind in {"parked", "ended"} or (
+            row.paused_at_ns is not None and ns < (row.paused_until_ns or ns + 1)
+        )
+        return Why(kind="to_come", words=f"{head}, still to come" + (f"; but {coming.words}" if kept else ""), at=at)
+    missed = _missed_with(row, ns, jobs or ())
+    if missed is not None:
+        return Why(
+            kind="missed", words=f"{head}; it was missed: {missed.reason}", at=at, job=missed.id, reason=missed.reason
+        )
+    if jobs is None:
+        return Why(kind="unknown", words=f"{head}; what became of it is known where the app runs, not here", at=at)
+    if ns <= row.created_at_ns:
+        created = _at(row.trigger, row.created_at_ns, at.tzinfo)
+        return Why(kind="before", words=f"{head}, but the schedule was created later, {told_at(created)}", at=at)
+    if row.paused_at_ns is not None and ns >= row.paused_at_ns:
+        return Why(kind="paused", words=f"{head}, but {_paused(row).words}", at=at, reason=row.pause_note)
+    words = f"{head}; nothing of it is kept: its job was deleted since, or it was in a pause that is over"
+    return Why(kind="unknown", words=words, at=at)
+
+
+def _of_nominal(ns: int, jobs: Sequence[JobRecord]) -> JobRecord | None:
+    """Return the job of a fire time: the scheduled one, else one that was backfilled; MISSED rows stand for several."""
+    found = [job for job in jobs if job.origin is not None and job.origin.nominal_ns == ns]
+    found = [job for job in found if job.state is not JobState.MISSED or job.attempt]
+    scheduled = [job for job in found if job.origin is not None and job.origin.trigger == "schedule"]
+    return max(scheduled or found, key=lambda job: job.submitted_at_ns or 0, default=None)
+
+
+def _became(row: Schedule, job: JobRecord) -> Why:
+    nominal = 0 if job.origin is None else job.origin.nominal_ns
+    at = _at(row.trigger, nominal)
+    head, reason = told_at(at), job.reason
+    because = f": {reason}" if reason else ""
+    if job.state in {JobState.SKIPPED, JobState.MISSED}:
+        verb = "left out" if job.state is JobState.SKIPPED else "missed"
+        kind: WhyKind = "skipped" if job.state is JobState.SKIPPED else "missed"
+        return Why(kind=kind, words=f"the run of {head} was {verb}{because}", at=at, job=job.id, reason=reason)
+    late = 0 if job.running_at_ns is None else job.running_at_ns - job.run_at_ns
+    lag = f", {_span(late / 1e9)} late" if late >= _LATE_NS else ""
+    if job.state.is_finished:
+        words = f"it ran for {head}{lag}, as job {job.id}, which is {_state(job)}{because}"
+        if job.running_at_ns is None:
+            words = f"job {job.id} for {head} is {_state(job)}, before its body began{because}"
+        return Why(kind="ran", words=words, at=at, job=job.id, reason=reason)
+    return Why(
+        kind="open", words=f"job {job.id} for {head} is {_state(job)}{lag}{because}", at=at, job=job.id, reason=reason
+    )
+
+
+def _missed_with(row: Schedule, ns: int, jobs: Sequence[JobRecord]) -> JobRecord | None:
+    """Return the MISSED row that stands for a fire time: the next one at or after it, if its count goes back so far."""
+    later = [
+        job for job in jobs if job.origin is not None and job.origin.nominal_ns >= ns and job.state is JobState.MISSED
+    ]
+    found = min(later, key=lambda job: job.origin.nominal_ns if job.origin is not None else 0, default=None)
+    if found is None or found.origin is None:
+        return None
+    ran = sum(job.origin is not None and ns <= job.origin.nominal_ns <= found.origin.nominal_ns for job in jobs) - 1
+    most = found.origin.missed_count + ran
+    is_capped = found.origin.missed_count >= MISSED_CAP
+    return found if is_capped or row.trigger.count_ns(ns - 1, found.origin.nominal_ns, most + 1) <= most else None
+
+
+def _in_chain(row: Schedule, at: datetime) -> Why:
+    words = f"no run of it was for {told_at(_at(row.trigger, instant_ns(at), at.tzinfo))}: {row.trigger.explain()}"
+    return Why(kind="no_fire_time", words=words, at=at)
+
+
+def _out_of_bounds(row: Schedule, ns: int) -> Why | None:
+    start, end = row.timing.start_ns, row.timing.end_ns
+    at = _at(row.trigger, ns)
+    if start is not None and ns < start:
+        said = f"its start is {told_at(_at(row.trigger, start))}"
+    elif end is not None and ns > end:
+        said = f"its end is {told_at(_at(row.trigger, end))}"
+    else:
+        return None
+    return Why(kind="no_fire_time", words=f"{told_at(at)} matches its rule, but {said}", at=at, reason=said)
+
+
+# -- why a job waits ------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """What a process knows of the place where a job would run."""
+
+    knows_task: bool
+    serves_queue: bool
+    executor: str = ""
+    slots: int = 0
+    free: int = 0
+    """Slots that this job may have now; some are kept for schedules."""
+
+
+def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None = None) -> Why:
+    """Return why a job has not begun.
+
+    Args:
+        job: The job.
+        now_ns: The moment of the question.
+        place: What this process knows.
+        holder: The job whose turn it is, where jobs of an overlap key run one at a time.
+    """
+    if job.state.is_finished:
+        return Why(
+            kind="finished", words=f"it is {_state(job)}" + (f": {job.reason}" if job.reason else ""), reason=job.reason
+        )
+    if job.state is JobState.RUNNING:
+        return Why(kind="running", words="it waits no more: it is running")
+    if job.state is not JobState.SUBMITTED:
+        return Why(kind="held", words=f"worker {job.owner} has it and is about to begin", reason=job.reason)
+    if job.run_at_ns > now_ns:
+        return _not_due(job, now_ns)
+    return _due_but_waiting(job, place, holder)
+
+
+def _not_due(job: JobRecord, now_ns: int) -> Why:
+    at = from_ns(job.run_at_ns)
+    when = f"{told_at(at)}, in {_span((job.run_at_ns - now_ns) / 1e9)}"
+    if job.attempt and job.reason:
+        failed = f"attempt {job.attempt} ended with {job.reason}"
+        return Why(kind="retry", words=f"{failed}; the next one is {when}", at=at, reason=job.reason)
+    if job.attempt:
+        return Why(kind="retry", words=f"attempt {job.attempt} put it off; the next one is {when}", at=at)
+    return Why(kind="not_due", words=f"its time has not come: it is due {when}", at=at, reason=job.reason)
+
+
+def _due_but_waiting(job: JobRecord, place: Place, holder: JobRecord | None) -> Why:
+    if not place.knows_task:
+        return Why(kind="orphaned", words=f"no task {job.task!r} is known here: it runs where one is")
+    if not place.serves_queue:
+        return Why(kind="unserved", words=f"its queue {job.queue!r} is not served here: give it to a worker by queues=")
+    if holder is not None and holder is not job:
+        turn = f"it is the turn of job {holder.id}, which is {_state(holder)}"
+        words = f"jobs of {job.overlap_key!r} run one at a time, and {turn}"
+        return Why(kind="serial", words=words, job=holder.id)
+    if place.free <= 0:
+        return Why(
+            kind="no_slot",
+            words=f"all {place.slots} slots of executor {place.executor!r} are taken or kept for schedules",
+        )
+    return Why(kind="next", words="nothing keeps it: it is about to begin")
+
+
+# -- words ------------------------------------------------------------------------------------------
+
+
+def _at(trigger: Trigger, ns: int, zone: tzinfo | None = None) -> datetime:
+    return from_ns(ns, trigger.zone or zone or from_ns(0).tzinfo)
+
+
+def told_at(at: datetime) -> str:
+    """Return an instant as people write it: ``Sunday 28 March 2027 at 03:00 CEST``."""
+    part = f"{at.microsecond // 1_000:03}".rstrip("0")
+    face = f"{at:%H:%M:%S}.{part}" if part else _words.clock(at.time())
+    day = _words.WEEKDAY_NAMES[at.isoweekday() % 7]
+    return f"{day} {_words.dates([at.date()])} at {face} {at.tzname() or ''}".rstrip()
+
+
+def _state(job: JobRecord) -> str:
+    words = {
+        JobState.SUBMITTED: "still waiting",
+        JobState.SCHEDULED: "about to begin",
+        JobState.RUNNING: "still running",
+    }
+    return words.get(job.state, job.state.value.replace("_", " "))
+
+
+def _span(seconds: float) -> str:
+    """Return a span as its two largest units: ``3 days and 2 hours``, ``0.3 seconds``."""
+    if seconds < 10:
+        return f"{round(seconds, 1):g} second{'' if round(seconds, 1) == 1 else 's'}"
+    whole, parts = round(seconds), list[str]()
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
+        count, whole = divmod(whole, size)
+        if count:
+            parts.append(f"{count} {unit}{'' if count == 1 else 's'}")
+        elif parts:
+            break
+    return _words.join(parts[:2])
