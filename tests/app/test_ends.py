@@ -330,3 +330,41 @@ async def test_body_that_ends_before_its_outcome_is_recorded_keeps_no_key() -> N
                 await first
         await asyncio.sleep(0.05)
         assert await (await app.trigger_now("tick")) is None
+
+
+async def test_an_end_for_which_every_task_is_cancelled_costs_no_grace() -> None:
+    """`sys.exit()` in a task beside the app makes asyncio cancel all tasks, ours too; the bodies' ends are recorded.
+
+    The bug: nobody recorded them any more, and the drain waited its whole grace for bodies that had ended.
+    """
+    app = Quarterjack(shutdown_grace=30)
+    task = sleeper(app)
+    jobs: list[Job[Any]] = []
+
+    async def host() -> None:
+        async with app:
+            jobs.append(await app.submit(task, 60))
+            await asyncio.sleep(60)
+
+    running = spawn(host())
+    await asyncio.sleep(0.05)
+    for other in asyncio.all_tasks() - {asyncio.current_task()}:
+        other.cancel()
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="somebody cancelled quarterjack-"):
+        await running
+    assert time.monotonic() - began < 10
+    assert jobs[0].state is JobState.CANCELLED
+    assert own_tasks() == []
+
+
+async def test_the_last_outcomes_get_all_their_tries_however_long_the_store_was_away() -> None:
+    """The tries before the stop are not counted: an outage that ends just after it costs no outcome."""
+    app = Quarterjack(shutdown_grace=0)
+    task = sleeper(app)
+    with faults(app.store) as broken:
+        async with virtual_time(app) as world:
+            broken.fail_next("jobs_finish", times=8)
+            job = await app.submit(task, 0)
+            await world.run_for(6.5)
+    assert job.state is JobState.DONE

@@ -17,7 +17,7 @@ from quarterjack import (
     current_job,
     gather,
 )
-from quarterjack.testing import virtual_time
+from quarterjack.testing import faults, virtual_time
 from tests.app.kit import sleeper, spawn
 
 
@@ -245,3 +245,61 @@ async def test_a_failing_executor_start_is_told() -> None:
         for _ in range(2):
             with pytest.raises(OSError, match="no loop"):
                 await app.submit(task.options(executor=broken), 0)
+
+
+async def test_a_lent_slot_of_a_shared_loop_thread_serves_another_app() -> None:
+    """The child may be another app's: its worker has to hear that the slot it waits for is lent now."""
+    shared = LoopThread("shared", slots=1)
+    ours, theirs = Quarterjack(), Quarterjack()
+
+    @theirs.task(executor=shared)
+    async def child() -> str:
+        return "child"
+
+    @ours.task(executor=shared)
+    async def parent() -> str:
+        job = await theirs.submit(child)
+        await asyncio.sleep(0.05)  # their worker looks, and finds no slot
+        return await job
+
+    async with ours, theirs:
+        assert await (await ours.submit(parent)).wait(5) == "child"
+
+
+async def test_every_slot_that_is_freed_while_the_recorder_is_at_the_store_is_used() -> None:
+    """Of several outcomes that waited for a slow store, only the first one's slot was taken again."""
+    app = Quarterjack(concurrency=1)
+    nap = sleeper(app)
+    async with virtual_time(app):
+        with faults(app.store) as broken:
+            broken.delay_next("jobs_finish", 5)
+            jobs = await app.submit_many(nap.bind(0.1) for _ in range(6))
+            await asyncio.sleep(4)
+            begun = [job.timestamps.running_at is not None for job in jobs]
+        await gather(jobs)
+    assert begun == [True] * 6
+
+
+async def test_a_pool_that_can_start_no_thread_is_not_asked_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has slots, but the system gives it no threads: 45,000 claims per second gave it none either."""
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    app = Quarterjack()
+
+    @app.task
+    def work() -> str:
+        return "done"
+
+    async with virtual_time(app) as world:
+        with monkeypatch.context() as patched:
+            patched.setattr("quarterjack.executors.thread._Thread.start", no_thread)
+            job = await app.submit(work)
+            await world.run_for(3.5)
+            assert job.attempt == 4
+            assert "no thread could be started" in (job.reason or "")
+        assert await job == "done"
+    assert "has free slots and refused job" in caplog.text

@@ -156,7 +156,7 @@ class Executor(ABC):
         """
 
     def on_free(self, poke: Callable[[], None]) -> Callable[[], None]:
-        """Have *poke* called, on the loop this is called on, when *another app* may have freed a slot.
+        """Have *poke* called, on the loop this is called on, when *another app* may have freed or lent a slot.
 
         Only executors that several apps share have to; each worker knows of its own slots.
 
@@ -165,6 +165,13 @@ class Executor(ABC):
         """
         del poke
         return _nothing
+
+    def lend(self, n: int) -> None:
+        """Count *n* more slots as lent (fewer, if negative); on the loop of the app whose body waits.
+
+        Executors that several apps share tell the others of it (`on_free`).
+        """
+        self.lent += n
 
     def reattach(self, ref: str, report: Report) -> Handle | None:
         """Find a body that survived its worker; None where that cannot be."""

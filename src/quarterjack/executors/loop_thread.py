@@ -89,7 +89,7 @@ class LoopThread(Executor):
         return self.slots + self.lent - sum(len(user.desk.out) for user in tuple(self._users.values()))
 
     def on_free(self, poke: Callable[[], None]) -> Callable[[], None]:
-        """Have *poke* called on the running loop when a body of any app is over."""
+        """Have *poke* called on the running loop when a body of any app is over, or lends its slot."""
         entry = (asyncio.get_running_loop(), poke)
         with self._lock:
             self._pokes.append(entry)
@@ -100,8 +100,15 @@ class LoopThread(Executor):
 
         return end
 
+    def lend(self, n: int) -> None:
+        """Count *n* more slots as lent, from any app's loop: the job that is waited for may be another app's."""
+        with self._lock:
+            self.lent += n
+        if n > 0:
+            self._on_over()
+
     def _on_over(self) -> None:
-        """A body is over, on its app's loop: the other apps may have waited for the slot."""
+        """A body is over or lends its slot, on its app's loop: the other apps may have waited for it."""
         pokes = self._pokes
         if len(pokes) < 2:
             return

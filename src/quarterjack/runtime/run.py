@@ -212,8 +212,8 @@ class Attempt:
         # One slot, however many wait under this body; none once it is over, when its slot is free anyhow.
         self._waiters += 1
         if self._waiters == 1 and self.context is not NO_CONTEXT:
-            self.executor.lent += 1
             self._is_lent = True
+            self.executor.lend(1)
             self._worker.poke()
 
     def _reclaim(self) -> None:
@@ -224,7 +224,7 @@ class Attempt:
     def _end_loan(self) -> None:
         if self._is_lent:
             self._is_lent = False
-            self.executor.lent -= 1
+            self.executor.lend(-1)
 
     def finish(
         self,

@@ -61,8 +61,8 @@ FINAL_KINDS: Final[Mapping[JobState, JobEventKind]] = {
     JobState.MISSED: "missed",
     JobState.LOST: "lost",
 }
-CLOSED_DELAY_NS: Final = 1_000_000_000
-"""A job whose executor is closed is given back for so long; another process may have it open."""
+REFUSED_DELAY_NS: Final = 1_000_000_000
+"""A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
 LAST_TRIES: Final = 5
 """How often a stopping worker tries to record its last outcomes before it gives them up."""
 POLL_S: Final = 1.0
@@ -152,7 +152,8 @@ class Worker:
         self._is_ending = False
         self._gives_back = False
         self._by_executor: list[Lanes] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._claimer: asyncio.Task[None] | None = None
+        self._recorder: asyncio.Task[None] | None = None
         self._unlisten: list[Callable[[], None]] = []
         self._calls: set[asyncio.Task[None]] = set()
         """Store calls under way that nobody waits for; `stop` does."""
@@ -163,21 +164,24 @@ class Worker:
         """Begin to claim and to record."""
         self.regroup()
         self._prepared, self._context = self._host.prepared, self._host.context
-        loop = asyncio.get_running_loop()
-        context = self._host.context
-        self._tasks = [
-            loop.create_task(self._claim_forever(), name="quarterjack-claimer", context=context.copy()),
-            loop.create_task(self._record_forever(), name="quarterjack-recorder", context=context.copy()),
-        ]
-        for task in self._tasks:
-            task.add_done_callback(self._on_task_end)
+        self._claimer = self._begin_task(self._claim_forever(), "quarterjack-claimer")
+        self._recorder = self._begin_task(self._record_forever(), "quarterjack-recorder")
+
+    def _begin_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        loop, context = asyncio.get_running_loop(), self._host.context.copy()
+        task = loop.create_task(coroutine, name=name, context=context)
+        task.add_done_callback(self._on_task_end)
+        return task
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         if self._is_ending:
             return
         error = RuntimeError(f"somebody cancelled {task.get_name()}") if task.cancelled() else task.exception()
-        if error is not None:
-            self._host.fatal(error)
+        if error is None:
+            return
+        if task is self._recorder:  # the app ends now; how its last bodies end is recorded all the same
+            self._recorder = self._begin_task(self._record_forever(), task.get_name())
+        self._host.fatal(error)
 
     def regroup(self) -> None:
         """Learn anew which executors there are, and which lanes of jobs go to each."""
@@ -238,10 +242,11 @@ class Worker:
         self._claiming = False
         self._is_ending = True
         self._to_record.set()
-        for claimer in self._tasks[:1]:
-            claimer.cancel()
+        if self._claimer is not None:
+            self._claimer.cancel()
         # The recorder may be at the store with outcomes: it ends by itself when they are recorded.
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = [task for task in (self._claimer, self._recorder) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
             for attempt in self.attempts():
                 self._record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
@@ -368,9 +373,12 @@ class Worker:
         try:
             handle = executor.submit(attempt, attempt)
         except ExecutorFull as error:  # another app was quicker; once it has a free slot again, that is told
-            self._give_back(attempt, str(error))
+            is_odd = executor.free > 0  # such as a pool that can start no thread: we would claim the job again at once
+            if is_odd:
+                log.warning("executor %s has free slots and refused job %s: %s", executor.name, record.id, error)
+            self._give_back(attempt, str(error), REFUSED_DELAY_NS if is_odd else 0)
         except ExecutorClosed as error:
-            self._give_back(attempt, str(error), CLOSED_DELAY_NS)
+            self._give_back(attempt, str(error), REFUSED_DELAY_NS)
         except Exception as error:  # a third party's executor runs here
             log.exception("executor %s refused job %s", executor.name, record.id)
             attempt.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
@@ -465,9 +473,9 @@ class Worker:
                 result, info = None, error.args[0]
         outbox = self._outbox
         outbox.append((attempt.finish(FinishKind.DONE, result, info), attempt))
+        self._wake.set()  # for each: the first outcome's slot may be taken again while the recorder is at the store
         if len(outbox) == 1:
             self._to_record.set()
-            self._wake.set()
 
     def _log_failure(self, attempt: Attempt, error: BaseException | None, verdict: Verdict) -> None:
         record, info = attempt.record, verdict.error
@@ -552,9 +560,9 @@ class Worker:
 
     def _record(self, attempt: Attempt, finish: Finish) -> None:
         self._outbox.append((finish, attempt))
+        self._wake.set()
         if len(self._outbox) == 1:
             self._to_record.set()
-            self._wake.set()
 
     async def _record_forever(self) -> None:
         while not self._is_ending:
@@ -569,14 +577,17 @@ class Worker:
             try:
                 refused = await self._store.jobs_finish([finish for finish, _ in batch])
             except StoreError:
-                tries += 1
-                if self._is_ending and tries >= LAST_TRIES:
+                tries += self._is_ending
+                if tries >= LAST_TRIES:
                     log.exception("recording %d outcomes failed %d times; they are lost", len(batch), tries)
                     break
                 log.exception("recording %d outcomes failed; trying again in %g s", len(batch), POLL_S)
                 self._outbox = batch + self._outbox
                 await asyncio.sleep(POLL_S)
                 continue
+            except asyncio.CancelledError:  # who ends us left the rest of the runtime; the next one records it
+                self._outbox = batch + self._outbox
+                raise
             self._tell(batch, refused)
         self._to_record.clear()
 
