@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Unpack, cast, get_args
 
-from ._app_base import AppBase
+from ._app_backfill import AppBackfill, known_schedule, unknown_schedule
 from .context import CURRENT
 from .errors import DuplicateName, InvalidOption, UnknownSchedule, UnknownTask
 from .job import Job
@@ -22,7 +22,7 @@ from .triggers import OnShutdown, OnStartup, Trigger
 __all__ = ["AppSchedules"]
 
 
-class AppSchedules(AppBase):
+class AppSchedules(AppBackfill):
     """Schedules as rows: those declared in code and those made at run time alike."""
 
     async def schedule(
@@ -163,7 +163,7 @@ class AppSchedules(AppBase):
 
         async def there() -> None:
             row = await service.store.schedules_pause(schedule_id, note, until_ns)
-            self._tell(service, "paused", _known(row, schedule_id), note)
+            self._tell(service, "paused", known_schedule(row, schedule_id), note)
 
         await self._carry(service, there)
 
@@ -177,7 +177,7 @@ class AppSchedules(AppBase):
 
         async def there() -> None:
             row = await service.store.schedules_resume(schedule_id, catch_up=catch_up)
-            self._tell(service, "resumed", _known(row, schedule_id))
+            self._tell(service, "resumed", known_schedule(row, schedule_id))
 
         await self._carry(service, there)
 
@@ -207,7 +207,7 @@ class AppSchedules(AppBase):
             )
             stored = await service.store.schedules_trigger(schedule_id, record, overlap)
             if stored is None:
-                raise UnknownSchedule(_unknown(schedule_id))
+                raise UnknownSchedule(unknown_schedule(schedule_id))
             if not stored.state.is_finished:  # its overlap policy may have left it out
                 service.on_submitted(stored)
             return Job(stored, service)
@@ -222,9 +222,6 @@ class AppSchedules(AppBase):
             return [ScheduleView(row) for row in await service.store.schedules_list()]
 
         return await self._carry(service, there)
-
-    async def _row(self, service: Service, schedule_id: str) -> Schedule:
-        return _known(await service.store.schedules_get(schedule_id), schedule_id)
 
     def _tell(self, service: Service, kind: Any, row: Schedule, reason: str | None = None) -> None:
         if service.scheduler is not None:
@@ -246,16 +243,6 @@ def _refuse_another(known: Schedule | None, row: Schedule) -> None:
         f"schedule {row.id!r} exists and {what}: give this one an id= of its own, "
         f"or change that one with app.update_schedule({row.id!r}, …)"
     )
-
-
-def _unknown(schedule_id: str) -> str:
-    return f"no schedule {schedule_id!r}; `await app.schedules()` lists them"
-
-
-def _known(row: Schedule | None, schedule_id: str) -> Schedule:
-    if row is None:
-        raise UnknownSchedule(_unknown(schedule_id))
-    return row
 
 
 def _as_policies(row: Schedule) -> dict[str, Any]:

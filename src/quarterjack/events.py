@@ -98,12 +98,16 @@ class JobEvent(Event):
     duration_s: float | None = None
 
 
-ScheduleKind = Literal["put", "removed", "paused", "resumed", "fired", "missed", "skipped", "parked"]
+ScheduleKind = Literal["put", "removed", "paused", "resumed", "fired", "missed", "skipped", "parked", "backfilled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleEvent(Event):
-    """Something became of a schedule: put, removed, paused, resumed, fired, missed, parked."""
+    """Something became of a schedule: put, removed, paused, resumed, fired, missed, parked.
+
+    *count* says how many fire times it is about: those a row of ``"missed"`` stands
+    for, the jobs that a backfill made.
+    """
 
     kind: ScheduleKind
     schedule_id: str

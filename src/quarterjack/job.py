@@ -255,7 +255,7 @@ class Job(Hooks, Generic[T_co]):
         self._record = record
         self._client = client
         self.is_duplicate = is_duplicate
-        """True if a ``unique`` key was taken and this is the job that already held it."""
+        """True if this job was there before: it held the ``unique`` key, or an earlier backfill had made it."""
 
     # -- facts -----------------------------------------------------------------------
 

@@ -156,7 +156,10 @@ class SubmittedBy(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The occurrence a scheduled job serves; its first three fields are unique in the store."""
+    """The occurrence a scheduled job serves; for each *trigger* its first three fields are unique in the store.
+
+    An operator's runs (``"manual"``) are no occurrences, and may share an instant.
+    """
 
     schedule_id: str
     generation: int
@@ -340,9 +343,10 @@ class JobRecord:
         self.args = args
         self.kwargs = kwargs
         self.options = options
-        self.lane = task + options.lane_suffix if origin is None else TICK_LANE + task + options.lane_suffix
-        """What a worker claims by: the task, the executor if the job names one, and whether a schedule
-        made it. See `stores.base.Want`."""
+        is_tick = origin is not None and origin.trigger != "backfill"
+        self.lane = TICK_LANE + task + options.lane_suffix if is_tick else task + options.lane_suffix
+        """What a worker claims by: the task, the executor if the job names one, and whether it is a schedule's
+        run of now. See `stores.base.Want`."""
         self.queue = options.queue
         self.priority = options.priority
         self.submitted_by = submitted_by
@@ -375,6 +379,11 @@ class JobRecord:
     def copy(self) -> JobRecord:
         """Return a snapshot that later moves do not touch."""
         return copy.copy(self)
+
+    @property
+    def is_backfill(self) -> bool:
+        """True if it was made for a fire time gone by: it may wait, and nothing of today stands in line behind it."""
+        return self.origin is not None and self.origin.trigger == "backfill"
 
     @property
     def has_run(self) -> bool:

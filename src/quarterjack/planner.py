@@ -18,6 +18,7 @@ from .policies.missed import Due, Periodic, fold_missed
 
 __all__ = [
     "Plan",
+    "bounded_rule",
     "counted",
     "is_newest",
     "last_plan",
@@ -79,7 +80,8 @@ class _Bounded:
         return self._trigger.count_ns(after, until, cap) if until > after else 0
 
 
-def _rule(schedule: Schedule) -> Periodic:
+def bounded_rule(schedule: Schedule) -> Periodic:
+    """Return the schedule's rule inside its ``start`` and ``end``."""
     timing = schedule.timing
     if timing.start_ns is None and timing.end_ns is None:
         return schedule.trigger
@@ -109,7 +111,7 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
                 Plan, (schedule.id, generation, cursor, nominal, (nominal,), 0, following, following, due)
             )
             return plain
-    rule = _rule(schedule)
+    rule = bounded_rule(schedule)
     if nominal == schedule.immediate_ns or schedule.trigger.after_finish_ns is not None:
         nominals: tuple[int, ...] = (nominal,)
         missed, cursor = 0, nominal
@@ -257,7 +259,7 @@ def _seek_at_once(row: Schedule, cursor_ns: int, pause_ns: int = 0) -> Schedule:
 
 def _seek(row: Schedule, cursor_ns: int) -> Schedule:
     """Set the cursor, and with it the next fire time."""
-    rule = _rule(row)
+    rule = bounded_rule(row)
     row.cursor_ns = cursor_ns
     following = None if _runs_left(row) == 0 else rule.next_ns(cursor_ns)
     row.next_nominal_ns = following

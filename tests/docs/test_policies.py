@@ -48,6 +48,7 @@ DECISIONS: Final = {
     "pause(until=)": "runtime.scheduler:Scheduler._resume",
     "pause_on_failure=": "stores._memory_jobs:MemoryJobs._count_failure",
     "trigger_now": "stores.memory:MemoryStore.schedules_trigger",
+    "backfill": "backfill:backfill_plan",
     "Another time: a new generation": "planner:upserted",
     "Another call or policy: a new revision": "planner:upserted",
     "gap=": "triggers._zone:_first_of_gap",

@@ -2,7 +2,10 @@
 
 Pure functions over counts. *Open* jobs are all unfinished ones (waiting,
 retrying, running) and bodies that outlived their timeout. The store asks in
-the transaction that inserts the jobs, so two replicas cannot both see room."""
+the transaction that inserts the jobs, so two replicas cannot both see room.
+
+The jobs of a backfill are not counted: what they make up for can wait, and no fire
+time of today is left out for them. They only take turns with the others (`SERIAL_MODES`)."""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ __all__ = ["SERIAL_MODES", "Action", "OverlapMode", "Verdict", "admit", "has_roo
 
 OverlapMode = Literal["skip", "queue_one", "queue_latest", "queue_all", "cancel_previous", "allow"]
 
-SERIAL_MODES: Final = frozenset({"queue_one", "queue_latest", "queue_all", "cancel_previous"})
-"""Modes whose jobs run one at a time per overlap key; the others decide at the fire time only."""
+SERIAL_MODES: Final = frozenset({"skip", "queue_one", "queue_latest", "queue_all", "cancel_previous"})
+"""Modes whose jobs run one at a time per overlap key, in turn; ``allow`` decides at the fire time only."""
 
 
 class Action(StrEnum):
     """What the store does with one fire time."""
 
     RUN = "run"
-    """Insert the job; it may start at once, or (serial modes) when the key is free."""
+    """Insert the job; it may start at once, or (serial modes) when its turn comes."""
     SKIP = "skip"
     """Insert a SKIPPED row that names the blocking job."""
 

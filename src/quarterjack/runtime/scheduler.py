@@ -315,12 +315,12 @@ class Scheduler:
             )
         )
 
-    def tell(self, kind: ScheduleKind, row: Schedule, *, reason: str | None = None) -> None:
+    def tell(self, kind: ScheduleKind, row: Schedule, *, reason: str | None = None, count: int = 1) -> None:
         """Tell the event stream what became of a schedule."""
         if self._events.has_listeners:
-            now = self._clock.now_ns()
+            now, task = self._clock.now_ns(), row.payload.task
             self._events.send(
-                ScheduleEvent(at_ns=now, kind=kind, schedule_id=row.id, task=row.payload.task, reason=reason)
+                ScheduleEvent(at_ns=now, kind=kind, schedule_id=row.id, task=task, reason=reason, count=count)
             )
 
 

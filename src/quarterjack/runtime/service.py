@@ -182,7 +182,8 @@ class Service:
 
     def is_watched(self, record: JobRecord) -> bool:
         """Say whether anybody wants to hear of this job's moves."""
-        return self.events.has_listeners or bool(self.tasks[record.task].callbacks)
+        definition = self.tasks.get(record.task)  # none: an operator acts on what other processes run
+        return self.events.has_listeners or (definition is not None and bool(definition.callbacks))
 
     def on_submitted(self, record: JobRecord) -> None:
         """A job was stored by this process: tell events and callbacks."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from quarterjack import planner
 from quarterjack._fast import new_tuple
+from quarterjack.backfill import Backfill, backfill_options
 from quarterjack.lifecycle import Move, move
-from quarterjack.model import JobRecord, JobState, Origin, Overlap, Schedule
+from quarterjack.model import JobRecord, JobState, Origin, Overlap, Schedule, SubmittedBy
 from quarterjack.planner import Plan
 from quarterjack.policies.missed import MISSED_CAP, missed_by
 from quarterjack.policies.overlap import SERIAL_MODES, Action, Verdict, admit
 
-from .base import CancelAnswer, Claim
+from .base import Backfilled, CancelAnswer, Claim
 
 if TYPE_CHECKING:
     from .memory import MemoryStore
@@ -131,12 +132,38 @@ class Firing:
             replacing = list(others), verdict
         if job.options.unique is not None and not self._take_unique(row, job):
             return
-        job.state = _SUBMITTED if job.state is _NEW else move(job.state, Move.SUBMITTED)
-        store._keys.add(key, job)
-        store._jobs[job.id] = job
+        self._insert(key, job)
         if replacing is not None:  # only now: a schedule that hears of their ends must find this one in its way
             self._replace(*replacing, job)
         self._start_or_queue(job)
+
+    def _insert(self, key: str, job: JobRecord) -> None:
+        job.state = _SUBMITTED if job.state is _NEW else move(job.state, Move.SUBMITTED)
+        self._store._keys.add(key, job)
+        self._store._jobs[job.id] = job
+
+    def backfill(self, row: Schedule, plan: Backfill, by: SubmittedBy | None) -> Backfilled:
+        """Insert the jobs of *plan* that are not there yet."""
+        known = {job.origin: job for job in self._store._jobs.values() if job.is_backfill}
+        payload, options = row.payload, backfill_options(row.payload.options)
+        rows: list[JobRecord] = []
+        for nominal in plan.nominals:
+            origin = Origin(row.id, row.generation, nominal, trigger="backfill")
+            job = known.get(origin)
+            if job is None:
+                job = JobRecord(self._store._ids(), payload.task, payload.args, payload.kwargs, options, by, origin)
+                self._put_behind(row, job, is_serial=plan.overlap in SERIAL_MODES)
+            rows.append(job)
+        return Backfilled(rows, frozenset(job.id for job in self.rows))
+
+    def _put_behind(self, row: Schedule, job: JobRecord, *, is_serial: bool) -> None:
+        """Insert a job that no overlap policy leaves out: it waits."""
+        self.rows.append(job)
+        job.submitted_at_ns = job.run_at_ns = self.now
+        job.serial = is_serial
+        if self._take_unique(row, job):
+            self._insert(row.overlap_key, job)
+            self._start_or_queue(job)
 
     def _judge(self, policy: Overlap, others: list[JobRecord]) -> Verdict:
         waiting = sum(other.state is _SUBMITTED for other in others)

@@ -187,7 +187,8 @@ class MemoryJobs(Store):
             if job.state is not _SUBMITTED:
                 continue
             is_due = job.run_at_ns <= before
-            if job.delay_born or (is_due and job.origin is None and job.options.run_at_ns is None):
+            has_no_instant = (job.origin is None and job.options.run_at_ns is None) or job.is_backfill
+            if job.delay_born or (is_due and has_no_instant):
                 job.run_at_ns += delta_ns
             if job.delay_born or is_due:
                 job.order_at_ns += delta_ns
@@ -459,7 +460,7 @@ class MemoryJobs(Store):
 
     def _tell_schedule(self, job: JobRecord, origin: Origin, now: int) -> None:
         row = self._schedules.get(origin.schedule_id)
-        if row is None:
+        if row is None or job.is_backfill:  # how days gone by went says nothing of how its schedule does
             return
         state = job.state
         if state is not _SKIPPED and state is not _MISSED:

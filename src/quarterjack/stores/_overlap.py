@@ -13,17 +13,23 @@ _NONE: list[JobRecord] = []
 
 
 class OverlapKeys:
-    """Open jobs per key, and, for serial keys, the one that is held while others are parked."""
+    """Open jobs per key, and, for serial jobs, the one that is held while others are parked.
 
-    __slots__ = ("_holder", "_open", "_parked")
+    Jobs of a backfill are in nobody's way: they are not among the open ones, and
+    their turn comes when no other job is parked.
+    """
+
+    __slots__ = ("_backfills", "_holder", "_open", "_parked")
 
     def __init__(self) -> None:
         self._open: dict[str, list[JobRecord]] = {}
         self._holder: dict[str, JobRecord] = {}
         self._parked: dict[str, deque[JobRecord]] = {}
+        self._backfills: dict[str, deque[JobRecord]] = {}
+        """The parked ones of backfills."""
 
     def open(self, key: str) -> list[JobRecord]:
-        """Return the open jobs of *key*, oldest first; not to be changed."""
+        """Return the open jobs of *key* but those of backfills, oldest first; not to be changed."""
         return self._open.get(key, _NONE)
 
     def all_open(self) -> Iterator[JobRecord]:
@@ -32,8 +38,10 @@ class OverlapKeys:
             yield from jobs
 
     def add(self, key: str, job: JobRecord) -> None:
-        """Count *job* as open."""
+        """Count *job* as open, unless it is a backfill's."""
         job.overlap_key = key
+        if job.is_backfill:
+            return
         jobs = self._open.get(key)
         if jobs is None:
             self._open[key] = [job]
@@ -60,7 +68,8 @@ class OverlapKeys:
             return True
         if self._holder.setdefault(key, job) is job:
             return True
-        self._parked.setdefault(key, deque()).append(job)
+        parked = self._backfills if job.is_backfill else self._parked
+        parked.setdefault(key, deque()).append(job)
         return False
 
     def let_go(self, job: JobRecord) -> JobRecord | None:
@@ -73,21 +82,30 @@ class OverlapKeys:
         if key is None or self._holder.get(key, job) is not job:
             return None
         self._holder.pop(key, None)
-        parked = self._parked.get(key)
-        following = None
-        while parked and following is None:
-            candidate = parked.popleft()
-            following = candidate if candidate.state is JobState.SUBMITTED else None
-        if parked is not None and not parked:
-            del self._parked[key]
-        return following
+        return _next_of(self._parked, key) or _next_of(self._backfills, key)
 
     def compact(self) -> int:
         """Drop the entries of parked jobs that wait no more; return how many are left. O(n)."""
-        for key, parked in list(self._parked.items()):
-            left = deque(job for job in parked if job.state is JobState.SUBMITTED)
-            if left:
-                self._parked[key] = left
-            else:
-                del self._parked[key]
-        return sum(map(len, self._parked.values()))
+        return _compact(self._parked) + _compact(self._backfills)
+
+
+def _next_of(parked: dict[str, deque[JobRecord]], key: str) -> JobRecord | None:
+    """Take out and return the first job of *key* that still waits."""
+    jobs = parked.get(key)
+    following = None
+    while jobs and following is None:
+        candidate = jobs.popleft()
+        following = candidate if candidate.state is JobState.SUBMITTED else None
+    if jobs is not None and not jobs:
+        del parked[key]
+    return following
+
+
+def _compact(parked: dict[str, deque[JobRecord]]) -> int:
+    for key, jobs in list(parked.items()):
+        left = deque(job for job in jobs if job.state is JobState.SUBMITTED)
+        if left:
+            parked[key] = left
+        else:
+            del parked[key]
+    return sum(map(len, parked.values()))

@@ -19,6 +19,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
 from quarterjack.model import (
     Fenced,
@@ -29,6 +30,7 @@ from quarterjack.model import (
     JobState,
     Progress,
     Schedule,
+    SubmittedBy,
     WorkerInfo,
 )
 from quarterjack.planner import Plan
@@ -36,6 +38,7 @@ from quarterjack.planner import Plan
 __all__ = [
     "AGING_NS",
     "AuditRow",
+    "Backfilled",
     "CancelAnswer",
     "Claim",
     "Claimed",
@@ -100,6 +103,13 @@ class Fired(NamedTuple):
     jobs: list[JobRecord]
     cancelled: list[JobRecord]
     wait_ns: int
+
+
+class Backfilled(NamedTuple):
+    """The rows that stand for the fire times of a backfill, in order, and the ids of those inserted by this call."""
+
+    rows: list[JobRecord]
+    new: frozenset[str]
 
 
 class Renewal(NamedTuple):
@@ -365,6 +375,20 @@ class Store(ABC):
         """Insert one extra *job* of a schedule under its overlap policy (or *overlap*); the cursor stays.
 
         Returns the row (SUBMITTED or SKIPPED), or None if there is no such schedule.
+        """
+
+    @abstractmethod
+    async def schedules_backfill(self, plan: Backfill, by: SubmittedBy | None = None) -> Backfilled | None:
+        """Insert a job for each fire time of *plan*, one per occurrence ever: those that are there stay.
+
+        Their ``run_at`` is now, their options are `backfill.backfill_options` of the
+        row's, and they end without a trace in the schedule's row. No overlap policy
+        leaves them out, and none counts them: serial ones (``overlap="queue_all"``)
+        take turns with all serial jobs of the schedule's key, and come after every
+        other that waits for it. A unique key that is taken makes a SKIPPED row.
+
+        Returns None, and inserts nothing, if there is no such schedule or its
+        generation is another one by now.
         """
 
     # -- limits across processes -----------------------------------------------------

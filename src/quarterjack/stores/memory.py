@@ -24,17 +24,18 @@ from typing import Final, Literal, cast
 
 from quarterjack import planner
 from quarterjack._durations import NS_PER_S
+from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
 from quarterjack.errors import Conflict
 from quarterjack.lifecycle import Move, move
-from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Overlap, Schedule, WorkerInfo
+from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Overlap, Schedule, SubmittedBy, WorkerInfo
 from quarterjack.planner import Plan
 from quarterjack.policies.overlap import OverlapMode
 
 from ._firing import Firing
 from ._limits import Limits
 from ._memory_jobs import MemoryJobs
-from .base import AuditRow, CancelAnswer, Claim, Fired, Hint, JobPage, StoreStats
+from .base import AuditRow, Backfilled, CancelAnswer, Claim, Fired, Hint, JobPage, StoreStats
 
 __all__ = ["MemoryStore"]
 
@@ -308,6 +309,15 @@ class MemoryStore(MemoryJobs):
         firing.admit(row, job, policy)
         self._tell(Hint.JOBS)
         return job
+
+    async def schedules_backfill(self, plan: Backfill, by: SubmittedBy | None = None) -> Backfilled | None:
+        """Insert the jobs of fire times that have passed, those not there yet. O(jobs kept)."""
+        row = self._schedules.get(plan.schedule_id)
+        if row is None or row.generation != plan.generation:
+            return None
+        done = Firing(self, self._now(), None).backfill(row, plan, by)
+        self._tell(Hint.JOBS)
+        return done
 
     # -- limits, workers, records ----------------------------------------------------
 

@@ -38,6 +38,7 @@ from quarterjack.stores.base import AuditRow, CancelAnswer, Claim, Hint, Renewal
 from quarterjack.triggers import Forever, Trigger
 
 from ._bench import TASKS, Bench
+from ._contract_backfill import BackfillContract
 
 try:
     import pytest
@@ -55,7 +56,7 @@ class _Broken(Trigger):
         raise ZeroDivisionError("broken")
 
 
-class StoreContract:
+class StoreContract(BackfillContract):
     """One promise of the contract per case. Subclass it in a test module and give it `bench`."""
 
     def bench(self) -> Bench:

@@ -4,9 +4,10 @@
 
     TestMyStore = store_machine(lambda: Bench(MyStore())).TestCase
 
-Jobs are put, claimed, finished, released, renewed, cancelled and retried by
-several owners in any order, while leases run out. After every step the store
-must show what the model shows, and no job is ever held twice."""
+Jobs are put, backfilled, claimed, finished, released, renewed, cancelled and
+retried by several owners in any order, while leases run out. After every step the
+store must show what the model shows; no job is ever held twice, no occurrence made
+twice, and of those that take turns never two are held."""
 
 # ruff: noqa: S101  # assert is how a suite of tests speaks
 from __future__ import annotations
@@ -14,9 +15,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from quarterjack._durations import NS_PER_S
+from quarterjack.backfill import PRIORITY, Backfill, BackfillOverlap
 from quarterjack.errors import MissingExtra
 from quarterjack.model import Fenced, FinishKind, JobFilter, JobRecord, JobState, Unique
 from quarterjack.stores.base import AGING_NS, CancelAnswer, Renewal
@@ -58,6 +60,7 @@ class Row:
     owner: str = ""
     lease_until: int = 0
     wants_cancel: bool = False
+    takes_turns: bool = False
 
     @property
     def order(self) -> int:
@@ -83,6 +86,8 @@ class Model:
     rows: dict[str, Row] = field(default_factory=dict[str, Row])
     past: list[Fenced] = field(default_factory=list[Fenced])
     """Every right that was ever given."""
+    made: dict[int, str] = field(default_factory=dict[int, str])
+    """The jobs of backfills, by fire time."""
 
     def holder_of(self, task: str, key: str | None) -> Row | None:
         """Return the unfinished job with this key."""
@@ -105,6 +110,10 @@ class Model:
         """Return what may be claimed, most urgent first."""
         due = [r for r in self.rows.values() if r.state == "waiting" and r.run_at <= self.now and r.task in tasks]
         return sorted(due, key=lambda row: row.order)
+
+    def is_turn_taken(self) -> bool:
+        """Say whether one of those that take turns is held."""
+        return any(row.takes_turns and row.state == "held" for row in self.rows.values())
 
     def held_by(self, fence: Fenced) -> Row | None:
         """Return the row if this right is still good."""
@@ -134,6 +143,7 @@ class _StoreMachine(RuleBasedStateMachine):
         self.bench = self.make()
         self.model = Model()
         self.do(self.bench.store.open(self.bench.clock, self.bench.ids))
+        self.do(self.bench.schedule())
         self.model.now = self.do(self.bench.store.now_ns())
 
     def teardown(self) -> None:
@@ -165,6 +175,20 @@ class _StoreMachine(RuleBasedStateMachine):
         run_at = self.model.now + delay_s * NS_PER_S
         self.model.rows[row.id] = Row(row.id, task, priority, max_rescues, key, run_at)
 
+    @rule(fire_times=st.sets(st.integers(1, 6)), overlap=st.sampled_from(get_args(BackfillOverlap)))
+    def backfill(self, fire_times: set[int], overlap: BackfillOverlap) -> None:
+        plan = Backfill("s", 1, tuple(sorted(fire_times)), overlap)
+        done = self.do(self.bench.store.schedules_backfill(plan))
+        assert done is not None
+        assert [row.origin and row.origin.nominal_ns for row in done.rows] == list(plan.nominals)
+        for row, nominal in zip(done.rows, plan.nominals, strict=True):
+            assert (row.id in done.new) is (nominal not in self.model.made), "each occurrence once"
+            assert self.model.made.setdefault(nominal, row.id) == row.id
+            if row.id in done.new:
+                mine = Row(row.id, "a", PRIORITY, row.options.max_rescues, None, self.model.now)
+                mine.takes_turns = overlap == "queue_all"
+                self.model.rows[row.id] = mine
+
     @rule(
         owner=st.sampled_from(["w1", "w2", "w3"]),
         slots=st.integers(1, 4),
@@ -175,9 +199,15 @@ class _StoreMachine(RuleBasedStateMachine):
         got = self.do(self.bench.claim(slots, owner=owner, lease_s=lease_s, tasks=tasks))
         model = self.model
         model.rescue()
-        expected = model.free(tasks)[:slots]
+        free = model.free(tasks)
+        alone = [row.order for row in free if not row.takes_turns]
+        may_take_turn = not model.is_turn_taken() and any(row.takes_turns for row in free)
+        taken = [model.rows[row.id] for row in got]
+        turns = sum(row.takes_turns for row in taken)
+        assert turns <= may_take_turn, "one at a time"
+        assert len(taken) == min(slots, len(alone) + may_take_turn)
         # Among equals each store may choose; what it may not is to leave out a more urgent one.
-        assert sorted(model.rows[row.id].order for row in got) == [row.order for row in expected]
+        assert sorted(row.order for row in taken if not row.takes_turns) == alone[: slots - turns]
         for row in got:
             mine = model.rows[row.id]
             assert mine.state == "waiting", "held twice at once"
