@@ -59,7 +59,7 @@ class AppWhy(AppBase):
             holder = None
             if record.serial and record.overlap_key is not None:
                 others = await _open_jobs(service, record.overlap_key)
-                holder = next((other for other in others if other.state.is_held), None)
+                holder = next((other for other in others if other.state.is_held and other.serial), None)
             return why_waiting(record, await service.store.now_ns(), _place(service, record), holder)
 
         return await self._carry(service, there)
@@ -92,6 +92,6 @@ def _place(service: Service, record: JobRecord) -> Place:
         return Place(knows_task=False, serves_queue=serves)
     executor = prepared.executor if record.options.executor is None else service.executor_of(record, prepared)
     slots, free = executor.slots, executor.free
-    if worker is not None and record.origin is None:
+    if worker is not None and (record.origin is None or record.is_backfill):
         free -= worker.kept_of(slots)
     return Place(True, serves, executor.name, slots, free)

@@ -162,11 +162,14 @@ def _no_next(row: Schedule, open_jobs: Sequence[JobRecord]) -> Why:
 def _blocked(row: Schedule, at: datetime, when: str, open_jobs: Sequence[JobRecord]) -> Why | None:
     """Return what an open job does to the next run, if it does anything."""
     policy = row.payload.overlap
-    waiting = [job for job in open_jobs if job.state is JobState.SUBMITTED]
-    verdict = admit(policy.mode, policy.maximum, running=len(open_jobs) - len(waiting), waiting=len(waiting))
-    if not open_jobs or (verdict.action is Action.RUN and policy.mode not in SERIAL_MODES):
+    rivals = [job for job in open_jobs if not job.is_backfill]
+    waiting = sum(job.state is JobState.SUBMITTED for job in rivals)
+    verdict = admit(policy.mode, policy.maximum, running=len(rivals) - waiting, waiting=waiting)
+    if verdict.action is Action.RUN and policy.mode in SERIAL_MODES and not verdict.cancel_open:
+        rivals += [job for job in open_jobs if job.is_backfill and job.serial and job.state.is_held]
+    if not rivals or (verdict.action is Action.RUN and policy.mode not in SERIAL_MODES):
         return None
-    job = open_jobs[0]
+    job = rivals[0]
     if verdict.action is Action.SKIP:
         then = "is left out"
     elif verdict.cancel_open:

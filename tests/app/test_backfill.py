@@ -268,3 +268,15 @@ async def test_rule_that_changes_meanwhile_is_asked_anew() -> None:
         jobs = await app.backfill("report", DAY, DAY + HOUR)
         assert [job.nominal for job in jobs] == [DAY, DAY + HOUR / 2]
         assert [plan.generation for plan in store.plans] == [1, 2]
+
+
+async def test_why_names_the_job_of_a_backfill_whose_turn_it_is() -> None:
+    """A run that waits for it, and the jobs behind it, are explained by it; nothing is left out for it."""
+    async with virtual_time(hourly(5_400), start=START) as world:
+        first, second = await world.app.backfill("report", DAY, DAY + 2 * HOUR)
+        await world.run_for("1m")
+        why = await world.app.why("report")
+        assert (why.kind, why.job) == ("blocked", first.id)
+        assert "the run waits for its end" in why.words
+        waiting = await world.app.why_waiting(second)
+        assert (waiting.kind, waiting.job) == ("serial", first.id)
