@@ -657,6 +657,11 @@ class Schedule:
         """When the scheduler has to look at it again: its next run, or the end of its pause."""
         return self.next_due_ns if self.paused_at_ns is None else self.paused_until_ns
 
+    @property
+    def is_passed(self) -> bool:
+        """True while its one fire time, past before it was put, waits to be recorded as missed."""
+        return self.next_nominal_ns is not None and self.next_nominal_ns <= self.cursor_ns
+
     def copy(self) -> Schedule:
         """Return a snapshot that later moves do not touch."""
         return copy.copy(self)

@@ -9,12 +9,14 @@ schedule."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 from ._fast import new_tuple
-from .model import Origin, Schedule
+from .errors import NotPeriodic
+from .model import Origin, Schedule, as_datetime
 from .policies.jitter import due_ns
-from .policies.missed import Due, Periodic, fold_missed
+from .policies.missed import MISSED_CAP, Due, Periodic, fold_missed, missed_by
 
 __all__ = [
     "Plan",
@@ -22,17 +24,22 @@ __all__ = [
     "counted",
     "is_newest",
     "last_plan",
+    "never_fires",
     "parked",
     "plan",
     "rearmed",
     "rebased",
     "resumed",
+    "unserved",
     "upserted",
     "upserted_parked",
 ]
 
 _REBASE_ALL_NS: Final = 3 * 3_600 * 1_000_000_000
 """A clock set back this far was wrong before, so every rule starts anew from it."""
+
+_JUST_PASSED_NS: Final = 2 * 1_000_000_000
+"""``Once(now)`` has always passed by the time it is put, by up to a second where *now* was cut to whole ones."""
 
 
 class Plan(NamedTuple):
@@ -111,6 +118,9 @@ def plan(schedule: Schedule, now_ns: int) -> Plan | None:
                 Plan, (schedule.id, generation, cursor, nominal, (nominal,), 0, following, following, due)
             )
             return plain
+    if schedule.is_passed:
+        cursor, generation = schedule.cursor_ns, schedule.generation
+        return Plan(schedule.id, generation, cursor, cursor + 1, (), 1, None, None, due)
     rule = bounded_rule(schedule)
     if nominal == schedule.immediate_ns or schedule.trigger.after_finish_ns is not None:
         nominals: tuple[int, ...] = (nominal,)
@@ -139,6 +149,43 @@ def last_plan(schedule: Schedule) -> Plan | None:
         return None
     cursor, generation = schedule.cursor_ns, schedule.generation
     return Plan(schedule.id, generation, cursor, nominal, (nominal,), 0, None, None, due)
+
+
+def unserved(schedule: Schedule, plan: Plan) -> tuple[int, str]:
+    """Return the fire time and the reason of the MISSED row for what *plan* leaves out of *schedule*.
+
+    The schedule is the row as it was planned; what a plan leaves out is one row.
+    """
+    nominal = schedule.next_nominal_ns
+    if nominal is not None and schedule.is_passed:
+        return nominal, f"{_passed(nominal, schedule.cursor_ns)}; no other follows"
+    payload, missed = schedule.payload, plan.missed
+    why = missed_by(
+        payload.missed,
+        ran=len(plan.nominals),
+        missed=missed,
+        max_lateness_ns=payload.max_lateness_ns,
+        max_catchup=payload.max_catchup,
+    )
+    count = f"{missed}+" if missed >= MISSED_CAP else str(missed)
+    return plan.cursor_ns, f"{count} fire time{'' if missed == 1 else 's'} passed unserved ({why})"
+
+
+def never_fires(row: Schedule) -> str | None:
+    """Return why a row that was just put will never run, in words; None if it will, or has run."""
+    if row.parked_reason is not None:
+        return None
+    nominal = row.next_nominal_ns
+    if nominal is not None:
+        return _passed(nominal, row.cursor_ns) if row.is_passed else None
+    is_untouched = not row.runs and row.last_nominal_ns is None and row.cursor_ns <= row.created_at_ns
+    return "it has no fire time to come" if is_untouched else None
+
+
+def _passed(nominal_ns: int, since_ns: int) -> str:
+    at, late = as_datetime(nominal_ns), timedelta(seconds=(since_ns - nominal_ns) // 1_000_000_000)
+    when = "" if at is None else f" ({at.isoformat(timespec='seconds')})"
+    return f"its last fire time{when} was {late} before the schedule was put"
 
 
 def _overdue(schedule: Schedule, rule: Periodic, nominal: int, now_ns: int) -> Due:
@@ -229,7 +276,8 @@ def _is_plain(row: Schedule) -> bool:
     """Say whether its next run depends on its rule alone."""
     timing, payload = row.timing, row.payload
     bounds = (timing.start_ns, timing.end_ns, payload.max_runs, payload.max_lateness_ns, row.immediate_ns)
-    return not timing.jitter_ns and row.trigger.after_finish_ns is None and all(bound is None for bound in bounds)
+    is_simple = not timing.jitter_ns and row.trigger.after_finish_ns is None and not row.is_passed
+    return is_simple and all(bound is None for bound in bounds)
 
 
 def _begin_generation(row: Schedule, cursor_ns: int) -> Schedule:
@@ -239,7 +287,28 @@ def _begin_generation(row: Schedule, cursor_ns: int) -> Schedule:
     if declared.fires_at_creation:
         return _seek_at_once(row, cursor_ns)
     pause = row.trigger.after_finish_ns
-    return _seek(row, cursor_ns) if pause is None else _seek_at_once(row, cursor_ns, pause)
+    if pause is not None:
+        return _seek_at_once(row, cursor_ns, pause)
+    _seek(row, cursor_ns)
+    return row if row.next_nominal_ns is not None or _runs_left(row) == 0 else _seek_passed(row, cursor_ns)
+
+
+def _seek_passed(row: Schedule, cursor_ns: int) -> Schedule:
+    """Let the last fire time of a rule that was over before it was put be next: to run if it is just past, else missed.
+
+    Nobody makes a schedule in order that it never runs, so it is not passed over
+    in silence: `Schedule.is_passed` until its MISSED row is there.
+    """
+    try:
+        newest = bounded_rule(row).prev_ns(cursor_ns)
+    except NotPeriodic:  # a trigger of the user's that only knows its next
+        return row
+    if newest is None:
+        return row
+    if cursor_ns - newest <= _JUST_PASSED_NS:
+        return _seek(row, newest - 1)
+    row.next_nominal_ns = row.next_due_ns = newest
+    return row
 
 
 def _seek_at_once(row: Schedule, cursor_ns: int, pause_ns: int = 0) -> Schedule:
@@ -272,7 +341,7 @@ def resumed(schedule: Schedule, now_ns: int, *, catch_up: bool) -> Schedule:
     row = schedule.copy()
     row.paused_at_ns = row.paused_until_ns = row.pause_note = None
     row.failures_in_a_row = 0
-    if catch_up or row.next_nominal_ns is None:
+    if catch_up or row.next_nominal_ns is None or row.is_passed:
         return row
     if row.next_nominal_ns == row.immediate_ns and row.timing.trigger.fires_at_creation:
         return _seek_at_once(row, max(row.cursor_ns + 1, now_ns))

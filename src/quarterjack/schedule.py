@@ -48,14 +48,14 @@ class ScheduleView:
     def next(self) -> datetime | None:
         """The next fire time in the trigger's zone; None while paused, parked, running (`Forever`) or at its end."""
         row = self._row
-        if row.paused_at_ns is not None:
+        if row.paused_at_ns is not None or row.is_passed:
             return None
         return self._local(as_datetime(row.next_nominal_ns))
 
     @property
     def next_due(self) -> datetime | None:
         """As `next`, with the schedule's jitter."""
-        return self._local(as_datetime(self._row.next_due_ns)) if self._row.paused_at_ns is None else None
+        return None if self.next is None else self._local(as_datetime(self._row.next_due_ns))
 
     @property
     def last(self) -> datetime | None:
@@ -118,8 +118,11 @@ class ScheduleView:
             return f"{words}; parked: {row.parked_reason}"
         if row.paused_at_ns is not None:
             return f"{words}; paused" + (f": {row.pause_note}" if row.pause_note else "")
-        policy = row.payload.overlap.mode
-        return words if policy == "skip" else f"{words}; overlap: {policy}"
+        overlap = row.payload.overlap
+        if overlap.mode != "skip":
+            words += f"; overlap: {overlap.mode}" + ("" if overlap.maximum is None else f", {overlap.maximum} at most")
+        is_over = self.next is None and row.trigger.after_finish_ns is None
+        return f"{words}; never fires again" if is_over else words
 
     def __repr__(self) -> str:
         return f"<Schedule {self.id}: {self.explain()}>"

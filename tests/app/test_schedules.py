@@ -551,3 +551,102 @@ async def test_updated_call_keeps_the_options_that_are_not_named() -> None:
         await world.run_for("5m")
         (job,) = await app.jobs(schedule="poll", limit=1)
         assert (job.args, job.state, job.priority) == (("c",), JobState.RUNNING, 0)
+
+
+# -- what had passed before it was put -------------------------------------------------
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        {"trigger": Once(NOON - timedelta(minutes=5))},
+        {"trigger": Once(NOON - timedelta(minutes=5)), "missed": "all", "overlap": "queue_all"},
+        {"trigger": Every(minutes=1), "end": NOON - timedelta(minutes=5)},
+        {"trigger": Cron("0 55 11 2 3 * 2026")},
+    ],
+)
+async def test_schedule_that_is_over_when_it_is_put_is_one_missed_row_and_a_warning(
+    policies: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reminder read from a table too late used to vanish: no run, no row, no line."""
+    app = Quarterjack()
+    task = app.task(ring)
+    policies = dict(policies)
+    trigger = policies.pop("trigger")
+    async with virtual_time(app, start=NOON) as world:
+        assert await app.schedule(task, trigger, id="o", **policies) == "o"
+        await world.run_for("2h")
+        (job,) = world.jobs()
+        assert (job.state, job.nominal) == (JobState.MISSED, NOON - timedelta(minutes=5))
+        assert "(2026-03-02T11:55:00+00:00) was 0:05:00 before the schedule was put" in (job.reason or "")
+        (view,) = await app.schedules()
+        assert (view.next, view.runs) == (None, 0)
+        assert view.explain().endswith("; never fires again")
+        await app.schedule(task, trigger, id="o", **policies)
+        await world.run_for("1h")
+        assert len(world.jobs()) == 1
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert line.getMessage().startswith("schedule o will not run: its last fire time")
+    assert "trigger_now('o')" in line.getMessage()
+
+
+@pytest.mark.parametrize("late_s", [0, 0.9, 2])
+async def test_once_now_runs(late_s: float) -> None:
+    """`Once(datetime.now(UTC))` is the plain way to say now, and has always passed when it is put."""
+    app = Quarterjack()
+    app.task(Once(NOON - timedelta(seconds=late_s)))(ring)
+    async with virtual_time(app, start=NOON) as world:
+        await world.run_for("1h")
+        (job,) = world.jobs()
+        assert (job.state, job.nominal) == (JobState.DONE, NOON - timedelta(seconds=late_s))
+
+
+async def test_once_just_past_keeps_to_its_max_lateness() -> None:
+    """Who says how late it may be means that."""
+    app = Quarterjack()
+    app.task(Once(NOON - timedelta(seconds=1)), max_lateness=0.5)(ring)
+    async with virtual_time(app, start=NOON) as world:
+        await world.run_for("1h")
+        assert world.outcomes("ring") == ["missed"]
+
+
+async def test_trigger_that_is_over_is_missed_on_an_update_too() -> None:
+    """A schedule moved to an instant that has passed says so, as a new one does."""
+    app = Quarterjack()
+    task = app.task(ring)
+    async with virtual_time(app, start=NOON) as world:
+        await app.schedule(task, Once(NOON + timedelta(hours=5)), id="o")
+        await world.run_for("1h")
+        await app.update_schedule("o", trigger=Once(NOON))
+        await world.run_for("1h")
+        assert [job.state for job in world.jobs()] == [JobState.MISSED]
+
+
+async def test_schedule_with_no_fire_time_at_all_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """There is no fire time to record as missed; a line in the log is left."""
+    app = Quarterjack()
+    app.task(Every(days=1, anchor="start"), end=NOON)(ring)
+    async with virtual_time(app, start=NOON) as world:
+        await world.run_for("1h")
+        assert world.jobs() == []
+    assert "schedule ring will not run: it has no fire time to come" in caplog.text
+
+
+async def test_passed_fire_time_of_a_paused_schedule_is_recorded_on_its_resume() -> None:
+    """A pause stands between the schedule and its row, and must not swallow it."""
+    app = Quarterjack()
+    task = app.task(ring)
+    async with virtual_time(app, start=NOON) as world:
+        await app.schedule(task, Once(NOON - timedelta(days=1)), id="o")
+        await app.pause("o")
+        await world.run_for("1h")
+        assert world.jobs() == []
+        await app.resume("o")
+        await world.run_for("1h")
+        assert [job.state for job in world.jobs()] == [JobState.MISSED]
+
+
+async def ring() -> None:
+    """Do nothing."""

@@ -108,7 +108,7 @@ def fires(row: Schedule) -> Iterator[Fire]:
         NotPeriodic: After the first, if the next depends on how that run ends.
     """
     row = row.copy()
-    while row.next_nominal_ns is not None and row.next_due_ns is not None:
+    while row.next_nominal_ns is not None and row.next_due_ns is not None and not row.is_passed:
         nominal, due = as_datetime(row.next_nominal_ns), as_datetime(row.next_due_ns)
         if nominal is None or due is None:
             return

@@ -21,6 +21,7 @@ from quarterjack.events import ClockJumped, EventStream
 from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
 from quarterjack.job import CallbackKind, Job
 from quarterjack.model import TICK_LANE, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo, lane_suffix
+from quarterjack.planner import never_fires
 from quarterjack.stores.base import CancelAnswer, Hint, Store
 from quarterjack.task import TaskDefinition
 from quarterjack.timer import ClockJump, Timer
@@ -35,6 +36,10 @@ __all__ = ["Role", "Service"]
 
 NAMED_MOST: Final = 5
 """Jobs named in one log line; the others are counted."""
+
+NEVER_FIRES: Final = (
+    "schedule %s will not run: %s; for one run now `await app.trigger_now(%r)`, or Once() without an instant"
+)
 
 log = logging.getLogger("quarterjack")
 
@@ -210,6 +215,8 @@ class Service:
         for row in rows:
             if row.parked_reason is not None:
                 log.error("schedule %s is parked: %s", row.id, row.parked_reason, extra={"schedule": row.id})
+            elif (why := never_fires(row)) is not None:
+                log.warning(NEVER_FIRES, row.id, why, row.id, extra={"schedule": row.id})
             if self.scheduler is not None:
                 self.scheduler.tell("parked" if row.parked_reason else "put", row, reason=row.parked_reason)
         return rows

@@ -14,7 +14,6 @@ from quarterjack.backfill import Backfill, backfill_options
 from quarterjack.lifecycle import Move, move
 from quarterjack.model import JobRecord, JobState, Origin, Overlap, Schedule, SubmittedBy
 from quarterjack.planner import Plan
-from quarterjack.policies.missed import MISSED_CAP, missed_by
 from quarterjack.policies.overlap import SERIAL_MODES, Action, Verdict, admit
 
 from .base import Backfilled, CancelAnswer, Claim
@@ -74,10 +73,11 @@ class Firing:
             self.wait_ns = min(self.wait_ns, early) if self.wait_ns else early
             return None
         nominal, due = row.next_nominal_ns, row.next_due_ns
+        unserved = planner.unserved(row, plan) if plan.missed else None
         row.cursor_ns = plan.cursor_ns
         row.next_nominal_ns, row.next_due_ns = plan.next_nominal_ns, plan.next_due_ns
-        if plan.missed:
-            self._miss(row, plan)
+        if unserved is not None:
+            self._miss(row, plan.missed, *unserved)
         missed = plan.missed
         for fire_time in plan.nominals:
             job = self._job(row, fire_time, missed, due if fire_time == nominal else fire_time)
@@ -97,19 +97,11 @@ class Firing:
         job.run_at_ns = due
         return job
 
-    def _miss(self, row: Schedule, plan: Plan) -> None:
+    def _miss(self, row: Schedule, missed: int, nominal: int, reason: str) -> None:
         """Record the fire times nobody served as one row."""
-        job = self._job(row, plan.cursor_ns, plan.missed, plan.cursor_ns)
+        job = self._job(row, nominal, missed, nominal)
         job.state = move(job.state, Move.MISSED)
-        count = f"{plan.missed}+" if plan.missed >= MISSED_CAP else str(plan.missed)
-        why = missed_by(
-            row.payload.missed,
-            ran=len(plan.nominals),
-            missed=plan.missed,
-            max_lateness_ns=row.payload.max_lateness_ns,
-            max_catchup=row.payload.max_catchup,
-        )
-        job.reason = f"{count} fire time{'' if plan.missed == 1 else 's'} passed unserved ({why})"
+        job.reason = reason
         job.overlap_key = row.overlap_key  # should it be repeated, it counts as open like any other
         job.finished_at_ns = self.now
         self.rows.append(job)

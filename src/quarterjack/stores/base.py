@@ -349,7 +349,8 @@ class Store(ABC):
 
         A plan whose cursor or generation has moved on loses; one that is not due
         by the store's clock is refused with how long to wait. Overlap is decided
-        here, against the open jobs, and so is the jobs' unique key (a taken one
+        here, against the open jobs (what a plan leaves out is one MISSED row, with the
+        fire time and reason of `planner.unserved`), and so is the jobs' unique key (a taken one
         makes a SKIPPED row, ``on_conflict="raise"`` too). With *claim*, inserted
         jobs that fit it are held by the caller at once.
 

@@ -32,10 +32,11 @@ from quarterjack.model import (
     RunOptions,
     Unique,
     WorkerInfo,
+    as_datetime,
     lanes_of,
 )
 from quarterjack.stores.base import AuditRow, CancelAnswer, Claim, Hint, Renewal, Want
-from quarterjack.triggers import Forever, Trigger
+from quarterjack.triggers import Forever, Once, Trigger
 
 from ._bench import TASKS, Bench
 from ._contract_backfill import BackfillContract
@@ -641,6 +642,20 @@ class StoreContract(BackfillContract):
         await b.advance(60 + 15)
         (row,) = (await b.store.schedules_fire([await b.plan()])).rows
         assert (row.state, row.reason) == (JobState.MISSED, "1 fire time passed unserved (max_lateness=10)")
+
+    async def test_schedule_that_was_over_when_it_was_put_is_one_missed_row(self, b: Bench) -> None:
+        """A reminder that came too late is on record, once, and under its own fire time."""
+        now = await b.store.now_ns()
+        at = as_datetime(now - 60 * NS_PER_S)
+        await b.schedule(trigger=Once(at))
+        plan = await b.plan()
+        (row,) = (await b.store.schedules_fire([plan])).rows
+        assert row.origin is not None
+        assert (row.state, as_datetime(row.origin.nominal_ns)) == (JobState.MISSED, at)
+        assert "was 0:01:00 before the schedule was put" in (row.reason or "")
+        assert (await b.store.schedules_fire([plan])).rows == []
+        await b.schedule(trigger=Once(at))
+        assert await b.store.schedules_due(NS_PER_S) == []
 
     async def test_resume_goes_on_from_now_or_from_the_cursor(self, b: Bench) -> None:
         """Two meanings of a pause's end."""

@@ -18,7 +18,8 @@ class Once(NativeTrigger):
     """One run: at the instant *at*, or without it when the schedule is created.
 
     On a durable store it is once per schedule, not once per restart; for the
-    latter see `OnStartup`.
+    latter see `OnStartup`. An instant more than two seconds past when the schedule is
+    put does not run: it is recorded as missed, with a warning in the log.
 
     Args:
         at: An aware datetime. In a repeated hour its ``fold`` chooses the pass; a
