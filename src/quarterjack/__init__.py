@@ -8,10 +8,13 @@ from __future__ import annotations
 from .app import Quarterjack
 from .context import CurrentJob, current_job
 from .errors import (
+    CircuitOpen,
     Conflict,
+    DeadlineExceeded,
     Discard,
     DuplicateName,
     ExecutorError,
+    FlowRefused,
     InvalidArguments,
     InvalidOption,
     InvalidTrigger,
@@ -28,9 +31,11 @@ from .errors import (
     NaiveDatetime,
     NeverFires,
     NoCurrentJob,
+    NoResource,
     NotPeriodic,
     NotRunning,
     QuarterjackError,
+    QueueFull,
     ResultUnavailable,
     RetryLater,
     Snooze,
@@ -40,12 +45,20 @@ from .errors import (
     UnknownSchedule,
     UnknownTask,
     UsageError,
+    WaitedTooLong,
+    WouldDeadlock,
     WrongLoop,
 )
 from .executors import Executor, LoopThread, ThreadExecutor
+from .flow.base import Gate, Order, Wrap
+from .flow.concurrency import ConcurrencyLimit
+from .flow.flow import Flow
+from .flow.stages import Deadline, Dedupe, Fallback, Timeout
+from .flow.waiting import Waiting
 from .group import Group
 from .injection import Depends
 from .job import Job, Timestamps, gather
+from .manager import TaskManager
 from .model import FINISHED, JobState, Overlap, Progress, SubmittedBy, Unique
 from .policies.backoff import RetryPolicy
 from .schedule import ScheduleView
@@ -82,20 +95,29 @@ __all__ = [
     "Between",
     "Calendar",
     "Call",
+    "CircuitOpen",
     "ClockChange",
+    "ConcurrencyLimit",
     "Conflict",
     "Cron",
     "CurrentJob",
     "Dates",
+    "Deadline",
+    "DeadlineExceeded",
+    "Dedupe",
     "Depends",
     "Discard",
     "DuplicateName",
     "Every",
     "Executor",
     "ExecutorError",
+    "Fallback",
     "Filter",
     "FixedDelay",
+    "Flow",
+    "FlowRefused",
     "Forever",
+    "Gate",
     "Group",
     "InvalidArguments",
     "InvalidOption",
@@ -117,6 +139,7 @@ __all__ = [
     "NaiveDatetime",
     "NeverFires",
     "NoCurrentJob",
+    "NoResource",
     "NotPeriodic",
     "NotRunning",
     "OnShutDown",
@@ -124,10 +147,12 @@ __all__ = [
     "OnStartUp",
     "OnStartup",
     "Once",
+    "Order",
     "Overlap",
     "Progress",
     "Quarterjack",
     "QuarterjackError",
+    "QueueFull",
     "ResultUnavailable",
     "RetryLater",
     "RetryPolicy",
@@ -139,9 +164,11 @@ __all__ = [
     "SubmittedBy",
     "SyncTask",
     "Task",
+    "TaskManager",
     "ThreadExecutor",
     "Tick",
     "Ticks",
+    "Timeout",
     "Timestamps",
     "Trigger",
     "Unique",
@@ -149,8 +176,12 @@ __all__ = [
     "UnknownSchedule",
     "UnknownTask",
     "UsageError",
+    "WaitedTooLong",
+    "Waiting",
     "Weekdays",
     "Why",
+    "WouldDeadlock",
+    "Wrap",
     "WrongLoop",
     "current_job",
     "gather",

@@ -26,11 +26,22 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
+from weakref import WeakKeyDictionary
 
 from ._durations import NS_PER_S
 from ._timerfd import TimerFd, open_timerfd
 
-__all__ = ["RECHECK_NS", "SYSTEM_CLOCK", "Alarm", "Clock", "ClockJump", "Hold", "SystemClock"]
+__all__ = [
+    "RECHECK_NS",
+    "SYSTEM_CLOCK",
+    "Alarm",
+    "Clock",
+    "ClockJump",
+    "Hold",
+    "SystemClock",
+    "clock_of",
+    "set_clock_of",
+]
 
 RECHECK_NS: Final = 30 * NS_PER_S
 """While something is waited for, a system alarm rings at least this often: a suspended
@@ -173,6 +184,21 @@ class SystemClock(Clock):
 
 
 SYSTEM_CLOCK: Final = SystemClock()
+
+_CLOCKS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Clock]] = WeakKeyDictionary()
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Clock:
+    """Return the clock that *loop* runs by: the system's, unless `set_clock_of` named another."""
+    return _CLOCKS.get(loop, SYSTEM_CLOCK) if _CLOCKS else SYSTEM_CLOCK
+
+
+def set_clock_of(loop: asyncio.AbstractEventLoop, clock: Clock | None) -> None:
+    """Say which clock *loop* runs by; None is the system's again. For those who drive a loop's time."""
+    if clock is None:
+        _CLOCKS.pop(loop, None)
+    else:
+        _CLOCKS[loop] = clock
 
 
 class _TimerfdAlarm:

@@ -19,12 +19,16 @@ One root, split by who must act:
     │   ├── NotRunning             (RuntimeError) the app is not running
     │   ├── WrongLoop              (RuntimeError) one app, two event loops
     │   ├── Forked                 (RuntimeError) a running app used after a fork
+    │   ├── WouldDeadlock          (RuntimeError) a job awaits what waits for its own slot
     │   └── MissingExtra           (ImportError)  names the install line
     ├── JobError                   what ``await job`` raises
     │   ├── JobFailed
     │   ├── JobTimedOut            (TimeoutError)
     │   ├── JobCancelled           JobSkipped, JobMissed, JobLost
     │   └── ResultUnavailable      the job is done, its result could not be kept
+    ├── FlowRefused                a flow turned the job away
+    │   ├── QueueFull, WaitedTooLong (TimeoutError), DeadlineExceeded (TimeoutError)
+    │   ├── CircuitOpen, NoResource
     ├── StoreError
     │   ├── LeaseLost, Conflict, StoreUnavailable
     ├── ExecutorError
@@ -44,12 +48,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 __all__ = [
+    "CircuitOpen",
     "Conflict",
+    "DeadlineExceeded",
     "Discard",
     "DuplicateName",
     "ExecutorClosed",
     "ExecutorError",
     "ExecutorFull",
+    "FlowRefused",
     "Forked",
     "IllegalMove",
     "InvalidArguments",
@@ -70,9 +77,11 @@ __all__ = [
     "NaiveDatetime",
     "NeverFires",
     "NoCurrentJob",
+    "NoResource",
     "NotPeriodic",
     "NotRunning",
     "QuarterjackError",
+    "QueueFull",
     "ResultUnavailable",
     "RetryLater",
     "Snooze",
@@ -83,6 +92,8 @@ __all__ = [
     "UnknownSchedule",
     "UnknownTask",
     "UsageError",
+    "WaitedTooLong",
+    "WouldDeadlock",
     "WrongLoop",
 ]
 
@@ -182,6 +193,10 @@ class Forked(UsageError, RuntimeError):
     """A running app was inherited through ``os.fork`` and used in the child."""
 
 
+class WouldDeadlock(UsageError, RuntimeError):
+    """A job awaits another one that waits for a slot which only the end of the first could free."""
+
+
 class MissingExtra(UsageError, ImportError):
     """An optional dependency is not installed; the text is the install line."""
 
@@ -269,6 +284,69 @@ class ResultUnavailable(JobError):
 
     def _what(self) -> str:
         return "is done, but its result is not available"
+
+
+# -- a flow turned the job away -------------------------------------------------------
+
+
+class FlowRefused(QuarterjackError):
+    """A flow did not let the job start; it never ran, and trying again at once would not help."""
+
+
+class QueueFull(FlowRefused):
+    """The flow's waiting room holds *max_queue* jobs already."""
+
+    def __init__(self, max_queue: int, why: str = "no room for one more") -> None:
+        super().__init__(max_queue, why)
+        self.max_queue, self.why = max_queue, why
+
+    def __str__(self) -> str:
+        return f"{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room with submit_wait"
+
+
+class WaitedTooLong(FlowRefused, TimeoutError):
+    """The job waited longer for its flow than ``max_wait``."""
+
+    def __init__(self, max_wait_s: float) -> None:
+        super().__init__(max_wait_s)
+        self.max_wait_s = max_wait_s
+
+    def __str__(self) -> str:
+        return f"it waited longer for its flow than max_wait={self.max_wait_s:g} s"
+
+
+class DeadlineExceeded(FlowRefused, TimeoutError):
+    """The job was not done within its `Deadline`, its waits and retries included."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(deadline_s)
+        self.deadline_s = deadline_s
+
+    def __str__(self) -> str:
+        return f"it was not done within its deadline of {self.deadline_s:g} s, waits and retries included"
+
+
+class CircuitOpen(FlowRefused):
+    """A circuit breaker lets nothing through; *retry_in_s* is when it tries again (None: not by itself)."""
+
+    def __init__(self, name: str, retry_in_s: float | None = None) -> None:
+        super().__init__(name, retry_in_s)
+        self.name, self.retry_in_s = name, retry_in_s
+
+    def __str__(self) -> str:
+        when = "until reset()" if self.retry_in_s is None else f"for {self.retry_in_s:.3g} s more"
+        return f"{self.name} is open {when}: too many calls have failed"
+
+
+class NoResource(FlowRefused):
+    """A router has no healthy resource to choose from."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name}: no resource is healthy and has a weight above 0"
 
 
 # -- the seams ----------------------------------------------------------------------

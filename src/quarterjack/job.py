@@ -380,11 +380,15 @@ class Job(Hooks, Generic[T_co]):
         """
         if not self._record.state.is_finished:
             raise JobNotFinished(f"job {self.id} ({self.task}) is {self.state.value}; await it to get its result")
-        error = error_of(self._record)
+        error = self._error()
         if error is not None:
             raise error
         value: T_co = self._record.result
         return value
+
+    def _error(self) -> BaseException | None:
+        """Return what awaiting it raises now that it is finished, or None."""
+        return error_of(self._record)
 
     # -- actions ---------------------------------------------------------------------
 
@@ -527,13 +531,13 @@ async def gather(jobs: Iterable[Job[T]], *more: Any, return_exceptions: bool = F
     while not (all(r.state.is_finished for r in records) or (not return_exceptions and _has_failure(records))):
         await _settled_everywhere(by_client, not return_exceptions)
     if return_exceptions:
-        return [error_of(record) or record.result for record in records]
+        return [job._error() or job._record.result for job in waited]
     results: list[Any] = []
-    for record in records:
+    for job, record in zip(waited, records, strict=True):
         # A job still open here is none of ours to judge: another one failed and ended the waiting.
         if record.state is _DONE and record.error is None:
             results.append(record.result)
-        elif record.state.is_finished and (error := error_of(record)) is not None:
+        elif record.state.is_finished and (error := job._error()) is not None:
             raise error
     return results
 

@@ -33,10 +33,10 @@ class _DirectRun:
     def __init__(self, record: JobRecord) -> None:
         self.record = record
 
-    def progress(self, done: float, total: float | None, text: str) -> None:
+    def tell(self, done: float, total: float | None, text: str) -> None:
         self.record.progress = Progress(done, total, text)
 
-    def checkpoint(self, value: Any) -> None:
+    def keep(self, value: Any) -> None:
         self.record.checkpoint = value
 
     def lend_slot(self) -> None:

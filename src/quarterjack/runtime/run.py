@@ -180,13 +180,17 @@ class Attempt:
 
     # -- what the body says ----------------------------------------------------------
 
+    def tell(self, done: float, total: float | None, text: str) -> None:
+        """The body says how far it is: an executor of its process would report the same."""
+        self.progress(done, total, text)
+
     def progress(self, done: float, total: float | None, text: str) -> None:
         """Keep what the body says about how far it is; from any thread."""
         if self.is_current:
             self.record.progress = Progress(done, total, text)
             self._worker.on_progress(self)
 
-    def checkpoint(self, value: Any) -> None:
+    def keep(self, value: Any) -> None:
         """Keep a value for the next attempt; from any thread."""
         if self.is_current:
             self.record.checkpoint = value

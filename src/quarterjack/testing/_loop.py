@@ -44,7 +44,7 @@ from typing import Any, Final, TypeVar
 
 from quarterjack._durations import MAX_SECONDS, NS_PER_S
 from quarterjack._timerfd import timerfds
-from quarterjack.clock import Hold
+from quarterjack.clock import Hold, set_clock_of
 from quarterjack.errors import UsageError
 
 from ._clock import DEFAULT_START, VirtualClock
@@ -154,10 +154,12 @@ class _Driver:
             # anyio's threads (plain dependencies, FastAPI's plain endpoints) go by no executor of the loop.
             self._replace(to_thread, "run_sync", partial(self._run_sync, to_thread.run_sync))
         self._replace(self.loop, "_clock_resolution", 1.0 / NS_PER_S)
+        set_clock_of(self.loop, self.clock)
 
     def remove(self) -> None:
         """Give the loop its time back; timers keep what they had left."""
         self._overlook_this_turn()
+        set_clock_of(self.loop, None)
         shift = self._real_time() - self._time()
         while self._undo:
             self._undo.pop()()

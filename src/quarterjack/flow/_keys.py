@@ -1,0 +1,80 @@
+"""``by=``: which key a job has at a gate."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from quarterjack.errors import InvalidOption
+
+from .waiting import Waiting
+
+__all__ = ["By", "check_by", "key_of"]
+
+By = str | Callable[[Any], Hashable]
+"""A name of the job's key or arguments, or a function of the job."""
+
+_ABSENT: Final = object()
+
+
+def check_by(by: Any) -> None:
+    """Raise `InvalidOption` unless *by* can find keys."""
+    if by is not None and not callable(by) and not (isinstance(by, str) and by):
+        raise InvalidOption(f'by must be a name such as "tenant", or a function of the job, got {by!r}')
+
+
+def key_of(by: By | None, job: Waiting, gate: object) -> Hashable:
+    """Return the key of *job*.
+
+    Raises:
+        InvalidOption: If it has none of that name, or it cannot be hashed.
+    """
+    if isinstance(by, str):
+        key: Any = job.key.get(by, _ABSENT)
+        if key is _ABSENT:
+            key = argument(job, by)
+        if key is _ABSENT:
+            raise InvalidOption(
+                f"{gate!r} goes by {by!r}, and {job.task or 'this pass'} has neither a key nor an argument of that "
+                f"name; give it one: options(key={{{by!r}: …}})"
+            )
+    else:
+        key = None if by is None else by(job)
+    try:
+        hash(key)
+    except TypeError:
+        raise InvalidOption(f"{gate!r} goes by a key that cannot be hashed: {key!r}; use a text or a number") from None
+    hashable: Hashable = key
+    return hashable
+
+
+def argument(job: Waiting, name: str) -> Any:
+    """Return the argument *name* of a job, its default if it was left out, or a mark that there is none."""
+    if name in job.kwargs:
+        return job.kwargs[name]
+    if job.fn is None:
+        return _ABSENT
+    place = _places(job.fn).get(name)
+    if place is None:
+        return _ABSENT
+    position, default = place
+    return job.args[position] if 0 <= position < len(job.args) else default
+
+
+@lru_cache(maxsize=1024)
+def _places(fn: Callable[..., Any]) -> Mapping[str, tuple[int, Any]]:
+    """Return the position and the default of each parameter; -1 where it is taken by name only."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature: only what was passed by name is known
+        return {}
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        parameter.name: (
+            position if parameter.kind in by_position else -1,
+            _ABSENT if parameter.default is inspect.Parameter.empty else parameter.default,
+        )
+        for position, parameter in enumerate(parameters)
+    }

@@ -1,0 +1,248 @@
+"""What a strategy is: a `Gate` admits, an `Order` chooses, a `Wrap` surrounds.
+
+All three are objects of plain synchronous methods over a job (`Waiting`) and a
+moment (*now*, monotonic seconds); a `Wrap` alone is awaited. None of them reads
+a clock or touches the loop, so each can be tried by hand. What they may rely on
+is written beside each method; `quarterjack.flow.dispatcher` keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from quarterjack.clock import SYSTEM_CLOCK, Clock
+from quarterjack.errors import InvalidOption
+
+from ._keys import By, check_by, key_of
+from .outcome import Ended
+from .permit import Pass, Permit, Turnstile
+from .waiting import Waiting
+
+if TYPE_CHECKING:
+    from .dispatcher import Post
+
+__all__ = ["Gate", "Order", "Wrap"]
+
+
+_SHARED: Final = frozenset({"_by_key", "_post", "_turnstile", "by", "clock"})
+"""Attributes of a gate that a copy for another key has of its own, or shares."""
+
+
+class Gate(ABC):
+    """Says when a job may start. A subclass needs `eta` alone.
+
+    A gate belongs to the event loop that uses it first. Whoever holds the same
+    object shares it: two tasks, a queue and an ``async with`` pass one limit.
+
+    Args:
+        by: One gate per key: a name that is looked up in the job's ``key=`` and then
+            among its arguments, or a function of the job.
+        name: What it is called in `why_waiting` and `stats`.
+    """
+
+    _is_contract: ClassVar[bool] = True
+    by: By | None = None
+    name: str | None = None
+    clock: Clock = SYSTEM_CLOCK
+    """The wall clock of its loop, for gates that go by it."""
+    follows_wall_clock: ClassVar[bool] = False
+    """It is asked again after each jump of the wall clock, and every 30 seconds at least."""
+
+    # The dispatcher's, and of one gate per key the keys'. Class attributes: a subclass need not call __init__.
+    _post: Post | None = None
+    _turnstile: Turnstile | None = None
+    _by_key: dict[Hashable, Gate] | None = None
+
+    def __init__(self, *, by: By | None = None, name: str | None = None) -> None:
+        check_by(by)
+        self.by, self.name = by, name
+
+    # -- what a strategy says --------------------------------------------------------
+
+    @abstractmethod
+    def eta(self, job: Waiting, now: float) -> float:
+        """Return when *job* may start, in monotonic seconds: *now* or less means at once.
+
+        A later instant means "ask again then", ``math.inf`` "ask again when
+        somebody leaves or I say so" (`wake`). What it raises is the job's
+        rejection. It changes nothing: it may be asked at any time, for any job.
+        """
+
+    def take(self, job: Waiting, now: float) -> None:
+        """*job* is admitted: reserve what it needs. All gates of a job are taken in one step after their `eta`."""
+
+    def started(self, job: Waiting, now: float) -> None:
+        """The body of *job* begins, now: what counts starts counts here, not in `take`, which may be earlier."""
+
+    def give(self, job: Waiting, now: float, ended: Ended) -> None:
+        """The pass of *job* is over. Exactly once per `take`, with NOT_STARTED if `started` never came."""
+
+    def check(self, job: Waiting) -> None:
+        """Raise `InvalidOption` if *job* can never pass; asked when it is submitted."""
+
+    def is_idle(self, now: float) -> bool:
+        """Say whether it remembers nothing: of one gate per key those are dropped. False keeps it for ever."""
+        return False
+
+    def forget(self) -> None:
+        """Forget all jobs: the loop on which they ran was closed."""
+
+    def fresh(self) -> Gate:
+        """Return a gate of these settings that has seen no job yet, for another key.
+
+        With ``by=`` this gate itself never sees a job, so a deep copy of it is one.
+        """
+        gate = copy.copy(self)
+        gate._by_key = gate._post = gate._turnstile = None
+        for name, value in vars(self).items():
+            if name not in _SHARED:
+                setattr(gate, name, copy.deepcopy(value))
+        return gate
+
+    def stats(self) -> dict[str, Any]:
+        """Return what a person wants to see of it, as plain values."""
+        return {}
+
+    def stats_by_key(self) -> dict[Any, Any]:
+        """Return `stats`, or those of each key."""
+        if self.by is None:
+            return self.stats()
+        return {key: gate.stats() for key, gate in (self._by_key or {}).items()}
+
+    # -- alone -----------------------------------------------------------------------
+
+    async def __aenter__(self) -> None:
+        """Wait until it lets this task through; leaving the block is the end of the pass."""
+        turnstile = self._turnstile_here()
+        one = Pass()
+        await turnstile.enter(one)
+        task = asyncio.current_task()
+        inside = turnstile.inside.get(task)
+        if inside is None:
+            turnstile.inside[task] = [one]
+        else:
+            inside.append(one)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        turnstile = self._turnstile_here()
+        task = asyncio.current_task()
+        inside = turnstile.inside[task]
+        one = inside.pop()
+        if not inside:
+            del turnstile.inside[task]
+        turnstile.leave(one, error)
+
+    def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
+        """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for."""
+        return Permit(self, Pass(key, cost))
+
+    def _turnstile_here(self) -> Turnstile:
+        self._turnstile = turnstile = Turnstile.of(self._turnstile, (self,))
+        return turnstile
+
+    # -- what others ask of it -------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something changed that only this gate knows: whoever waits is to be asked again."""
+        for gate in self._all():
+            if gate._post is not None:
+                gate._post.dispatcher.open(gate._post)
+
+    def update(self, **changes: Any) -> None:
+        """Change settings at run time, for every key; whoever waits is asked again.
+
+        Raises:
+            InvalidOption: If it has no such setting, or the value is out of range; nothing is changed.
+        """
+        self._check_changes(changes)
+        for gate in self._all():
+            gate._change(changes)
+        self.wake()
+
+    def _check_changes(self, changes: Mapping[str, Any]) -> None:
+        raise InvalidOption(f"{type(self).__name__} has no settings that change at run time, got {dict(changes)!r}")
+
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        """Take over settings that were checked."""
+
+    def key_of(self, job: Waiting) -> Hashable:
+        """Return the key of *job* at this gate.
+
+        Raises:
+            InvalidOption: If it has none, or it cannot be hashed.
+        """
+        return key_of(self.by, job, self)
+
+    def at(self, key: Hashable) -> Gate:
+        """Return the gate of *key*; this one itself without ``by=``."""
+        if self.by is None:
+            return self
+        if self._by_key is None:
+            self._by_key = {}
+        gate = self._by_key.get(key)
+        if gate is None:
+            gate = self.fresh()
+            gate.by, gate._by_key, gate._post, gate._turnstile = None, None, None, None
+            gate.name = f"{self.label}[{self.by if isinstance(self.by, str) else 'key'}={key!r}]"
+            self._by_key[key] = gate
+        return gate
+
+    def drop(self, key: Hashable, now: float) -> bool:
+        """Forget the gate of *key* if it remembers nothing and nobody waits there; say whether it is gone."""
+        if self._by_key is None or (gate := self._by_key.get(key)) is None:
+            return True
+        if (gate._post is not None and gate._post.best is not None) or not gate.is_idle(now):
+            return False
+        del self._by_key[key]
+        return True
+
+    def keys(self) -> list[Hashable]:
+        """Return the keys that are remembered."""
+        return list(self._by_key or ())
+
+    def _all(self) -> list[Gate]:
+        return [self, *(self._by_key or {}).values()]
+
+    @property
+    def label(self) -> str:
+        """Its name, or what it is."""
+        return self.name or type(self).__name__
+
+    def __repr__(self) -> str:
+        return self.label
+
+
+class Order(ABC):
+    """Says which of the waiting jobs is next. A subclass needs `rank` alone.
+
+    Ranks are compared with those of other flows where they share a gate, whose
+    jobs rank by when they came: so let a rank be an instant, in monotonic
+    seconds, moved to where the job belongs.
+    """
+
+    @abstractmethod
+    def rank(self, job: Waiting, now: float) -> float:
+        """Return the rank of a job that comes (or comes back) now; the lowest goes first, equal ones as they came.
+
+        Asked once per job, not again as time passes: age is in the instant already.
+        """
+
+    def chosen(self, job: Waiting, now: float) -> None:
+        """*job* is admitted."""
+
+    def left(self, job: Waiting, now: float) -> None:
+        """*job* was cancelled or turned away while it waited."""
+
+
+class Wrap(ABC):
+    """Surrounds an attempt, inside its gates: the body runs where `proceed` is awaited."""
+
+    @abstractmethod
+    async def __call__(self, job: Waiting, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the attempt's result, or raise what it ends with; *proceed* may be awaited several times or never."""

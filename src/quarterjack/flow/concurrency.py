@@ -1,0 +1,78 @@
+"""`ConcurrencyLimit`: at most so many at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from quarterjack.errors import InvalidOption
+
+from ._keys import By
+from ._options import changed, number
+from .base import Gate
+from .outcome import Ended
+from .waiting import Waiting
+
+__all__ = ["ConcurrencyLimit"]
+
+_SETTINGS: Final = ("max_concurrent",)
+
+
+class ConcurrencyLimit(Gate):
+    """Lets at most *max_concurrent* jobs run at once; who waits longest goes next.
+
+    Use it to spare what is scarce while it is in use: connections, memory, file
+    handles. Not for a quota per second: short jobs pass it in any number, see
+    `SlidingWindow`.
+
+    A job of ``cost=3`` takes three slots. Slots come back when the body is over,
+    however it ends. `update` may change the limit at any time; one that shrinks
+    withholds slots and cancels nobody. O(1) time and space.
+
+    Args:
+        max_concurrent: Slots, 1 or more.
+        by: A limit for each key, such as ``by="tenant"``.
+        name: What it is called in `why_waiting` and `stats`.
+
+    Raises:
+        InvalidOption: Naming the option, the value and the range.
+    """
+
+    def __init__(self, max_concurrent: int, *, by: By | None = None, name: str | None = None) -> None:
+        super().__init__(by=by, name=name)
+        self.max_concurrent = number(max_concurrent, "max_concurrent", 1, whole=True)
+        self.used = 0.0
+        """Slots in use."""
+
+    def eta(self, job: Waiting, now: float) -> float:
+        return now if self.used + job.cost <= self.max_concurrent else math.inf
+
+    def take(self, job: Waiting, now: float) -> None:
+        self.used += job.cost
+
+    def give(self, job: Waiting, now: float, ended: Ended) -> None:
+        self.used -= job.cost
+
+    def check(self, job: Waiting) -> None:
+        if job.cost > self.max_concurrent:
+            raise InvalidOption(
+                f"cost={job.cost:g} is above max_concurrent={self.max_concurrent:g} of {self!r}: "
+                "it could never start; lower the cost or raise the limit with update(max_concurrent=…)"
+            )
+
+    def is_idle(self, now: float) -> bool:
+        return not self.used
+
+    def forget(self) -> None:
+        self.used = 0.0
+
+    def stats(self) -> dict[str, Any]:
+        return {"max_concurrent": self.max_concurrent, "used": self.used}
+
+    def _check_changes(self, changes: Mapping[str, Any]) -> None:
+        changed(self, changes, _SETTINGS)
+        number(changes.get("max_concurrent", self.max_concurrent), "max_concurrent", 1, whole=True)
+
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        self.max_concurrent = changes.get("max_concurrent", self.max_concurrent)

@@ -1,0 +1,139 @@
+"""`Flow`: any list of strategies in the one order that works.
+
+    dedupe → deadline → fallback → retry → [order; all gates, taken at once] → wraps → timeout → body
+
+The order is not the caller's to choose, because the wrong one is a trap that
+no test of the caller shows. A retry inside a concurrency limit would hold its
+slot through every pause; a breaker outside a retry would see one call where the
+service saw three. (Measured: `docs/flow/composition.md`.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeVar, get_args
+
+from quarterjack._durations import Seconds, to_seconds
+from quarterjack.errors import InvalidOption
+from quarterjack.policies.backoff import RetryPolicy
+
+from ._options import number
+from .base import Gate, Order, Wrap
+from .dispatcher import Dispatcher
+from .permit import Pass, Permit, Turnstile
+from .room import Overflow, WaitingRoom
+from .stages import Deadline, Dedupe, Fallback, Timeout
+
+__all__ = ["Flow", "Strategy"]
+
+Strategy = Gate | Order | Wrap | RetryPolicy | Timeout | Deadline | Fallback | Dedupe
+"""What a flow is made of."""
+
+_T = TypeVar("_T")
+_KINDS: Final = "gates, an Order, a Retry, wraps, Timeout, Deadline, Fallback or Dedupe"
+
+
+class Flow:
+    """Strategies that every job passes, in the canonical order. Immutable; the gates in it live.
+
+    The same flow on two tasks is one: they share its limits.
+
+    Args:
+        strategies: Gates and wraps in any number, at most one of each other kind; a `Flow` counts as its strategies.
+        max_queue: Jobs that may wait; None is no bound.
+        overflow: What becomes of one more: ``"reject"`` raises `QueueFull`, ``"drop_oldest"``
+            ends the one that has waited longest with it, ``"block"`` lets ``await
+            submit_wait(…)`` and ``await app.submit(…)`` wait for room.
+        max_wait: Seconds a job may wait before it ends with `WaitedTooLong`.
+
+    Raises:
+        InvalidOption: Naming what cannot work together, and why.
+    """
+
+    def __init__(
+        self,
+        *strategies: Strategy | Flow,
+        max_queue: int | None = None,
+        overflow: Overflow = "reject",
+        max_wait: Seconds | None = None,
+    ) -> None:
+        parts = _unfolded(strategies)
+        self.gates: Final = _gates(parts)
+        self.wraps: Final = tuple(part for part in parts if isinstance(part, Wrap))
+        self.order: Final = _only(parts, Order, "two Orders cannot both say who is next")  # type: ignore[type-abstract]  # only asked about
+        self.retry: Final = _only(parts, RetryPolicy, "two retries would multiply their attempts")
+        self.timeout: Final = _only(parts, Timeout, "only the shorter would ever be met")
+        self.deadline: Final = _only(parts, Deadline, "only the shorter would ever be met")
+        self.fallback: Final = _only(parts, Fallback, "only one can stand in")
+        self.dedupe: Final = _only(parts, Dedupe, "only one can say what is the same")
+        if self.timeout is not None and self.deadline is not None and self.timeout.seconds > self.deadline.seconds:
+            raise InvalidOption(
+                f"Timeout({self.timeout.seconds:g}) of an attempt is above Deadline({self.deadline.seconds:g}) "
+                "of the whole job and could never be met; lower it or raise the deadline"
+            )
+        self.max_queue: Final = None if max_queue is None else number(max_queue, "max_queue", 1, whole=True)
+        if overflow not in get_args(Overflow):
+            raise InvalidOption(f"overflow must be one of {', '.join(map(repr, get_args(Overflow)))}, got {overflow!r}")
+        self.overflow: Final[Overflow] = overflow
+        self.max_wait_s: Final = None if max_wait is None else to_seconds(max_wait, "max_wait", exclusive=True)
+        self._turnstile: Turnstile | None = None
+
+    def room(
+        self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
+    ) -> WaitingRoom:
+        """Return a waiting room before its gates."""
+        return WaitingRoom(
+            dispatcher,
+            self.gates,
+            self.order,
+            start=start,
+            refuse=refuse,
+            max_queue=self.max_queue,
+            overflow=self.overflow,
+            max_wait_s=self.max_wait_s,
+        )
+
+    def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
+        """Return a pass through its gates for ``async with``; the other strategies do not act on it."""
+        return Permit(self, Pass(key, cost))
+
+    def _turnstile_here(self) -> Turnstile:
+        self._turnstile = turnstile = Turnstile.of(self._turnstile, self.gates)
+        return turnstile
+
+    def __repr__(self) -> str:
+        shown: list[Any] = [self.dedupe, self.deadline, self.fallback, self.retry]
+        steps = [repr(part) for part in shown if part is not None]
+        inside = [f"order {self.order!r}"] if self.order is not None else []
+        if self.gates or inside:
+            steps.append("[" + ", ".join([*inside, *map(repr, self.gates)]) + "]")
+        steps += [repr(wrap) for wrap in self.wraps]
+        steps += [repr(self.timeout)] if self.timeout is not None else []
+        return f"Flow({' → '.join([*steps, 'body'])})"
+
+
+def _unfolded(strategies: tuple[Any, ...]) -> list[Any]:
+    parts: list[Any] = []
+    for strategy in strategies:
+        if isinstance(strategy, Flow):
+            own = (strategy.dedupe, strategy.deadline, strategy.fallback, strategy.retry, strategy.order)
+            parts += [part for part in own if part is not None]
+            parts += [*strategy.gates, *strategy.wraps]
+            parts += [strategy.timeout] if strategy.timeout is not None else []
+        elif isinstance(strategy, Gate | Order | Wrap | RetryPolicy | Timeout | Deadline | Fallback | Dedupe):
+            parts.append(strategy)
+        else:
+            hint = " (the class; make an object of it)" if isinstance(strategy, type) else ""
+            raise InvalidOption(f"a Flow is made of {_KINDS}, got {strategy!r}{hint}")
+    return parts
+
+
+def _gates(parts: list[Any]) -> tuple[Gate, ...]:
+    """Return the gates in order, each once: the same object named twice is one gate, not two slots of it."""
+    return tuple(dict.fromkeys(part for part in parts if isinstance(part, Gate)))
+
+
+def _only(parts: list[Any], kind: type[_T], why: str) -> _T | None:
+    found = [part for part in parts if isinstance(part, kind)]
+    if len(found) > 1:
+        raise InvalidOption(f"a Flow takes one {kind.__name__}, got {found[0]!r} and {found[1]!r}: {why}")
+    return found[0] if found else None

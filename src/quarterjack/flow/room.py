@@ -1,0 +1,331 @@
+"""Waiting rooms: where the jobs of one flow wait for their gates, in lanes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from quarterjack.errors import QueueFull, WaitedTooLong
+
+from .dispatcher import Alarm, Dispatcher, Post
+from .waiting import Phase, Waiting
+
+if TYPE_CHECKING:
+    from .base import Gate, Order
+
+__all__ = ["Lane", "Overflow", "WaitingRoom"]
+
+Overflow = Literal["reject", "drop_oldest", "block"]
+COMPACT_ABOVE: Final = 64
+"""Fewer entries of jobs that wait no more are left to be popped."""
+
+_WAITING, _TAKEN, _OVER = Phase.WAITING, Phase.TAKEN, Phase.OVER
+
+
+def says(gate: Gate, method: str) -> bool:
+    """Say whether the class of *gate* has a *method* of its own: the inherited ones need no call."""
+    for cls in type(gate).__mro__:
+        if method in vars(cls):
+            return "_is_contract" not in vars(cls)
+    return False
+
+
+class Lane:
+    """Jobs of one room that pass the same gates, in the room's order."""
+
+    __slots__ = (
+        "entry",
+        "givers",
+        "inside",
+        "jobs",
+        "keys",
+        "parked",
+        "posts",
+        "promoted",
+        "room",
+        "size",
+        "starters",
+        "takers",
+    )
+
+    def __init__(self, room: WaitingRoom, keys: tuple[Hashable, ...], gates: Sequence[Gate]) -> None:
+        self.room = room
+        self.keys = keys
+        self.posts: tuple[Post, ...] = tuple(map(room.dispatcher.post, gates))
+        self.takers = tuple(gate for gate in gates if says(gate, "take"))
+        self.starters = tuple(gate for gate in gates if says(gate, "started"))
+        self.givers = tuple(gate for gate in gates if says(gate, "give"))
+        self.jobs: deque[Waiting] | list[tuple[float, int, Waiting]] = deque() if room.order is None else []
+        self.size = 0
+        """Jobs that wait."""
+        self.inside = 0
+        """Jobs that were admitted and are not over."""
+        self.entry: tuple[float, int, Lane] | None = None
+        """Its place among the ready or the parked; any other entry of it is void."""
+        self.parked: Post | None = None
+        self.promoted: Post | None = None
+        """Where it was parked before it became ready: the next there is asked once this one got through."""
+
+    def push(self, job: Waiting) -> bool:
+        """Add *job*; return whether it is the best now."""
+        jobs = self.jobs
+        self.size += 1
+        if isinstance(jobs, deque):
+            jobs.append(job)
+            return self.size == 1
+        heappush(jobs, (job._rank, job._seq, job))
+        return jobs[0][2] is job
+
+    def head(self) -> Waiting | None:
+        """Return the best job that waits."""
+        jobs = self.jobs
+        if isinstance(jobs, deque):
+            while jobs:
+                job = jobs[0]
+                if job._phase is _WAITING:
+                    return job
+                jobs.popleft()
+            return None
+        while jobs:
+            rank, _, job = jobs[0]
+            if job._phase is _WAITING and rank == job._rank:
+                return job
+            heappop(jobs)
+        return None
+
+    def pop(self) -> None:
+        """Take the best job out."""
+        jobs = self.jobs
+        if isinstance(jobs, deque):
+            jobs.popleft()
+        else:
+            heappop(jobs)
+        self.size -= 1
+        self.room.leave()
+
+    def forget(self) -> bool:
+        """A job of it waits no more; return whether it was the best."""
+        jobs = self.jobs
+        self.size -= 1
+        first = jobs[0] if jobs else None
+        gone = first if isinstance(first, Waiting) else first[2] if first is not None else None
+        if len(jobs) > 2 * self.size + COMPACT_ABOVE:
+            self._compact()
+        return gone is not None and gone._phase is not _WAITING
+
+    def _compact(self) -> None:
+        jobs = self.jobs
+        if isinstance(jobs, deque):
+            left = [job for job in jobs if job._phase is _WAITING]
+            jobs.clear()
+            jobs.extend(left)
+        else:
+            jobs[:] = [one for one in jobs if one[2]._phase is _WAITING and one[0] == one[2]._rank]
+            heapify(jobs)
+
+
+class WaitingRoom:
+    """The jobs of one flow that wait, on one loop.
+
+    Args:
+        dispatcher: The loop's.
+        gates: What every job passes, asked in this order; those with ``by=`` once per key.
+        order: Which job is next; None is first come, first served.
+        start: Called with a job that is admitted; `Dispatcher.give` ends its pass.
+        refuse: Called with a job that is turned away and why; it took nothing.
+        max_queue: Jobs that may wait; None is no bound.
+        overflow: What becomes of one more.
+        max_wait_s: How long a job may wait.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        gates: Sequence[Gate],
+        order: Order | None,
+        *,
+        start: Callable[[Any], None],
+        refuse: Callable[[Any, Exception], None],
+        max_queue: int | None = None,
+        overflow: Overflow = "reject",
+        max_wait_s: float | None = None,
+    ) -> None:
+        # Gates that all jobs share come first: whom they stop is parked there, whatever its key.
+        self.gates: Final = tuple(sorted(gates, key=lambda gate: gate.by is not None))
+        self.dispatcher = dispatcher
+        self.order = order
+        self.start = start
+        self.refuse = refuse
+        self.max_queue = max_queue
+        self.overflow = overflow
+        self.max_wait_s = max_wait_s
+        self.size = 0
+        """Jobs that wait."""
+        self._keyed = tuple(gate for gate in self.gates if gate.by is not None)
+        self._checkers = tuple(gate for gate in self.gates if says(gate, "check"))
+        self._lanes: dict[tuple[Hashable, ...], Lane] = {}
+        self._faded: deque[Lane] = deque()
+        """Lanes without jobs, whose gates may still remember some."""
+        self._arrivals: deque[Waiting] = deque()
+        """In order of arrival, where something goes by that."""
+        self._alarm: Alarm | None = None
+        self._vacancy: asyncio.Future[None] | None = None
+
+    # -- coming ----------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """True if no more may wait."""
+        return self.max_queue is not None and self.size >= self.max_queue
+
+    def put(self, job: Waiting) -> None:
+        """Let *job* wait for its gates. `Waiting.enqueued_at` is set.
+
+        Raises:
+            InvalidOption: If a gate can never let it through, or its key cannot be found.
+            QueueFull: If the room is full and turns away what comes (a sheer ``"block"`` does, too).
+        """
+        for gate in self._checkers:
+            gate.check(job)
+        keys = tuple([gate.key_of(job) for gate in self._keyed]) if self._keyed else ()
+        if self.is_full:
+            self._make_room(job)
+        lane = self._lanes.get(keys) or self._make_lane(keys)
+        job._seq = self.dispatcher.next_seq()
+        job._rank = job.enqueued_at if self.order is None else self.order.rank(job, self.dispatcher.monotonic())
+        job._lane, job._phase = lane, _WAITING
+        self.size += 1
+        if self.max_wait_s is not None or self.overflow == "drop_oldest":
+            self._arrivals.append(job)
+            if self.max_wait_s is not None and self._alarm is None:
+                self._alarm = self.dispatcher.call_at(job.enqueued_at + self.max_wait_s, self._on_waited)
+        if lane.push(job):
+            self.dispatcher.ready(lane)
+
+    def pass_at_once(self, job: Waiting, now: float) -> bool:
+        """Admit *job* here and now if nobody waits before it and every gate lets it through.
+
+        Raises:
+            Whatever a gate rejects it with.
+        """
+        if self._keyed:
+            return False
+        lane = self._lanes.get(()) or self._make_lane(())
+        if lane.size:
+            return False
+        for gate in self._checkers:
+            gate.check(job)
+        for post in lane.posts:
+            if post.entries or not post.gate.eta(job, now) <= now:
+                return False
+        for gate in lane.takers:
+            gate.take(job, now)
+        job._lane, job._phase = lane, _TAKEN
+        lane.inside += 1
+        return True
+
+    async def wait_for_room(self) -> None:
+        """Wait until the room may not be full any more."""
+        if self._vacancy is None:
+            self._vacancy = self.dispatcher.loop.create_future()
+        await asyncio.shield(self._vacancy)
+
+    def rerank(self, job: Waiting) -> None:
+        """The order thinks otherwise of *job* now, if it waits here."""
+        lane = job._lane if job._phase is _WAITING else None
+        if lane is None or lane.room is not self or self.order is None:
+            return
+        rank = self.order.rank(job, self.dispatcher.monotonic())
+        if rank == job._rank:
+            return
+        job._rank = rank
+        lane.size -= 1  # the entry it has is void now; push counts it again
+        lane.push(job)
+        self.dispatcher.ready(lane)
+
+    def _make_room(self, job: Waiting) -> None:
+        if self.overflow == "drop_oldest":
+            while self._arrivals:
+                oldest = self._arrivals.popleft()
+                if oldest._phase is _WAITING and oldest._lane.room is self:
+                    self.remove(oldest)
+                    self.refuse(oldest, QueueFull(self.max_queue or 0, "a newer one came while the queue was full"))
+                    return
+        raise QueueFull(self.max_queue or 0, f"no room for {job.task or 'one more'}")
+
+    def _make_lane(self, keys: tuple[Hashable, ...]) -> Lane:
+        for _ in range(min(2, len(self._faded))):  # two looked at for one made: never more left over than in use
+            self._drop(self._faded.popleft())
+        key = iter(keys)
+        gates = [gate if gate.by is None else gate.at(next(key)) for gate in self.gates]
+        lane = self._lanes[keys] = Lane(self, keys, gates)
+        return lane
+
+    def leave(self) -> None:
+        """One waits no more."""
+        self.size -= 1
+        if self._vacancy is not None:
+            if not self._vacancy.done():
+                self._vacancy.set_result(None)
+            self._vacancy = None
+
+    # -- going -----------------------------------------------------------------------
+
+    def remove(self, job: Waiting) -> bool:
+        """Take *job* out if it waits here; say whether it did."""
+        if job._phase is not _WAITING or job._lane.room is not self:
+            return False
+        lane = job._lane
+        job._phase = _OVER
+        self.leave()
+        if lane.forget():
+            self.dispatcher.ready(lane)
+        if not lane.size and not lane.inside:
+            self.idle(lane)
+        return True
+
+    def idle(self, lane: Lane) -> None:
+        """No job is in *lane*: it may be dropped once its gates have nothing to remember."""
+        if self._keyed:
+            self._faded.append(lane)
+
+    def _drop(self, lane: Lane) -> None:
+        if lane.size or lane.inside or self._lanes.get(lane.keys) is not lane:
+            return
+        now = self.dispatcher.monotonic()
+        for gate, key in zip(self._keyed, lane.keys, strict=True):
+            if not gate.drop(key, now):
+                self._faded.append(lane)
+                return
+        del self._lanes[lane.keys]
+
+    def _on_waited(self) -> None:
+        """Turn away whoever has waited too long."""
+        self._alarm = None
+        longest = self.max_wait_s or 0.0
+        now = self.dispatcher.monotonic()
+        while self._arrivals:
+            job = self._arrivals[0]
+            if job._phase is _WAITING and job.enqueued_at + longest > now:
+                self._alarm = self.dispatcher.call_at(job.enqueued_at + longest, self._on_waited)
+                return
+            self._arrivals.popleft()
+            if self.remove(job):
+                self.refuse(job, WaitedTooLong(longest))
+
+    # -- views -----------------------------------------------------------------------
+
+    def why(self, job: Waiting) -> tuple[Gate, float] | None:
+        """Return the gate that holds *job* up and until when it does (monotonic; inf: nobody knows), or None."""
+        if job._phase is not _WAITING:
+            return None
+        now = self.dispatcher.monotonic()
+        slowest: tuple[Gate, float] | None = None
+        for post in job._lane.posts:
+            eta = post.gate.eta(job, now)
+            if eta > now and (slowest is None or eta > slowest[1]):
+                slowest = (post.gate, eta)
+        return slowest

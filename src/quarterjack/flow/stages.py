@@ -1,0 +1,78 @@
+"""Stages around a job: what a flow holds beside gates, an order and wraps.
+
+They are values. What they mean is done by whoever runs the job (a
+`TaskManager`, an app's worker), which knows when it was submitted, how its
+attempts ended, and who waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from quarterjack._durations import Seconds, to_seconds
+from quarterjack.errors import InvalidOption
+
+from ._keys import By, check_by
+
+__all__ = ["Deadline", "Dedupe", "Fallback", "Timeout"]
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Timeout:
+    """How long an attempt may run, in seconds, its waiting not counted; then it is cancelled and has failed."""
+
+    seconds: float
+
+    def __init__(self, seconds: Seconds) -> None:
+        object.__setattr__(self, "seconds", to_seconds(seconds, "seconds of Timeout", exclusive=True))
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Deadline:
+    """How long a job may take from its submission to its end, in seconds: waits, attempts and pauses together.
+
+    When it has passed, a waiting job is turned away and a running one cancelled;
+    both end with `DeadlineExceeded`.
+    """
+
+    seconds: float
+
+    def __init__(self, seconds: Seconds) -> None:
+        object.__setattr__(self, "seconds", to_seconds(seconds, "seconds of Deadline", exclusive=True))
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Fallback:
+    """What a job returns when it has failed for good: a value, or what a function of its error returns.
+
+    Args:
+        value: The value; a callable is called with the error, and may be a coroutine function.
+        on: Exception types it stands in for; others are raised as ever.
+    """
+
+    value: Any
+    on: tuple[type[BaseException], ...]
+
+    def __init__(self, value: Any, *, on: tuple[type[BaseException], ...] = (Exception,)) -> None:
+        if not isinstance(on, tuple) or not all(isinstance(t, type) and issubclass(t, BaseException) for t in on):
+            raise InvalidOption(f"on of Fallback must be a tuple of exception types such as (OSError,), got {on!r}")
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "on", on)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Dedupe:
+    """One run for all who ask for the same while it lasts (single flight): they get the job that is there.
+
+    Args:
+        by: A name of the job's key or arguments, or a function of the job; equal keys are the same.
+    """
+
+    by: By | Callable[[Any], Hashable]
+
+    def __init__(self, by: By) -> None:
+        check_by(by)
+        if by is None:
+            raise InvalidOption('Dedupe needs by=, a name such as "url", or a function of the job')
+        object.__setattr__(self, "by", by)

@@ -1,0 +1,68 @@
+"""A job as strategies see it: what it is, how urgent and how heavy, and since when it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from enum import IntEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .room import Lane
+
+__all__ = ["NO_KEY", "Phase", "Waiting"]
+
+NO_KEY: Final[Mapping[str, Hashable]] = MappingProxyType({})
+
+
+class Phase(IntEnum):
+    """Where a pass stands; the dispatcher alone moves it."""
+
+    NEW = 0
+    WAITING = 1
+    TAKEN = 2
+    """Admitted: its gates are taken, its body has not begun."""
+    STARTED = 3
+    OVER = 4
+
+
+class Waiting:
+    """A job on its way through a flow.
+
+    The class holds the defaults, so that a subclass needs slots only for what it
+    sets: a bare pass through one gate makes one of these each time.
+    """
+
+    if not TYPE_CHECKING:  # a checker would take it that no subclass may have the slots it sets
+        __slots__ = ()
+
+    id: str = ""
+    task: str = ""
+    """The task's name; of a `TaskManager` the function's."""
+    fn: Callable[..., Any] | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = NO_KEY
+    key: Mapping[str, Hashable] = NO_KEY
+    """What ``by="name"`` looks up before it looks at the arguments."""
+    cost: float = 1.0
+    """How much it weighs at gates that count by cost."""
+    priority: int = 2
+    """0 is most urgent."""
+    metadata: Mapping[str, Any] | None = None
+    attempt: int = 1
+    """Which try this is, from 1."""
+    enqueued_at: float = 0.0
+    """Since when it waits: monotonic seconds. A retry keeps the age of its job."""
+    started_at: float | None = None
+    """When its body began: monotonic seconds; None before."""
+    resource: Any = None
+    """What a router chose for it."""
+
+    # The dispatcher's own.
+    _phase: Phase = Phase.NEW
+    _lane: Lane
+    _rank: float = 0.0
+    _seq: int = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.task or 'pass'} {self.id}>"

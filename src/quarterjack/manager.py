@@ -1,0 +1,446 @@
+"""`TaskManager`: a flow with a queue in front, in this process, without a store.
+
+The shortest way to "not all at once": submit coroutine functions, await their
+jobs, leave the block when all are done. For tasks with schedules, retries that
+survive a restart or several processes, take a `Quarterjack` app; the strategies
+are the same."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import math
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
+
+from ._durations import Seconds, to_seconds
+from .clock import clock_of
+from .errors import DeadlineExceeded, InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
+from .events import EventStream
+from .flow._options import number
+from .flow.flow import Flow, Strategy
+from .flow.waiting import NO_KEY
+from .job import CallbackKind, Job, error_of
+from .model import NO_KWARGS, JobIds, JobRecord, JobState
+from .options import check_names, resolve_options
+from .policies.backoff import RetryPolicy
+from .runtime.handles import Handles
+from .runtime.managed import Chosen, Engine, ManagedRun, NotYet, Once
+
+__all__ = ["ManagedJob", "ManagerOptions", "Submitter", "TaskManager"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PLAIN: Final = Chosen()
+
+
+class ManagerOptions(TypedDict, total=False):
+    """What ``manager.options(…)`` takes."""
+
+    key: Mapping[str, Hashable]
+    cost: float
+    priority: int
+    metadata: Mapping[str, Any] | None
+    timeout: Seconds | None
+    retry: int | RetryPolicy
+    delay: Seconds
+
+
+_FIELDS: Final = frozenset(ManagerOptions.__annotations__)
+
+
+class ManagedJob(Job[T]):
+    """A job of a manager: awaiting it raises what its body raised, the very exception."""
+
+    __slots__ = ()
+
+    def _error(self) -> BaseException | None:
+        record = self._record
+        original = None if record.error is None else record.error.exception
+        is_own = record.state is JobState.FAILED or isinstance(original, DeadlineExceeded)
+        return original if original is not None and is_own else error_of(record)
+
+
+class _Several(list[Callable[[Any], None]]):
+    """Those who wait for one job, where there are several."""
+
+    __slots__ = ()
+
+    def __call__(self, record: Any) -> None:
+        for notify in self:
+            notify(record)
+
+
+class Submitter:
+    """Submits with options that were chosen once. Made by `TaskManager.options`."""
+
+    __slots__ = ("_chosen", "_manager")
+
+    def __init__(self, manager: TaskManager, chosen: Chosen) -> None:
+        self._manager, self._chosen = manager, chosen
+
+    def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """See `TaskManager.submit`."""
+        return self._manager._submit(fn, args, kwargs, self._chosen)
+
+    async def submit_wait(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]:
+        """See `TaskManager.submit_wait`."""
+        return await self._manager._submit_wait(fn, args, kwargs, self._chosen)
+
+    def submit_threadsafe(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]:
+        """See `TaskManager.submit_threadsafe`."""
+        return self._manager._submit_threadsafe(fn, args, kwargs, self._chosen)
+
+
+class TaskManager:
+    """Runs coroutine functions as its flow allows.
+
+        async with TaskManager(ConcurrencyLimit(3)) as manager:
+            jobs = [manager.submit(fetch, url) for url in urls]
+            print(await gather(jobs))
+
+    Leaving the block waits for every job; leaving it by an exception cancels them.
+    What is submitted before the block is entered waits for that.
+
+    Args:
+        strategies: What each job passes: strategies, or one `Flow`.
+        grace: Seconds that bodies may take to end once they are cancelled.
+
+    Raises:
+        InvalidOption: If the strategies cannot work together.
+    """
+
+    def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0) -> None:
+        is_flow = len(strategies) == 1 and isinstance(strategies[0], Flow)
+        self.flow: Final = cast("Flow", strategies[0]) if is_flow else Flow(*strategies)
+        self._grace_s = to_seconds(grace, "grace")
+        self._ids = JobIds()
+        self._early: list[ManagedRun] = []
+        self._engine: Engine | None = None
+        self._handles: Handles | None = None
+        self._is_closed = False
+        self._idle = asyncio.Event()
+        self._fatal: BaseException | None = None
+        self._host: asyncio.Task[Any] | None = None
+        self.event_stream: Final = EventStream()
+
+    # -- life --------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Begin: what was submitted before waits for its gates now.
+
+        Raises:
+            UsageError: If it was entered before.
+        """
+        if self._engine is not None or self._is_closed:
+            raise UsageError("this TaskManager was entered before; make another one, the strategies may be shared")
+        loop = asyncio.get_running_loop()
+        clock = clock_of(loop)
+        context = contextvars.copy_context()
+        self._host = asyncio.current_task()
+        self._handles = Handles(self, {}, self.event_stream, clock, lambda: context, self._on_fatal)
+        self._engine = engine = Engine(
+            self.flow,
+            loop,
+            clock,
+            self._ids,
+            on_idle=self._idle.set,
+            on_move=self._on_move,
+            on_fatal=self._on_fatal,
+        )
+        early, self._early = self._early, []
+        for run in early:
+            run.engine, run.enqueued_at = engine, engine.monotonic()
+            engine.put(run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.stop(drain=kind is None)
+        if self._fatal is not None and kind is None:
+            raise self._fatal
+
+    async def idle(self) -> None:
+        """Wait until no job is left; more may be submitted meanwhile and afterwards."""
+        engine = self._running()
+        while engine.unfinished:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def stop(self, *, drain: bool = True) -> None:
+        """Take no more jobs, and wait until those there are have ended: by themselves, or cancelled. Idempotent.
+
+        Cancelled while it waits, it cancels them.
+        """
+        self._is_closed = True
+        engine = self._engine
+        if engine is None:
+            return
+        try:
+            if drain and self._fatal is None:
+                await self.idle()
+        finally:
+            for run in tuple(engine.unfinished):
+                engine.cancel(run, "the manager was stopped")
+            await self._end(engine)
+
+    async def _end(self, engine: Engine) -> None:
+        try:
+            async with asyncio.timeout(self._grace_s):
+                await self.idle()
+        except TimeoutError:
+            engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
+        if self._handles is not None:
+            await self._handles.drain(self._grace_s, asyncio.Event())
+
+    def _on_fatal(self, error: BaseException) -> None:
+        """A body raised KeyboardInterrupt or SystemExit: the block ends with it."""
+        self._fatal = self._fatal or error
+        if self._host is not None:
+            self._host.cancel()
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
+        return self._engine
+
+    # -- submitting --------------------------------------------------------------------
+
+    def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Have ``fn(*args, **kwargs)`` run as soon as the flow lets it; return its job.
+
+        A coroutine object is taken too; it can run once, so not with retries.
+
+        Raises:
+            QueueFull: If the flow has ``max_queue`` and turns this one away.
+            InvalidOption: If a gate can never let it through.
+            NotRunning: After `stop`.
+        """
+        return self._submit(fn, args, kwargs, _PLAIN)
+
+    async def submit_wait(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]:
+        """As `submit`, but wait for room where the flow's queue is full and its ``overflow`` is ``"block"``."""
+        return await self._submit_wait(fn, args, kwargs, _PLAIN)
+
+    def submit_threadsafe(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]:
+        """As `submit`, from another thread; `Job.wait_sync` waits for it there."""
+        return self._submit_threadsafe(fn, args, kwargs, _PLAIN)
+
+    def options(self, **options: Unpack[ManagerOptions]) -> Submitter:
+        """Return something to submit with, under these options.
+
+        Args:
+            options: ``key`` for gates with ``by=``, ``cost`` at gates that weigh, ``priority``,
+                ``metadata``, ``timeout``, ``retry``, ``delay``.
+
+        Raises:
+            InvalidOption: Naming the option, its value and what is allowed.
+        """
+        where = "TaskManager.options"
+        check_names(options, _FIELDS, where)
+        key, cost = options.get("key", NO_KEY), options.get("cost", 1.0)
+        if not isinstance(key, Mapping):
+            raise InvalidOption(f'{where}: key must be a mapping such as {{"tenant": "acme"}}, got {key!r}')
+        rest = {name: value for name, value in options.items() if name not in {"key", "cost"}}
+        if self.flow.retry is not None and "retry" in rest:
+            raise InvalidOption(f"{where}: the flow holds a retry already, {self.flow.retry!r}; give one of the two")
+        run = resolve_options(rest, where)
+        return Submitter(self, Chosen(run, key, number(cost, "cost", 0.0, exclusive=True)))
+
+    def _submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
+    ) -> Job[Any]:
+        engine = self._engine
+        if engine is None or self._is_closed or not callable(fn):
+            return self._submit_otherwise(fn, args, kwargs, chosen)
+        run = engine.submit(fn, args, kwargs or NO_KWARGS, chosen)
+        return ManagedJob(run, self)  # type: ignore[arg-type]  # a run has all that a handle reads of a record
+
+    def _submit_otherwise(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
+        """Take what is not the usual: a coroutine object, a job before the start; refuse the rest."""
+        if inspect.iscoroutine(fn):
+            if self._is_closed or args or kwargs or self.flow.retry is not None or chosen.run.retry.attempts > 1:
+                fn.close()
+                why = "after stop()" if self._is_closed else "with arguments" if args or kwargs else "with retries"
+                raise InvalidArguments(
+                    f"a coroutine object cannot be submitted {why}; submit the function and its arguments instead"
+                )
+            return self._submit(Once(fn), (), NO_KWARGS, chosen)
+        if not callable(fn):
+            raise InvalidArguments(f"submit takes a coroutine function and its arguments, got {fn!r}")
+        if self._is_closed:
+            raise NotRunning("this TaskManager was stopped and takes no more jobs")
+        run = ManagedRun(NotYet(self._ids), fn, args, kwargs or NO_KWARGS, chosen, contextvars.copy_context(), 0.0)
+        self._early.append(run)
+        return ManagedJob(run, self)  # type: ignore[arg-type]  # likewise
+
+    async def _submit_wait(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
+    ) -> Job[Any]:
+        room = self._running().room
+        while room.is_full and room.overflow == "block":
+            await room.wait_for_room()
+        return self._submit(fn, args, kwargs, chosen)
+
+    def _submit_threadsafe(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
+    ) -> Job[Any]:
+        loop = self.loop
+        context = contextvars.copy_context()
+
+        async def there() -> Job[Any]:
+            return context.run(self._submit, fn, args, kwargs, chosen)
+
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is loop:
+            raise WrongLoop("submit_threadsafe would block the manager's own event loop; write manager.submit(…) here")
+        return asyncio.run_coroutine_threadsafe(there(), loop).result()
+
+    # -- looking -----------------------------------------------------------------------
+
+    def why_waiting(self, job: Job[Any]) -> str | None:
+        """Return in words which gate holds *job* up and for how long, or what else; None if it does not wait."""
+        run: Any = job._record
+        if run.state is not JobState.SUBMITTED:
+            return None
+        engine = self._engine
+        if engine is None:
+            return "the manager is not entered yet"
+        now = engine.monotonic()
+        if run.due is not None and run.due > now:
+            return f"it pauses for {run.due - now:.3g} s more" + (f" after {run.reason}" if run.reason else "")
+        held = engine.room.why(run)
+        if held is None:
+            return "its turn comes in the loop's next turn"
+        gate, at = held
+        return f"{gate.label} is full" if math.isinf(at) else f"{gate.label} lets it start in {at - now:.3g} s"
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts: jobs waiting, pausing and running, and what each gate tells of itself (per key, too)."""
+        engine = self._engine
+        runs = engine.unfinished if engine is not None else ()
+        states = [run.state for run in runs]
+        waiting = engine.room.size if engine is not None else len(self._early)
+        submitted = states.count(JobState.SUBMITTED)
+        return {
+            "waiting": waiting,
+            "pausing": submitted - waiting if engine is not None else 0,
+            "running": len(states) - submitted,
+            "gates": {gate.label: gate.stats_by_key() for gate in self.flow.gates},
+        }
+
+    # -- what its jobs ask ---------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it runs on.
+
+        Raises:
+            NotRunning: Before it is entered.
+        """
+        return self._running().loop
+
+    @property
+    def handles(self) -> Handles:
+        """Who waits for jobs with callbacks.
+
+        Raises:
+            NotRunning: Before it is entered.
+        """
+        if self._handles is None:
+            raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
+        return self._handles
+
+    def is_settled(self, record: Any) -> bool:
+        """Say whether the job is finished and its callbacks have run."""
+        if record.callbacks:
+            return self.handles.is_settled(record)
+        is_finished: bool = record.state.is_finished
+        return is_finished
+
+    def watch(self, records: Iterable[Any], notify: Callable[[Any], None]) -> int:
+        """Call *notify* once for each job that is not settled yet, when it is; return how many those are."""
+        waited = 0
+        for run in records:
+            if run.callbacks:
+                waited += self.handles.watch((run,), notify)
+            elif not run.state.is_finished:
+                waited += 1
+                known = run.watcher
+                run.watcher = notify if known is None else _Several((*_each(known), notify))
+        return waited
+
+    def unwatch(self, records: Iterable[Any], notify: Callable[[Any], None]) -> None:
+        """Forget *notify*."""
+        for run in records:
+            left = [other for other in _each(run.watcher) if other is not notify]
+            run.watcher = None if not left else left[0] if len(left) == 1 else _Several(left)
+            if run.callbacks:
+                self.handles.unwatch((run,), notify)
+
+    def add_callback(self, record: Any, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        """Call *fn* when the job makes a move of *kind*.
+
+        Raises:
+            NotRunning: Before the manager is entered.
+        """
+        self._running()
+        if not record.callbacks and not record.state.is_finished:
+            record.callbacks = True
+            for notify in _each(record.watcher):
+                self.handles.watch((record,), notify)
+            record.watcher = None
+        self.handles.add(record, kind, fn)
+
+    def _on_move(self, move: str, run: ManagedRun) -> None:
+        record: JobRecord = cast("Any", run)
+        if move == "end":
+            self.handles.settle(record, None)
+        else:
+            self.handles.tell(record, cast("CallbackKind", move))
+
+    async def cancel_job(self, record: Any, wait_s: float) -> bool:
+        """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
+        engine = self._engine
+        if engine is None:
+            self._early.remove(record)
+            record.state, record.reason = JobState.CANCELLED, "cancelled by request"
+            return True
+        engine.cancel(record, "cancelled by request")
+        ended = asyncio.Event()
+
+        def notify(_: Any) -> None:
+            ended.set()
+
+        if self.watch((record,), notify):
+            try:
+                async with asyncio.timeout(wait_s):
+                    await ended.wait()
+            except TimeoutError:
+                self.unwatch((record,), notify)
+        return record.state is JobState.CANCELLED
+
+    async def fetch(self, record: Any) -> Any:
+        """Return the job as it is: a manager's is always current."""
+        return record
+
+
+def _each(known: Callable[[Any], None] | None) -> list[Callable[[Any], None]]:
+    if known is None:
+        return []
+    return list(known) if isinstance(known, _Several) else [known]

@@ -1,0 +1,139 @@
+"""`TaskManager`: submit, await, cancel, stop, and what is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+
+import pytest
+
+from quarterjack import ConcurrencyLimit, JobCancelled, JobState, NotRunning, TaskManager, current_job, gather
+from quarterjack.testing import virtual_loop
+
+
+async def test_at_most_so_many_run_at_once_and_all_are_done_at_the_end() -> None:
+    """The limit is what the manager is for, and leaving the block waits."""
+    running = most = 0
+
+    async def work(n: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(1)
+        running -= 1
+        return n
+
+    with virtual_loop() as clock:
+        async with TaskManager(ConcurrencyLimit(3)) as manager:
+            began = clock.monotonic()
+            jobs = [manager.submit(work, n) for n in range(8)]
+        assert most == 3
+        assert clock.monotonic() - began == pytest.approx(3)
+        assert [job.result() for job in jobs] == list(range(8))
+        assert await gather(jobs) == list(range(8))
+
+
+async def test_job_raises_the_very_exception_of_its_body() -> None:
+    """A manager is in one process: nothing need stand for the error."""
+    error = OSError("no route")
+
+    async def fail() -> None:
+        raise error
+
+    async with TaskManager() as manager:
+        job = manager.submit(fail)
+        with pytest.raises(OSError, match="no route") as caught:
+            await job
+        assert caught.value is error
+        assert job.state is JobState.FAILED
+
+
+async def test_submitting_before_the_block_waits_for_it() -> None:
+    """A program can collect its work where no loop runs yet."""
+
+    async def work() -> str:
+        return "done"
+
+    manager = TaskManager(ConcurrencyLimit(1))
+    job = manager.submit(work)
+    assert job.state is JobState.SUBMITTED
+    async with manager:
+        assert await job == "done"
+    with pytest.raises(NotRunning):
+        manager.submit(work)
+
+
+async def test_cancelled_jobs_give_their_slots_back_wherever_they_stand() -> None:
+    """Waiting, admitted in this very turn, or running: no slot leaks."""
+    limit = ConcurrencyLimit(2)
+
+    async def work() -> None:
+        await asyncio.sleep(3600)
+
+    async with TaskManager(limit) as manager:
+        jobs = [manager.submit(work) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert await asyncio.gather(*(job.cancel() for job in jobs)) == [True] * 4
+        assert {job.state for job in jobs} == {JobState.CANCELLED}
+        assert limit.used == 0
+        with pytest.raises(JobCancelled):
+            await jobs[0]
+
+
+async def test_an_exception_in_the_block_cancels_what_is_left() -> None:
+    """Nobody waits for an hour of work after the program has failed."""
+    began = asyncio.Event()
+
+    async def work() -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    async def program() -> None:
+        async with manager:
+            await began.wait()
+            raise KeyError
+
+    manager = TaskManager()
+    job = manager.submit(work)
+    with pytest.raises(KeyError):
+        await program()
+    assert job.state is JobState.CANCELLED
+
+
+async def test_each_job_has_the_context_it_was_submitted_in() -> None:
+    """A request's id follows its jobs, and what a job sets is its own."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+
+    async def work() -> tuple[str, str]:
+        before = request.get()
+        request.set("changed")
+        await asyncio.sleep(0)
+        return before, current_job().id
+
+    async with TaskManager(ConcurrencyLimit(1)) as manager:
+        request.set("one")
+        one = manager.submit(work)
+        request.set("two")
+        two = manager.submit(work)
+        assert await gather([one, two]) == [("one", one.id), ("two", two.id)]
+        assert one.id != two.id
+        assert request.get() == "two"
+
+
+async def test_callbacks_run_before_the_one_who_awaits_is_told() -> None:
+    """As for the jobs of an app."""
+    told: list[str] = []
+
+    async def work() -> None: ...
+
+    async with TaskManager() as manager:
+        job = manager.submit(work)
+
+        @job.on_done
+        async def note(done: object) -> None:
+            await asyncio.sleep(0)
+            told.append("callback")
+
+        await job
+        told.append("awaited")
+    assert told == ["callback", "awaited"]
