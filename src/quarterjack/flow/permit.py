@@ -104,8 +104,8 @@ class Permit:
 
     async def __aenter__(self) -> Pass:
         """Wait for the gates; returns the pass, whose ``resource`` a router has set."""
-        self._turnstile = self._owner._turnstile_here()
-        await self._turnstile.enter(self._pass)
+        self._turnstile = turnstile = self._owner._turnstile_here()
+        await turnstile.enter(self._pass)
         return self._pass
 
     async def __aexit__(
