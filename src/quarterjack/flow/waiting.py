@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -39,7 +39,8 @@ class Waiting:
     id: str = ""
     task: str = ""
     """The task's name; of a `TaskManager` the function's."""
-    fn: Callable[..., Any] | None = None
+    fn: Any = None
+    """The body; None for a bare pass."""
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = NO_KEY
     key: Mapping[str, Hashable] = NO_KEY

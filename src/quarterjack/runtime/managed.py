@@ -104,8 +104,6 @@ class _Rare(Waiting):
 class ManagedRun(_Rare):
     """One job of a manager, all its attempts."""
 
-    fn: Callable[..., Any]  # pyright: ignore[reportIncompatibleVariableOverride]  # a run always has one
-
     __slots__ = (
         "__dict__",
         "_id",
