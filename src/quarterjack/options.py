@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, get_args
 
 from ._durations import to_ns, to_seconds
+from ._timing import check_timing
 from .errors import InvalidOption, NaiveDatetime
 from .model import JobOptions, Overlap, Payload, RunOptions, SchedulePolicies, Timing, Unique
 from .policies.backoff import NO_RETRY, RetryPolicy
@@ -236,15 +237,14 @@ def resolve_policies(
         InvalidOption: Naming *where*, the field, the value and what is allowed.
     """
     given = _checked(policies, where)
-    start, end, missed, overlap = given["start"], given["end"], given["missed"], given["overlap"]
-    if start is not None and end is not None and start > end:
-        raise InvalidOption(f"{where}: start={policies['start']} lies after end={policies['end']}; swap them")
+    missed, overlap = given["missed"], given["overlap"]
     if missed == "all" and overlap.mode == "skip":
         raise InvalidOption(
             f"{where}: missed='all' with overlap='skip' would skip all but one of the caught-up runs; "
             "use overlap='queue_all' or 'allow'"
         )
-    timing = Timing(trigger=trigger, jitter_ns=given["jitter"], start_ns=start, end_ns=end)
+    timing = Timing(trigger=trigger, jitter_ns=given["jitter"], start_ns=given["start"], end_ns=given["end"])
+    check_timing(timing, where)
     payload = Payload(
         task=task,
         args=args,
@@ -280,7 +280,7 @@ _POLICIES: Final[Mapping[str, tuple[Any, Callable[[Any], Any]]]] = {
     "start": (None, lambda v: _optional(instant_ns, v, "start")),
     "end": (None, lambda v: _optional(instant_ns, v, "end")),
     "jitter": (0, lambda v: to_ns(v, "jitter")),
-    "max_lateness": (None, lambda v: _optional(to_ns, v, "max_lateness")),
+    "max_lateness": (None, lambda v: _optional(to_ns, v, "max_lateness", exclusive=True)),
     "max_runs": (None, lambda v: _optional(_integer, v, "max_runs", 1, 10**12)),
     "pause_on_failure": (None, lambda v: _optional(_integer, v, "pause_on_failure", 1, 1_000_000)),
     "overlap_key": (None, lambda v: _optional(valid_name, v, "overlap_key")),

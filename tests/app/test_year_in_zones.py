@@ -75,8 +75,8 @@ def drawn(rule: Rule, number: int, rng: Random, start: int) -> Standing:
     maximum = rng.choice([None, 1, 2]) if overlap in {"allow", "queue_all"} else None
     catchup = rng.choice([3, 100])
     lateness = rng.choice([None, None, 30 * MINUTE, 9 * HOUR])
-    runs = rng.choice([None, None, None, None, None, 200])
-    jitter = rng.choice([0, 0, 7 * MINUTE, 6 * HOUR])
+    runs = rng.choice([None, None, None, None, 20, 200])
+    jitter = rng.choice([0, 0, 7 * MINUTE, rule.most_jitter])
     low = start + 20 * DAY + 10 * MINUTE if rng.random() < 0.2 else None
     high = start + 300 * DAY if rng.random() < 0.2 else None
     body = rng.choice([SHORT, 11 * MINUTE, 3 * HOUR, 30 * HOUR]) + 37_000_000

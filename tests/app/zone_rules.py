@@ -26,6 +26,8 @@ class Rule:
     trigger: Trigger
     nominals: list[int]
     is_elapsed: bool
+    most_jitter: int = 6 * HOUR
+    """Longer than the distance of most fire times: no run is put off beyond the next."""
 
 
 def day_of(wall: int) -> date:
@@ -71,8 +73,8 @@ def rules_of(walk: Walk) -> list[Rule]:
     last_days = fixed(_both(_named(0, 5), lambda wall: day_of(wall + DAY).day == 1))
     tenth_days = fixed(_both(_named(3), lambda wall: (day_of(wall) - start).days % 10 == 0))
     return [
-        Rule("every-100m", Every(minutes=100), every(100 * MINUTE), True),
-        Rule("every-4h-phase", Every(hours=4, phase=2100), every(4 * HOUR, 35 * MINUTE), True),
+        Rule("every-100m", Every(minutes=100), every(100 * MINUTE), True, 100 * MINUTE),
+        Rule("every-4h-phase", Every(hours=4, phase=2100), every(4 * HOUR, 35 * MINUTE), True, 4 * HOUR),
         Rule(
             "aligned-150m", Aligned(minutes=150, tz=zone), elapsed(lambda wall: wall % DAY % (150 * MINUTE) == 0), True
         ),
