@@ -17,6 +17,7 @@ declared one."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -246,8 +247,12 @@ class Trigger(Rule):
         low, high = (from_ns(min(max(at // 1_000 * 1_000, FIRST_NS), LAST_NS)) for at in (after, until))
         return min(cap, self.count(low, high, cap))
 
-    def _checked(self, found: datetime, asked: str) -> int:
-        if not isinstance(found, datetime) or found.utcoffset() is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+    def _checked(self, found: object, asked: str) -> int:
+        if isinstance(found, Coroutine):
+            found.close()  # or Python warns of it, beside the point
+            name = asked.partition("(")[0]
+            raise InvalidTrigger(f"{type(self).__name__}.{name} is async; a rule only computes, so write def {name}")
+        if not isinstance(found, datetime) or found.utcoffset() is None:
             raise InvalidTrigger(
                 f"{type(self).__name__}.{asked} returned {found!r}; it must return an aware datetime or None"
             )
