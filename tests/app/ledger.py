@@ -19,6 +19,7 @@ __all__ = ["Ledger", "Moment", "Order", "Run", "dues"]
 
 REBASE_ALL_NS: Final = 3 * 3_600 * 10**9
 NOTICED_NS: Final = 10**9
+JUST_PASSED_NS: Final = 2 * 10**9
 GRACE_NS: Final = 30 * 10**9
 MOST_COUNTED: Final = 1_000
 
@@ -89,6 +90,17 @@ class Ledger:
         self._until: int | None = None
         self._running: list[Run] = []
         self._waiting: deque[Run] = deque()
+        passed = self._between(0, now.wall)
+        if passed and passed[-1] == order.nominals[-1]:
+            self._is_put_too_late(passed[-1], now)
+
+    def _is_put_too_late(self, last: int, now: Moment) -> None:
+        """It was over before it was put: its last fire time runs if it has only just passed, else it is on record."""
+        if now.wall - last <= JUST_PASSED_NS:
+            self.cursor = last - 1
+            self.look(now)
+        else:
+            self.rows.append(Run(1, last, "missed", 1))
 
     # -- what happens ----------------------------------------------------------------
 
