@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "next": ("quarterjack.cli.upcoming", "List the next fire times of an app, a schedule or a cron line."),
     "explain": ("quarterjack.cli.explain", "Put a rule into words, with its next fires and what to know."),
     "why": ("quarterjack.cli.why", "Say why a schedule runs, or does not; or did not at an instant."),
+    "simulate": ("quarterjack.cli.simulate", "Play an app's schedules in virtual time: collisions, waits, peaks."),
     "demo": ("quarterjack.cli.demo", "See what quarterjack does, live, on your terminal."),
 }
 """Where each command lives, and its line in the help; a module holds its command as ``command``."""

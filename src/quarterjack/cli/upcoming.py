@@ -77,7 +77,7 @@ def command(
         tell_notes(["nothing fires any more after that"])
 
 
-def moment(text: str, zone: tzinfo | None) -> int:
+def moment(text: str, zone: tzinfo | None, option: str = "--after") -> int:
     """Return an ISO moment in nanoseconds; without an offset it is read in *zone*, else in the machine's.
 
     Raises:
@@ -92,8 +92,9 @@ def moment(text: str, zone: tzinfo | None) -> int:
         what = f"lies outside of the years {YEARS[0]} to {YEARS[-1]}"
     except (ValueError, OverflowError):  # the latter in the first and last days of the calendar
         what = "is no ISO moment"
-    words = click.get_current_context().params.get("words", ())
-    raise Failure(f"--after {text!r} {what}", f"{typed(*words)} --after 2027-03-28T00:00", EXIT_USAGE)
+    params = click.get_current_context().params
+    words = params.get("words") or filter(None, [params.get("target")])
+    raise Failure(f"{option} {text!r} {what}", f"{typed(*words)} {option} 2027-03-28T00:00", EXIT_USAGE)
 
 
 def _lines(

@@ -1,0 +1,197 @@
+"""A simulation tells what the schedules of an app would do, without running a line of the app's bodies."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from quarterjack import (
+    At,
+    Cron,
+    Every,
+    FixedDelay,
+    InvalidOption,
+    LoopThread,
+    OnStartup,
+    Overlap,
+    Quarterjack,
+    Trigger,
+    UnknownTask,
+    UsageError,
+)
+from quarterjack.testing import ScheduleLoad, Simulation, TooManyFires, simulate
+
+MIDNIGHT = "2027-03-25T00:00+00:00"
+
+
+async def never() -> None:
+    raise AssertionError("a simulation ran a body")
+
+
+def app_of(*triggers: Trigger, concurrency: int = 100, **policies: Any) -> Quarterjack:
+    app = Quarterjack(concurrency=concurrency)
+    for number, trigger in enumerate(triggers):
+        app.task(trigger, name=f"t{number}", **policies)(never)
+    return app
+
+
+def load(found: Simulation, schedule_id: str = "t0") -> ScheduleLoad:
+    return next(one for one in found.schedules if one.id == schedule_id)
+
+
+def test_runs_are_counted_and_take_what_is_assumed() -> None:
+    """The number of runs is the rule's, their length is the assumption's."""
+    found = simulate(app_of(Every(hours=1)), "1d", start=MIDNIGHT, assume="90s")
+    assert load(found) == ScheduleLoad(id="t0", runs=24, waiting=0, busy_s=23 * 90.0)
+    assert (found.start, found.end) == (datetime(2027, 3, 25, tzinfo=UTC), datetime(2027, 3, 26, tzinfo=UTC))
+    assert found.assumed == {"t0": 90.0}
+
+
+def test_no_code_of_the_app_is_run() -> None:
+    """Bodies, hooks, lifespan, callbacks, wrappers: who simulates a production app must be able to rely on it."""
+
+    def lifespan(_: Quarterjack) -> Any:
+        raise AssertionError("entered")
+
+    app = Quarterjack(lifespan=lifespan)
+    thread = LoopThread("t")
+
+    async def around(job: Any, proceed: Any) -> Any:
+        raise AssertionError("around")
+
+    app.around(around)
+    app.task(OnStartup(), name="up")(never)
+    task = app.task(Every(hours=1), name="hourly", executor=thread)(never)
+
+    @task.on_done
+    def told(job: Any) -> None:
+        raise AssertionError("callback")
+
+    found = simulate(app, "3h", start=MIDNIGHT)
+    assert load(found, "hourly").runs == 3
+    assert next(one for one in found.executors if one.name == "t").peak == 1
+    assert not app.is_running
+
+
+def test_overlap_is_decided_as_the_app_would() -> None:
+    """A body that outlasts its period is what a simulation is meant to show."""
+    skip = simulate(app_of(Every(hours=1)), "12h", start=MIDNIGHT, assume="90m")
+    assert (load(skip).runs, load(skip).skipped) == (6, 6)
+    queued = simulate(app_of(Every(hours=1), overlap="queue_all"), "12h", start=MIDNIGHT, assume="90m")
+    assert (load(queued).runs, load(queued).waiting) == (8, 4)
+    assert load(queued).longest_wait_s == 7 * 1_800.0
+    bounded = simulate(app_of(Every(hours=1), overlap=Overlap("queue_all", 1)), "12h", start=MIDNIGHT, assume="90m")
+    assert load(bounded).skipped > 0
+    cancelled = simulate(app_of(Every(hours=1), overlap="cancel_previous"), "12h", start=MIDNIGHT, assume="90m")
+    assert (load(cancelled).runs, load(cancelled).cancelled) == (12, 11)
+
+
+def test_slots_are_the_apps_and_waits_are_told() -> None:
+    """Three jobs at once on two slots: one of them waits for the length of a body."""
+    app = app_of(Every(hours=1), Every(hours=1), Every(hours=1), concurrency=2)
+    found = simulate(app, "1h", start=MIDNIGHT, assume=60)
+    loop = next(one for one in found.executors if one.name == "loop")
+    assert (loop.peak, loop.slots, loop.peak_at) == (2, 2, datetime(2027, 3, 25, 1, tzinfo=UTC))
+    again = simulate(app, "2h", start=MIDNIGHT, assume=60)
+    assert sorted(one.longest_wait_s for one in again.schedules) == [0.0, 0.0, 60.0]
+
+
+def test_run_that_waits_beyond_its_deadline_is_missed() -> None:
+    """start_deadline bounds the wait for a slot."""
+    app = app_of(Every(hours=1), Every(hours=1), concurrency=1, start_deadline=30)
+    found = simulate(app, "90m", start=MIDNIGHT, assume=60)
+    assert sorted((one.runs, one.missed) for one in found.schedules) == [(0, 1), (1, 0)]
+
+
+def test_timeout_ends_a_body() -> None:
+    """A body holds its slot no longer than its timeout allows."""
+    found = simulate(app_of(Every(hours=1), timeout=60), "1h30m", start=MIDNIGHT, assume="2h")
+    assert load(found).busy_s == 60.0
+
+
+def test_collisions_are_named_once_with_how_often() -> None:
+    """All at full hours: the usual mistake, and jitter or H the cure."""
+    found = simulate(app_of(Cron("0 * * * *"), Cron("0 */2 * * *"), Cron("30 1 * * *")), "1d", start=MIDNIGHT)
+    (worst,) = found.collisions
+    assert (worst.starts, worst.schedules, worst.seconds) == (2, ("t0", "t1"), 12)
+    assert worst.at == datetime(2027, 3, 25, 2, tzinfo=UTC)
+    assert found.busiest[0] == (worst.at, 2)
+    assert simulate(app_of(Cron("0 * * * *"), Cron("30 * * * *")), "1d", start=MIDNIGHT).collisions == ()
+
+
+def test_chains_go_by_the_length_of_their_bodies() -> None:
+    """FixedDelay counts from the end of a run."""
+    found = simulate(app_of(FixedDelay(minutes=5)), "1h", start=MIDNIGHT, assume="5m")
+    assert load(found).runs == 6
+
+
+def test_nights_are_met_and_told() -> None:
+    """A week that holds the change shows what it does to each schedule."""
+    found = simulate(app_of(At("02:30", tz="Europe/Rome"), At("12:00", tz="Europe/Rome")), "7d", start=MIDNIGHT)
+    assert [(one, change.is_affected) for one, change in found.clock_changes] == [("t0", True), ("t1", False)]
+    assert load(found).runs == 7
+
+
+class Late(Trigger):
+    """Raises at its second question."""
+
+    at_once: bool = False
+
+    def next(self, after: datetime) -> datetime | None:
+        if self.at_once or after.hour >= 2:
+            raise OSError("no calendar")
+        return after + timedelta(hours=1)
+
+
+def test_broken_triggers_are_parked_and_the_others_play_on(caplog: pytest.LogCaptureFixture) -> None:
+    """As in the app itself."""
+    caplog.set_level(logging.CRITICAL, "quarterjack")
+    found = simulate(app_of(Every(hours=1), Late(), Late(at_once=True)), "1d", start=MIDNIGHT)
+    assert load(found).runs == 24
+    assert {one: "no calendar" in why for one, why in found.parked.items()} == {"t1": True, "t2": True}
+
+
+def test_too_many_fires_are_refused_with_what_would_do() -> None:
+    """Every second of a week would take minutes; who asked is told at once, and for how long it can be had."""
+    app = app_of(Every(seconds=1), Every(hours=1))
+    with pytest.raises(TooManyFires, match=r"fire 604,968 times .* most of all 't0'; at most 150,000") as caught:
+        simulate(app, "7d", start=MIDNIGHT)
+    assert caught.value.fits == "41h"
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert load(simulate(app, "10m", start=MIDNIGHT, assume=0.5)).runs == 600
+    with pytest.raises(TooManyFires):
+        simulate(app_of(FixedDelay(milliseconds=1)), "1d", assume=0)
+
+
+def test_max_runs_and_bounds_count_as_they_do() -> None:
+    """What is never fired is not refused either."""
+    app = app_of(Every(seconds=1), max_runs=3)
+    assert load(simulate(app, "7d", start=MIDNIGHT)).runs == 3
+    bounded = app_of(Every(seconds=1), end=datetime(2027, 3, 25, 0, 1, tzinfo=UTC))
+    assert load(simulate(bounded, "7d", start=MIDNIGHT, assume=0.1)).runs == 60
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"for_": "7x"}, InvalidOption, "for_ must look like"),
+        ({"assume": {"nope": 1}}, UnknownTask, "no task 'nope'"),
+        ({"assume": {"t": 1}}, UnknownTask, "did you mean 't0'"),
+        ({"assume": "long"}, InvalidOption, "assume of 't0'"),
+        ({"start": "someday"}, InvalidOption, "no instant"),
+    ],
+)
+def test_wrong_questions_are_refused(wrong: dict[str, Any], error: type[Exception], said: str) -> None:
+    """Before anything is played."""
+    with pytest.raises(error, match=said):
+        simulate(app_of(Every(hours=1)), **wrong)
+
+
+async def test_inside_a_running_loop_the_way_out_is_told() -> None:
+    """It has a loop of its own; asyncio's error would not say what to write."""
+    with pytest.raises(UsageError, match=r"asyncio\.to_thread"):
+        simulate(app_of(Every(hours=1)))
