@@ -11,7 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ._app_base import AppBase
 from .context import CURRENT, RunningAttempt
-from .errors import InvalidArguments, InvalidOption, JobGone, NotRunning, UnknownTask, WrongLoop
+from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask, WrongLoop
 from .events import Subscription
 from .job import Job
 from .model import FINISHED, NO_KWARGS, JobFilter, JobRecord, JobState, RunOptions, SubmittedBy
@@ -63,6 +63,7 @@ class AppJobs(AppBase):
         options = record.options
         if options.executor is not None:
             await service.ensure_executor(options.executor)
+            service.check_open(f"{record.task} was not submitted")
         (row,) = await service.store.jobs_put((record,))
         if row is record and (service.events.has_listeners or task.definition.callbacks):
             service.on_submitted(record)
@@ -102,6 +103,7 @@ class AppJobs(AppBase):
             jobs: list[Job[T]] = []
             for start in range(0, len(records), BATCH):
                 batch = records[start : start + BATCH]
+                service.check_open(f"{len(records) - start} jobs were not submitted")
                 rows = await service.store.jobs_put(batch)
                 jobs += [self._stored(service, record, row) for record, row in zip(batch, rows, strict=True)]
                 await asyncio.sleep(0)
@@ -132,8 +134,8 @@ class AppJobs(AppBase):
 
     def _record(self, service: Service, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobRecord:
         definition, options, args, named = self._bound(service.tasks, task, args, kwargs)
-        if service.is_closed_to_jobs:
-            raise NotRunning(f"the app is shutting down and runs nothing more: {definition.name} was not submitted")
+        if service.is_closed_to_jobs:  # asked here too: the words cost more than the question
+            service.check_open(f"{definition.name} was not submitted")
         if options.queue not in service.queues:  # nearly never; the call costs a frame per job
             service.serve_queue(options.queue)
         parent = CURRENT.get()
@@ -292,6 +294,7 @@ class AppJobs(AppBase):
         where = _required(job_filter(service, state, task, queue, schedule, since, None), "retry")
 
         async def there() -> int:
+            service.check_open("nothing was repeated")
             again = await service.store.jobs_retry(where)
             if service.events.has_listeners:
                 service.on_repeated([row for row in await service.store.jobs_get(again) if row is not None])

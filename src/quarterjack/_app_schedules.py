@@ -205,6 +205,7 @@ class AppSchedules(AppBackfill):
             record = JobRecord(
                 service.ids(), payload.task, payload.args, payload.kwargs or NO_KWARGS, payload.options, by, origin
             )
+            service.check_open(f"schedule {row.id} was not run")
             stored = await service.store.schedules_trigger(schedule_id, record, overlap)
             if stored is None:
                 raise UnknownSchedule(unknown_schedule(schedule_id))

@@ -23,9 +23,10 @@ from quarterjack import (
     UsageError,
 )
 from quarterjack.errors import Conflict
+from quarterjack.model import JobFilter
 from quarterjack.stores import MemoryStore
 from quarterjack.testing import faults, virtual_time
-from tests.app.kit import sleeper, spawn
+from tests.app.kit import sleeper, spawn, stubborn
 
 
 def own_tasks() -> list[str]:
@@ -51,6 +52,27 @@ async def test_cancelling_the_host_while_it_drains_still_ends_the_work() -> None
         await running
     assert jobs[0].state is JobState.CANCELLED
     assert own_tasks() == []
+
+
+async def test_cancelling_the_host_while_bodies_are_cancelled_still_ends_the_work() -> None:
+    """An end takes several steps, and somebody impatient may come in each; the others take place all the same."""
+    app = Quarterjack(shutdown_grace=0.1)
+    task = stubborn(app, 1.5, cancel_grace=3)
+    jobs: list[Job[Any]] = []
+
+    async def host() -> None:
+        async with app:
+            jobs.append(await app.submit(task))
+            await asyncio.sleep(0.05)
+
+    running = spawn(host())
+    await asyncio.sleep(0.4)  # the drain is over, the body is told to stop
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert own_tasks() == []
+    assert jobs[0].state is JobState.CANCELLED
+    await asyncio.gather(*(left for left in asyncio.all_tasks() if left.get_name() == jobs[0].id))
 
 
 async def test_system_exit_during_the_drain_is_raised_by_serve() -> None:
@@ -97,6 +119,43 @@ async def test_submit_after_the_last_job_has_ended_is_refused() -> None:
     async with virtual_time(app):
         pass
     assert asked
+
+
+async def test_nothing_is_run_once_more_after_the_last_job_has_ended() -> None:
+    """A repeated job, or an extra run of a schedule, would wait for ever, and with it whoever awaits it."""
+    app = Quarterjack()
+    task = sleeper(app)
+    asked: list[bool] = []
+
+    @app.task(Every(hours=1))
+    async def hourly() -> None: ...
+
+    @app.task(OnShutdown())
+    async def down() -> None:
+        with pytest.raises(NotRunning, match="schedule hourly was not run"):
+            await app.trigger_now("hourly")
+        with pytest.raises(NotRunning, match="nothing was repeated"):
+            await app.retry(task="sleeper")
+        asked.append(True)
+
+    async with virtual_time(app):
+        job = await app.submit(task, 0)
+        await job
+    assert asked
+    assert job.state is JobState.DONE
+
+
+async def test_many_jobs_that_are_submitted_beside_the_end_have_an_end() -> None:
+    """They are stored in batches, and the end may come between two of them."""
+    app = Quarterjack()
+    task = sleeper(app)
+    async with app:
+        many = spawn(app.submit_many(task.options(delay=60).bind(0) for _ in range(5_000)))
+        await asyncio.sleep(0)
+    with pytest.raises(NotRunning, match="jobs were not submitted"):
+        await many
+    stored = (await app.store.jobs_list(JobFilter(), limit=5_000)).jobs
+    assert {row.state for row in stored} == {JobState.CANCELLED}
 
 
 async def test_what_a_callback_of_the_last_job_submits_has_an_end() -> None:

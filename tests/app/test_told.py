@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from quarterjack import Job, JobFailed, JobState, Quarterjack, Snooze, gather
+from quarterjack import Job, JobCancelled, JobFailed, JobState, NotRunning, Quarterjack, Snooze, gather
 from quarterjack.events import Event, JobEvent
-from quarterjack.testing import virtual_time
+from quarterjack.stores import MemoryStore
+from quarterjack.testing import faults, virtual_time
 from tests.app.kit import Boom, sleeper, spawn
 
 
@@ -302,3 +303,52 @@ async def test_somebody_who_cancels_every_task_ends_the_app() -> None:
         if task.get_name() == "quarterjack-recorder":
             task.cancel()
     assert "somebody cancelled quarterjack-recorder" in await asyncio.wait_for(serving, 5)
+
+
+def test_a_callback_may_be_added_from_any_thread() -> None:
+    """Beside `in_thread` handles are used where no loop runs; the callback runs on the app's loop all the same."""
+    app = Quarterjack()
+    task = sleeper(app)
+    called: list[str] = []
+
+    def note(job: Job[float]) -> None:
+        called.append(threading.current_thread().name)
+
+    with app.in_thread():
+        first, second = app.submit_sync(task, 0), app.submit_sync(task, 0.2)
+        first.wait_sync(5)
+        first.on_done(note)
+        second.on_done(note)
+        second.wait_sync(5)
+    assert called == ["quarterjack-app"] * 2
+    with pytest.raises(NotRunning, match="has ended"):
+        first.on_done(note)
+
+
+async def test_a_store_that_fails_when_it_is_asked_how_a_job_ended_is_asked_again() -> None:
+    """Whoever waits for the job hears of its end nowhere else."""
+    app = Quarterjack()
+    task = sleeper(app)
+    ended: list[str] = []
+    async with virtual_time(app):
+        with faults(app.store) as broken:
+            job = await app.submit(task.options(delay=60), 0)
+            job.on_cancel(lambda job: ended.append(job.id))
+            broken.fail_next("jobs_get", times=3)
+            assert await job.cancel()
+            with pytest.raises(JobCancelled):
+                await job.wait(10)
+    assert ended == [job.id]
+
+
+async def test_an_end_is_told_although_no_finished_job_is_to_be_kept() -> None:
+    """The store tells of what it ended itself by the id, under which the job was not found any more."""
+    app = Quarterjack(MemoryStore(keep_finished=0))
+    task = sleeper(app)
+    async with app:  # the virtual world keeps every job
+        job = await app.submit(task.options(delay=60), 0)
+        waits = spawn(job.wait(5))
+        await asyncio.sleep(0)
+        await job.cancel()
+        with pytest.raises(JobCancelled):
+            await waits

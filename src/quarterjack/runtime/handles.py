@@ -14,6 +14,7 @@ from contextvars import Context, ContextVar
 from typing import Any, Final, final
 
 from quarterjack.clock import Clock
+from quarterjack.errors import NotRunning
 from quarterjack.events import CallbackFailed, EventStream
 from quarterjack.job import CallbackKind, Job, JobClient
 from quarterjack.model import JobRecord, JobState
@@ -169,13 +170,32 @@ class Handles:
     # -- callbacks -------------------------------------------------------------------
 
     def add(self, record: JobRecord, kind: CallbackKind, fn: Callback) -> None:
-        """Call *fn* when *record* makes a move of *kind*; at once if it has made it already."""
+        """Call *fn* when *record* makes a move of *kind*; at once if it has made it already. From any thread.
+
+        Raises:
+            NotRunning: On another thread or loop, once the app's own loop is closed.
+        """
+        if not self._is_here():
+            self._add_from_elsewhere(record, kind, fn)
+            return
         is_settled = self.is_settled(record)
         has_begun = kind == "start" and record.running_at_ns is not None
         if kind == "submit" or has_begun or (is_settled and FINAL_KINDS.get(record.state) == kind):
             self._spawn(self._call_all(record, kind, [fn]), record, kind)
         if not is_settled and kind != "submit":
             self.of_jobs.setdefault(record.id, []).append((kind, fn))
+
+    def _is_here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:  # a thread without a loop
+            return False
+
+    def _add_from_elsewhere(self, record: JobRecord, kind: CallbackKind, fn: Callback) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.add, record, kind, fn, context=Context())
+        except RuntimeError:
+            raise NotRunning(f"the app of job {record.id} has ended; on_{kind} would call nothing") from None
 
     def _calls(self, record: JobRecord, kind: CallbackKind) -> list[Callback]:
         return [*self._task_calls(record, kind), *self._own_calls(record, kind)]

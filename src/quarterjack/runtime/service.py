@@ -13,10 +13,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
-from quarterjack.errors import JobGone
+from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import ClockJumped, EventStream
 from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
 from quarterjack.job import CallbackKind, Job
@@ -30,7 +31,7 @@ from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler, run_at_once
-from .worker import FINAL_KINDS, Lanes, Prepared, Worker, job_event
+from .worker import FINAL_KINDS, POLL_S, Lanes, Prepared, Worker, job_event
 
 __all__ = ["Role", "Service"]
 
@@ -94,6 +95,7 @@ class Service:
         """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._started_ns = clock.now_ns()
         self._unlisten: list[Callable[[], None]] = []
+        self._settling: set[asyncio.Task[None]] = set()
         works = role in {"both", "worker"}
         fires = role in {"both", "scheduler"}
         known = list(queues) if queues is not None else sorted({d.options.queue for d in tasks.values()} | {"default"})
@@ -271,17 +273,22 @@ class Service:
 
     async def end_work(self, cancel_grace_s: float) -> None:
         """Cancel what still runs and record how it ended. After `drain`."""
-        if self.worker is not None:
-            self.worker.interrupt_all()
-        await self._stop_executors(cancel_grace_s)
-        if self._renewer is not None:
-            await self._renewer.stop()
-        if self.worker is not None:
-            await self.worker.stop()
-        await self.handles.drain(cancel_grace_s, self.hurried)
+        async with AsyncExitStack() as steps:  # last one first; each takes place though one before it was cancelled
+            steps.push_async_callback(self.store.workers_remove, self.owner)
+            steps.push_async_callback(self._end_jobs, cancel_grace_s)
+            if self.worker is not None:
+                steps.push_async_callback(self.worker.stop)
+                self.worker.interrupt_all()
+            if self._renewer is not None:
+                steps.push_async_callback(self._renewer.stop)
+            await self._stop_executors(cancel_grace_s)
+
+    async def _end_jobs(self, grace_s: float) -> None:
+        """Let callbacks end, and then those of the jobs that are left over."""
+        await self.handles.drain(grace_s, self.hurried)
         await self._leftovers()
-        await self.handles.drain(cancel_grace_s, self.hurried)
-        await self.store.workers_remove(self.owner)
+        await self._settled(grace_s)
+        await self.handles.drain(grace_s, self.hurried)
 
     async def _stop_executors(self, grace_s: float) -> None:
         """Stop each executor once: a shared one counts its apps."""
@@ -297,11 +304,21 @@ class Service:
         await self._stop_executors(0)
         if self._is_open:  # else another app has the store, and its rows are not ours to clear
             await self._leftovers()
+            await self._settled(0)
             await self.handles.drain(0, self.hurried)
             for end in self._unlisten:
                 end()
             await self.store.close()
         self.timer.release()
+
+    def check_open(self, what: str) -> None:
+        """Refuse a job that would never run, as the end has come too far.
+
+        Raises:
+            NotRunning: With *what* would have been done.
+        """
+        if self.is_closed_to_jobs:
+            raise NotRunning(f"the app is shutting down and runs nothing more: {what}")
 
     async def _leftovers(self) -> None:
         """End what will never run: on a store that dies with us, waiting jobs are cancelled and counted."""
@@ -340,7 +357,27 @@ class Service:
             run_at_once(self._settle(job_ids))
             return
         self.handles.expect(job_ids)
-        self.loop.create_task(self._settle(job_ids), context=self.context.copy())
+        task = self.loop.create_task(self._settle_surely(job_ids), context=self.context.copy())
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle_surely(self, job_ids: Sequence[str]) -> None:
+        """Settle them, however often the store must be asked: who waits for them hears of it nowhere else."""
+        while True:
+            try:
+                await self._settle(job_ids)
+            except StoreError:
+                log.exception("reading %d jobs that ended failed; trying again in %g s", len(job_ids), POLL_S)
+                await asyncio.sleep(POLL_S)
+            else:
+                return
+
+    async def _settled(self, grace_s: float) -> None:
+        """Wait up to *grace_s* seconds until the ends the store told of are told on."""
+        if self._settling:
+            _, late = await asyncio.wait(self._settling, timeout=grace_s)
+            for task in late:
+                task.cancel()
 
     async def _settle(self, job_ids: Sequence[str]) -> None:
         """The store ended these jobs itself: tell events, callbacks and waiters."""

@@ -193,10 +193,18 @@ class Firing:
             if answer is CancelAnswer.REQUESTED:
                 self.cancelled.append(other)
 
+    def _has_others_before(self, job: JobRecord) -> bool:
+        """Say whether another one waits for the serial key of *job*, whose turn comes first."""
+        others = self._store._keys.open(job.overlap_key or "")
+        return any(
+            other is not job and other.state is _SUBMITTED and other.serial and other.run_at_ns <= self.now
+            for other in others
+        )
+
     def _start_or_queue(self, job: JobRecord) -> None:
         """Lease the job to the caller if it has room for it, else let it wait."""
         claim, store, slots = self._claim, self._store, self._slots
-        if claim is not None and job.run_at_ns <= self.now:
+        if claim is not None and job.run_at_ns <= self.now and not (job.serial and self._has_others_before(job)):
             for index, (queues, lanes, _) in enumerate(claim.wants):
                 if slots[index] > 0 and job.lane in lanes and job.queue in queues:
                     if not job.serial or store._keys.hold(job):

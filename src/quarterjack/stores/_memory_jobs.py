@@ -64,7 +64,7 @@ class MemoryJobs(Store):
     def __init__(self, *, keep_finished: int = 1_000) -> None:
         self._clock: Clock = SYSTEM_CLOCK
         self._ahead_ns = self._clock.now_ns() - self._clock.boottime_ns()
-        self._keep_finished = keep_finished
+        self._keep_finished = max(1, keep_finished)  # the newest: whoever is told of an end by its id may look
         self._ids = JobIds()
         self._ticket = count()
         self._hinted = False

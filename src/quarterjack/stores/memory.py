@@ -47,7 +47,7 @@ class MemoryStore(MemoryJobs):
     """Keeps everything in this process.
 
     Args:
-        keep_finished: How many finished jobs stay for views and look-ups by id.
+        keep_finished: How many finished jobs stay for views and look-ups by id; the newest one always does.
     """
 
     def __init__(self, *, keep_finished: int = 1_000) -> None:

@@ -588,6 +588,23 @@ class StoreContract(BackfillContract):
         await b.store.jobs_request_cancel([second.id])
         assert [row.id for row in await b.claim(lease_s=None)] == [third.id]
 
+    async def test_run_that_fires_as_another_ends_does_not_overtake_those_in_line(self, b: Bench) -> None:
+        """The key is free for a moment, but the turn is that of the run that has waited longest."""
+        await b.schedule(overlap=Overlap("queue_all"))
+        claim = Claim("w1", [Want(("default",), lanes_of(TASKS), 1)], None)
+        rows: list[JobRecord] = []
+        for _ in range(3):
+            await b.advance(60)
+            rows += (await b.store.schedules_fire([await b.plan()], claim)).rows
+        await b.finish(rows[0].fence)
+        await b.advance(60)
+        fired = await b.store.schedules_fire([await b.plan()], claim)
+        assert fired.jobs == []
+        rows += fired.rows
+        for row in rows[1:]:
+            assert [held.id for held in await b.claim(1, lease_s=None)] == [row.id]
+            await b.finish((await b.get(row.id)).fence)
+
     async def test_left_out_run_says_whose_job_is_in_its_way(self, b: Bench) -> None:
         """With a shared key it need not be one of its own."""
         for name in ("one", "two"):
