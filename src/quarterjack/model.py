@@ -660,7 +660,9 @@ class Schedule:
     @property
     def is_passed(self) -> bool:
         """True while its one fire time, past before it was put, waits to be recorded as missed."""
-        return self.next_nominal_ns is not None and self.next_nominal_ns <= self.cursor_ns
+        if self.next_nominal_ns is None or self.trigger.after_finish_ns is not None:
+            return False  # a chain's next run may well come before its last, where the clock was set back meanwhile
+        return self.next_nominal_ns <= self.cursor_ns
 
     def copy(self) -> Schedule:
         """Return a snapshot that later moves do not touch."""
