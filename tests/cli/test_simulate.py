@@ -51,6 +51,17 @@ def test_simulate_names_who_starts_together(qj: QJ, folder: Path) -> None:
     }
 
 
+def test_simulate_tells_a_night_once_for_all_whom_it_concerns(qj: QJ, folder: Path) -> None:
+    """Six lines of the same words hide the seventh."""
+    (folder / "full.py").write_text(
+        "from quarterjack import Cron, Quarterjack\napp = Quarterjack()\nasync def f(): ...\n"
+        "for n in range(3): app.task(Cron('0 * * * *', tz='Europe/Rome'), name=f't{n}')(f)\n"
+    )
+    result = qj("simulate", "full", "--start", "2027-03-27T00:00Z", "--for", "2d")
+    said = [line for line in result.stderr.splitlines() if "clocks" in line]
+    assert said == ["· t0, t1, t2: on 28 March 2027 the clocks go forward at 02:00: 23 runs that day, not 24"]
+
+
 @pytest.mark.parametrize(
     ("words", "said", "hint"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
@@ -13,7 +14,9 @@ from quarterjack import ClockChange, Trigger
 from quarterjack.model import Schedule, as_datetime
 from quarterjack.triggers.base import instant_ns
 
+from ._hints import listing
 from ._output import for_people, in_words, is_for_people, iso, show_table, shown
+from ._shell import wrapped
 
 __all__ = ["Ruled", "nights", "nights_as_dicts", "show_nights"]
 
@@ -133,13 +136,17 @@ def show_nights(found: list[Night], now: datetime, zone: tzinfo | None, *, is_ap
         if is_for_people():
             if number:
                 click.echo()
-            for words in dict.fromkeys(_told(name, change, is_app) for name, change in night.change_by_name.items()):
-                click.secho(words, bold=True)
+            for words in _headlines(night, is_app=is_app):
+                click.secho(wrapped(words, indent=2, stream=sys.stdout), bold=True)
         _show(night, now, zone)
 
 
-def _told(name: str, change: ClockChange, is_app: bool) -> str:
-    return f"{name}: {change.words}" if is_app else change.words
+def _headlines(night: Night, *, is_app: bool) -> list[str]:
+    """Return what the change does, and, in an app, to which schedules."""
+    names: dict[str, list[str]] = {}
+    for name, change in night.change_by_name.items():
+        names.setdefault(change.words, []).append(name)
+    return [f"{listing(those)}: {words}" if is_app else words for words, those in names.items()]
 
 
 def _show(night: Night, now: datetime, zone: tzinfo | None) -> None:

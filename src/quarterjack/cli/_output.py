@@ -45,6 +45,8 @@ _LONG: Final = frozenset({"rule"})
 """Columns whose text may be broken between words."""
 _FOLDED: Final = _LONG | {"schedule"}
 """And within words, where even that is too wide: a time that is cut would be read as another one."""
+_RIGHT: Final = frozenset({"in", "runs", "skipped", "missed", "cancelled", "waiting", "longest wait", "busy"})
+"""Columns of numbers and spans, which are read from their right ends."""
 _SHORTEST_LONG: Final = 30
 """But not into lines shorter than this."""
 _GAP: Final = 3
@@ -118,7 +120,7 @@ def show_table(
     for heading in (heading for heading in columns if heading not in lower):
         headings = [heading, *(under for under, above in lower.items() if above == heading)]
         can_wrap = not _FOLDED.isdisjoint(headings)
-        justify: JustifyMethod = "right" if headings == ["in"] else "left"
+        justify: JustifyMethod = "right" if len(headings) == 1 and headings[0] in _RIGHT else "left"
         table.add_column(
             ", ".join(headings), no_wrap=not can_wrap, overflow="fold" if can_wrap else "ellipsis", justify=justify
         )

@@ -169,10 +169,14 @@ def _collision(one: Collision, zone: tzinfo | None) -> str:
 
 
 def _nights(found: Simulation) -> list[str]:
-    affected = [f"{one}: {change.words}" for one, change in found.clock_changes if change.is_affected]
-    if affected or not found.clock_changes:
-        return affected
-    return list(dict.fromkeys(change.words for _, change in found.clock_changes))
+    """Return what the days do on which a clock is set, and to whom; of no effect at all, the day is enough."""
+    names: dict[str, list[str]] = {}
+    for one, change in found.clock_changes:
+        if change.is_affected:
+            names.setdefault(change.words, []).append(one)
+    if not names:
+        return list(dict.fromkeys(change.words for _, change in found.clock_changes))
+    return [f"{listing(those)}: {words}" for words, those in names.items()]
 
 
 # -- for programs -----------------------------------------------------------------------------
