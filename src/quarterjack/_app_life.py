@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ._app_base import AppBase
+from ._durations import NS_PER_S
 from .errors import StartupFailed, UsageError, WrongLoop
 from .runtime.hooks import run_shutdown, run_startup
 from .runtime.service import Service
@@ -61,6 +62,8 @@ class AppLife(AppBase):
         self._fatal: BaseException | None = None
         self._stop: asyncio.Event | None = None
         self._grace_s: float = self.shutdown_grace_s
+        self._stop_asked_ns: int | None = None
+        """When the stop was asked for: the grace counts from then, also where the loop hears of it later."""
         self._shutdown_errors: list[Exception] = []
         self._started_lock = threading.Lock()
         self._is_ending = False
@@ -106,7 +109,7 @@ class AppLife(AppBase):
         tasks, schedules, startup, shutdown = self._collect()
         preparer = self._preparer()
         self._fatal, self._shutdown_errors, self._grace_s = None, [], self.shutdown_grace_s
-        self._stop = asyncio.Event()
+        self._stop, self._stop_asked_ns = asyncio.Event(), None
         async with AsyncExitStack() as stack:
             service = Service(
                 store=self.store,
@@ -191,7 +194,7 @@ class AppLife(AppBase):
 
     async def _end_work(self, service: Service) -> None:
         try:
-            left = await service.drain(self._grace_s)
+            left = await service.drain(self._grace_left_s())
             if left and service.is_hurried:
                 log.warning("asked to stop now, so what runs is cancelled: %s", left)
             elif left:
@@ -201,6 +204,18 @@ class AppLife(AppBase):
             raise
         finally:
             await service.end_work(HURRIED_GRACE_S if service.is_hurried else LAST_GRACE_S)
+
+    def _grace_left_s(self) -> float:
+        asked = self._stop_asked_ns
+        spent_s = 0.0 if asked is None else (self.clock.monotonic_ns() - asked) / NS_PER_S
+        return max(0.0, self._grace_s - spent_s)
+
+    def _stop_beginning(self) -> None:
+        """Begin no body from now on; may be called between any two steps of the loop's thread."""
+        if self._stop_asked_ns is None:
+            self._stop_asked_ns = self.clock.monotonic_ns()
+        if self._service is not None:
+            self._service.stop_beginning()
 
     async def _run_shutdown_hooks(self, service: Service, hooks: list[TaskDefinition]) -> None:
         self._shutdown_errors += await run_shutdown(hooks, self._preparer(), service.hurried)
@@ -213,6 +228,8 @@ class AppLife(AppBase):
         """Ask a serving app to drain and stop; from its own loop. A second call means now."""
         if self._stop is None:
             return
+        if self._stop_asked_ns is None:
+            self._stop_asked_ns = self.clock.monotonic_ns()
         if self._stop.is_set():
             self._grace_s = 0.0
             if self._service is not None:
@@ -237,6 +254,8 @@ class AppLife(AppBase):
     # -- serve -----------------------------------------------------------------------
 
     _serving = False
+    tells_signals = True
+    """Whether `serve` logs the signals it gets; not where who sends them does (``qj run --reload``)."""
 
     @property
     def is_serving(self) -> bool:
@@ -261,23 +280,33 @@ class AppLife(AppBase):
             BaseException: What a body raised to end the app (KeyboardInterrupt, SystemExit).
         """
         host = asyncio.current_task()
-        starting, cancels = True, 0
+        starting, cancels, told = True, 0, False
         came: list[signal.Signals] = []
 
-        def on_signal(number: signal.Signals) -> None:
-            nonlocal cancels
+        def arrived(number: signal.Signals) -> None:
             came.append(number)
+            if not starting:
+                self._stop_beginning()
+
+        def tell(number: signal.Signals) -> None:
+            nonlocal told
+            if starting or not self.tells_signals:
+                return
+            if self._is_stopping() or told:
+                log.warning("%s again: stopping now", number.name)
+            else:
+                log.warning("%s: draining for up to %g s; once more stops now", number.name, self._grace_s)
+            told = True
+
+        def on_signal(_: signal.Signals) -> None:
+            nonlocal cancels
             if starting and host is not None:
                 cancels += 1
                 host.cancel()
                 return
-            if self._is_stopping():
-                log.warning("%s again: stopping now", number.name)
-            else:
-                log.warning("%s: draining for up to %g s; once more stops now", number.name, self._grace_s)
             self.stop()
 
-        with Signals(on_signal):
+        with Signals(on_signal, arrived=arrived, tell=tell):
             try:
                 await self.__aenter__()
             except asyncio.CancelledError:

@@ -135,6 +135,9 @@ def test_second_signal_interrupts_a_body_that_blocks_the_loop(loop: str) -> None
         out, err = process.communicate(timeout=20)
     assert out.split() == ["interrupted", "down", "leave", "end"]
     assert "SIGINT: the event loop is blocked at <string>:" in err
+    assert err.count("SIGINT: draining") == 1
+    assert "again" not in err
+    assert "signals.py" not in err.partition("Traceback")[2].partition("Traceback")[0]
     assert process.returncode == 128 + signal.SIGINT or process.returncode == -signal.SIGINT
 
 
@@ -169,3 +172,69 @@ def test_signal_in_the_middle_of_the_start_undoes_it() -> None:
     with program("0", "slow") as process:
         process.send_signal(signal.SIGINT)
         assert rest(process) == (["leave", "end"], 0)
+
+
+BLOCKED = """
+import asyncio, logging, sys, time
+from quarterjack import Every, OnStartup, Quarterjack
+
+logging.basicConfig(format="%(message)s", stream=sys.stdout, level="WARNING")
+app = Quarterjack(shutdown_grace=0.5)
+
+def say(word):
+    print(word, flush=True)
+
+@app.task
+async def sleeps() -> None:
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        say("cancelled after %.0f s" % (time.monotonic() - unblocked))
+
+@app.task
+async def blocks() -> None:
+    global unblocked
+    say("ready")
+    time.sleep(1.2)
+    say("unblocked")
+    unblocked = time.monotonic()
+
+@app.task
+async def waits() -> None:
+    say("BEGUN")
+
+@app.task(Every(seconds=0.1))
+async def ticks() -> None:
+    if "unblocked" in globals():
+        say("TICK")
+
+@app.task(OnStartup())
+async def up() -> None:
+    for task in (sleeps, blocks, waits, waits):
+        await app.submit(task)
+
+asyncio.run(app.serve())
+"""
+
+
+def test_signal_counts_from_its_arrival_where_the_loop_is_blocked() -> None:
+    """It is told at once, no body begins after it, and the grace is not counted from the block's end."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", textwrap.dedent(BLOCKED)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "ready":
+            pass
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    lines = out.splitlines()
+    assert lines[:2] == ["SIGINT: draining for up to 0.5 s; once more stops now", "unblocked"]
+    assert "cancelled after 0 s" in lines
+    assert "BEGUN" not in out
+    assert "TICK" not in out
+    assert "at shutdown 2 waiting jobs are cancelled" in out
+    assert process.returncode == 0

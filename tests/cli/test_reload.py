@@ -250,6 +250,8 @@ def test_one_signal_drains_and_ends_all(folder: Path, reloading: Start, number: 
     run.process.send_signal(number)
     assert run.end() == 0, run.text
     assert run.text.index("finished") < run.text.index("down")
+    assert run.text.count(": draining") == 1
+    assert f"{number.name}: draining; once more stops now" in run.text
 
 
 @pytest.mark.parametrize(("second", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -264,6 +266,7 @@ def test_a_second_signal_ends_all_now(folder: Path, reloading: Start, second: si
     assert run.end() == expected
     assert "finished" not in run.text
     assert "down" in run.text
+    assert f"{second.name} again: stopping now" in run.text
 
 
 def test_ctrl_c_on_a_terminal_counts_once(folder: Path, reloading: Start) -> None:

@@ -39,6 +39,8 @@ RESTART_GRACE_S: Final = 1.0
 """How long running jobs may take to end before a restart cancels them."""
 LAST_GRACE_S: Final = 4.0
 """How long what was told to end now may take before it is killed: its hooks and its lifespan are left in it."""
+APART_S: Final = 0.05
+"""Two orders in one moment would be one: a signal that is still to be delivered is not counted twice."""
 NOT_OURS: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 """Folders whose files nobody edits; nor are those that begin with a dot watched, such as .venv and .git."""
 NAMED: Final = 3
@@ -153,7 +155,10 @@ class _Supervisor:
         self._signals.append(number)
         self._news.set()
         if len(self._signals) > 1:
+            log.warning("%s again: stopping now", number.name)
             self._hurry.set()
+        else:
+            log.warning("%s: draining; once more stops now", number.name)
 
     async def _watch(self) -> None:
         async for changes in self._awatch(*self._roots, watch_filter=self._is_source, ignore_permission_denied=True):
@@ -218,6 +223,7 @@ class _Child:
         await asyncio.wait({self._over, hurried}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not self._over.done():
+            await asyncio.sleep(APART_S)
             self._order()
             await asyncio.wait({self._over}, timeout=LAST_GRACE_S)
         if not self._over.done():

@@ -54,12 +54,14 @@ class _Course:
 def serve(target: Target, *, until_idle: bool, is_watched: bool) -> int:
     """Serve the app until a signal, or until it is idle; return the exit code.
 
-    With *is_watched* its watchdog is on, unless the app has set one itself.
+    With *is_watched* its watchdog is on, unless the app has set one itself, and
+    whoever sends it signals tells of them.
 
     Raises:
         Failure: If the app could not start, or a shutdown hook raised.
     """
     course = _Course()
+    target.app.tells_signals = not is_watched
     if is_watched and target.app.watchdog_s is None:
         target.app.watchdog_s = WATCHDOG_S
     try:
@@ -98,6 +100,7 @@ def _served(target: Target, course: _Course, until_idle: bool) -> int:
     except QuarterjackError as error:
         raise Failure(f"{target.name}: {error}", once_mended(target.name)) from None
     except KeyboardInterrupt:  # raised by a body, or before the app listened to signals
+        log.info("stopped: %s", moves.summary())
         return EXIT_INTERRUPTED
     finally:
         unlisten()

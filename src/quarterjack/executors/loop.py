@@ -49,6 +49,7 @@ class LoopExecutor(Executor):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle = asyncio.Event()
         self._stopping = False
+        self._held = False
         self._factory = False
 
     async def start(self, clock: Clock) -> None:
@@ -59,7 +60,7 @@ class LoopExecutor(Executor):
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run bodies on *loop* from now on; it need not run yet."""
         self._loop = loop
-        self._idle, self._stopping = asyncio.Event(), False
+        self._idle, self._stopping, self._held = asyncio.Event(), False, False
         # A loop with a task factory of its own decides how tasks are made and begun.
         self._factory = loop.get_task_factory() is not None
 
@@ -85,6 +86,10 @@ class LoopExecutor(Executor):
         else:  # as create_task does, less its Python frame
             running.task = asyncio.Task(coroutine, loop=loop, name=call.job_id, context=call.context)
         return running
+
+    def hold(self) -> None:
+        """Begin no body from now on; what is submitted and has not begun is withdrawn when its turn comes."""
+        self._held = True
 
     async def stop(self, grace_s: float) -> None:
         """Cancel every body and wait for them up to *grace_s* seconds."""
@@ -121,6 +126,9 @@ class _Running:
         """Run the body and report how it ended."""
         call, report = self.call, self.report
         self.begun = True
+        if self._executor._held:
+            self._report(Outcome(_CANCELLED, reason="shutdown"))
+            return
         report.began()
         if call.timeout_s is not None:
             self._timer = asyncio.get_running_loop().call_later(call.timeout_s, self._time_out)

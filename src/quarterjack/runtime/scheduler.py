@@ -87,6 +87,7 @@ class Scheduler:
         self._ahead: _Chunk | None = None
         self._changed: set[str] = set()
         self._reload = True
+        self._is_over = False
         self._wake = asyncio.Event()
         self._alarm: TimerHandle | None = None
         self._reload_timer: asyncio.TimerHandle | None = None
@@ -108,8 +109,13 @@ class Scheduler:
         if error is not None:
             self._host.fatal(error)
 
+    def stop_firing(self) -> None:
+        """Fire nothing more; a flag only, for a signal's handler. `stop` follows."""
+        self._is_over = True
+
     async def stop(self) -> None:
         """Fire nothing more."""
+        self._is_over = True
         self._disarm()
         if self._reload_timer is not None:
             self._reload_timer.cancel()
@@ -183,13 +189,15 @@ class Scheduler:
             if self._alarm.due_ns == due:
                 return
             self._disarm()
-        if due is not None:
+        if due is not None and not self._is_over:
             self._alarm = self._host.timer.call_at(due, self._on_alarm, self._plan_ahead)
 
     def _on_alarm(self) -> None:
         """Something is due. Where the store answers at once, fire here: a task would be a turn later (80 µs)."""
         self._alarm = None
         try:
+            if self._is_over:
+                return
             if self._store.never_suspends and not self._reload and not self._changed:
                 run_at_once(self._fire_due())
         except StoreError:
@@ -209,6 +217,8 @@ class Scheduler:
 
     async def _fire_due(self) -> bool:
         """Fire one chunk of what is due; say whether there was any."""
+        if self._is_over:
+            return False
         chunk = self._take_ahead() or self._plan_due(self._clock.now_ns())
         for row in chunk.resume:
             await self._resume(row)

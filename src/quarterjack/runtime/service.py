@@ -80,8 +80,9 @@ class Service:
         self.handles = Handles(self, tasks, events, clock, lambda: self.context, on_fatal)
         self.prepared: dict[str, PreparedTask] = {}
         self._preparer = preparer
+        self._loop_executor = LoopExecutor(concurrency)
         self._own_executors: dict[str, Executor] = {
-            "loop": LoopExecutor(concurrency),
+            "loop": self._loop_executor,
             "thread": ThreadExecutor(),
         }
         self._executors: set[Executor] = set(self._own_executors.values())
@@ -222,6 +223,14 @@ class Service:
             if self.scheduler is not None:
                 self.scheduler.tell("parked" if row.parked_reason else "put", row, reason=row.parked_reason)
         return rows
+
+    def stop_beginning(self) -> None:
+        """Begin no body from now on: flags only, for a signal's handler. `drain` follows."""
+        if self.scheduler is not None:
+            self.scheduler.stop_firing()
+        if self.worker is not None:
+            self.worker.stop_claiming()
+        self._loop_executor.hold()
 
     async def drain(self, grace_s: float) -> str:
         """Fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""

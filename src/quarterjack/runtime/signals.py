@@ -2,9 +2,9 @@
 
 The handlers are Python's own (``signal.signal``), not the loop's: those would wait
 for the loop's next turn, and a body that blocks the loop would make Ctrl-C dead. A
-Python handler runs in the main thread wherever that stands. So a second signal that
-finds the first one still waiting interrupts what blocks the loop, and a third ends
-the process."""
+Python handler runs in the main thread wherever that stands. So a signal counts from
+its arrival, is told although the loop is blocked, and a second one that finds the
+first still waiting interrupts what blocks the loop; a third ends the process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import SYSTEM_CLOCK
 
-__all__ = ["Signals"]
+from ._stacks import Sleeping
+
+__all__ = ["Signals", "without_handler"]
 
 log = logging.getLogger("quarterjack")
 
@@ -38,13 +41,25 @@ class Signals:
 
     Args:
         on_signal: Called on the loop.
+        arrived: Called at once, between any two steps of what runs in the main thread: it may set flags, no more.
+        tell: Called once for each signal that interrupts nothing, before *on_signal*, to tell people: at once
+            where the loop is busy and logging is not, else on the loop.
         end_process: Called with the exit code when a blocked loop cannot even be interrupted.
     """
 
     def __init__(
-        self, on_signal: Callable[[signal.Signals], None], end_process: Callable[[int], object] = os._exit
+        self,
+        on_signal: Callable[[signal.Signals], None],
+        *,
+        arrived: Callable[[signal.Signals], None] | None = None,
+        tell: Callable[[signal.Signals], None] | None = None,
+        end_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._on_signal = on_signal
+        self._on_arrival = arrived
+        self._tell = tell
+        self._untold: list[signal.Signals] = []
+        self._sleeping = Sleeping()
         self._end_process = end_process
         self._before: dict[signal.Signals, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,16 +83,29 @@ class Signals:
         loop = self._loop
         if loop is None or loop.is_closed():
             return
-        loop.call_soon_threadsafe(self._deliver, signal.Signals(number))
+        came = signal.Signals(number)
+        if self._on_arrival is not None:
+            self._on_arrival(came)
+        loop.call_soon_threadsafe(self._deliver, came)
         now = SYSTEM_CLOCK.monotonic_ns()
-        if self._waiting_since_ns is None:
-            self._waiting_since_ns = now
-        elif now - self._waiting_since_ns >= BLOCKED_NS:
+        if self._waiting_since_ns is not None and now - self._waiting_since_ns >= BLOCKED_NS:
             self._break_through(number, frame)
+        self._waiting_since_ns = self._waiting_since_ns or now
+        self._untold.append(came)
+        if not self._sleeping.is_so(frame) and not _is_logging(frame):
+            with suppress(Exception):  # a stream that was being written to raises; who is interrupted must not
+                self._tell_all()
 
     def _deliver(self, number: signal.Signals) -> None:
         self._waiting_since_ns, self._interrupted = None, False
+        self._tell_all()
         self._on_signal(number)
+
+    def _tell_all(self) -> None:
+        while self._untold:
+            number = self._untold.pop(0)
+            if self._tell is not None:
+                self._tell(number)
 
     def _break_through(self, number: int, frame: FrameType | None) -> None:
         name, where = signal.Signals(number).name, _place(frame)
@@ -93,6 +121,25 @@ class Signals:
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
         self._before.clear()
+
+
+def _is_logging(frame: FrameType | None) -> bool:
+    """Say whether the interrupted code is in the middle of a log record: a handler's lock may be held."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "logging":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def without_handler(error: BaseException) -> BaseException:
+    """Cut our handler's own frames off the end of a traceback: the user's line is the last one then."""
+    last, at = None, error.__traceback__
+    while at is not None and at.tb_frame.f_code.co_filename != __file__:
+        last, at = at, at.tb_next
+    if last is not None:
+        last.tb_next = None
+    return error
 
 
 def _place(frame: FrameType | None) -> str:

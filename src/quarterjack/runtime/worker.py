@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from quarterjack.errors import Discard, ExecutorClosed, ExecutorFull, StoreError
 from quarterjack.events import CancelIgnored, EventStream, JobEvent, JobEventKind
 from quarterjack.executors import Executor
-from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind
+from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind
 from quarterjack.stores.base import Claim, Store, Want
 
 from .run import NO_CONTEXT, Attempt
+from .signals import without_handler
 from .verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ FINAL_KINDS: Final[Mapping[JobState, JobEventKind]] = {
 }
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
+STOPPED: Final = "its worker stopped"
 LAST_TRIES: Final = 5
 """How often a stopping worker tries to record its last outcomes before it gives them up."""
 POLL_S: Final = 1.0
@@ -210,7 +212,7 @@ class Worker:
             self._change = None
 
     def stop_claiming(self) -> None:
-        """Take no more jobs."""
+        """Take no more jobs; a flag only, for a signal's handler."""
         self._claiming = False
 
     @property
@@ -344,7 +346,10 @@ class Worker:
         self.notice()
         now = self.monotonic_ns()
         for record in jobs:
-            self._begin(record, now)
+            if self._claiming:
+                self._begin(record, now)
+            else:  # told to stop since these were claimed
+                self._release(record, Fenced(record.id, record.attempt, record.owner or ""), STOPPED)
 
     def _begin(self, record: JobRecord, now_mono_ns: int) -> None:
         host = self._host
@@ -402,9 +407,12 @@ class Worker:
     def _give_back(self, attempt: Attempt, reason: str, delay_ns: int = 0) -> None:
         del self._attempts[attempt.record.id]
         self._recorded.set()
+        self._release(attempt.record, attempt.fence, reason, delay_ns)
+
+    def _release(self, record: JobRecord, fence: Fenced, reason: str, delay_ns: int = 0) -> None:
         if self.events.has_listeners:
-            self.send("released", attempt.record)
-        self._spawn(self._store.jobs_release([attempt.fence], delay_ns=delay_ns, reason=reason))
+            self.send("released", record)
+        self._spawn(self._store.jobs_release([fence], delay_ns=delay_ns, reason=reason))
 
     # -- what attempts tell ----------------------------------------------------------
 
@@ -424,14 +432,16 @@ class Worker:
         """An attempt is over: decide what becomes of its job, and have it recorded."""
         error = outcome.error
         if error is not None and not isinstance(error, Exception) and outcome.kind is OutcomeKind.RAISED:
-            self._host.fatal(error)
+            self._host.fatal(without_handler(error))
         if outcome.kind is OutcomeKind.LOST:
             self._attempts.pop(attempt.record.id, None)
             self._recorded.set()
             return
-        if outcome.kind is OutcomeKind.CANCELLED and self._gives_back and not attempt.record.cancel_requested:
-            self._give_back(attempt, "its worker stopped")
-            return
+        if outcome.kind is OutcomeKind.CANCELLED and not attempt.record.cancel_requested:
+            is_unbegun = not self._claiming and attempt.running_at_ns is None
+            if self._gives_back or is_unbegun:
+                self._give_back(attempt, STOPPED)
+                return
         if not outcome.stopped:
             self._on_zombie(attempt)
         record = attempt.record
