@@ -11,8 +11,10 @@ from weakref import WeakSet
 
 from ._durations import Seconds, to_seconds
 from ._signatures import misfit
+from ._versions import valid_version
 from .clock import SYSTEM_CLOCK, Clock
 from .codec import CallCodec
+from .declared import code_hash_of
 from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UsageError
 from .events import EventStream
 from .group import TaskRegistry, declared_schedule
@@ -67,7 +69,7 @@ class AppBase(TaskRegistry):
         self.role: Role = role
         self.queues = None if queues is None else _queue_names(queues)
         self.concurrency = concurrency
-        self.version = None if version is None else valid_name(version, "version")
+        self.version = None if version is None else valid_version(version)
         self.strict = strict
         self.shutdown_grace_s = to_seconds(shutdown_grace, "shutdown_grace")
         self.watchdog_s = None if watchdog is None else to_seconds(watchdog, "watchdog", exclusive=True)
@@ -133,6 +135,7 @@ class AppBase(TaskRegistry):
                     row = declared_schedule(definition, trigger, {**policies, **own}, self.version)
                     if row.id in schedules:
                         raise DuplicateName(f"two schedules have the id {row.id!r}; give one another id=")
+                    row.code_hash = code_hash_of(row)
                     schedules[row.id] = row
         return tasks, list(schedules.values()), startup, shutdown
 

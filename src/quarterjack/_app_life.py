@@ -123,6 +123,7 @@ class AppLife(AppBase):
                 version=self.version,
                 lease_s=self.lease_s,
                 on_fatal=self._on_fatal,
+                declared=schedules,
             )
             stack.push_async_callback(self._close, service)
             await service.open()
@@ -131,7 +132,7 @@ class AppLife(AppBase):
             if self.role != "client":
                 stack.push_async_callback(self._run_shutdown_hooks, service, shutdown)
                 await self._run_startup_hooks(startup)
-            await service.start(schedules)
+            await service.start()
             stack.push_async_callback(self._end_work, service)
             self._start_watchdog(stack, service)
             self._stack = stack.pop_all()

@@ -220,7 +220,8 @@ class AppSchedules(AppBackfill):
         service = self._running()
 
         async def there() -> list[ScheduleView]:
-            return [ScheduleView(row) for row in await service.store.schedules_list()]
+            rows = await service.store.schedules_list()
+            return [ScheduleView(row, service.why_not_fired(row)) for row in rows]
 
         return await self._carry(service, there)
 

@@ -74,11 +74,11 @@ async def _open_jobs(service: Service, overlap_key: str) -> list[JobRecord]:
 async def _nobody(service: Service, row: Schedule) -> str | None:
     """Return why no process fires a schedule or runs its jobs; None if one does."""
     workers = await service.store.workers_list()
-    queue, task = row.payload.options.queue, row.payload.task
+    queue, unfired = row.payload.options.queue, service.why_not_fired(row)
     if not any(one.role in {"both", "scheduler"} for one in workers):
         return "no process fires schedules: start one whose role is 'both' or 'scheduler'"
-    if task not in service.tasks and not service.store.is_shared:
-        return f"no task {task!r} is known here"
+    if unfired is not None and not service.store.is_shared:
+        return unfired
     here = service.worker is not None and queue in service.worker.queues
     if not here and not any(one.role in {"both", "worker"} and queue in one.queues for one in workers):
         return f"no process serves the queue {queue!r} of its jobs"

@@ -41,7 +41,9 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
         queues: Queues to take jobs from; every queue its tasks and jobs name by default.
         concurrency: Coroutine jobs running at once. Where there are schedules, a
             tenth of the slots (at least one, if there are two) is kept for them.
-        version: The application's version, for rolling deploys.
+        version: The application's version, such as ``"1.4.2"`` or ``"2026.11.21"``, for
+            rolling deploys: of two that declare a schedule differently the newer one
+            counts, whichever starts last. One without a version is older than any.
         shutdown_grace: Seconds that running jobs have to end at shutdown.
         watchdog: Report the loop as blocked after this many seconds; None is
             off, except in asyncio's debug mode.

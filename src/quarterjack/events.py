@@ -38,6 +38,7 @@ __all__ = [
     "JobEvent",
     "JobEventKind",
     "LoopBlocked",
+    "ScheduleConflict",
     "ScheduleEvent",
     "ScheduleKind",
     "Subscription",
@@ -115,6 +116,18 @@ class ScheduleEvent(Event):
     nominal_ns: int | None = None
     count: int = 1
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleConflict(Event):
+    """Two codes declare one schedule differently, and put it in turns; *reason* says what to do.
+
+    This process put its own declaration back in the place of another one, which had taken its place before.
+    """
+
+    schedule_id: str
+    task: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -585,6 +585,8 @@ class Schedule:
     """
 
     __slots__ = (
+        "code_before",
+        "code_hash",
         "created_at_ns",
         "cursor_ns",
         "failures_in_a_row",
@@ -626,6 +628,11 @@ class Schedule:
         self.trigger = timing.trigger
         self.in_code = in_code
         self.version = version
+        """Whose declaration it is: the version of the application."""
+        self.code_hash: str | None = None
+        """What code last declared, as `declared.code_hash_of` has it; None for what is put at run time."""
+        self.code_before: str | None = None
+        """What code had declared before that."""
         self.generation = 1
         self.revision = 1
         self.created_at_ns = 0

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from ._fast import new_tuple
+from .declared import Verdict, adopt, judged
 from .errors import NotPeriodic
 from .model import Origin, Schedule, as_datetime
 from .policies.jitter import due_ns
@@ -230,7 +231,8 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
     A new row accounts for everything up to its creation. A changed *timing* is
     a new generation whose cursor is not before *now_ns*; a changed *payload* is
     a new revision that fires on as before. An equal declaration changes nothing,
-    so a restart with the same code leaves the row as it was.
+    so a restart with the same code leaves the row as it was; nor does one of an
+    older version of the code (`declared.judged`).
     """
     if old is None:
         row = declared.copy()
@@ -238,8 +240,13 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
         _begin_generation(row, now_ns)
         row.is_plain = _is_plain(row)
         return row
+    verdict = judged(old, declared)
+    if verdict is Verdict.OLDER:
+        return old
     row = old.copy()
-    row.in_code, row.version = declared.in_code, declared.version
+    adopt(row, declared)
+    if verdict is Verdict.SAME:  # also where an operator has changed it since: that stays until the code changes
+        return row
     is_new_payload = row.payload != declared.payload
     if is_new_payload:
         row.revision += 1
@@ -265,7 +272,7 @@ def upserted_parked(old: Schedule | None, declared: Schedule, now_ns: int, error
         row.created_at_ns = row.cursor_ns = now_ns
         return parked(row, error)
     row = old.copy()
-    row.in_code, row.version = declared.in_code, declared.version
+    adopt(row, declared)
     row.generation += row.timing != declared.timing
     row.revision += row.payload != declared.payload
     row.timing, row.payload = declared.timing, declared.payload

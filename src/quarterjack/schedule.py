@@ -14,10 +14,13 @@ __all__ = ["ScheduleView"]
 class ScheduleView:
     """A snapshot of a schedule: what it is, when it fires next, how its last run ended."""
 
-    __slots__ = ("_row",)
+    __slots__ = ("_row", "not_fired_reason")
 
-    def __init__(self, row: Schedule) -> None:
+    def __init__(self, row: Schedule, not_fired_reason: str | None = None) -> None:
         self._row = row
+        self.not_fired_reason = not_fired_reason
+        """Why the process that was asked does not fire it: it was declared by code that is gone or is another one here,
+        or its task is unknown. None if it does, unless it is paused or parked."""
 
     @property
     def id(self) -> str:
@@ -88,6 +91,11 @@ class ScheduleView:
         return self._row.revision
 
     @property
+    def version(self) -> str | None:
+        """The version of the application that declared it, if it has one."""
+        return self._row.version
+
+    @property
     def is_paused(self) -> bool:
         """True between `pause` and `resume`."""
         return self._row.paused_at_ns is not None
@@ -114,6 +122,8 @@ class ScheduleView:
     def explain(self) -> str:
         """Return its rule and its state in words."""
         row, words = self._row, self._row.trigger.explain()
+        if self.not_fired_reason is not None:
+            words += f"; not fired here: {self.not_fired_reason}"
         if row.parked_reason is not None:
             return f"{words}; parked: {row.parked_reason}"
         if row.paused_at_ns is not None:

@@ -47,9 +47,9 @@ class Agenda:
         else:
             ids.append(schedule_id)
 
-    def forget(self, schedule_id: str) -> None:
-        """Know the schedule no more."""
-        self._rows.pop(schedule_id, None)
+    def forget(self, schedule_id: str) -> bool:
+        """Know the schedule no more; say whether it was known."""
+        return self._rows.pop(schedule_id, None) is not None
 
     def clear(self) -> None:
         """Know nothing."""

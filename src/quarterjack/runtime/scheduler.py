@@ -59,7 +59,7 @@ class SchedulerHost(Protocol):
     def handles(self) -> Handles: ...
     @property
     def context(self) -> Context: ...
-    def may_fire(self, schedule: Schedule) -> bool: ...
+    def why_not_fired(self, row: Schedule) -> str | None: ...
     def on_fired(self, records: Sequence[JobRecord]) -> None: ...
     def fatal(self, error: BaseException) -> None: ...
 
@@ -178,10 +178,12 @@ class Scheduler:
             self._worker.keep_for_ticks(len(self._agenda) > 0)
 
     def _know(self, schedule_id: str, row: Schedule | None) -> None:
-        if row is None or not self._host.may_fire(row):
+        if row is None:
             self._agenda.forget(schedule_id)
-        else:
+        elif (why := self._host.why_not_fired(row)) is None:
             self._agenda.put(row)
+        elif self._agenda.forget(schedule_id):
+            log.info("this process fires schedule %s no more: %s", schedule_id, why)
 
     def _arm(self) -> None:
         due = self.next_due_ns

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
+from quarterjack.declared import Verdict, why_not_fired
 from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import ClockJumped, EventStream
 from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
@@ -27,6 +28,7 @@ from quarterjack.stores.base import CancelAnswer, Hint, Store
 from quarterjack.task import TaskDefinition
 from quarterjack.timer import ClockJump, Timer
 
+from . import notices
 from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
@@ -64,6 +66,7 @@ class Service:
         version: str | None,
         lease_s: float,
         on_fatal: Callable[[BaseException], None],
+        declared: Sequence[Schedule],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.store = store
@@ -80,6 +83,8 @@ class Service:
         self.handles = Handles(self, tasks, events, clock, lambda: self.context, on_fatal)
         self.prepared: dict[str, PreparedTask] = {}
         self._preparer = preparer
+        self._declared = declared
+        self._code = {row.id: row.code_hash or "" for row in declared}
         self._loop_executor = LoopExecutor(concurrency)
         self._own_executors: dict[str, Executor] = {
             "loop": self._loop_executor,
@@ -119,11 +124,13 @@ class Service:
             await executor.start(self.clock)
             self._executors.add(executor)
 
-    async def start(self, declared: Sequence[Schedule]) -> None:
+    async def start(self) -> None:
         """Put the declared schedules; claim and fire from now on."""
         self.context = contextvars.copy_context()
-        if self.scheduler is not None and declared:
-            await self.put_schedules(declared)
+        if self.scheduler is not None:
+            if self._declared:
+                await self.put_schedules(self._declared)
+            notices.tell_unfired(await self.store.schedules_list(), self.why_not_fired)
         await self.store.workers_put(self._info())
         if self.worker is not None:
             self.worker.start()
@@ -210,19 +217,22 @@ class Service:
         for record in records:
             self.events.send(job_event("repeated", record, self.clock.now_ns()))
 
-    async def put_schedules(self, declared: Sequence[Schedule]) -> list[Schedule]:
-        """Upsert schedules; a broken trigger parks its own and is logged."""
-        rows = await self.store.schedules_put(declared)
+    async def put_schedules(self, schedules: Sequence[Schedule]) -> None:
+        """Upsert schedules; a broken trigger parks its own and is logged, and so is who disagrees with other code."""
+        puts = await self.store.schedules_put(schedules)
         if self.scheduler is not None and self.worker is not None:
             self.worker.keep_for_ticks(True)  # now: jobs may be claimed before the scheduler has read its rows
-        for row in rows:
+        for row, verdict in puts:
+            if verdict is Verdict.OLDER:
+                continue
+            if verdict is Verdict.ALTERNATED:
+                notices.tell_conflict(row, self.clock.now_ns(), self.events)
             if row.parked_reason is not None:
                 log.error("schedule %s is parked: %s", row.id, row.parked_reason, extra={"schedule": row.id})
             elif (why := never_fires(row)) is not None:
                 log.warning(NEVER_FIRES, row.id, why, row.id, extra={"schedule": row.id})
             if self.scheduler is not None:
                 self.scheduler.tell("parked" if row.parked_reason else "put", row, reason=row.parked_reason)
-        return rows
 
     def stop_beginning(self) -> None:
         """Begin no body from now on: flags only, for a signal's handler. `drain` follows."""
@@ -415,9 +425,9 @@ class Service:
 
     # -- what the worker and the scheduler ask ------------------------------------------
 
-    def may_fire(self, schedule: Schedule) -> bool:
-        """Say whether this process knows the schedule's task."""
-        return schedule.payload.task in self.tasks
+    def why_not_fired(self, row: Schedule) -> str | None:
+        """Return why this process does not fire a schedule; None if it does."""
+        return why_not_fired(row, self.tasks, self._code)
 
     def executor_named(self, executor: Any, definition: TaskDefinition) -> Executor:
         """Return the executor an option names; None is the loop for coroutines, else a thread."""

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
+from quarterjack.declared import Put
 from quarterjack.model import (
     Fenced,
     Finish,
@@ -321,8 +322,8 @@ class Store(ABC):
     # -- schedules -------------------------------------------------------------------
 
     @abstractmethod
-    async def schedules_put(self, declared: Sequence[Schedule]) -> list[Schedule]:
-        """Insert or update by id, as `planner.upserted` says; return the rows."""
+    async def schedules_put(self, schedules: Sequence[Schedule]) -> list[Put]:
+        """Insert or update by id, as `planner.upserted` says; return the rows, and what `declared.judged` said."""
 
     @abstractmethod
     async def schedules_get(self, schedule_id: str) -> Schedule | None:

@@ -26,6 +26,7 @@ from quarterjack import planner
 from quarterjack._durations import NS_PER_S
 from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
+from quarterjack.declared import Put, judged
 from quarterjack.errors import Conflict
 from quarterjack.lifecycle import Move, move
 from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Overlap, Schedule, SubmittedBy, WorkerInfo
@@ -227,21 +228,22 @@ class MemoryStore(MemoryJobs):
 
     # -- schedules -------------------------------------------------------------------
 
-    async def schedules_put(self, declared: Sequence[Schedule]) -> list[Schedule]:
+    async def schedules_put(self, schedules: Sequence[Schedule]) -> list[Put]:
         """Insert or update by id; a trigger that raises parks its own row."""
         now = self._clock.now_ns()
-        rows: list[Schedule] = []
-        for schedule in declared:
+        puts: list[Put] = []
+        for schedule in schedules:
             old = self._schedules.get(schedule.id)
+            verdict = judged(old, schedule)
             try:
                 row = planner.upserted(old, schedule, now)
             except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
                 row = planner.upserted_parked(old, schedule, now, error)
             self._schedules[row.id] = row
             self._chains.revive(row, now)
-            rows.append(self._schedules[row.id])
-        self._tell(Hint.SCHEDULES, [row.id for row in rows])
-        return rows
+            puts.append(Put(self._schedules[row.id], verdict))
+        self._tell(Hint.SCHEDULES, [put.row.id for put in puts])
+        return puts
 
     async def schedules_get(self, schedule_id: str) -> Schedule | None:
         """Return the live row, or None."""

@@ -105,10 +105,9 @@ class Bench:
     async def schedule(self, schedule_id: str = "s", *, every_s: float = 60.0, **payload: Any) -> Schedule:
         """Put a schedule of task ``a``."""
         trigger = payload.pop("trigger", None) or Every(seconds=every_s)
-        (row,) = await self.store.schedules_put(
-            [Schedule(schedule_id, Timing(trigger=trigger), Payload(task="a", **payload))]
-        )
-        return row
+        schedule = Schedule(schedule_id, Timing(trigger=trigger), Payload(task="a", **payload))
+        (put,) = await self.store.schedules_put([schedule])
+        return put.row
 
     async def plan(self, schedule_id: str = "s") -> planner.Plan:
         """Return what is due of a schedule."""

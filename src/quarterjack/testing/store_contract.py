@@ -40,6 +40,7 @@ from quarterjack.triggers import Forever, Once, Trigger
 
 from ._bench import TASKS, Bench
 from ._contract_backfill import BackfillContract
+from ._contract_versions import VersionContract
 
 try:
     import pytest
@@ -57,7 +58,7 @@ class _Broken(Trigger):
         raise ZeroDivisionError("broken")
 
 
-class StoreContract(BackfillContract):
+class StoreContract(BackfillContract, VersionContract):
     """One promise of the contract per case. Subclass it in a test module and give it `bench`."""
 
     def bench(self) -> Bench:
