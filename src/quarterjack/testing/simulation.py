@@ -178,6 +178,7 @@ class _Play:
                 version=None,
                 lease_s=app.lease_s,
                 on_fatal=self._fail,
+                declared=rows,
             )
             own: dict[str, StandinExecutor] = {
                 "loop": standins.own("loop", app.concurrency),
@@ -188,7 +189,7 @@ class _Play:
             end = events.listen(self._heard)
             try:
                 await service.open()
-                await service.start(rows)
+                await service.start()
                 await self._clock.run_until(self._end_ns)
                 await self._stop(service, store)
             finally:
