@@ -24,6 +24,7 @@ from quarterjack import (
 )
 from quarterjack.policies.overlap import OverlapMode
 from quarterjack.testing import World, virtual_time
+from quarterjack.why import why_at
 
 ROME = ZoneInfo("Europe/Rome")
 START = "2027-03-26T12:00+01:00"
@@ -175,6 +176,19 @@ async def test_fire_times_beside_missed_ones_are_not_taken_for_missed() -> None:
         noon = datetime(2027, 3, 26, 11, tzinfo=UTC)
         kinds = [(await world.app.why("job", noon + timedelta(hours=n))).kind for n in range(1, 9)]
         assert kinds == ["ran", "ran", "missed", "missed", "missed", "ran", "ran", "to_come"]
+
+
+async def test_missed_row_stands_for_no_more_fire_times_than_it_counts() -> None:
+    """What lies before them ran once, and its row was deleted: that is not known, and not missed."""
+    async with virtual_time(app_with(Every(hours=1)), start=START) as world:
+        await world.run_for("2h30m")
+        await world.suspend("4h")
+        await world.settle()
+        (row,) = [one._row for one in await world.app.schedules()]
+        kept = [job._record for job in world.jobs("job")][2:]
+        noon, now = datetime(2027, 3, 26, 11, tzinfo=UTC), world.clock.now_ns()
+        kinds = [why_at(row, noon + timedelta(hours=n), now, kept).kind for n in range(1, 6)]
+        assert kinds == ["unknown", "unknown", "missed", "missed", "missed"]
 
 
 async def test_fire_time_in_a_pause_is_told_as_such() -> None:

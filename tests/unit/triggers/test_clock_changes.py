@@ -52,6 +52,11 @@ NOTHING = "no run is affected"
             "02:10 and 02:20 do not exist, one run at 03:00 CEST stands for them",
             "02:10 and 02:20 come twice, they run the first time",
         ),
+        (
+            Cron("0,10,20,30,40 2 * * *", tz="Europe/Rome"),
+            "1 run that day, not 5",
+            "02:00 to 02:40 come twice, they run the first time",
+        ),
         (Cron("*/30 * * * *", tz="Europe/Rome"), "46 runs that day, not 48", "50 runs that day, not 48"),
         (Aligned(minutes=20, tz="Europe/Rome"), "69 runs that day, not 72", "75 runs that day, not 72"),
         (Cron("*/10 2 * * *", tz="Europe/Rome"), "0 runs that day, not 6", "12 runs that day, not 6"),
