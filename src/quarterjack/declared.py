@@ -22,8 +22,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import to_jsonable_python
@@ -72,29 +73,34 @@ def declared_form(schedule: Schedule) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, Rule):
         return _rule(value)
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     if is_dataclass(value):
-        return {field.name: _field(field, value) for field in fields(value) if not _is_default(field, value)}
+        given = ((name, getattr(value, name), default) for name, default in _defaults(cast("type[Any]", type(value))))
+        return {name: _field(name, found) for name, found, default in given if found != default}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in cast("dict[Any, Any]", value).items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in cast("list[Any]", value)]
     return to_jsonable_python(value, fallback=repr)
 
 
-def _field(field: Field[Any], owner: Any) -> Any:
-    value = getattr(owner, field.name)
-    return value.name if field.name == "executor" and not isinstance(value, str) else _plain(value)
+@cache
+def _defaults(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """Return the fields of a dataclass with their defaults, `MISSING` where there is none."""
+    return tuple(
+        (field.name, field.default if field.default_factory is MISSING else field.default_factory())
+        for field in fields(kind)
+        if field.init
+    )
 
 
-def _is_default(field: Field[Any], owner: Any) -> bool:
-    if not field.init:
-        return True
-    default = field.default if field.default_factory is MISSING else field.default_factory()
-    return default is not MISSING and getattr(owner, field.name) == default
+def _field(name: str, value: Any) -> Any:
+    return value.name if name == "executor" and not isinstance(value, str) else _plain(value)
 
 
 def _rule(rule: Rule) -> Any:

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from quarterjack import MemoryStore
 from quarterjack._durations import NS_PER_S
+from quarterjack.backfill import Backfill
 from quarterjack.model import JobFilter, JobRecord, Origin, Overlap, RunOptions, Unique
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
@@ -140,6 +141,16 @@ async def test_delays_and_leases_shift_with_a_clock_that_was_set() -> None:
     assert [row.id for row in await b.claim(lease_s=None)] == [held.id]
     await b.advance(30)
     assert [row.id for row in await b.claim(lease_s=None)] == [delayed.id]
+
+
+async def test_backfill_that_waits_is_no_later_for_a_clock_that_was_set() -> None:
+    """It was due at once, as a submitted job is: its lag counts from then, in elapsed time."""
+    b = await opened()
+    await b.schedule()
+    await b.store.schedules_backfill(Backfill("s", 1, (10,)))
+    b.clock.step_clock(3600)
+    (row,) = await b.claim(lease_s=None)
+    assert row.run_at_ns == await b.store.now_ns()
 
 
 TestMemoryStoreBesideItsModel = store_machine(lambda: Bench(MemoryStore())).TestCase
