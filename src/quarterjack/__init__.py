@@ -61,6 +61,7 @@ from .job import Job, Timestamps, gather
 from .manager import TaskManager
 from .model import FINISHED, JobState, Overlap, Progress, SubmittedBy, Unique
 from .policies.backoff import RetryPolicy
+from .runtime.streams import StreamView
 from .schedule import ScheduleView
 from .stores import MemoryStore, Store
 from .task import AsyncTask, Call, SyncTask, Task
@@ -82,6 +83,7 @@ from .triggers import (
     OnShutdown,
     OnStartUp,
     OnStartup,
+    Stream,
     Trigger,
     Weekdays,
 )
@@ -161,6 +163,8 @@ __all__ = [
     "StartupFailed",
     "Store",
     "StoreError",
+    "Stream",
+    "StreamView",
     "SubmittedBy",
     "SyncTask",
     "Task",

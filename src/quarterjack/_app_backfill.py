@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal, get_args, overload
 
-from ._app_base import AppBase
+from ._app_base import AppBase, known_schedule
 from .backfill import MOST, BackfillOverlap, backfill_plan
 from .context import CURRENT
-from .errors import InvalidOption, NotRunning, UnknownSchedule
+from .errors import InvalidOption, NotRunning
 from .job import Job
 from .model import Schedule, SubmittedBy
 from .options import instant_ns
@@ -16,7 +16,7 @@ from .runtime.service import Service
 from .stores.base import Backfilled
 from .triggers.base import from_ns
 
-__all__ = ["AppBackfill", "known_schedule", "unknown_schedule"]
+__all__ = ["AppBackfill"]
 
 
 class AppBackfill(AppBase):
@@ -116,7 +116,7 @@ class AppBackfill(AppBase):
         return [Job(record, service, record.id not in done.new) for record in done.rows]
 
     async def _row(self, service: Service, schedule_id: str) -> Schedule:
-        return known_schedule(await service.store.schedules_get(schedule_id), schedule_id)
+        return known_schedule(service, await service.store.schedules_get(schedule_id), schedule_id)
 
 
 def _check_backfill(limit: object, overlap: object) -> None:
@@ -127,15 +127,3 @@ def _check_backfill(limit: object, overlap: object) -> None:
             "overlap of a backfill is 'queue_all' (its jobs run one after the other) or 'allow' (side by side), "
             f"got {overlap!r}: other policies would leave out or end most of its jobs"
         )
-
-
-def unknown_schedule(schedule_id: str) -> str:
-    """Return the message about an id that no schedule has."""
-    return f"no schedule {schedule_id!r}; `await app.schedules()` lists them"
-
-
-def known_schedule(row: Schedule | None, schedule_id: str) -> Schedule:
-    """Return *row*, or raise `UnknownSchedule` if there is none."""
-    if row is None:
-        raise UnknownSchedule(unknown_schedule(schedule_id))
-    return row

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from inspect import signature
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from ._durations import Seconds, to_seconds
@@ -15,24 +15,35 @@ from ._versions import valid_version
 from .clock import SYSTEM_CLOCK, Clock
 from .codec import CallCodec
 from .declared import code_hash_of
-from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UsageError
+from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UnknownSchedule, UsageError
 from .events import EventStream
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
 from .model import Schedule
-from .options import valid_name
+from .options import schedule_id_of, valid_name
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
+from .runtime.streams import DeclaredStream
 from .stores import MemoryStore, Store
 from .task import TaskDefinition
-from .triggers import OnShutdown, OnStartup
+from .triggers import OnShutdown, OnStartup, Stream
 
-__all__ = ["AppBase"]
+__all__ = ["AppBase", "known_schedule", "unknown_schedule"]
 
 T = TypeVar("T")
 
 _ROLES = ("both", "scheduler", "worker", "client")
 _alive: WeakSet[AppBase] = WeakSet()
+
+
+class Declared(NamedTuple):
+    """What an app's code declares."""
+
+    tasks: dict[str, TaskDefinition]
+    schedules: list[Schedule]
+    startup: list[TaskDefinition]
+    shutdown: list[TaskDefinition]
+    streams: list[DeclaredStream]
 
 
 class AppBase(TaskRegistry):
@@ -108,36 +119,49 @@ class AppBase(TaskRegistry):
         Raises:
             DuplicateName: If two tasks or two schedules share a name.
         """
-        return self._collect()[1]
+        return self._collect().schedules
 
-    def _collect(self) -> tuple[dict[str, TaskDefinition], list[Schedule], list[TaskDefinition], list[TaskDefinition]]:
-        """Name all tasks; return tasks, declared schedules, start-up and shutdown hooks.
+    def declared_streams(self) -> list[DeclaredStream]:
+        """Return the streams that the code declares; the app need not run.
 
         Raises:
-            DuplicateName: If two tasks or two schedules share a name.
+            DuplicateName: If two tasks, or two of its streams and schedules, share a name.
         """
-        tasks: dict[str, TaskDefinition] = {}
-        schedules: dict[str, Schedule] = {}
-        startup: list[TaskDefinition] = []
-        shutdown: list[TaskDefinition] = []
+        return self._collect().streams
+
+    def _collect(self) -> Declared:
+        """Name all tasks; return what the code declares.
+
+        Raises:
+            DuplicateName: If two tasks, or two of its streams and schedules, share a name.
+        """
+        found = Declared({}, [], [], [], [])
+        ids: set[str] = set()
         for definition, policies in self._adopt("", {}, {}):
-            if definition.name in tasks:
+            if definition.name in found.tasks:
                 raise DuplicateName(
                     f"two tasks are named {definition.name!r}; rename one, pass name=, or put one into a named Group"
                 )
-            tasks[definition.name] = definition
+            found.tasks[definition.name] = definition
             for trigger, own in definition.triggers:
                 if isinstance(trigger, OnStartup):
-                    startup.append(definition)
-                elif isinstance(trigger, OnShutdown):
-                    shutdown.append(definition)
+                    found.startup.append(definition)
+                    continue
+                if isinstance(trigger, OnShutdown):
+                    found.shutdown.append(definition)
+                    continue
+                if isinstance(trigger, Stream):
+                    row_id = schedule_id_of(dict(own), definition.name)
+                    found.streams.append(DeclaredStream(row_id, definition, trigger))
                 else:
                     row = declared_schedule(definition, trigger, {**policies, **own}, self.version)
-                    if row.id in schedules:
-                        raise DuplicateName(f"two schedules have the id {row.id!r}; give one another id=")
                     row.code_hash = code_hash_of(row)
-                    schedules[row.id] = row
-        return tasks, list(schedules.values()), startup, shutdown
+                    row_id = row.id
+                    found.schedules.append(row)
+                if row_id in ids:
+                    raise DuplicateName(f"two schedules have the id {row_id!r}; give one another id=")
+                ids.add(row_id)
+        return found
 
     def _preparer(self) -> Preparer:
         return Preparer(self.dependency_overrides, self._arounds, strict=self.strict)
@@ -181,6 +205,15 @@ class AppBase(TaskRegistry):
             codec = self._codecs[definition] = CallCodec(definition)
         return codec.round_trip(args, kwargs)
 
+    def _checked(self, definition: TaskDefinition, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return positional arguments as a job of this app has them.
+
+        Raises:
+            InvalidArguments: If they do not fit the task.
+        """
+        definition.check_call(args, {})
+        return self._through_json(definition, args, {})[0] if self.strict else args
+
     async def _carry(self, service: Service, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run *work* on the app's loop, wherever the caller's is."""
         if asyncio.get_running_loop() is service.loop:
@@ -196,6 +229,24 @@ def _queue_names(queues: Sequence[str]) -> tuple[str, ...]:
     if isinstance(queues, str | bytes) or not isinstance(queues, Collection) or not queues:
         raise InvalidOption(f'queues must be a list of names such as ["default"], got {queues!r}')
     return tuple(valid_name(name, "each of queues") for name in queues)
+
+
+def unknown_schedule(service: Service, schedule_id: str) -> str:
+    """Return the message about an id that no schedule has."""
+    if schedule_id in service.streams:
+        return (
+            f"{schedule_id!r} is a stream, no schedule: each process takes its items for itself, so there is nothing "
+            "to pause, to change or to run now; `await app.streams()` tells how it stands, and "
+            "`await app.submit(task, item)` makes a job of an item of yours"
+        )
+    return f"no schedule {schedule_id!r}; `await app.schedules()` lists them"
+
+
+def known_schedule(service: Service, row: Schedule | None, schedule_id: str) -> Schedule:
+    """Return *row*, or raise `UnknownSchedule` if there is none."""
+    if row is None:
+        raise UnknownSchedule(unknown_schedule(service, schedule_id))
+    return row
 
 
 def open_store(store: Store | str) -> Store:

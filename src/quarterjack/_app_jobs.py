@@ -192,7 +192,7 @@ class AppJobs(AppBase):
             InvalidArguments: If the arguments do not fit the task.
             UnknownTask: If the task belongs to another app.
         """
-        tasks = self._collect()[0] if self._service is None else self._service.tasks
+        tasks = self._collect().tasks if self._service is None else self._service.tasks
         definition, options, bound, named = self._bound(tasks, task, args, kwargs)
         return await run_directly(self._preparer(), definition, bound, named, options, self.clock)
 

@@ -1,7 +1,7 @@
 """The app's life: start, serve, stop.
 
 Start, in order: store and executors, lifespan, start-up hooks, work. Stop is
-the reverse: fire and claim no more, wait for what runs, cancel the rest,
+the reverse: take, fire and claim no more, wait for what runs, cancel the rest,
 shutdown hooks, lifespan, store. Whatever fails on the way, what was entered is
 left, in one task, so that lifespans may hold task groups."""
 
@@ -106,7 +106,7 @@ class AppLife(AppBase):
             self._loop = loop
 
     async def _start(self) -> None:
-        tasks, schedules, startup, shutdown = self._collect()
+        declared = self._collect()
         preparer = self._preparer()
         self._fatal, self._shutdown_errors, self._grace_s = None, [], self.shutdown_grace_s
         self._stop, self._stop_asked_ns = asyncio.Event(), None
@@ -115,7 +115,7 @@ class AppLife(AppBase):
                 store=self.store,
                 clock=self.clock,
                 events=self.event_stream,
-                tasks=tasks,
+                tasks=declared.tasks,
                 preparer=preparer,
                 role=self.role,
                 queues=self.queues,
@@ -123,15 +123,17 @@ class AppLife(AppBase):
                 version=self.version,
                 lease_s=self.lease_s,
                 on_fatal=self._on_fatal,
-                declared=schedules,
+                declared=declared.schedules,
+                streams=declared.streams,
+                check_call=self._checked,
             )
             stack.push_async_callback(self._close, service)
             await service.open()
             self._service = service
             await self._enter_lifespan(stack)
             if self.role != "client":
-                stack.push_async_callback(self._run_shutdown_hooks, service, shutdown)
-                await self._run_startup_hooks(startup)
+                stack.push_async_callback(self._run_shutdown_hooks, service, declared.shutdown)
+                await self._run_startup_hooks(declared.startup)
             await service.start()
             stack.push_async_callback(self._end_work, service)
             self._start_watchdog(stack, service)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Unpack, cast, get_args
 
-from ._app_backfill import AppBackfill, known_schedule, unknown_schedule
+from ._app_backfill import AppBackfill
+from ._app_base import known_schedule, unknown_schedule
 from .context import CURRENT
 from .errors import DuplicateName, InvalidOption, UnknownSchedule, UnknownTask
 from .job import Job
@@ -15,9 +16,10 @@ from .model import NO_KWARGS, JobRecord, Origin, Schedule, SchedulePolicies, Sub
 from .options import changed_options, instant_ns, resolve_policies, schedule_id_of, split_options
 from .policies.overlap import OverlapMode
 from .runtime.service import Service
+from .runtime.streams import StreamView
 from .schedule import ScheduleView
 from .task import Call, Task
-from .triggers import OnShutdown, OnStartup, Trigger
+from .triggers import Trigger
 
 __all__ = ["AppSchedules"]
 
@@ -68,10 +70,15 @@ class AppSchedules(AppBackfill):
             raise UnknownTask(
                 f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
             )
-        if not isinstance(trigger, Trigger) or isinstance(trigger, OnStartup | OnShutdown):
-            raise InvalidOption(f"schedule takes a trigger such as Every(minutes=5), got {trigger!r}")
+        if not isinstance(trigger, Trigger) or trigger.is_hook:
+            of_process = (
+                "; it belongs to the process: declare it with @app.task" if isinstance(trigger, Trigger) else ""
+            )
+            raise InvalidOption(f"schedule takes a trigger such as Every(minutes=5), got {trigger!r}{of_process}")
         job, own = split_options(policies, "schedule(…)")
         schedule_id = schedule_id_of(own, definition.name)
+        if schedule_id in service.streams:
+            raise DuplicateName(f"{schedule_id!r} is the id of a stream; give the schedule an id= of its own")
         own.pop("start_deadline", None)
         options = call.options(**job).run_options if job else call.run_options
         args, kwargs = call.args, call.kwargs
@@ -163,7 +170,7 @@ class AppSchedules(AppBackfill):
 
         async def there() -> None:
             row = await service.store.schedules_pause(schedule_id, note, until_ns)
-            self._tell(service, "paused", known_schedule(row, schedule_id), note)
+            self._tell(service, "paused", known_schedule(service, row, schedule_id), note)
 
         await self._carry(service, there)
 
@@ -177,7 +184,7 @@ class AppSchedules(AppBackfill):
 
         async def there() -> None:
             row = await service.store.schedules_resume(schedule_id, catch_up=catch_up)
-            self._tell(service, "resumed", known_schedule(row, schedule_id))
+            self._tell(service, "resumed", known_schedule(service, row, schedule_id))
 
         await self._carry(service, there)
 
@@ -208,7 +215,7 @@ class AppSchedules(AppBackfill):
             service.check_open(f"schedule {row.id} was not run")
             stored = await service.store.schedules_trigger(schedule_id, record, overlap)
             if stored is None:
-                raise UnknownSchedule(unknown_schedule(schedule_id))
+                raise UnknownSchedule(unknown_schedule(service, schedule_id))
             if not stored.state.is_finished:  # its overlap policy may have left it out
                 service.on_submitted(stored)
             return Job(stored, service)
@@ -222,6 +229,19 @@ class AppSchedules(AppBackfill):
         async def there() -> list[ScheduleView]:
             rows = await service.store.schedules_list()
             return [ScheduleView(row, service.why_not_fired(row)) for row in rows]
+
+        return await self._carry(service, there)
+
+    async def streams(self) -> list[StreamView]:
+        """Return every stream as it stands in this process, by id.
+
+        Raises:
+            NotRunning: If the app is not running.
+        """
+        service = self._running()
+
+        async def there() -> list[StreamView]:
+            return service.streams.views()
 
         return await self._carry(service, there)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ._app_base import AppBase
-from .errors import UnknownSchedule
+from ._app_base import AppBase, known_schedule
 from .job import Job
 from .model import FINISHED, JobFilter, JobRecord, JobState, Schedule
 from .runtime.service import Service
@@ -40,9 +39,8 @@ class AppWhy(AppBase):
 
         async def there() -> Why:
             store = service.store
-            row, now = await store.schedules_get(schedule_id), await store.now_ns()
-            if row is None:
-                raise UnknownSchedule(f"no schedule {schedule_id!r}; `await app.schedules()` lists them")
+            row = known_schedule(service, await store.schedules_get(schedule_id), schedule_id)
+            now = await store.now_ns()
             if at is not None:
                 page = await store.jobs_list(JobFilter(schedule_id=schedule_id), limit=_ALL)
                 return why_at(row, at, now, page.jobs)

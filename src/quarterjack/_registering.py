@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeGuard
 
-from .errors import DuplicateName, InvalidOption, UsageError
-from .options import JOB_FIELDS, POLICY_FIELDS
+from .errors import DuplicateName, InvalidArguments, InvalidOption, UsageError
+from .options import JOB_FIELDS, POLICY_FIELDS, schedule_id_of
 from .task import TaskDefinition
-from .triggers import At, Cron, Every, Forever, Once, Trigger
+from .triggers import At, Cron, Every, Forever, Once, Stream, Trigger
 
-__all__ = ["Naming", "chosen_trigger", "is_rule_class", "refuse_rule_fields"]
+__all__ = ["Naming", "check_stream", "check_triggered", "chosen_trigger", "is_rule_class", "refuse_rule_fields"]
 
 _RULES: Final = (Every, At, Cron, Once, Forever)
 """Whose fields people write as options of @task, the likeliest first."""
@@ -93,3 +93,40 @@ def refuse_rule_fields(options: Mapping[str, Any]) -> None:
                 f"@task has no option {next(n for n in options if n in unknown)!r}; when it runs is said by a trigger: "
                 f"write @app.task({rule.__name__}({fields}))"
             )
+
+
+def check_triggered(definition: TaskDefinition) -> None:
+    """Refuse a trigger above a task that cannot be called without arguments.
+
+    Raises:
+        InvalidOption: With what to write instead.
+    """
+    try:
+        definition.check_call((), {})
+    except InvalidArguments as error:
+        raise InvalidOption(
+            f"a trigger passes no arguments: {error}; give each argument a default or a Depends(…), or leave the "
+            f"trigger out here and schedule a call: `await app.schedule({definition.local_name}.bind(…), …)`"
+        ) from None
+
+
+def check_stream(definition: TaskDefinition, trigger: Stream, policies: Mapping[str, Any]) -> None:
+    """Refuse a stream above a task that does not take one item, and the policies that mean fire times.
+
+    Raises:
+        InvalidOption: With what to write instead.
+    """
+    try:
+        definition.check_call((None,), {})
+    except InvalidArguments as error:
+        raise InvalidOption(
+            f"a Stream passes one argument, the item: {error}; write `def {definition.local_name}(item)`, "
+            "other arguments with a default or a Depends(…)"
+        ) from None
+    without = sorted(policies.keys() - {"id", "start_deadline"})
+    if without:
+        raise InvalidOption(
+            f"{trigger!r} is no schedule and has no fire times, so {', '.join(without)} has no meaning; "
+            "what bounds it is max_waiting="
+        )
+    schedule_id_of(dict(policies), definition.name)

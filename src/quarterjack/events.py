@@ -41,6 +41,8 @@ __all__ = [
     "ScheduleConflict",
     "ScheduleEvent",
     "ScheduleKind",
+    "StreamEvent",
+    "StreamEventKind",
     "Subscription",
 ]
 
@@ -116,6 +118,25 @@ class ScheduleEvent(Event):
     nominal_ns: int | None = None
     count: int = 1
     reason: str | None = None
+
+
+StreamEventKind = Literal["started", "refused", "unacknowledged", "failed", "ended"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEvent(Event):
+    """Something became of a stream in this process, or of one of its items.
+
+    *kind*: its source was opened (``"started"``); an item made no job (``"refused"``); its job is stored, but
+    ``ack`` raised (``"unacknowledged"``, as is an item whose ``reject`` raised); the source raised, or the store
+    (``"failed"``); the source has no more items (``"ended"``). With *pause_s* it goes on after so long.
+    """
+
+    kind: StreamEventKind
+    stream_id: str
+    task: str
+    reason: str | None = None
+    pause_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast, overload
 from weakref import WeakSet
 
-from ._registering import Naming, chosen_trigger, is_rule_class, refuse_rule_fields
+from ._registering import Naming, check_stream, check_triggered, chosen_trigger, is_rule_class, refuse_rule_fields
 from ._signatures import label_of
-from .errors import DuplicateName, InvalidArguments, InvalidOption, UsageError
+from .errors import DuplicateName, InvalidOption, UsageError
 from .model import JobOptions, Schedule, SchedulePolicies
 from .options import (
     check_defaults,
@@ -19,7 +19,7 @@ from .options import (
     split_options,
 )
 from .task import AsyncTask, SyncTask, Task, TaskDecorator, TaskDefinition, define
-from .triggers import Trigger
+from .triggers import Stream, Trigger
 
 __all__ = ["Group", "GroupOptions", "TaskOptions", "TaskRegistry", "declared_schedule"]
 
@@ -118,13 +118,10 @@ class TaskRegistry:
         return task
 
     def _declare(self, definition: TaskDefinition, trigger: Trigger, policies: dict[str, Any]) -> None:
-        try:
-            definition.check_call((), {})
-        except InvalidArguments as error:
-            raise InvalidOption(
-                f"a trigger passes no arguments: {error}; give each argument a default or a Depends(…), or leave the "
-                f"trigger out here and schedule a call: `await app.schedule({definition.local_name}.bind(…), …)`"
-            ) from None
+        if isinstance(trigger, Stream):
+            check_stream(definition, trigger, policies)
+        else:
+            check_triggered(definition)
         if not trigger.is_hook:
             declared_schedule(definition, trigger, policies, None)  # wrong values are refused on the user's line
         definition.triggers.append((trigger, policies))

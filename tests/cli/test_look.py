@@ -553,3 +553,49 @@ def test_a_trigger_that_raises_is_explained_as_far_as_it_goes(qj: QJ, folder: Pa
     later = json.loads(qj("explain", "later", "f", "--after", "2030-11-01", "--json").stdout)
     assert later["notes"].count("ValueError: no calendar") == 1
     assert explained(qj, "dull", "f")["rule"] is None
+
+
+STREAMS = """
+import asyncio
+from quarterjack import Every, Quarterjack, Stream
+
+app = Quarterjack()
+
+async def orders():
+    for order in range(3):
+        await asyncio.sleep(0.1)
+        yield order
+
+@app.task(Stream(orders, max_waiting=5, key=str))
+async def handle(order: int) -> None: ...
+"""
+
+
+def test_streams_are_listed_and_explained_and_have_no_fire_times(qj: QJ, folder: Path) -> None:
+    """Whoever looks for what an app does finds its streams beside its schedules."""
+    (folder / "taking.py").write_text(STREAMS, encoding="utf-8")
+    words = "one job for each item of orders, at most 5 unfinished"
+    assert qj("ls", "taking").stdout == f"handle\t\t\t{words}\n"
+    assert "no schedules" not in qj("ls", "taking").stderr
+    (listed,) = json.loads(qj("ls", "taking", "--json").stdout)["streams"]
+    assert listed == {"id": "handle", "task": "handle", "words": words}
+    for line in (("next", "taking"), ("next", "taking", "handle")):
+        result = qj(*line)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert f"handle: a stream has no fire times; {words}" in result.stderr
+    explained = qj("explain", "taking", "handle").stdout
+    assert explained.startswith(words)
+    assert "an item whose key (str) another job holds makes no second one" in explained
+    assert "no fire times" not in explained
+    assert "it has handle" in qj("explain", "taking", "hendl").stderr
+
+
+def test_a_run_until_idle_ends_with_its_streams(qj: QJ, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A source that ends is work that ends; its start, its end and its jobs stand in the log."""
+    (folder / "taking.py").write_text(STREAMS, encoding="utf-8")
+    caplog.set_level("INFO")
+    result = qj("run", "taking", "--until-idle")
+    assert result.exit_code == 0, result.output
+    assert "stream handle started" in caplog.text
+    assert "stream handle ended" in caplog.text
+    assert "stopped: 3 done" in caplog.text

@@ -61,7 +61,7 @@ class Fire(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule to look at: a schedule of an app, or a bare cron expression."""
+    """A rule to look at: a schedule of an app (with its *row*), one of its streams, or a bare cron expression."""
 
     row: Schedule | None
     trigger: Trigger
@@ -152,7 +152,7 @@ def find_rule(words: tuple[str, ...], at_ns: int, zone: str) -> tuple[Rule | Non
     word = words[0] if words else None
     if word is not None and ":" not in word and not word.endswith(".py") and configured() is not None:
         target = load(None)
-        known = [row.id for row in outlook(target.app, at_ns).rows]
+        known = [*(row.id for row in outlook(target.app, at_ns).rows), *(s.id for s in target.app.declared_streams())]
         if word in known:
             return rule_named(target, word, at_ns), target
         return None, _app_named(word, target, known)
@@ -186,16 +186,20 @@ def _app_named(word: str | None, target: Target | None, known: list[str]) -> Tar
 
 
 def rule_named(target: Target, schedule_id: str, at_ns: int) -> Rule:
-    """Return a schedule of the app as a rule.
+    """Return a schedule or a stream of the app as a rule.
 
     Raises:
         Failure: If the app has none of this id.
     """
+    streams = target.app.declared_streams()
+    for stream in streams:
+        if stream.id == schedule_id:
+            return Rule(None, stream.trigger, stream.id)
     rows = outlook(target.app, at_ns).rows
     for row in rows:
         if row.id == schedule_id:
             return Rule(row, row.trigger, row.id)
-    known = [row.id for row in rows]
+    known = [*(row.id for row in rows), *(stream.id for stream in streams)]
     near = nearest(schedule_id, known)
     hint = typed(target.name, near) if near else f"qj ls {target.name}"
     told = f"{target.name} has no schedule {schedule_id!r}; it has {listing(known) or 'none at all'}"

@@ -14,7 +14,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from quarterjack.events import ClockJumped, Event, EventsDropped, JobEvent, ScheduleEvent
+from quarterjack.events import ClockJumped, Event, EventsDropped, JobEvent, ScheduleEvent, StreamEvent
 
 __all__ = ["LogFormat", "MoveLog", "configure", "one_line", "span"]
 
@@ -24,6 +24,7 @@ log = logging.getLogger("quarterjack.moves")
 
 _QUIET_JOB_KINDS: Final = frozenset({"submitted", "scheduled", "progress"})
 _LOUD_SCHEDULE_KINDS: Final = frozenset({"missed", "skipped", "paused", "resumed", "removed"})
+_LOUD_STREAM_KINDS: Final = frozenset({"started", "ended"})
 _ANSI: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "35", "ERROR": "31", "CRITICAL": "1;31"}
 _PLAIN_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -88,6 +89,8 @@ class MoveLog:
             self._on_job(event)
         elif isinstance(event, ScheduleEvent):
             self._on_schedule(event)
+        elif isinstance(event, StreamEvent):
+            self._on_stream(event)
         elif not isinstance(event, ClockJumped | EventsDropped):  # the runtime has logged those itself
             log.debug("%s", type(event).__name__, extra={"event": type(event).__name__})
 
@@ -125,6 +128,13 @@ class MoveLog:
         why = f": {one_line(event.reason)}" if event.reason else ""
         facts = {"event": f"schedule.{event.kind}", "schedule": event.schedule_id, "task": event.task}
         log.log(level, "schedule %s %s%s%s", event.schedule_id, event.kind, count, why, extra=facts)
+
+    def _on_stream(self, event: StreamEvent) -> None:
+        if event.kind not in _LOUD_STREAM_KINDS:  # the runtime has logged the others itself, with their tracebacks
+            return
+        again = "" if event.pause_s is None else f"; again in {span(event.pause_s)}"
+        facts = {"event": f"stream.{event.kind}", "stream": event.stream_id, "task": event.task}
+        log.info("stream %s %s%s", event.stream_id, event.kind, again, extra=facts)
 
 
 _FINAL: Final = frozenset({"done", "failed", "timed_out", "cancelled", "skipped", "missed", "lost"})

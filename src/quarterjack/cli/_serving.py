@@ -167,7 +167,9 @@ async def _stop_when_idle(app: Quarterjack) -> None:
 
 
 async def is_idle(app: Quarterjack) -> bool:
-    """Say whether no job waits or runs and no schedule will fire by itself."""
+    """Say whether no job waits or runs, no schedule will fire by itself and no stream is open."""
+    if any(view.is_open for view in await app.streams()):
+        return False
     for view in await app.schedules():
         if view.next is not None or view.paused_until is not None:
             return False

@@ -8,7 +8,8 @@ from typing import Final
 
 import click
 
-from quarterjack import NotPeriodic, Trigger
+from quarterjack import NotPeriodic, Stream, Trigger
+from quarterjack._signatures import label_of
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.model import Schedule, as_datetime
 
@@ -89,6 +90,8 @@ def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo 
 
 
 def _fires(rule: Rule, at: datetime, count: int, zone: tzinfo | None) -> tuple[list[datetime], str | None]:
+    if isinstance(rule.trigger, Stream):
+        return [], None
     if rule.row is None:
         return [shown(one, rule.trigger, zone) for one in rule.trigger.preview(count, after=at)], None
     found, why = listed(rule.row, count)
@@ -104,7 +107,7 @@ def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) ->
         in_s = (one - now).total_seconds()
         wait = f"in {in_words(in_s)}" if in_s > 0 else in_words(in_s) if in_s else "at start"
         click.echo(f"{label}{name:<{width}}   {wait}")
-    if not fires:
+    if not fires and not isinstance(rule.trigger, Stream):
         click.echo("no fire times to come")
     tell_notes(notes, stderr=False)
 
@@ -115,6 +118,8 @@ def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) ->
 def _notes(rule: Rule, at: datetime, fires: list[datetime]) -> list[str]:
     """Return what is good to know: how often, since when, and the days the clock is set."""
     trigger = rule.trigger
+    if isinstance(trigger, Stream):
+        return _about_stream(trigger)
     if not trigger.is_periodic or (rule.row is not None and rule.row.parked_reason is not None):
         return []
     try:
@@ -124,6 +129,21 @@ def _notes(rule: Rule, at: datetime, fires: list[datetime]) -> list[str]:
     except Exception as error:  # a trigger of the user's own may raise anything
         notes = [f"{type(error).__name__}: {error}"]
     return [*_policies(rule.row), *notes] if rule.row is not None else notes
+
+
+def _about_stream(stream: Stream) -> list[str]:
+    """Return what becomes of a stream's items, and of its source."""
+    if stream.ack is None:
+        acknowledged = "an item that has an ack() of its own is acknowledged once its job is stored"
+    else:
+        acknowledged = f"an item is acknowledged by {label_of(stream.ack)} once its job is stored"
+    notes = ["each process that fires schedules takes items for itself", acknowledged]
+    if stream.key is not None:
+        notes.append(f"an item whose key ({label_of(stream.key)}) another job holds makes no second one")
+    notes.append("a source that raises is opened again, after pauses that grow from 1 to 60 seconds")
+    if stream.restart is None:
+        notes.append("a source that ends is not opened again before the next start of the app")
+    return notes
 
 
 def _policies(row: Schedule) -> list[str]:

@@ -1,4 +1,4 @@
-"""``qj ls``: an app's schedules, when each fires next, its rule in words."""
+"""``qj ls``: an app's schedules and streams, when each fires next, its rule in words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from quarterjack import ScheduleView
 from quarterjack.model import as_datetime
+from quarterjack.runtime.streams import DeclaredStream
 
 from ._output import (
     for_people,
@@ -35,7 +36,7 @@ NOT_KNOWN = "last runs and pauses are not known here: this app's store lives in 
 @zone_option
 @json_option
 def command(target: str | None, zone: tzinfo | None, as_json: bool) -> None:
-    """List an app's schedules: next fire time, and the rule in words.
+    """List an app's schedules and streams: next fire time, and the rule in words.
 
     The app is imported, not started: its hooks and its lifespan do not run.
     With a store that lives in the process (the memory store), fire times are
@@ -47,14 +48,20 @@ def command(target: str | None, zone: tzinfo | None, as_json: bool) -> None:
     now = as_datetime(now_ns)
     if now is None:
         return
+    streams = sorted(found.app.declared_streams(), key=lambda one: one.id)
     if as_json:
-        rows = [as_dict(view, now, zone) for view in seen.views]
         show_json(
-            "schedules", app=found.name, store=found.app.store.name, now=iso(now), is_live=seen.is_live, schedules=rows
+            "schedules",
+            app=found.name,
+            store=found.app.store.name,
+            now=iso(now),
+            is_live=seen.is_live,
+            schedules=[as_dict(view, now, zone) for view in seen.views],
+            streams=[{"id": id_, "task": task.name, "words": rule.explain()} for id_, task, rule in streams],
         )
         return
-    _show(seen, now, zone)
-    tell_notes(_notes(seen, found.name))
+    _show(seen, streams, now, zone)
+    tell_notes(_notes(seen, streams, found.name))
 
 
 def as_dict(view: ScheduleView, now: datetime, zone: tzinfo | None) -> dict[str, Any]:
@@ -77,7 +84,7 @@ def _next(view: ScheduleView, zone: tzinfo | None) -> datetime | None:
     return None if view.next is None else shown(view.next, view.trigger, zone)
 
 
-def _show(seen: Outlook, now: datetime, zone: tzinfo | None) -> None:
+def _show(seen: Outlook, streams: list[DeclaredStream], now: datetime, zone: tzinfo | None) -> None:
     columns = {"schedule": "bold", "next": "", "in": "cyan", "rule": ""}
     beneath = {"rule": "schedule", "in": "next"}
     if seen.is_live:
@@ -94,15 +101,19 @@ def _show(seen: Outlook, now: datetime, zone: tzinfo | None) -> None:
         people.append([view.id, "—" if at is None else for_people(at), wait, words, *([ago, state] * seen.is_live)])
         last = [iso(view.last) or "", state] * seen.is_live
         plain.append([view.id, iso(at) or "", "" if in_s is None else f"{in_s:.3f}", words, *last])
+    nothing = ["", ""] * seen.is_live
+    for stream in streams:
+        people.append([stream.id, "—", "", stream.trigger.explain(), *nothing])
+        plain.append([stream.id, "", "", stream.trigger.explain(), *nothing])
     if people:
         show_table(columns, people, plain, beneath=beneath)
 
 
-def _notes(seen: Outlook, name: str) -> list[str]:
-    if not seen.rows:
+def _notes(seen: Outlook, streams: list[DeclaredStream], name: str) -> list[str]:
+    if not seen.rows and not streams:
         return [f"{name} has no schedules: give a task a trigger, as in @app.task(Every(minutes=5))"]
     from_start = [row.id for row in seen.rows if not seen.is_live and depends_on_start(row)]
-    notes = [] if seen.is_live else [NOT_KNOWN]
+    notes = [] if seen.is_live or not seen.rows else [NOT_KNOWN]
     if from_start:
         notes.append(f"counted from the start of the app, here as if it started now: {', '.join(from_start)}")
     return notes

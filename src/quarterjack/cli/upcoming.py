@@ -101,6 +101,8 @@ def _lines(
     rule: Rule | None, app: Quarterjack | None, at_ns: int, count: int, zone: tzinfo | None
 ) -> tuple[list[Line], list[str]]:
     """Return what to show, in order of time, and what to say beside it."""
+    if rule is not None and not rule.trigger.is_periodic and rule.row is None:
+        return [], [f"{rule.text}: a stream has no fire times; {rule.trigger.explain()}"]
     if rule is not None and rule.row is None:
         times = rule.trigger.preview(count, after=as_datetime(at_ns) or _EPOCH)
         return [Line(shown(at, rule.trigger, zone), at, rule.text, rule.trigger) for at in times], []
@@ -109,6 +111,8 @@ def _lines(
     else:
         rows = outlook(app, at_ns).rows if app is not None else []
     notes: list[str] = []
+    if rule is None and app is not None:
+        notes += [f"{one.id}: a stream has no fire times; {one.trigger.explain()}" for one in app.declared_streams()]
     walks: list[list[Line]] = []
     for row in rows:
         found, why = listed(row, count)

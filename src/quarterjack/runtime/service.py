@@ -33,6 +33,7 @@ from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler, run_at_once
+from .streams import DeclaredStream, Streams
 from .worker import FINAL_KINDS, POLL_S, Lanes, Prepared, Worker, job_event
 
 __all__ = ["Role", "Service"]
@@ -47,6 +48,8 @@ NEVER_FIRES: Final = (
 log = logging.getLogger("quarterjack")
 
 Role = Literal["both", "scheduler", "worker", "client"]
+CheckCall = Callable[[TaskDefinition, tuple[Any, ...]], tuple[Any, ...]]
+"""Returns a call's arguments as its job will have them, or raises `InvalidArguments`."""
 
 
 class Service:
@@ -67,6 +70,8 @@ class Service:
         lease_s: float,
         on_fatal: Callable[[BaseException], None],
         declared: Sequence[Schedule],
+        streams: Sequence[DeclaredStream] = (),
+        check_call: CheckCall = lambda _, args: args,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.store = store
@@ -109,6 +114,8 @@ class Service:
         """Queues that are served or known not to be."""
         self.worker = Worker(self, known) if works else None
         self.scheduler = Scheduler(self, self.worker) if fires else None
+        self.streams = Streams(self, streams, are_here=fires)
+        self._check_call = check_call
         self._renewer = Renewer(self) if store.is_shared and self.worker is not None else None
 
     # -- life ------------------------------------------------------------------------
@@ -138,6 +145,7 @@ class Service:
             self.scheduler.start()
         if self._renewer is not None:
             self._renewer.start()
+        self.streams.start()
 
     def _info(self) -> WorkerInfo:
         worker = self.worker
@@ -236,6 +244,7 @@ class Service:
 
     def stop_beginning(self) -> None:
         """Begin no body from now on: flags only, for a signal's handler. `drain` follows."""
+        self.streams.hold()
         if self.scheduler is not None:
             self.scheduler.stop_firing()
         if self.worker is not None:
@@ -243,20 +252,26 @@ class Service:
         self._loop_executor.hold()
 
     async def drain(self, grace_s: float) -> str:
-        """Fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""
+        """Take, fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""
+        self.streams.stop()
         if self.scheduler is not None:
             await self.scheduler.stop()
-        if self.worker is None:
-            return ""
-        self.worker.stop_claiming()
-        if self.worker.running and grace_s > 0 and not self.hurried.is_set():
-            idle = self.loop.create_task(self.worker.idle())
+        if self.worker is not None:
+            self.worker.stop_claiming()
+        is_busy = not self.streams.are_ended or (self.worker is not None and self.worker.running)
+        if is_busy and grace_s > 0 and not self.hurried.is_set():
+            idle = self.loop.create_task(self._until_ended())
             hurry = self.loop.create_task(self.hurried.wait())
             await asyncio.wait({idle, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
             for task in (idle, hurry):
                 task.cancel()
             await asyncio.gather(idle, hurry, return_exceptions=True)
-        return _named([attempt.record for attempt in self.worker.attempts()])
+        return "" if self.worker is None else _named([attempt.record for attempt in self.worker.attempts()])
+
+    async def _until_ended(self) -> None:
+        await self.streams.ended()
+        if self.worker is not None:
+            await self.worker.idle()
 
     async def until_idle(self) -> None:
         """Wait until nothing runs here and nothing that is due waits for this process."""
@@ -300,7 +315,8 @@ class Service:
                 self.worker.interrupt_all()
             if self._renewer is not None:
                 steps.push_async_callback(self._renewer.stop)
-            await self._stop_executors(cancel_grace_s)
+            steps.push_async_callback(self._stop_executors, cancel_grace_s)
+            await self.streams.close(cancel_grace_s)
 
     async def _end_jobs(self, grace_s: float) -> None:
         """Let callbacks end, and then those of the jobs that are left over."""
@@ -447,6 +463,18 @@ class Service:
     def check_result(self, value: Any, record: JobRecord) -> Any:
         """Return the result as the store will keep it."""
         return self._preparer.check_result(value, self.tasks[record.task], record)
+
+    # -- what streams ask ----------------------------------------------------------------
+
+    def check_item(self, definition: TaskDefinition, item: Any) -> tuple[Any, ...]:
+        """Return the arguments of an item's job, as those of any job that is submitted.
+
+        Raises:
+            InvalidArguments: If it does not fit the task.
+            NotRunning: If nothing would run it.
+        """
+        self.check_open(f"{definition.name} got an item that made no job")
+        return self._check_call(definition, (item,))
 
     # -- what handles ask ----------------------------------------------------------------
 

@@ -79,7 +79,7 @@ def simulate(
         pass
     else:
         raise UsageError("simulate runs a loop of its own; here write `await asyncio.to_thread(simulate, app, …)`")
-    tasks, declared, _, _ = app._collect()
+    tasks, declared, *_ = app._collect()
     assumed = _assumed(assume, tasks)
     clock = VirtualClock(start)
     start_ns = clock.now_ns()

@@ -13,6 +13,7 @@ from .fixed_delay import FixedDelay
 from .forever import Forever
 from .hooks import OnShutDown, OnShutdown, OnStartUp, OnStartup
 from .once import Once
+from .stream import Stream
 
 __all__ = [
     "Aligned",
@@ -32,6 +33,7 @@ __all__ = [
     "OnStartUp",
     "OnStartup",
     "Once",
+    "Stream",
     "Trigger",
     "Union",
     "Weekdays",

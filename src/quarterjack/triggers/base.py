@@ -95,7 +95,7 @@ class Trigger(Rule):
     is_periodic: ClassVar[bool] = True
     """False for rules whose fire times depend on how runs end, and for hooks: no next, prev or count."""
     is_hook: ClassVar[bool] = False
-    """True for `OnStartup` and `OnShutdown`, which belong to the process and are no schedules."""
+    """True for `OnStartup`, `OnShutdown` and `Stream`, which belong to the process and are no schedules."""
 
     @property
     def zone(self) -> tzinfo | None:
@@ -343,8 +343,10 @@ class UnlistedTrigger(NativeTrigger):
         raise self._refusal("count")
 
     def _refusal(self, what: str) -> NotPeriodic:
-        why = "it runs with its process" if self.is_hook else "when it runs depends on how its last run ended"
-        return NotPeriodic(f"{self!r} has no {what}: {why}")
+        return NotPeriodic(f"{self!r} has no {what}: {self._why_unlisted()}")
+
+    def _why_unlisted(self) -> str:
+        return "it runs with its process" if self.is_hook else "when it runs depends on how its last run ended"
 
 
 # Both build on this module, and the operators above lead back to them; they are complete before anyone can
