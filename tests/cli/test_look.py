@@ -587,6 +587,7 @@ def test_streams_are_listed_and_explained_and_have_no_fire_times(qj: QJ, folder:
     assert explained.startswith(words)
     assert "an item whose key (str) another job holds makes no second one" in explained
     assert "no fire times" not in explained
+    assert "handle is a stream, no schedule" in qj("why", "taking", "handle").stderr
     assert "it has handle" in qj("explain", "taking", "hendl").stderr
 
 

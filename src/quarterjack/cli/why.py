@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from quarterjack import Quarterjack, Why
+from quarterjack import Quarterjack, Stream, Why
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.model import FINISHED, JobFilter, JobIds, JobRecord, JobState, Schedule
 from quarterjack.why import told_at, why_at, why_next, why_not_fired
@@ -75,6 +75,9 @@ def _moment(text: str, zone: tzinfo | None, words: tuple[str, ...]) -> datetime:
 
 def _answer(rule: Rule, app: Quarterjack | None, at: datetime | None, now_ns: int) -> Why:
     row = rule.row
+    if isinstance(rule.trigger, Stream):
+        told = f"{rule.text} is a stream, no schedule: {rule.trigger.explain()}"
+        raise Failure(told, f"qj explain {' '.join(click.get_current_context().params['words'])}", EXIT_USAGE)
     if row is None or app is None:
         if at is None:
             raise Failure(
