@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -286,3 +287,36 @@ async def test_body_that_cancels_itself_is_cancelled() -> None:
         job = await app.submit(gives_in)
         await ends_as(job, JobState.CANCELLED)
         await all_slots_are_free(app, sleep, 1)
+
+
+async def test_body_that_blocks_past_its_timeout_is_done_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Its result is there, so it is DONE; but its timeout meant something, and could not be kept."""
+    app = Quarterjack()
+
+    @app.task(timeout=0.02)
+    async def blocks() -> str:
+        time.sleep(0.1)  # the slip it is about
+        return "late"
+
+    async with app:
+        job = await app.submit(blocks)
+        assert await job == "late"
+        assert job.state is JobState.DONE
+        assert "over its timeout of 0.02 s: it blocks the event loop" in (job.reason or "")
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert line.getMessage().startswith(f"job {job.id} (blocks) is done, but ran 0.1")
+
+
+async def test_body_in_time_has_nothing_told_of_its_timeout(caplog: pytest.LogCaptureFixture) -> None:
+    """Most jobs with a timeout keep it."""
+    app = Quarterjack()
+
+    @app.task(timeout=10)
+    async def waits() -> None:
+        await asyncio.sleep(9.999)
+
+    async with virtual_time(app) as world:
+        job = await app.submit(waits)
+        await world.run_for("1m")
+        assert (job.state, job.reason) == (JobState.DONE, None)
+    assert caplog.records == []

@@ -183,8 +183,8 @@ async def test_start_deadline_bounds_how_late_a_run_may_begin() -> None:
         assert "start_deadline is 600 s" in (job.reason or "")
 
 
-async def test_failing_again_and_again_pauses_a_schedule_that_asks_for_it() -> None:
-    """A broken job should stop knocking, and say why."""
+async def test_failing_again_and_again_pauses_a_schedule_that_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    """A broken job should stop knocking, and say why: silence would look like health."""
     app = Quarterjack()
     ok = {2}
 
@@ -199,6 +199,10 @@ async def test_failing_again_and_again_pauses_a_schedule_that_asks_for_it() -> N
         (view,) = await app.schedules()
         assert view.is_paused
         assert "3 failures in a row" in (view.pause_note or "")
+        assert view.explain().count("paused") == 1
+        (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert line.getMessage().startswith("schedule job is paused: 3 failures in a row; the last one: ")
+        assert "`await app.resume('job')`" in line.getMessage()
         await app.resume("job")
         await world.run_for("2h")
         assert len(world.jobs(job)) == 7, "resuming starts the count anew"

@@ -143,6 +143,51 @@ async def test_two_blocks_are_two(records: Records) -> None:
 
 
 @on_each_loop
+async def test_a_place_that_blocks_again_is_told_without_its_stack(records: Records) -> None:
+    """A schedule's body blocks at each run, and people have read its stack."""
+    watchdog = Watchdog(asyncio.get_running_loop(), THRESHOLD_S, lambda _: None, nobody)
+    watchdog.start()
+    for number in (1, 2):
+        records.wait_for(2 * number - 1)
+        await until(lambda number=number: len(records.all) == 2 * number)
+    watchdog.stop()
+    first, _, second, _ = records.messages
+    assert first.partition("\n")[0].rpartition(" at ")[2] == second.rpartition(" at ")[2]
+    assert ("\n" in first, "\n" in second) == (True, False)
+
+
+async def test_a_block_in_a_job_counts_from_the_beginning_of_its_body(records: Records) -> None:
+    """The watchdog looks only now and then; what it tells should be what the job's own line tells."""
+    reports: list[Blocked] = []
+    began_ns: list[int] = []
+    watchdog = Watchdog(
+        asyncio.get_running_loop(), THRESHOLD_S, reports.append, lambda _: Owner("crunch", "job-7", *began_ns)
+    )
+    watchdog.start()
+    await asyncio.sleep(0.4)  # it has seen the loop sleep
+    began_ns.append(SYSTEM_CLOCK.monotonic_ns())
+    records.wait_for(1)
+    lasted_s = (SYSTEM_CLOCK.monotonic_ns() - began_ns[0]) / 1e9
+    await until(lambda: reports)
+    watchdog.stop()
+    assert reports[0].seconds >= lasted_s
+    assert float(records.messages[0].split()[7]) >= lasted_s - 0.025
+
+
+async def test_a_body_that_began_before_the_loop_last_slept_lends_no_beginning(records: Records) -> None:
+    """It has waited in between, and the loop with it."""
+    began_ns = SYSTEM_CLOCK.monotonic_ns()
+    watchdog = Watchdog(
+        asyncio.get_running_loop(), THRESHOLD_S, lambda _: None, lambda _: Owner("crunch", "job-7", began_ns)
+    )
+    watchdog.start()
+    await asyncio.sleep(0.5)
+    records.wait_for(1)
+    watchdog.stop()
+    assert float(records.messages[0].split()[7]) < 0.4
+
+
+@on_each_loop
 async def test_reports_come_on_the_loop_outside_every_context(records: Records) -> None:
     """They go to the app's event stream, which belongs to its loop."""
     places: list[tuple[int, object]] = []
@@ -357,6 +402,7 @@ async def test_a_running_app_is_told_which_job_blocks_it(records: Records) -> No
     assert event.where.startswith(f"{__file__}:")
     assert event.seconds >= THRESHOLD_S
     assert "in body" in event.stack
+    assert "loop.py" not in event.stack, "the stack begins with the user's own frame"
     assert records.all[0].__dict__["job"] == call.job_id
 
 

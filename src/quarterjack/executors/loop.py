@@ -25,6 +25,8 @@ __all__ = ["LoopExecutor"]
 
 _DONE, _RAISED = OutcomeKind.DONE, OutcomeKind.RAISED
 _CANCELLED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.TIMED_OUT
+OVERRUN_S: Final = 0.05
+"""A body that is so much over its timeout and was not stopped has blocked the loop; less is chance."""
 _CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
 
 
@@ -146,11 +148,21 @@ class _Running:
         else:
             executor = self._executor
             if self._timer is not None or self._reported or executor._stopping:
-                self._report(Outcome(_DONE, result))
+                self._report(Outcome(_DONE, result, reason=self._overrun()))
             else:  # most jobs; the long way costs them two frames and a tuple
                 executor._running.discard(self)
                 self._reported = True
                 report.done(result)
+
+    def _overrun(self) -> str | None:
+        """Say by how much a body that has returned had passed its timeout: one that blocks the loop is not stopped."""
+        timeout_s, timer = self.call.timeout_s, self._timer
+        if timeout_s is None or timer is None or self._cancel_kind is not None:
+            return None
+        over_s = asyncio.get_running_loop().time() - timer.when()
+        if over_s < OVERRUN_S:
+            return None
+        return f"ran {timeout_s + over_s:.3g} s, over its timeout of {timeout_s:g} s: it blocks the event loop"
 
     def _interrupted(self, error: asyncio.CancelledError) -> Outcome:
         if self._cancel_kind is _TIMED_OUT:

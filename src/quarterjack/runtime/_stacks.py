@@ -87,8 +87,14 @@ class Stack:
         return f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
 
     def text(self) -> str:
-        """Return the stack as a traceback shows it; reads the files it names."""
-        return "".join(traceback.StackSummary.extract(iter(self._frames)).format())
+        """Return the stack as a traceback shows it, from the body's own first frame; reads the files it names."""
+        return "".join(traceback.StackSummary.extract(iter(self._frames[self._first() :])).format())
+
+    def _first(self) -> int:
+        """Return where the user's code begins: below our last frame that called it."""
+        files = [frame.f_code.co_filename for frame, _ in self._frames]
+        innermost = next((at for at in reversed(range(len(files))) if _is_users(files[at])), 0)
+        return next((at + 1 for at in reversed(range(innermost)) if files[at].startswith(_OURS)), 0)
 
 
 def _is_users(filename: str) -> bool:

@@ -121,6 +121,11 @@ class Attempt:
         """True once somebody wants the body to end, or nobody waits for it any more."""
         return self.record.cancel_requested or self.outcome is not None or not self.is_current
 
+    @property
+    def began_mono_ns(self) -> int | None:
+        """When the body began, on the monotonic clock; None before."""
+        return None if self.running_at_ns is None else self.running_at_ns - self._offset_ns
+
     def stamp(self, mono_ns: int | None = None) -> int:
         """Return store time for a monotonic instant (default: now), never before the claim."""
         return self._offset_ns + (self._worker.monotonic_ns() if mono_ns is None else mono_ns)
@@ -148,19 +153,19 @@ class Attempt:
         if self.definition.callbacks or worker.events.has_listeners or worker.handles.of_jobs:
             worker.on_began(self)
 
-    def done(self, result: Any) -> None:
-        """The body returned."""
+    def done(self, result: Any, reason: str | None = None) -> None:
+        """The body returned; *reason* says what is odd about it."""
         self.handle = None  # as `_let_go`; a frame per job
         self.context = NO_CONTEXT
         if self._is_lent:
             self._end_loan()
-        self._worker.on_done(self, result)
+        self._worker.on_done(self, result, reason)
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The attempt is over."""
         self.ended_mono_ns = at_mono_ns
         if outcome.kind is _DONE and outcome.stopped:
-            self.done(outcome.result)
+            self.done(outcome.result, outcome.reason)
             return
         self.outcome = outcome
         if outcome.stopped:

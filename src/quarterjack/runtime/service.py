@@ -45,6 +45,8 @@ NEVER_FIRES: Final = (
     "schedule %s will not run: %s; for one run now `await app.trigger_now(%r)`, or Once() without an instant"
 )
 
+PAUSED: Final = "schedule %s is paused: %s; `await app.resume(%r)` lets it go on"
+
 log = logging.getLogger("quarterjack")
 
 Role = Literal["both", "scheduler", "worker", "client"]
@@ -379,6 +381,8 @@ class Service:
         elif hint is Hint.SCHEDULES:
             if self.scheduler is not None:
                 self.scheduler.on_change(ids)
+        elif hint is Hint.PAUSED:
+            self._on_paused(ids)
         elif hint is Hint.CANCELS:
             if self.worker is not None:
                 self.worker.cancel_local(ids)
@@ -386,6 +390,24 @@ class Service:
             self._on_ended_by_store(ids)
             if self.worker is not None:
                 self.worker.notice()
+
+    def _on_paused(self, schedule_ids: Sequence[str]) -> None:
+        if self.scheduler is not None:
+            self.scheduler.on_change(schedule_ids)
+        if self.store.never_suspends:
+            run_at_once(self._tell_paused(schedule_ids))
+        else:
+            self.loop.create_task(self._tell_paused(schedule_ids), context=self.context.copy())
+
+    async def _tell_paused(self, schedule_ids: Sequence[str]) -> None:
+        """A schedule that stops by itself is told: its silence would look like health."""
+        for schedule_id in schedule_ids:
+            row = await self.store.schedules_get(schedule_id)
+            if row is None or row.paused_at_ns is None:
+                continue
+            log.warning(PAUSED, row.id, row.pause_note, row.id, extra={"schedule": row.id})
+            if self.scheduler is not None:
+                self.scheduler.tell("paused", row, reason=row.pause_note)
 
     def _on_ended_by_store(self, job_ids: Sequence[str]) -> None:
         if self.store.never_suspends:  # at once: a moment later the store may have purged the row

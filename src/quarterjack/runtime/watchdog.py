@@ -9,7 +9,8 @@ back, the whole block is counted and reported there.
 
 So a block that outlasts the threshold and the pause between two looks is always
 seen while it lasts, and its seconds are short of the truth by at most that
-pause. Code that holds the interpreter itself (a long C call) keeps this thread
+pause; where a job's body stands there that began in that pause, they count from its
+beginning. Code that holds the interpreter itself (a long C call) keeps this thread
 from looking too: it is noticed by waking late, and reported afterwards.
 Blocking is a matter of real time, so the machine's clock is asked even under
 virtual time."""
@@ -23,7 +24,7 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import SYSTEM_CLOCK, Clock
@@ -31,9 +32,7 @@ from quarterjack.context import CURRENT
 from quarterjack.events import EventStream, LoopBlocked
 
 from ._stacks import Sleeping, Stack
-
-if TYPE_CHECKING:
-    from .run import Attempt
+from .run import Attempt
 
 __all__ = ["Blocked", "Owner", "Watchdog", "WatchedService"]
 
@@ -45,6 +44,8 @@ of one processor. The loop is not woken for it: that would cost as much again.""
 LONGEST_PERIOD_S: Final = 1.0
 """With a high threshold, how much too late a block may be noticed."""
 JOIN_S: Final = 1.0
+SHOWN_MOST: Final = 1_000
+"""Places that are remembered; code that is made anew for each block has no end of them."""
 
 ADVICE: Final = "use executor='thread' for it, or await where it waits"
 
@@ -66,6 +67,8 @@ class Owner(NamedTuple):
 
     task: str
     job_id: str
+    began_ns: int | None = None
+    """When its body began, on the machine's monotonic clock; None where that is not known."""
 
 
 class Watchdog:
@@ -104,6 +107,10 @@ class Watchdog:
         self._lock = threading.Lock()
         self._beat_ns: int | None = None
         """When the beat was posted that the loop has not taken up yet."""
+        self._slept_ns = 0
+        """When the loop was last seen to sleep, or took up a beat."""
+        self._shown: set[str] = set()
+        """Places whose stack is in the log."""
         self._seen: Blocked | None = None
         """The last look at the block that lasts."""
         self._thread = threading.Thread(target=self._watch, name="qj-watchdog", daemon=True)
@@ -121,7 +128,8 @@ class Watchdog:
                 service.events.send(LoopBlocked(at_ns=service.clock.now_ns(), **blocked._asdict()))
 
         def whose(task: asyncio.Task[Any] | None) -> Owner | None:
-            return _owner(task, service.worker)
+            owner = _owner(task, service.worker)
+            return owner if service.clock is SYSTEM_CLOCK or owner is None else owner._replace(began_ns=None)
 
         watchdog = cls(service.loop, threshold_s, report, whose)
         watchdog.start()
@@ -152,9 +160,10 @@ class Watchdog:
         with self._lock:
             posted_ns, self._beat_ns = self._beat_ns, None
             seen, self._seen = self._seen, None
+            now_ns = self._slept_ns = self._clock.monotonic_ns()
         if posted_ns is None or self._is_over:
             return
-        seconds = (self._clock.monotonic_ns() - posted_ns) / NS_PER_S
+        seconds = (now_ns - posted_ns) / NS_PER_S
         if seconds < self.threshold_s:
             return
         self.blocks += 1
@@ -181,6 +190,8 @@ class Watchdog:
                 if not self._post(due_ns if is_late else now_ns):
                     return
                 self._follow()
+            else:
+                self._slept_ns = now_ns
             due_ns = self._clock.monotonic_ns() + self._period_ns
 
     def _frame(self) -> FrameType | None:
@@ -204,13 +215,13 @@ class Watchdog:
                 return
             lasts_ns = self._clock.monotonic_ns() - posted_ns
             if lasts_ns >= look_at_ns:
-                self._look(posted_ns, lasts_ns / NS_PER_S)
+                self._look(posted_ns)
                 look_at_ns = 2 * lasts_ns
             if self._end.acquire(timeout=min(look_at_ns - lasts_ns, self._period_ns) / NS_PER_S):
                 self._end.release()
                 return
 
-    def _look(self, posted_ns: int, seconds: float) -> None:
+    def _look(self, posted_ns: int) -> None:
         """Log where the loop stands, unless it turned meanwhile."""
         frame = self._frame()
         if frame is None or self._sleeping.is_so(frame):
@@ -221,14 +232,19 @@ class Watchdog:
         with self._lock:
             if self._beat_ns != posted_ns:  # what we saw may be another moment's
                 return
-            task, job_id = owner or (None, None)
-            before = self._seen
+            task, job_id, began_ns = owner or (None, None, None)
+            since_ns = posted_ns
+            if began_ns is not None and self._slept_ns <= began_ns < posted_ns:
+                self._beat_ns = since_ns = began_ns
+            seconds = (self._clock.monotonic_ns() - since_ns) / NS_PER_S
             self._seen = seen = Blocked(seconds, stack.where(), task, job_id, stack.text())
-        self._tell(seen, is_new=before is None or before.where != seen.where)
+        self._tell(seen)
 
-    @staticmethod
-    def _tell(seen: Blocked, *, is_new: bool) -> None:
-        """Log a look; its stack once for each place, for a long block is looked at again and again."""
+    def _tell(self, seen: Blocked) -> None:
+        """Log a look; its stack once for each place, for it is looked at again and again, and runs again."""
+        is_new = seen.where not in self._shown
+        if len(self._shown) < SHOWN_MOST:
+            self._shown.add(seen.where)
         log.warning(
             "the event loop has stood still for %.3f s at %s, in %s; %s%s",
             seen.seconds,
@@ -267,12 +283,16 @@ def _owner(task: asyncio.Task[Any] | None, worker: _HasAttempts | None) -> Owner
     if sys.version_info >= (3, 12):
         current = task.get_context().get(CURRENT)
         if current is not None:
-            return Owner(current.record.task, current.record.id)
+            return Owner(current.record.task, current.record.id, _began(current))
     name = task.get_name()
     for attempt in worker.attempts() if worker is not None else ():
         if attempt.job_id == name:  # executors name a body's task so
-            return Owner(attempt.record.task, attempt.job_id)
+            return Owner(attempt.record.task, attempt.job_id, _began(attempt))
     return None
+
+
+def _began(attempt: object) -> int | None:
+    return attempt.began_mono_ns if isinstance(attempt, Attempt) else None
 
 
 def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:

@@ -64,6 +64,7 @@ FINAL_KINDS: Final[Mapping[JobState, JobEventKind]] = {
 }
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
+OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or await where it waits"
 STOPPED: Final = "its worker stopped"
 LAST_TRIES: Final = 5
 """How often a stopping worker tries to record its last outcomes before it gives them up."""
@@ -471,8 +472,8 @@ class Worker:
         except Exception as error:  # a user's signal or error class runs here; its job must end all the same
             return Verdict(FinishKind.FAILED, 0, ErrorInfo(type(error).__qualname__, str(error), "", error))
 
-    def on_done(self, attempt: Attempt, result: Any) -> None:
-        """A body returned."""
+    def on_done(self, attempt: Attempt, result: Any, reason: str | None = None) -> None:
+        """A body returned; *reason* says what is odd about it."""
         info: ErrorInfo | None = None
         if not attempt.record.options.store_result:
             result = None
@@ -481,8 +482,11 @@ class Worker:
                 result = self._host.check_result(result, attempt.record)
             except ValueError as error:
                 result, info = None, error.args[0]
+        if reason is not None:
+            record = attempt.record
+            log.warning(OVERRUN, record.id, record.task, reason, extra={"job": record.id, "task": record.task})
         outbox = self._outbox
-        outbox.append((attempt.finish(FinishKind.DONE, result, info), attempt))
+        outbox.append((attempt.finish(FinishKind.DONE, result, info, reason), attempt))
         self._wake.set()  # for each: the first outcome's slot may be taken again while the recorder is at the store
         if len(outbox) == 1:
             self._to_record.set()

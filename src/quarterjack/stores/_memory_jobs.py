@@ -477,8 +477,8 @@ class MemoryJobs(Store):
         most = row.payload.pause_on_failure
         if most is not None and row.failures_in_a_row >= most and row.paused_at_ns is None:
             row.paused_at_ns = now
-            row.pause_note = f"paused after {row.failures_in_a_row} failures in a row; the last one: {job.id}"
-            self._tell(Hint.SCHEDULES, (row.id,))
+            row.pause_note = f"{row.failures_in_a_row} failures in a row; the last one: {job.id}"
+            self._tell(Hint.PAUSED, (row.id,))
 
     async def jobs_ended(self, jobs: Iterable[Fenced]) -> None:
         """Free what bodies that outlived their outcome still kept; a schedule may have waited for that."""

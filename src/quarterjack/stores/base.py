@@ -149,6 +149,8 @@ class Hint(StrEnum):
     """Somebody wants these held jobs to end."""
     FINISHED = "finished"
     """The store itself ended these jobs: cancelled while waiting, replaced, lost."""
+    PAUSED = "paused"
+    """The store itself paused these schedules, by their ``pause_on_failure``."""
 
 
 HintListener = Callable[[Hint, Sequence[str]], None]
