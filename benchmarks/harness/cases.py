@@ -274,7 +274,41 @@ def _cron() -> Iterator[Case]:
         )
 
 
+def _never() -> Case:
+    def of(name: str, env: str, library: str) -> Contender:
+        return Contender(name, "cron/never.py", env, {"of": library})
+
+    return Case(
+        "F-never", "four expressions that name dates which never come, until they are refused",
+        (of("quarterjack", "ours", "ours"), of("cronsim", "cron", "cronsim"), of("croniter", "cron", "croniter")),
+        (Column("us_median", "CPU µs, median", 0), Column("us_most", "most", 0)),
+        "us_most", "cronsim", options={"times": 20}, quick={"times": 3},
+    )  # fmt: skip
+
+
+def _plan() -> Case:
+    def after(name: str, **options: float | str) -> Contender:
+        return Contender(name, "cron/plan.py", "ours", options)
+
+    return Case(
+        "F-plan", "one plan of a schedule of every second after an outage",
+        (
+            after("latest, 1 s", away=1),
+            after("latest, an hour", away=3_600),
+            after("latest, a year"),
+            after("earliest, a year", missed="earliest"),
+            after("skip, a year", missed="skip"),
+            after("all, 100 of an hour", missed="all", away=3_600),
+            after("all, 100 of a year", missed="all"),
+            after("all, 1,000 of a year", missed="all", most=1_000),
+        ),
+        (Column("us_per_plan", "CPU µs/plan"), Column("runs", "runs", 0)),
+        "us_per_plan", "latest, an hour", quick={"steps": 100},
+    )  # fmt: skip
+
+
 CASES: Final[Mapping[str, Case]] = {
-    case.name: case for case in (*_punctual(), *_jobs(), *_memory(), _idle(), _timers(), _start(), *_cron())
+    case.name: case
+    for case in (*_punctual(), *_jobs(), *_memory(), _idle(), _timers(), _start(), *_cron(), _never(), _plan())
 }
 """Every case by name, in the order of the pages."""
