@@ -724,6 +724,21 @@ async def test_no_item_is_taken_after_the_stop_and_the_one_in_hand_is_stored() -
     assert log == ["gave 0", "ack 0"]
 
 
+async def test_no_item_is_asked_for_once_a_signal_has_come() -> None:
+    """A signal counts from its arrival, though the drain begins some turns later."""
+    app = Quarterjack()
+
+    @app.task(Stream(numbers(1_000, every=1.0)))
+    async def handle(item: int) -> None: ...
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("3s")
+        app._running().stop_beginning()  # what the handler of a signal calls
+        await world.run_for("10s")
+        one = await view(app)
+    assert (one.taken, one.state) == (4, "stopped")  # the one that was asked for already is stored
+
+
 async def test_an_item_that_the_store_never_takes_is_told_at_the_end_and_not_acknowledged() -> None:
     """The broker has it still, and gives it to the next process."""
     app, acked = Quarterjack(shutdown_grace=10), list[int]()
