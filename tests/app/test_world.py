@@ -100,6 +100,11 @@ async def test_failing_test_does_not_wait_for_what_hangs() -> None:
 def test_difference_of_runs_is_short_and_tells_both_ways() -> None:
     """Of 8,760 hours one wants to see the one that is wrong."""
     expected = [f"2026-01-01T{n:02}:00+00:00" for n in range(24)]
+    abroad = [f"2026-01-01T0{hour}:00-05:00" for hour in range(2)]
+    here = Runs([f"2026-01-01T0{hour + 6}:00+01:00" for hour in range(2)])
+    assert here.are_same_instants(abroad)
+    assert not here.are_same_instants(abroad[:1])
+    assert not here.are_same_instants(["morning", "noon"])
     runs = Runs([*expected[:5], *expected[6:], "2026-01-02T00:00+00:00"])
     assert runs.difference(expected) == [
         "  5 equal, 2026-01-01T00:00+00:00 to 2026-01-01T04:00+00:00",

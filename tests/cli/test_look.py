@@ -363,6 +363,26 @@ def test_explain_counts_exactly_where_days_are_alike(qj: QJ, line: str, rate: st
     assert explained(qj, line)["notes"] == [rate]
 
 
+def test_explain_promises_no_catching_up_on_the_memory_store(qj: QJ, shop: Path) -> None:
+    """Every app without a durable store reads this, and nothing is caught up there after a restart."""
+    told = qj("explain", "shop", "noon").stdout
+    assert "while the app is down" not in told
+    assert "after a restart nothing is caught up: its store lives in the process" in " ".join(told.split())
+
+
+def test_explain_of_a_schedule_that_is_over_names_its_end_and_no_rate(qj: QJ, folder: Path) -> None:
+    """Nothing fires 86,400 times a day that has no fire times to come."""
+    (folder / "over.py").write_text(
+        "from datetime import UTC, datetime\nfrom quarterjack import Every, Quarterjack\napp = Quarterjack()\n"
+        "@app.task(Every(seconds=1), end=datetime(2021, 1, 1, tzinfo=UTC))\nasync def tick(): ...\n"
+    )
+    told = qj("explain", "over", "tick").stdout
+    assert "no fire times to come" in told
+    assert "no fire time after end=2021-01-01T00:00:00" in told
+    assert "a day" not in told
+    assert "never fires again" in qj("ls", "over").stdout
+
+
 def test_explain_counts_where_there_are_many_fires(qj: QJ) -> None:
     """A day of 23 or 25 hours has fewer or more of them."""
     notes = explained(qj, "*/30 * * * *", "--tz", "Europe/Rome")["notes"]

@@ -57,7 +57,7 @@ def supervise(target: str | None, options: Sequence[str]) -> int:
     try:
         watchfiles: Any = importlib.import_module("watchfiles")  # an extra; its types name packages that few have
     except ImportError:
-        raise Failure("--reload needs the package watchfiles", "pip install 'quarterjack[reload]'") from None
+        raise Failure("--reload needs the package watchfiles", "pip install watchfiles") from None
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each change, as we do
     command = ["-m", "quarterjack", "run", *([] if target is None else [target]), *options]
     with _lifeline() as fd:

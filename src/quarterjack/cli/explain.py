@@ -72,7 +72,8 @@ def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo 
         raise Failure(f"{name} is an app; name a schedule of it, or a cron line", f"qj ls {name}", EXIT_USAGE)
     at = as_datetime(at_ns) or datetime.fromtimestamp(0, UTC)
     fires, why = _fires(rule, at, count, zone)
-    notes = _notes(rule, at, fires)
+    keeps_rows = target is not None and target.app.store.is_shared
+    notes = _notes(rule, at, fires, keeps_rows=keeps_rows)
     if why is not None and why not in notes:
         notes.append(why)
     if as_json:
@@ -115,20 +116,23 @@ def _show(rule: Rule, fires: list[datetime], notes: list[str], now: datetime) ->
 # -- notes --------------------------------------------------------------------------
 
 
-def _notes(rule: Rule, at: datetime, fires: list[datetime]) -> list[str]:
-    """Return what is good to know: how often, since when, and the days the clock is set."""
+def _notes(rule: Rule, at: datetime, fires: list[datetime], *, keeps_rows: bool) -> list[str]:
+    """Return what is good to know: how often, since when, and the days the clock is set.
+
+    *keeps_rows* says whether its store remembers the schedule from one start to the next.
+    """
     trigger = rule.trigger
     if isinstance(trigger, Stream):
         return _about_stream(trigger)
     if not trigger.is_periodic or (rule.row is not None and rule.row.parked_reason is not None):
         return []
     try:
-        notes = [*_rate(trigger, at, fires), *_clock_changes(rule, at)]
+        notes = [*_rate(trigger, at, fires), *_clock_changes(rule, at)] if fires else []
     except NotPeriodic as error:  # a union may hold a rule that cannot be listed
         return [str(error)]
     except Exception as error:  # a trigger of the user's own may raise anything
         notes = [f"{type(error).__name__}: {error}"]
-    return [*_policies(rule.row), *notes] if rule.row is not None else notes
+    return [*_policies(rule.row, keeps_rows=keeps_rows), *notes] if rule.row is not None else notes
 
 
 def _about_stream(stream: Stream) -> list[str]:
@@ -146,14 +150,22 @@ def _about_stream(stream: Stream) -> list[str]:
     return notes
 
 
-def _policies(row: Schedule) -> list[str]:
+def _policies(row: Schedule, *, keeps_rows: bool) -> list[str]:
     """Return what the schedule adds to its rule."""
     timing, payload = row.timing, row.payload
     mode, most = payload.overlap.mode, payload.overlap.maximum
     limit = f", {most} at most" if most is not None else ""
     notes = [f"while a run goes on the next one {_OVERLAP[mode]}{limit} (overlap={mode!r})"]
     folded = _MISSED[payload.missed].format(most=payload.max_catchup)
-    notes.append(f"of fire times that pass while the app is down {folded} (missed={payload.missed!r})")
+    if keeps_rows:
+        notes.append(f"of fire times that pass while the app is down {folded} (missed={payload.missed!r})")
+    else:
+        passed = "while the machine sleeps or the loop stands still"
+        notes.append(f"of fire times that pass {passed} {folded} (missed={payload.missed!r})")
+        notes.append("after a restart nothing is caught up: its store lives in the process")
+    for name, bound in (("start", timing.start_ns), ("end", timing.end_ns)):
+        if bound is not None:
+            notes.append(f"no fire time {'before' if name == 'start' else 'after'} {name}={iso(as_datetime(bound))}")
     if timing.jitter_ns:
         notes.append(f"starts are spread over {in_words(timing.jitter_ns / 1e9)} after each fire time")
     if payload.max_runs is not None:

@@ -26,6 +26,13 @@ def iso(ns: int, zone: tzinfo) -> str:
 class Runs(list[str]):
     """Fire times, as ISO strings; equal to any list of the same strings."""
 
+    def are_same_instants(self, expected: Sequence[str]) -> bool:
+        """Return whether *expected* names the same instants, whatever their zones."""
+        try:
+            return [datetime.fromisoformat(one) for one in self] == [datetime.fromisoformat(one) for one in expected]
+        except (TypeError, ValueError):  # no instants at all
+            return False
+
     def difference(self, expected: Sequence[str]) -> list[str]:
         """Return, line by line, where these runs and *expected* part; empty if they are equal.
 

@@ -23,4 +23,10 @@ def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | Non
     if not isinstance(runs, Runs) or not isinstance(other, list):
         return None
     expected = cast("list[object]", other)
-    return [f"{len(runs)} runs, {len(expected)} expected", *runs.difference([str(one) for one in expected])]
+    words = [str(one) for one in expected]
+    if runs.are_same_instants(words):
+        return [
+            "the same instants, written in another zone: runs are in the world's (virtual_time(…, tz=…))",
+            *runs.difference(words),
+        ]
+    return [f"{len(runs)} runs, {len(expected)} expected", *runs.difference(words)]
