@@ -25,7 +25,7 @@ from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
 from .runtime.streams import DeclaredStream
 from .stores import MemoryStore, Store
-from .task import TaskDefinition
+from .task import Task, TaskDefinition
 from .triggers import OnShutdown, OnStartup, Stream
 
 __all__ = ["AppBase", "known_schedule", "unknown_schedule"]
@@ -239,6 +239,8 @@ def unknown_schedule(service: Service, schedule_id: str) -> str:
             "to pause, to change or to run now; `await app.streams()` tells how it stands, and "
             "`await app.submit(task, item)` makes a job of an item of yours"
         )
+    if isinstance(schedule_id, Task):
+        return f"a schedule is named by its id, as in {schedule_id.name!r}, got {schedule_id!r}"
     return f"no schedule {schedule_id!r}; `await app.schedules()` lists them"
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from ._app_base import AppBase
 from .context import CURRENT, RunningAttempt
@@ -87,11 +87,12 @@ class AppJobs(AppBase):
 
         return await self._carry(service, there)
 
-    async def submit_many(self, calls: Iterable[Call[T]], /) -> list[Job[T]]:
+    async def submit_many(self, calls: Iterable[Call[T]], /, *others: Never) -> list[Job[T]]:
         """Store many jobs in few store calls; return their handles in order.
 
         All arguments are checked before the first is stored.
         """
+        _refuse(others, "submit_many takes calls: `app.submit_many(task.bind(item) for item in …)`")
         service = self._running()
         bound = list(calls)
 
@@ -276,7 +277,7 @@ class AppJobs(AppBase):
 
     async def retry(
         self,
-        *,
+        *others: Never,
         state: JobState | Collection[JobState] | None = None,
         task: str | Task[..., Any] | None = None,
         queue: str | None = None,
@@ -290,6 +291,7 @@ class AppJobs(AppBase):
         Raises:
             InvalidOption: Without any filter.
         """
+        _refuse(others, "retry takes filters by name, such as task=… or state=…")
         service = self._running()
         where = _required(job_filter(service, state, task, queue, schedule, since, None), "retry")
 
@@ -304,7 +306,7 @@ class AppJobs(AppBase):
 
     async def cancel(
         self,
-        *,
+        *others: Never,
         state: JobState | Collection[JobState] | None = None,
         task: str | Task[..., Any] | None = None,
         queue: str | None = None,
@@ -316,6 +318,10 @@ class AppJobs(AppBase):
         Raises:
             InvalidOption: Without any filter.
         """
+        _refuse(
+            others,
+            "cancel takes filters by name, such as task=…; one job: `await (await app.job(id)).cancel()`",
+        )
         service = self._running()
         where = _required(job_filter(service, state, task, queue, schedule, since, None), "cancel")
         unfinished = where._replace(states=(where.states or frozenset(JobState)) - FINISHED)
@@ -399,6 +405,12 @@ def job_filter(
         raise UnknownTask(f"no task {name!r} in this app" + (f"; did you mean {close[0]!r}?" if close else ""))
     since_ns = None if since is None else instant_ns(since, "since")
     return JobFilter(states, name, queue, schedule, since_ns, text)
+
+
+def _refuse(others: tuple[object, ...], instead: str) -> None:
+    """Raise for what was given by position: type checkers refuse it, and others deserve words."""
+    if others:
+        raise InvalidOption(f"{instead}, got {', '.join(map(repr, others))}")
 
 
 def _required(where: JobFilter, verb: str) -> JobFilter:

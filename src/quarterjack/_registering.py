@@ -4,6 +4,7 @@ Pure checks: the registry that takes tasks (`group`) calls them on the user's li
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeGuard
 
@@ -104,6 +105,11 @@ def check_triggered(definition: TaskDefinition) -> None:
     try:
         definition.check_call((), {})
     except InvalidArguments as error:
+        if next(iter(inspect.signature(definition.fn).parameters), None) == "self":
+            raise InvalidOption(
+                f"tasks are functions, and {definition.local_name} is a method without its object; "
+                f"register it on one: `app.task(trigger)(obj.{definition.local_name})`"
+            ) from None
         raise InvalidOption(
             f"a trigger passes no arguments: {error}; give each argument a default or a Depends(…), or leave the "
             f"trigger out here and schedule a call: `await app.schedule({definition.local_name}.bind(…), …)`"

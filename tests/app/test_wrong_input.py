@@ -24,6 +24,7 @@ from quarterjack import (
     Quarterjack,
     RetryPolicy,
     Unique,
+    UnknownSchedule,
     UnknownTask,
     UsageError,
     gather,
@@ -390,3 +391,42 @@ async def test_strict_apps_take_results_through_json() -> None:
         assert await (await app.submit(untyped)) == {"1": ["a", "b"]}
         assert await (await app.submit(typed)) == {1: ("a", timedelta(seconds=90))}
         assert await app.call(untyped) == {"1": ["a", "b"]}
+
+
+async def test_what_verbs_are_given_by_position_is_refused_with_what_to_write() -> None:
+    """`app.cancel(job.id)` is what a newcomer tries first; Python's own words name a private class."""
+    app = Quarterjack()
+    task = app.task(add)
+    verbs: Any = app
+    async with app:
+        with pytest.raises(InvalidOption, match=r"`await \(await app.job\(id\)\).cancel\(\)`, got 'x-1'"):
+            await verbs.cancel("x-1")
+        with pytest.raises(InvalidOption, match="retry takes filters by name"):
+            await verbs.retry("x-1")
+        with pytest.raises(InvalidOption, match=r"app.submit_many\(task.bind\(item\) for item in …\)"):
+            await verbs.submit_many(task, range(3))
+        with pytest.raises(UnknownSchedule, match="a schedule is named by its id, as in 'add'"):
+            await verbs.pause(task)
+
+
+def test_method_under_a_trigger_is_told_apart_from_a_missing_argument() -> None:
+    """A default for self is no cure."""
+    app = Quarterjack()
+    with pytest.raises(InvalidOption, match=r"`app.task\(trigger\)\(obj.tick\)`"):
+
+        @app.task(Every(seconds=1))
+        async def tick(self: object) -> None: ...  # as it is when the decorator in a class body sees it
+
+
+async def test_virtual_clock_speaks_in_dates() -> None:
+    """Nanoseconds since 1970 are not for people."""
+    async with virtual_time(Quarterjack(), start="2026-03-02T09:00") as world:
+        with pytest.raises(InvalidOption, match=r"is past 2020-01-01T00:00:00\+00:00: it shows 2026-03-02T09:00"):
+            await world.run_until("2020-01-01")
+        with pytest.raises(InvalidOption, match="'tomorrow' is no instant, as 2026-03-01T09:00 is one"):
+            await world.run_until("tomorrow")
+
+
+async def add(a: int = 1) -> int:
+    """Return what it is given."""
+    return a

@@ -29,6 +29,7 @@ from zoneinfo import ZoneInfo
 from quarterjack._durations import NS_PER_S, Seconds, parse_duration
 from quarterjack.clock import Alarm, Clock, Hold
 from quarterjack.errors import InvalidOption, NaiveDatetime, UsageError
+from quarterjack.model import as_datetime
 
 __all__ = ["DEFAULT_START", "Driver", "VirtualClock"]
 
@@ -131,7 +132,9 @@ class VirtualClock(Clock):
         """
         at_ns = instant_ns(until)
         if at_ns < self.now_ns():
-            raise InvalidOption(f"the virtual clock is past {until!r}: it shows {self.now().isoformat()}")
+            past = as_datetime(at_ns)
+            when = until if past is None else past.isoformat()
+            raise InvalidOption(f"the virtual clock is past {when}: it shows {self.now().isoformat()}")
         await self._wait(at_ns, is_wall=True)
 
     async def run_for(self, duration: Seconds | str) -> None:
@@ -337,7 +340,7 @@ def instant_ns(when: datetime | str | int, tz: str | None = None) -> int:
         moment = datetime.fromisoformat(when) if isinstance(when, str) else when
         zone = None if tz is None else ZoneInfo(tz)
     except (ValueError, LookupError, OSError) as error:
-        raise InvalidOption(f"no instant: {error}") from error
+        raise InvalidOption(f"{when!r} is no instant, as 2026-03-01T09:00 is one: {error}") from error
     if moment.tzinfo is None:
         if zone is None:
             raise NaiveDatetime(f"{when!r} names no instant: add an offset, as in 2026-03-01T09:00+01:00, or give tz=")

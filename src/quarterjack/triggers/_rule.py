@@ -64,7 +64,11 @@ class Rule(BaseModel):
         """
         name = cls.__name__
         if len(args) > len(cls.positional):
-            allowed = f"at most {', '.join(cls.positional)} by position" if cls.positional else "its options by name"
+            allowed = (
+                f"only {', '.join(cls.positional)} by position, the rest by name"
+                if cls.positional
+                else "its options by name"
+            )
             raise InvalidTrigger(f"{name} takes {allowed}, got {', '.join(map(repr, args))}{cls.hint()}")
         for field, value in zip(cls.positional, args, strict=False):
             if field in data:

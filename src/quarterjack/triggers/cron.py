@@ -83,8 +83,9 @@ class Cron(WallTrigger):
     """A cron expression in a time zone.
 
     Args:
-        expression: Five, six or seven fields; see the module's head.
-        tz: The zone whose clock it reads, such as ``"Europe/Rome"``.
+        expression: Five fields (minute, hour, day of month, month, weekday), six with seconds first, or
+            seven with the year last.
+        tz: The zone whose clock it reads, such as ``"Europe/Rome"``; UTC unless it is given.
         gap: What becomes of a time that does not exist: ``"run_after"``,
             ``"shift"``, ``"skip"``, ``"error"``; ``"auto"`` is as Debian's cron.
         fold: What becomes of a time that exists twice: ``"first"``, ``"last"``,

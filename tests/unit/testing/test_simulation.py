@@ -181,7 +181,7 @@ def test_max_runs_and_bounds_count_as_they_do() -> None:
         ({"assume": {"nope": 1}}, UnknownTask, "no task 'nope'"),
         ({"assume": {"t": 1}}, UnknownTask, "did you mean 't0'"),
         ({"assume": "long"}, InvalidOption, "assume of 't0'"),
-        ({"start": "someday"}, InvalidOption, "no instant"),
+        ({"start": "someday"}, InvalidOption, "'someday' is no instant"),
     ],
 )
 def test_wrong_questions_are_refused(wrong: dict[str, Any], error: type[Exception], said: str) -> None:
