@@ -76,7 +76,11 @@ def rules_of(walk: Walk) -> list[Rule]:
         Rule("every-100m", Every(minutes=100), every(100 * MINUTE), True, 100 * MINUTE),
         Rule("every-4h-phase", Every(hours=4, phase=2100), every(4 * HOUR, 35 * MINUTE), True, 4 * HOUR),
         Rule(
-            "aligned-150m", Aligned(minutes=150, tz=zone), elapsed(lambda wall: wall % DAY % (150 * MINUTE) == 0), True
+            "aligned-150m",
+            Aligned(minutes=150, tz=zone),
+            elapsed(lambda wall: wall % DAY % (150 * MINUTE) == 0),
+            True,
+            150 * MINUTE,
         ),
         Rule("at-weekdays", At("09:00", on="mon-fri", tz=zone), nine, False),
         Rule("cron-night", Cron("30 2 * * *", tz=zone), half_past_two, False),
