@@ -55,6 +55,10 @@ NEVER: Final = float("inf")
 LONGEST_S: Final = 30.0
 """A gate that goes by the wall clock is asked again at least this often: clocks are set, machines sleep."""
 
+SHORTEST_S: Final = 1e-6
+"""An instant may lie so close that the loop's clock, a float, cannot tell it from now: a timer would ring at once, find
+nothing due, and be set anew, without end where time stands still meanwhile (a virtual clock counts nanoseconds)."""
+
 _TAKEN, _STARTED, _OVER = Phase.TAKEN, Phase.STARTED, Phase.OVER
 
 
@@ -335,7 +339,8 @@ class Dispatcher:
             if isinstance(what, Post) and what.armed == at:
                 what.armed = NEVER
         if alarms:
-            delay = max(0.0, alarms[0][0] - self.monotonic())
+            delay = alarms[0][0] - self.monotonic()
+            delay = max(delay, SHORTEST_S) if delay > 0 else 0.0
             self._handle = self.loop.call_later(delay, self._on_timer, context=self._context)
 
     @staticmethod
