@@ -17,6 +17,9 @@ from .codec import CallCodec
 from .declared import code_hash_of
 from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UnknownSchedule, UsageError
 from .events import EventStream
+from .flow.base import Gate, Order, Wrap
+from .flow.flow import Flow
+from .flow.for_apps import as_flow, merged
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
 from .model import Schedule
@@ -91,6 +94,7 @@ class AppBase(TaskRegistry):
         """Another callable in a dependency's place: ``app.dependency_overrides[original] = replacement``."""
         self._lifespan = lifespan
         self._arounds: list[Around] = []
+        self._flow_by_queue: dict[str, Flow] = {}
         self._codecs: dict[TaskDefinition, CallCodec] = {}
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,6 +116,27 @@ class AppBase(TaskRegistry):
             raise InvalidOption(f"around takes a function of two arguments: async def timing(job, proceed): …; {why}")
         self._arounds.append(fn)
         return fn
+
+    def queue(self, name: str, *, flow: Flow | Gate | Order | Wrap) -> None:
+        """Have every job of the queue *name* pass *flow* on its way to start, whatever its task.
+
+        A task's own flow acts together with it: the gates of both are taken at
+        once, and the task's Order, Retry, Timeout, Deadline and Fallback count.
+        The app serves the queue, unless it was given its ``queues``.
+
+        Raises:
+            InvalidOption: If it is no flow, or one of the tasks has an Order of its own.
+            DuplicateName: If the queue has a flow already.
+            UsageError: If the app runs.
+        """
+        where = f"queue {valid_name(name, 'name of a queue')!r}"
+        given = as_flow(flow, where)
+        if given is None:
+            raise InvalidOption(f"{where}: flow must be a Flow such as Flow(ConcurrencyLimit(5)), got None")
+        self._refuse_late(where)
+        if name in self._flow_by_queue:
+            raise DuplicateName(f"{where} has a flow already, {self._flow_by_queue[name]!r}; put both into one")
+        self._flow_by_queue[name] = given
 
     def declared_schedules(self) -> list[Schedule]:
         """Return the schedules that the code declares, as the app would put them at its start; it need not run.
@@ -143,6 +168,7 @@ class AppBase(TaskRegistry):
                     f"two tasks are named {definition.name!r}; rename one, pass name=, or put one into a named Group"
                 )
             found.tasks[definition.name] = definition
+            self._check_flow(definition)
             for trigger, own in definition.triggers:
                 if isinstance(trigger, OnStartup):
                     found.startup.append(definition)
@@ -162,6 +188,12 @@ class AppBase(TaskRegistry):
                     raise DuplicateName(f"two schedules have the id {row_id!r}; give one another id=")
                 ids.add(row_id)
         return found
+
+    def _check_flow(self, definition: TaskDefinition) -> None:
+        """Refuse a task whose flow does not go together with that of its queue."""
+        of_queue = self._flow_by_queue.get(definition.options.queue)
+        if of_queue is not None:
+            merged(of_queue, definition.flow, f"task {definition.name!r} in queue {definition.options.queue!r}")
 
     def _preparer(self) -> Preparer:
         return Preparer(self.dependency_overrides, self._arounds, strict=self.strict)

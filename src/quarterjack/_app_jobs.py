@@ -50,9 +50,12 @@ class AppJobs(AppBase):
         ``app.submit(fetch.options(delay=60), url)``. Where a ``unique`` key is
         taken the handle is the existing job's, and ``is_duplicate`` is true.
         Cancelling this call leaves the job stored or not stored, never half.
+        Where the job's flow has ``max_queue`` and ``overflow="block"`` this waits for room.
 
         Raises:
             NotRunning: If the app is not running.
+            QueueFull: If the flow of the task or of the queue turns away what is too much.
+            InvalidOption: If a gate of its flow can never let it through.
             InvalidArguments: If the arguments do not fit the task.
             UnknownTask: If the task belongs to another app.
         """
@@ -64,7 +67,10 @@ class AppJobs(AppBase):
         if options.executor is not None:
             await service.ensure_executor(options.executor)
             service.check_open(f"{record.task} was not submitted")
-        (row,) = await service.store.jobs_put((record,))
+        if service.flows is None:
+            (row,) = await service.store.jobs_put((record,))
+        else:
+            row = await service.put_admitted(service.flows, record)
         if row is record and (service.events.has_listeners or task.definition.callbacks):
             service.on_submitted(record)
         self._since_turn += 1
@@ -102,6 +108,11 @@ class AppJobs(AppBase):
                 if executor is not None:
                     await service.ensure_executor(executor)
             jobs: list[Job[T]] = []
+            if (flows := service.flows) is not None:
+                for record in records:
+                    flows.check(record)
+                if any(map(flows.bounds_of, records)):  # one by one: the last may wait until the first has begun
+                    return [self._stored(service, one, await service.put_admitted(flows, one)) for one in records]
             for start in range(0, len(records), BATCH):
                 batch = records[start : start + BATCH]
                 service.check_open(f"{len(records) - start} jobs were not submitted")

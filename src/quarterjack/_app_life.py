@@ -126,6 +126,7 @@ class AppLife(AppBase):
                 declared=declared.schedules,
                 streams=declared.streams,
                 check_call=self._checked,
+                flow_by_queue=self._flow_by_queue,
             )
             stack.push_async_callback(self._close, service)
             await service.open()

@@ -92,4 +92,5 @@ def _place(service: Service, record: JobRecord) -> Place:
     slots, free = executor.slots, executor.free
     if worker is not None and (record.origin is None or record.is_backfill):
         free -= worker.kept_of(slots)
-    return Place(True, serves, executor.name, slots, free)
+    held, ahead = (None, 0) if worker is None else worker.in_flow(record)
+    return Place(True, serves, executor.name, slots, free, held, ahead)

@@ -301,7 +301,7 @@ class QueueFull(FlowRefused):
         self.max_queue, self.why = max_queue, why
 
     def __str__(self) -> str:
-        return f"{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room with submit_wait"
+        return f'{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room with overflow="block"'
 
 
 class WaitedTooLong(FlowRefused, TimeoutError):

@@ -10,6 +10,9 @@ from weakref import WeakSet
 from ._registering import Naming, check_stream, check_triggered, chosen_trigger, is_rule_class, refuse_rule_fields
 from ._signatures import label_of
 from .errors import DuplicateName, InvalidOption, UsageError
+from .flow.base import Gate, Order, Wrap
+from .flow.flow import Flow
+from .flow.for_apps import as_flow
 from .model import JobOptions, Schedule, SchedulePolicies
 from .options import (
     check_defaults,
@@ -33,10 +36,13 @@ class TaskOptions(SchedulePolicies, JobOptions, total=False):
     """What ``@task`` takes: options of the jobs, policies of the schedule, and the task's name."""
 
     name: str
+    flow: Flow | Gate | Order | Wrap | None
 
 
 class GroupOptions(SchedulePolicies, JobOptions, total=False):
     """What a group sets for all its tasks."""
+
+    flow: Flow | Gate | Order | Wrap | None
 
 
 class TaskRegistry:
@@ -45,8 +51,10 @@ class TaskRegistry:
     def __init__(self, defaults: Mapping[str, Any], where: str, settings: Iterable[str] = ()) -> None:
         if "id" in defaults:
             raise InvalidOption(f"{where}: id= names one schedule; it cannot be a default")
-        self._job_defaults, self._policy_defaults = split_options(defaults, where, settings)
+        flow, rest = _flow_of(defaults, where)
+        self._job_defaults, self._policy_defaults = split_options(rest, where, settings)
         check_defaults(self._job_defaults, self._policy_defaults, where)
+        self._job_defaults |= flow
         self._definitions: list[TaskDefinition] = []
         self._names: set[str] = set()
         self._groups: list[Group] = []
@@ -83,7 +91,7 @@ class TaskRegistry:
         chosen = chosen_trigger(given)
         name = options.pop("name", None)
         refuse_rule_fields(options)
-        split_options(options, "@task", ("name", "trigger"))  # refuse here, on the user's line
+        split_options(_flow_of(options, "@task")[1], "@task", ("name", "trigger"))  # refuse here, on the user's line
 
         def decorate(fn: Any) -> Task[..., Any]:
             return self._register(fn, chosen, options, name)
@@ -94,7 +102,9 @@ class TaskRegistry:
         self, fn: Any, trigger: Trigger | None, options: dict[str, Any], name: str | None = None
     ) -> Task[..., Any]:
         self._refuse_late(f"task {label_of(fn)!r}")
-        job, policies = split_options(options, "@task")
+        flow, rest = _flow_of(options, f"task {label_of(fn)!r}")
+        job, policies = split_options(rest, "@task")
+        job |= flow
         if isinstance(fn, Task):
             return self._add_trigger(cast("Task[..., Any]", fn), trigger, job, policies)
         task: Task[..., Any] = define(fn, job, policies, name)
@@ -214,6 +224,14 @@ class Group(TaskRegistry):
 
     def __repr__(self) -> str:
         return f"<Group {self.name!r}>"
+
+
+def _flow_of(options: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the flow among *options* by its name, checked, if they name one (None opts out); and the others."""
+    if "flow" not in options:
+        return {}, options
+    rest = dict(options)
+    return {"flow": as_flow(rest.pop("flow"), where)}, rest
 
 
 def declared_schedule(

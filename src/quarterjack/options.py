@@ -60,6 +60,11 @@ def instant_ns(value: datetime, field: str) -> int:
     return (value.replace(tzinfo=None) - offset - _EPOCH) // timedelta(microseconds=1) * 1_000
 
 
+FLOW_BELONGS: Final = (
+    "a flow belongs to a task, @app.task(flow=…), to a group of them, to a queue, app.queue(name, flow=…), "
+    "or to a TaskManager(flow); for single jobs, submit them to a queue that has it: options(queue=…)"
+)
+
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on UTC wall time, zone already taken off
 
 
@@ -70,6 +75,8 @@ def check_names(options: Mapping[str, Any], allowed: frozenset[str], where: str,
     """
     for name in options:
         if name not in allowed:
+            if name == "flow":
+                raise InvalidOption(f"{where} has no option 'flow': {FLOW_BELONGS}")
             own = sorted(also)
             near = difflib.get_close_matches(name, [*own, *sorted(allowed)], n=1)
             hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join([*own, *sorted(allowed)])

@@ -16,6 +16,7 @@ from weakref import ref
 from ._needs import needs_of
 from ._signatures import kind_of, read_hints
 from .errors import InvalidArguments, InvalidOption
+from .flow.flow import Flow
 from .job import CallbackKind, Hooks, Job, check_callback
 from .model import NO_KWARGS, JobOptions, RunOptions
 from .options import JOB_FIELDS, check_names, overlaid, resolve_options, valid_name
@@ -39,6 +40,7 @@ class TaskDefinition:
         "declared",
         "defaults",
         "dependencies",
+        "flow",
         "fn",
         "hints",
         "is_coroutine",
@@ -66,7 +68,9 @@ class TaskDefinition:
         """Schedule policies as written at the decorator."""
         self.defaults: dict[str, Any] = {}
         """Job options of the groups and the app, outermost first."""
-        self.options = resolve_options(self.declared, f"task {name!r}")
+        self.flow: Flow | None = None
+        """What its jobs pass on their way to start."""
+        self._resolve()
         self._holder: ref[object] | None = None
         self.triggers: list[tuple[Trigger, dict[str, Any]]] = []
         self.callbacks: dict[CallbackKind, list[Callable[[Job[Any]], object]]] = {}
@@ -109,11 +113,26 @@ class TaskDefinition:
         self._holder = ref(holder)
         self.name = f"{prefix}{self.local_name}"
         self.defaults = dict(defaults)
+        self._resolve()
+
+    def _resolve(self) -> None:
+        self.flow = overlaid(self.defaults, self.declared).get("flow")
         self.options = self.resolved({})
 
     def resolved(self, overrides: Mapping[str, Any]) -> RunOptions:
-        """Return the options of a job that sets *overrides*."""
-        return resolve_options(overlaid(self.defaults, self.declared, overrides), f"task {self.name!r}")
+        """Return the options of a job that sets *overrides*.
+
+        Raises:
+            InvalidOption: If one is wrong, or both they and the flow retry.
+        """
+        given = overlaid(self.defaults, self.declared, overrides)
+        given.pop("flow", None)
+        if self.flow is not None and self.flow.retry is not None and given.get("retry") is not None:
+            raise InvalidOption(
+                f"task {self.name!r}: its flow holds {self.flow.retry!r} and retry={given['retry']!r} is given too; "
+                "give one of the two"
+            )
+        return resolve_options(given, f"task {self.name!r}")
 
 
 def _positional(signature: inspect.Signature) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ time is not known, and the answer says so)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -18,7 +19,7 @@ from .triggers import Trigger, _words
 from .triggers._mismatch import fires_at, is_skipped_by_clock, mismatch
 from .triggers.base import from_ns, instant_ns
 
-__all__ = ["Place", "Why", "WhyKind", "told_at", "why_at", "why_next", "why_not_fired", "why_waiting"]
+__all__ = ["Held", "Place", "Why", "WhyKind", "told_at", "why_at", "why_next", "why_not_fired", "why_waiting"]
 
 WhyKind = Literal[
     # will it run next
@@ -47,6 +48,7 @@ WhyKind = Literal[
     "retry",
     "orphaned",
     "serial",
+    "flow",
     "no_slot",
     "next",
 ]
@@ -57,8 +59,8 @@ Of what comes next: ``due``; ``late`` (due already); ``blocked`` (a job that is 
 (no process fires it, or runs its jobs). Of an instant: ``ran``; ``open`` (its job is not finished); ``skipped``;
 ``missed``; ``paused``; ``before`` (the schedule existed); ``to_come``; ``unknown`` (a fire time of which nothing is
 kept); ``no_fire_time``. Of a job: ``finished``, ``running``, ``held`` (by a worker), ``not_due``, ``retry``,
-``orphaned`` (nobody knows its task), ``unserved``, ``serial`` (its overlap key is another's), ``no_slot``,
-``next`` (it is about to begin)."""
+``orphaned`` (nobody knows its task), ``unserved``, ``serial`` (its overlap key is another's),
+``flow`` (a gate holds it up, or jobs before it fill its flow), ``no_slot``, ``next`` (it is about to begin)."""
 
 _LATE_NS: Final = 1_000_000_000
 """A start is called late from a second on."""
@@ -332,6 +334,14 @@ def _out_of_bounds(row: Schedule, ns: int) -> Why | None:
 # -- why a job waits ------------------------------------------------------------------------------
 
 
+class Held(NamedTuple):
+    """What holds a leased job up in its flow."""
+
+    gate: str
+    for_s: float
+    """Infinite where the gate does not know: it opens when somebody leaves."""
+
+
 class Place(NamedTuple):
     """What a process knows of the place where a job would run."""
 
@@ -341,6 +351,10 @@ class Place(NamedTuple):
     slots: int = 0
     free: int = 0
     """Slots that this job may have now; some are kept for schedules."""
+    held: Held | None = None
+    """The gate that holds it up, if it waits in its flow here."""
+    ahead: int = 0
+    """Jobs that wait in its flow here, if it is not among them."""
 
 
 def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None = None) -> Why:
@@ -358,11 +372,21 @@ def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | N
         )
     if job.state is JobState.RUNNING:
         return Why(kind="running", words="it waits no more: it is running")
+    if job.state is JobState.SCHEDULED and place.held is not None:
+        return _in_flow(place.held, now_ns)
     if job.state is not JobState.SUBMITTED:
         return Why(kind="held", words=f"worker {job.owner} has it and is about to begin", reason=job.reason)
     if job.run_at_ns > now_ns:
         return _not_due(job, now_ns)
     return _due_but_waiting(job, place, holder)
+
+
+def _in_flow(held: Held, now_ns: int) -> Why:
+    if math.isinf(held.for_s):
+        return Why(kind="flow", words=f"it waits in its flow: {held.gate} is full, and opens when somebody leaves")
+    at = from_ns(now_ns + round(held.for_s * 1e9))
+    words = f"it waits in its flow: {held.gate} lets it start {told_at(at)}, in {_span(held.for_s)}"
+    return Why(kind="flow", words=words, at=at)
 
 
 def _not_due(job: JobRecord, now_ns: int) -> Why:
@@ -385,6 +409,9 @@ def _due_but_waiting(job: JobRecord, place: Place, holder: JobRecord | None) -> 
         turn = f"it is the turn of job {holder.id}, which is {_state(holder)}"
         words = f"jobs of {job.overlap_key!r} run one at a time, and {turn}"
         return Why(kind="serial", words=words, job=holder.id)
+    if place.ahead > 0:
+        words = f"{place.ahead} job{' waits' if place.ahead == 1 else 's wait'} in its flow already: they go first"
+        return Why(kind="flow", words=words)
     if place.free <= 0:
         return Why(
             kind="no_slot",

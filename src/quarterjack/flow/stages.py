@@ -6,6 +6,7 @@ attempts ended, and who waits for it."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,11 @@ class Fallback:
             raise InvalidOption(f"on of Fallback must be a tuple of exception types such as (OSError,), got {on!r}")
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "on", on)
+
+    async def value_for(self, error: BaseException) -> Any:
+        """Return what stands in for *error*."""
+        value = self.value(error) if callable(self.value) else self.value
+        return await value if inspect.isawaitable(value) else value
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -21,6 +21,7 @@ from quarterjack.declared import Verdict, why_not_fired
 from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import ClockJumped, EventStream
 from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
+from quarterjack.flow.flow import Flow
 from quarterjack.job import CallbackKind, Job
 from quarterjack.model import TICK_LANE, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo, lane_suffix
 from quarterjack.planner import never_fires
@@ -29,6 +30,7 @@ from quarterjack.task import TaskDefinition
 from quarterjack.timer import ClockJump, Timer
 
 from . import notices
+from .flows import Flows
 from .handles import Handles
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
@@ -38,6 +40,7 @@ from .worker import FINAL_KINDS, POLL_S, Lanes, Prepared, Worker, job_event
 
 __all__ = ["Role", "Service"]
 
+NO_FLOWS: Final[Mapping[str, Flow]] = {}
 NAMED_MOST: Final = 5
 """Jobs named in one log line; the others are counted."""
 
@@ -74,6 +77,7 @@ class Service:
         declared: Sequence[Schedule],
         streams: Sequence[DeclaredStream] = (),
         check_call: CheckCall = lambda _, args: args,
+        flow_by_queue: Mapping[str, Flow] = NO_FLOWS,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.store = store
@@ -111,7 +115,10 @@ class Service:
         self._settling: set[asyncio.Task[None]] = set()
         works = role in {"both", "worker"}
         fires = role in {"both", "scheduler"}
-        known = list(queues) if queues is not None else sorted({d.options.queue for d in tasks.values()} | {"default"})
+        has_flows = bool(flow_by_queue) or any(task.flow is not None for task in tasks.values())
+        self.flows = Flows(self, flow_by_queue) if has_flows else None
+        named = {d.options.queue for d in tasks.values()} | {"default", *flow_by_queue}
+        known = sorted(named) if queues is None else list(queues)
         self.queues = set(known)
         """Queues that are served or known not to be."""
         self.worker = Worker(self, known) if works else None
@@ -260,6 +267,7 @@ class Service:
             await self.scheduler.stop()
         if self.worker is not None:
             self.worker.stop_claiming()
+            self.worker.leave_flows()
         is_busy = not self.streams.are_ended or (self.worker is not None and self.worker.running)
         if is_busy and grace_s > 0 and not self.hurried.is_set():
             idle = self.loop.create_task(self._until_ended())
@@ -348,6 +356,21 @@ class Service:
             await self.store.close()
         self.timer.release()
 
+    async def put_admitted(self, flows: Flows, record: JobRecord) -> JobRecord:
+        """Store a job once its flow has room for it; return the row that stands for it."""
+        flows.check(record)
+        if bounds := flows.bounds_of(record):
+            await flows.enter(record.id, bounds)
+        try:
+            self.check_open(f"{record.task} was not submitted")
+            (row,) = await self.store.jobs_put((record,))
+        except BaseException:
+            flows.left(record.id)
+            raise
+        if row is not record:
+            flows.left(record.id)
+        return row
+
     def check_open(self, what: str) -> None:
         """Refuse a job that would never run, as the end has come too far.
 
@@ -410,6 +433,9 @@ class Service:
                 self.scheduler.tell("paused", row, reason=row.pause_note)
 
     def _on_ended_by_store(self, job_ids: Sequence[str]) -> None:
+        if self.flows is not None:
+            for job_id in job_ids:
+                self.flows.left(job_id)
         if self.store.never_suspends:  # at once: a moment later the store may have purged the row
             run_at_once(self._settle(job_ids))
             return

@@ -10,7 +10,7 @@ from random import Random
 from typing import NamedTuple
 
 from quarterjack._durations import to_ns
-from quarterjack.errors import Discard, InvalidOption, RetryLater, Snooze
+from quarterjack.errors import Discard, FlowRefused, InvalidOption, RetryLater, Snooze
 from quarterjack.model import ErrorInfo, FinishKind, Outcome, OutcomeKind
 from quarterjack.policies.backoff import RetryPolicy
 
@@ -55,10 +55,14 @@ def judge(outcome: Outcome, *, failures: int, retry: RetryPolicy, cancel_request
     error: BaseException | None = outcome.error
     final = FinishKind.FAILED
     if outcome.kind is OutcomeKind.TIMED_OUT:
-        error, final = TimeoutError(outcome.reason or "timed out"), FinishKind.TIMED_OUT
+        error = error if isinstance(error, FlowRefused) else TimeoutError(outcome.reason or "timed out")
+        final = FinishKind.TIMED_OUT
     info = describe(error) if error is not None else ErrorInfo(outcome.kind.value, outcome.reason or "")
     tried_again = (
-        outcome.kind is not OutcomeKind.REJECTED and not cancel_requested and retry.allows(failures + 1, error)
+        outcome.kind is not OutcomeKind.REJECTED
+        and not cancel_requested
+        and not isinstance(error, FlowRefused)  # such as a deadline: it has passed for every attempt
+        and retry.allows(failures + 1, error)
     )
     if tried_again:
         return Verdict(FinishKind.RETRY, round(retry.pause_s(failures + 1, rng) * 1e9), info, outcome.reason)

@@ -20,19 +20,25 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from quarterjack.errors import Discard, ExecutorClosed, ExecutorFull, StoreError
 from quarterjack.events import CancelIgnored, EventStream, JobEvent, JobEventKind
-from quarterjack.executors import Executor
+from quarterjack.executors import Executor, Report
+from quarterjack.flow.dispatcher import Dispatcher
+from quarterjack.flow.stages import Fallback
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind
 from quarterjack.stores.base import Claim, Store, Want
+from quarterjack.why import Held
 
+from .admission import Admission
+from .entrance import Entry
 from .run import NO_CONTEXT, Attempt
 from .signals import without_handler
-from .verdict import Verdict, judge
+from .verdict import Verdict, describe, judge
 
 if TYPE_CHECKING:
     from quarterjack.clock import Clock
     from quarterjack.task import TaskDefinition
     from quarterjack.timer import Timer, TimerHandle
 
+    from .flows import Flows
     from .handles import Handles
 
 __all__ = ["FINAL_KINDS", "Lanes", "Prepared", "Worker", "WorkerHost", "job_event"]
@@ -117,6 +123,10 @@ class WorkerHost(Protocol):
     def lease_s(self) -> float | None: ...
     def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
     @property
+    def flows(self) -> Flows | None: ...
+    @property
+    def tasks(self) -> Mapping[str, TaskDefinition]: ...
+    @property
     def checks_results(self) -> bool: ...
     def check_result(self, value: Any, record: JobRecord) -> Any: ...
     def fatal(self, error: BaseException) -> None: ...
@@ -138,6 +148,8 @@ class Worker:
         self._prepared: Mapping[str, Prepared] = {}
         self._context: Context = host.context
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
+        self._flows: Admission | None = None
+        """None where nothing has a flow: then it costs nothing."""
         self._attempts: dict[str, Attempt] = {}
         self._zombies: set[Attempt] = set()
         self._retry_waits: set[Attempt] = set()
@@ -165,6 +177,10 @@ class Worker:
 
     def start(self) -> None:
         """Begin to claim and to record."""
+        host = self._host
+        if host.flows is not None:
+            dispatcher = Dispatcher.of(asyncio.get_running_loop())
+            self._flows = Admission(self, dispatcher, host.flows, host.tasks, is_shared=self._store.is_shared)
         self.regroup()
         self._prepared, self._context = self._host.prepared, self._host.context
         self._claimer = self._begin_task(self._claim_forever(), "quarterjack-claimer")
@@ -190,8 +206,9 @@ class Worker:
         """Learn anew which executors there are, and which lanes of jobs go to each."""
         for end in self._unlisten:
             end()
-        self._by_executor = self._host.lanes()
-        self._unlisten = [lanes.executor.on_free(self.poke) for lanes in self._by_executor]
+        lanes = self._host.lanes()
+        self._unlisten = [one.executor.on_free(self.poke) for one in lanes]
+        self._by_executor = lanes if self._flows is None else self._flows.regroup(lanes)
         self.poke()
 
     def poke(self) -> None:
@@ -215,6 +232,16 @@ class Worker:
     def stop_claiming(self) -> None:
         """Take no more jobs; a flag only, for a signal's handler."""
         self._claiming = False
+
+    def leave_flows(self) -> None:
+        """Give back what waits in flows: after `stop_claiming` it would begin no more."""
+        if self._flows is not None:
+            self._flows.give_back_all(STOPPED)
+
+    @property
+    def is_claiming(self) -> bool:
+        """False once it was told to stop: then nothing begins here any more."""
+        return self._claiming
 
     @property
     def running(self) -> int:
@@ -255,6 +282,8 @@ class Worker:
                 self._record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
         await self._flush()
         await asyncio.gather(*self._calls, return_exceptions=True)
+        if self._flows is not None:
+            self._flows.close()
         for end in self._unlisten:
             end()
         for timer in (self._due, self._poll):
@@ -268,11 +297,15 @@ class Worker:
         """Return a claim over every free slot, for jobs that fire now; None if there is none."""
         if not self._claiming:
             return None
+        flows = self._flows
+        queues = tuple(self.queues if flows is None else flows.plain(self.queues))
         wants = [
-            Want(tuple(self.queues), lanes, min(free, wanted))
+            Want(queues, lanes, min(free, wanted))
             for executor, lanes, _ in self._by_executor
             if (free := executor.free) > 0
         ]
+        if flows is not None:
+            wants += flows.wants(self.queues, most=wanted, for_ticks=True)
         return Claim(self._host.owner, wants, self._host.lease_s) if wants else None
 
     def keep_for_ticks(self, is_wanted: bool) -> None:
@@ -287,10 +320,13 @@ class Worker:
 
     def _wants(self) -> list[Want]:
         """Return what there is room for, leaving a share of each executor to ticks."""
-        queues = tuple(self.queues)
-        wants: list[Want] = []
+        flows = self._flows
+        queues = tuple(self.queues if flows is None else flows.plain(self.queues))
+        wants: list[Want] = [] if flows is None else flows.wants(self.queues, most=self._claim_most)
         for executor, lanes, ticks in self._by_executor:
             slots, free = executor.slots, executor.free
+            if flows is not None:
+                free -= flows.reserved(executor)
             kept = self.kept_of(slots)
             if free > kept:
                 wants.append(Want(queues, lanes, min(free - kept, self._claim_most)))
@@ -303,6 +339,9 @@ class Worker:
     async def _claim_forever(self) -> None:
         while True:
             self._wake.clear()
+            if self._flows is not None and self._flows.look_at_slots():
+                # What waits for a slot goes first; only once it went is it known how many slots are left.
+                asyncio.get_running_loop().call_soon(self._wake.set)
             if self._claiming and (wants := self._wants()):
                 found = await self._claim(wants)
                 if found:
@@ -376,24 +415,32 @@ class Worker:
             self.send("scheduled", record)
         if record.options.start_deadline_s is not None and self._is_too_late(attempt):
             return
+        if self._flows is None or not self._flows.receive(attempt):
+            self.launch(attempt, attempt)
+
+    def launch(self, attempt: Attempt, report: Report) -> bool:
+        """Hand an attempt to its executor; False if that has no room, and its job is given back."""
+        record, executor = attempt.record, attempt.executor
         try:
-            handle = executor.submit(attempt, attempt)
+            handle = executor.submit(attempt, report)
         except ExecutorFull as error:  # another app was quicker; once it has a free slot again, that is told
             is_odd = executor.free > 0  # such as a pool that can start no thread: we would claim the job again at once
             if is_odd:
                 log.warning("executor %s has free slots and refused job %s: %s", executor.name, record.id, error)
-            self._give_back(attempt, str(error), REFUSED_DELAY_NS if is_odd else 0)
+            self.give_back(attempt, str(error), REFUSED_DELAY_NS if is_odd else 0)
+            return False
         except ExecutorClosed as error:
-            self._give_back(attempt, str(error), REFUSED_DELAY_NS)
+            self.give_back(attempt, str(error), REFUSED_DELAY_NS)
+            return False
         except Exception as error:  # a third party's executor runs here
             log.exception("executor %s refused job %s", executor.name, record.id)
-            attempt.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
+            report.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
         else:
-            if attempt.context is NO_CONTEXT:  # begun eagerly, and done with its first step
-                return
-            attempt.handle = handle
-            if record.cancel_requested:  # in its first step, when there was no handle yet
-                handle.cancel("cancelled")
+            if attempt.context is not NO_CONTEXT:  # else begun eagerly, and done with its first step
+                attempt.handle = handle
+                if record.cancel_requested:  # in its first step, when there was no handle yet
+                    handle.cancel("cancelled")
+        return True
 
     def _is_too_late(self, attempt: Attempt) -> bool:
         record = attempt.record
@@ -401,11 +448,26 @@ class Worker:
         deadline = record.options.start_deadline_s
         if deadline is None or late_s <= deadline:
             return False
-        reason = f"{late_s:.3f} s late, start_deadline is {deadline:g} s"
-        self._record(attempt, attempt.finish(FinishKind.MISSED, reason=reason))
+        self.miss(attempt)
         return True
 
-    def _give_back(self, attempt: Attempt, reason: str, delay_ns: int = 0) -> None:
+    def miss(self, attempt: Attempt) -> None:
+        """It is too late for a job to begin: record that it was missed."""
+        late_s = (attempt.stamp() - attempt.record.run_at_ns) / 1e9
+        reason = f"{late_s:.3f} s late, start_deadline is {attempt.record.options.start_deadline_s:g} s"
+        self._record(attempt, attempt.finish(FinishKind.MISSED, reason=reason))
+
+    def claim_more(self) -> None:
+        """There is room in a flow, or a slot."""
+        self._wake.set()
+
+    def waits_no_more(self, job_id: str) -> None:
+        """A job with a flow began or ended: who waits to submit one more may."""
+        if self._host.flows is not None:
+            self._host.flows.left(job_id)
+
+    def give_back(self, attempt: Attempt, reason: str, delay_ns: int = 0) -> None:
+        """Put a job that did not begin back into the store."""
         del self._attempts[attempt.record.id]
         self._recorded.set()
         self._release(attempt.record, attempt.fence, reason, delay_ns)
@@ -441,12 +503,15 @@ class Worker:
         if outcome.kind is OutcomeKind.CANCELLED and not attempt.record.cancel_requested:
             is_unbegun = not self._claiming and attempt.running_at_ns is None
             if self._gives_back or is_unbegun:
-                self._give_back(attempt, STOPPED)
+                self.give_back(attempt, STOPPED)
                 return
         if not outcome.stopped:
             self._on_zombie(attempt)
         record = attempt.record
-        verdict = self._judge(outcome, record)
+        entry = self.entry_of(attempt)
+        verdict = self._judge(outcome, record, entry)
+        if entry is not None and verdict.kind in _LOGGED and self._falls_back(attempt, entry, outcome, verdict):
+            return
         if verdict.kind is FinishKind.RETRY and not outcome.stopped:
             record.reason = f"{verdict.reason}; to be retried when its body has ended"
             self._retry_waits.add(attempt)
@@ -460,15 +525,50 @@ class Worker:
             ),
         )
 
-    def _judge(self, outcome: Outcome, record: JobRecord) -> Verdict:
+    def _falls_back(self, attempt: Attempt, entry: Entry, outcome: Outcome, verdict: Verdict) -> bool:
+        """Have the flow's fallback stand in for a job that failed for good; False if it has none for this error."""
+        fallback, error = entry.entrance.flow.fallback, None if verdict.error is None else verdict.error.exception
+        if fallback is None or error is None or not isinstance(error, fallback.on):
+            return False
+        if not outcome.stopped or attempt.record.cancel_requested:
+            return False
+        self._spawn(self._fall_back(attempt, fallback, error))
+        return True
+
+    async def _fall_back(self, attempt: Attempt, fallback: Fallback, error: BaseException) -> None:
         try:
-            return judge(
+            result = await fallback.value_for(error)
+        except Exception as failure:  # the user's function runs here, and what it raises ends the job
+            info = describe(failure)
+            self._record(
+                attempt, attempt.finish(FinishKind.FAILED, error=info, reason=f"its fallback raised {info.type_name}")
+            )
+            return
+        if attempt.running_at_ns is None:  # it was turned away: this is all that runs of it
+            attempt.began()
+        self.on_done(attempt, result)
+
+    def entry_of(self, attempt: Attempt) -> Entry | None:
+        """Return what stands for *attempt* in its flow; None if it has none."""
+        return None if self._flows is None else self._flows.entry_of(attempt)
+
+    def in_flow(self, record: JobRecord) -> tuple[Held | None, int]:
+        """Return what holds a job up in its flow here; of one that is not claimed, how many wait there before it."""
+        if self._flows is None:
+            return None, 0
+        attempt = self._attempts.get(record.id)
+        return (None, self._flows.ahead_of(record)) if attempt is None else (self._flows.held_up(attempt), 0)
+
+    def _judge(self, outcome: Outcome, record: JobRecord, entry: Entry | None) -> Verdict:
+        try:
+            verdict = judge(
                 outcome,
                 failures=record.failures,
-                retry=record.options.retry,
+                retry=record.options.retry if entry is None else entry.retry,
                 cancel_requested=record.cancel_requested,
                 rng=self._rng,
             )
+            return verdict if entry is None else entry.entrance.within_deadline(entry.run, verdict)
         except Exception as error:  # a user's signal or error class runs here; its job must end all the same
             return Verdict(FinishKind.FAILED, 0, ErrorInfo(type(error).__qualname__, str(error), "", error))
 

@@ -129,6 +129,7 @@ class Standins(Preparer):
     def _task(self, definition: TaskDefinition) -> TaskDefinition:
         found = copy.copy(definition)
         found.callbacks, found.options = {}, self._options(definition.options)
+        found.flow = None  # what its gates let through is not foreseen, and they are not to remember this play
         return found
 
     def _options(self, options: RunOptions) -> RunOptions:

@@ -1,0 +1,65 @@
+"""Flows of an app: what is taken for one, and how a queue's and a task's act as one.
+
+A job of a task with a flow, in a queue with another, passes the gates of both,
+all taken at once. Of what there can be only one of, the task's counts: it was
+written for this work, the queue's for whatever comes along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quarterjack.errors import InvalidOption
+
+from .base import Gate, Order, Wrap
+from .flow import Flow
+
+__all__ = ["as_flow", "merged"]
+
+
+def as_flow(value: Any, where: str) -> Flow | None:
+    """Return *value* as the flow of a task or a queue; a gate, an order or a wrap alone is a flow of one.
+
+    Raises:
+        InvalidOption: If it is none, or holds what means nothing to a stored job.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Gate | Order | Wrap):
+        value = Flow(value)
+    if not isinstance(value, Flow):
+        hint = " (the class; make an object of it)" if isinstance(value, type) else ""
+        raise InvalidOption(f"{where}: flow must be a Flow such as Flow(ConcurrencyLimit(5)), got {value!r}{hint}")
+    if value.dedupe is not None:
+        raise InvalidOption(
+            f"{where}: Dedupe is for a TaskManager, whose jobs are at hand; an app's jobs are stored, "
+            'so one for all who ask for the same is an option of theirs: unique="…"'
+        )
+    return value
+
+
+def merged(queue: Flow | None, task: Flow | None, where: str) -> Flow | None:
+    """Return the flow of a job from that of its queue and that of its task; None if neither has one.
+
+    Raises:
+        InvalidOption: If both have an Order, and not the same, or the rest cannot work together.
+    """
+    if queue is None or task is None or queue is task:
+        return task or queue
+    if queue.order is not None and task.order is not None and queue.order is not task.order:
+        raise InvalidOption(
+            f"{where}: its queue's flow orders jobs by {queue.order!r} and its own by {task.order!r}; two Orders "
+            "cannot both say who is next: leave one out, or put the same object into both"
+        )
+    single = (
+        task.order or queue.order,
+        task.retry or queue.retry,
+        task.timeout or queue.timeout,
+        task.deadline or queue.deadline,
+        task.fallback or queue.fallback,
+    )
+    try:
+        return Flow(
+            *queue.gates, *task.gates, *queue.wraps, *task.wraps, *(part for part in single if part is not None)
+        )
+    except InvalidOption as error:
+        raise InvalidOption(f"{where}: its queue's flow and its own do not go together: {error}") from None
