@@ -30,7 +30,7 @@ from .run import Attempt
 from .slots import Slot, Slots, SlotsHost
 
 if TYPE_CHECKING:
-    from .worker import Lanes
+    from .worker_host import Lanes
 
 __all__ = ["Admission", "AdmissionHost"]
 

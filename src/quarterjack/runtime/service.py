@@ -32,11 +32,13 @@ from quarterjack.timer import ClockJump, Timer
 from . import notices
 from .flows import Flows
 from .handles import Handles
+from .job_events import FINAL_KINDS, job_event
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler, run_at_once
 from .streams import DeclaredStream, Streams
-from .worker import FINAL_KINDS, POLL_S, Lanes, Prepared, Worker, job_event
+from .worker import POLL_S, Worker
+from .worker_host import Lanes, Prepared
 
 __all__ = ["Role", "Service"]
 

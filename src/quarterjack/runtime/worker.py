@@ -16,32 +16,30 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from quarterjack.errors import Discard, ExecutorClosed, ExecutorFull, StoreError
-from quarterjack.events import CancelIgnored, EventStream, JobEvent, JobEventKind
-from quarterjack.executors import Executor, Report
+from quarterjack.events import CancelIgnored, JobEventKind
+from quarterjack.executors import Report
 from quarterjack.flow.dispatcher import Dispatcher
-from quarterjack.flow.stages import Fallback
-from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind
-from quarterjack.stores.base import Claim, Store, Want
+from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
+from quarterjack.stores.base import Claim, Want
 from quarterjack.why import Held
 
 from .admission import Admission
 from .entrance import Entry
+from .fallback import falls_back
+from .job_events import FINAL_KINDS, FINISH_KINDS, job_event
 from .run import NO_CONTEXT, Attempt
 from .signals import without_handler
-from .verdict import Verdict, describe, judge
+from .verdict import Verdict, judge
+from .worker_host import Lanes, Prepared, WorkerHost
 
 if TYPE_CHECKING:
-    from quarterjack.clock import Clock
-    from quarterjack.task import TaskDefinition
-    from quarterjack.timer import Timer, TimerHandle
+    from quarterjack.timer import TimerHandle
 
-    from .flows import Flows
-    from .handles import Handles
 
-__all__ = ["FINAL_KINDS", "Lanes", "Prepared", "Worker", "WorkerHost", "job_event"]
+__all__ = ["Worker"]
 
 log = logging.getLogger("quarterjack.worker")
 
@@ -49,25 +47,7 @@ TICK_SHARE: Final = 10
 """One slot in this many is kept for scheduled ticks (none where there is only one, or no schedule)."""
 CLAIM_MOST: Final = 32
 """Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
-_KINDS: Final[Mapping[FinishKind, JobEventKind]] = {
-    FinishKind.DONE: "done",
-    FinishKind.FAILED: "failed",
-    FinishKind.TIMED_OUT: "timed_out",
-    FinishKind.CANCELLED: "cancelled",
-    FinishKind.MISSED: "missed",
-    FinishKind.RETRY: "retry",
-    FinishKind.SNOOZE: "snooze",
-}
 _LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
-FINAL_KINDS: Final[Mapping[JobState, JobEventKind]] = {
-    JobState.DONE: "done",
-    JobState.FAILED: "failed",
-    JobState.TIMED_OUT: "timed_out",
-    JobState.CANCELLED: "cancelled",
-    JobState.SKIPPED: "skipped",
-    JobState.MISSED: "missed",
-    JobState.LOST: "lost",
-}
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
 OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or await where it waits"
@@ -76,60 +56,6 @@ LAST_TRIES: Final = 5
 """How often a stopping worker tries to record its last outcomes before it gives them up."""
 POLL_S: Final = 1.0
 """On a shared store hints may be lost; looking again this often (jittered) is what counts."""
-
-
-class Prepared(Protocol):
-    """A task made ready to run: its body with dependencies and wrappers, and where it runs."""
-
-    @property
-    def definition(self) -> TaskDefinition: ...
-    @property
-    def fn(self) -> Callable[..., Any]: ...
-    @property
-    def is_coroutine(self) -> bool: ...
-    @property
-    def executor(self) -> Executor: ...
-
-
-class Lanes(NamedTuple):
-    """An executor, and the lanes of the jobs that go there."""
-
-    executor: Executor
-    all: frozenset[str]
-    ticks: frozenset[str]
-
-
-class WorkerHost(Protocol):
-    """What the worker needs of the app around it."""
-
-    @property
-    def store(self) -> Store: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def timer(self) -> Timer: ...
-    @property
-    def events(self) -> EventStream: ...
-    @property
-    def handles(self) -> Handles: ...
-    @property
-    def prepared(self) -> Mapping[str, Prepared]: ...
-    def lanes(self) -> list[Lanes]: ...
-    @property
-    def context(self) -> Context: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def lease_s(self) -> float | None: ...
-    def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
-    @property
-    def flows(self) -> Flows | None: ...
-    @property
-    def tasks(self) -> Mapping[str, TaskDefinition]: ...
-    @property
-    def checks_results(self) -> bool: ...
-    def check_result(self, value: Any, record: JobRecord) -> Any: ...
-    def fatal(self, error: BaseException) -> None: ...
 
 
 class Worker:
@@ -279,7 +205,7 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
             for attempt in self.attempts():
-                self._record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
+                self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
         await self._flush()
         await asyncio.gather(*self._calls, return_exceptions=True)
         if self._flows is not None:
@@ -455,7 +381,7 @@ class Worker:
         """It is too late for a job to begin: record that it was missed."""
         late_s = (attempt.stamp() - attempt.record.run_at_ns) / 1e9
         reason = f"{late_s:.3f} s late, start_deadline is {attempt.record.options.start_deadline_s:g} s"
-        self._record(attempt, attempt.finish(FinishKind.MISSED, reason=reason))
+        self.record(attempt, attempt.finish(FinishKind.MISSED, reason=reason))
 
     def claim_more(self) -> None:
         """There is room in a flow, or a slot."""
@@ -475,7 +401,7 @@ class Worker:
     def _release(self, record: JobRecord, fence: Fenced, reason: str, delay_ns: int = 0) -> None:
         if self.events.has_listeners:
             self.send("released", record)
-        self._spawn(self._store.jobs_release([fence], delay_ns=delay_ns, reason=reason))
+        self.spawn(self._store.jobs_release([fence], delay_ns=delay_ns, reason=reason))
 
     # -- what attempts tell ----------------------------------------------------------
 
@@ -510,7 +436,7 @@ class Worker:
         record = attempt.record
         entry = self.entry_of(attempt)
         verdict = self._judge(outcome, record, entry)
-        if entry is not None and verdict.kind in _LOGGED and self._falls_back(attempt, entry, outcome, verdict):
+        if entry is not None and verdict.kind in _LOGGED and falls_back(self, entry, outcome, verdict):
             return
         if verdict.kind is FinishKind.RETRY and not outcome.stopped:
             record.reason = f"{verdict.reason}; to be retried when its body has ended"
@@ -518,35 +444,12 @@ class Worker:
             return
         if verdict.kind in _LOGGED:
             self._log_failure(attempt, error, verdict)
-        self._record(
+        self.record(
             attempt,
             attempt.finish(
                 verdict.kind, None, verdict.error, verdict.reason, verdict.delay_ns, zombie=not outcome.stopped
             ),
         )
-
-    def _falls_back(self, attempt: Attempt, entry: Entry, outcome: Outcome, verdict: Verdict) -> bool:
-        """Have the flow's fallback stand in for a job that failed for good; False if it has none for this error."""
-        fallback, error = entry.entrance.flow.fallback, None if verdict.error is None else verdict.error.exception
-        if fallback is None or error is None or not isinstance(error, fallback.on):
-            return False
-        if not outcome.stopped or attempt.record.cancel_requested:
-            return False
-        self._spawn(self._fall_back(attempt, fallback, error))
-        return True
-
-    async def _fall_back(self, attempt: Attempt, fallback: Fallback, error: BaseException) -> None:
-        try:
-            result = await fallback.value_for(error)
-        except Exception as failure:  # the user's function runs here, and what it raises ends the job
-            info = describe(failure)
-            self._record(
-                attempt, attempt.finish(FinishKind.FAILED, error=info, reason=f"its fallback raised {info.type_name}")
-            )
-            return
-        if attempt.running_at_ns is None:  # it was turned away: this is all that runs of it
-            attempt.began()
-        self.on_done(attempt, result)
 
     def entry_of(self, attempt: Attempt) -> Entry | None:
         """Return what stands for *attempt* in its flow; None if it has none."""
@@ -642,9 +545,9 @@ class Worker:
         elif self._attempts.get(attempt.job_id) is attempt:
             self._ended_early.add(attempt)
         else:
-            self._spawn(self._store.jobs_ended([attempt.fence]))
+            self.spawn(self._store.jobs_ended([attempt.fence]))
 
-    def _spawn(self, call: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
         """Make a store call that nobody waits for."""
         task = asyncio.get_running_loop().create_task(call)
         self._calls.add(task)
@@ -666,13 +569,14 @@ class Worker:
                 attempt.record.cancel_requested = True
                 if attempt in self._retry_waits:  # told to stop before: there is nothing left but to say so
                     self._retry_waits.discard(attempt)
-                    self._record(attempt, attempt.finish(FinishKind.CANCELLED, reason=reason, zombie=True))
+                    self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason=reason, zombie=True))
                 elif attempt.handle is not None:
                     attempt.handle.cancel(reason)
 
     # -- recording -------------------------------------------------------------------
 
-    def _record(self, attempt: Attempt, finish: Finish) -> None:
+    def record(self, attempt: Attempt, finish: Finish) -> None:
+        """Have the end of an attempt recorded."""
         self._outbox.append((finish, attempt))
         self._wake.set()
         if len(self._outbox) == 1:
@@ -718,7 +622,7 @@ class Worker:
                 continue
             if listeners:
                 # The store may have made another end of it: a retry of a job somebody cancelled is none.
-                kind = FINAL_KINDS.get(record.state) or _KINDS[finish.kind]
+                kind = FINAL_KINDS.get(record.state) or FINISH_KINDS[finish.kind]
                 self.events.send(job_event(kind, record, finish.at_ns))
             if record.state.is_finished:
                 settle(record, attempt.definition)
@@ -727,27 +631,9 @@ class Worker:
         if self._ended_early:
             ended = [attempt for _, attempt in batch if attempt in self._ended_early]
             self._ended_early.difference_update(ended)
-            self._spawn(self._store.jobs_ended([attempt.fence for attempt in ended]))
+            self.spawn(self._store.jobs_ended([attempt.fence for attempt in ended]))
         self._recorded.set()
 
     def send(self, kind: JobEventKind, record: JobRecord) -> None:
         """Tell the event stream about a job's move."""
         self.events.send(job_event(kind, record))
-
-
-def job_event(kind: JobEventKind, record: JobRecord, at_ns: int | None = None) -> JobEvent:
-    """Return the event that tells of a job's newest move, made at *at_ns* (default: its newest stamp)."""
-    running = record.running_at_ns
-    return JobEvent(
-        at_ns=at_ns or record.finished_at_ns or running or record.scheduled_at_ns or record.submitted_at_ns or 0,
-        kind=kind,
-        job_id=record.id,
-        task=record.task,
-        state=record.state.value,
-        attempt=record.attempt,
-        schedule_id=record.origin.schedule_id if record.origin is not None else None,
-        nominal_ns=record.origin.nominal_ns if record.origin is not None else None,
-        reason=record.reason,
-        lag_s=max(0, running - record.run_at_ns) / 1e9 if running is not None else None,
-        duration_s=(record.finished_at_ns - running) / 1e9 if record.finished_at_ns and running else None,
-    )

@@ -1,0 +1,47 @@
+"""What stands in for a job that failed for good, where its flow has something."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from quarterjack.flow.stages import Fallback
+from quarterjack.model import Finish, FinishKind, Outcome
+
+from .entrance import Entry
+from .run import Attempt
+from .verdict import Verdict, describe
+
+__all__ = ["FallbackHost", "falls_back"]
+
+
+class FallbackHost(Protocol):
+    """What is asked of the worker."""
+
+    def spawn(self, call: Coroutine[Any, Any, None]) -> None: ...
+    def record(self, attempt: Attempt, finish: Finish) -> None: ...
+    def on_done(self, attempt: Attempt, result: Any) -> None: ...
+
+
+def falls_back(host: FallbackHost, entry: Entry, outcome: Outcome, verdict: Verdict) -> bool:
+    """Have the flow's fallback stand in for a job that ends with *verdict*; False if it has none for this error."""
+    fallback, error = entry.entrance.flow.fallback, None if verdict.error is None else verdict.error.exception
+    if fallback is None or error is None or not isinstance(error, fallback.on):
+        return False
+    if not outcome.stopped or entry.run.record.cancel_requested:
+        return False  # nothing stands in for a body that is still at work, or for what nobody wants any more
+    host.spawn(_fall_back(host, entry.run, fallback, error))
+    return True
+
+
+async def _fall_back(host: FallbackHost, run: Attempt, fallback: Fallback, error: BaseException) -> None:
+    try:
+        result = await fallback.value_for(error)
+    except Exception as failure:  # the user's function runs here, and what it raises ends the job
+        info = describe(failure)
+        reason = f"its fallback raised {info.type_name}"
+        host.record(run, run.finish(FinishKind.FAILED, error=info, reason=reason))
+        return
+    if run.running_at_ns is None:  # it was turned away: this is all that runs of it
+        run.began()
+    host.on_done(run, result)

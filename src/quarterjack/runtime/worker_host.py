@@ -1,0 +1,76 @@
+"""What a worker needs of the app around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from quarterjack.events import EventStream
+from quarterjack.executors import Executor
+from quarterjack.model import JobRecord
+from quarterjack.stores.base import Store
+
+if TYPE_CHECKING:
+    from quarterjack.clock import Clock
+    from quarterjack.task import TaskDefinition
+    from quarterjack.timer import Timer
+
+    from .flows import Flows
+    from .handles import Handles
+
+__all__ = ["Lanes", "Prepared", "WorkerHost"]
+
+
+class Prepared(Protocol):
+    """A task made ready to run: its body with dependencies and wrappers, and where it runs."""
+
+    @property
+    def definition(self) -> TaskDefinition: ...
+    @property
+    def fn(self) -> Callable[..., Any]: ...
+    @property
+    def is_coroutine(self) -> bool: ...
+    @property
+    def executor(self) -> Executor: ...
+
+
+class Lanes(NamedTuple):
+    """An executor, and the lanes of the jobs that go there."""
+
+    executor: Executor
+    all: frozenset[str]
+    ticks: frozenset[str]
+
+
+class WorkerHost(Protocol):
+    """What the worker needs of the app around it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def timer(self) -> Timer: ...
+    @property
+    def events(self) -> EventStream: ...
+    @property
+    def handles(self) -> Handles: ...
+    @property
+    def prepared(self) -> Mapping[str, Prepared]: ...
+    def lanes(self) -> list[Lanes]: ...
+    @property
+    def context(self) -> Context: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def lease_s(self) -> float | None: ...
+    def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
+    @property
+    def flows(self) -> Flows | None: ...
+    @property
+    def tasks(self) -> Mapping[str, TaskDefinition]: ...
+    @property
+    def checks_results(self) -> bool: ...
+    def check_result(self, value: Any, record: JobRecord) -> Any: ...
+    def fatal(self, error: BaseException) -> None: ...
