@@ -157,8 +157,7 @@ class TaskManager:
         )
         early, self._early = self._early, []
         for run in early:
-            run.engine, run.enqueued_at = engine, engine.monotonic()
-            engine.put(run)
+            engine.adopt(run)
         return self
 
     async def __aexit__(
@@ -290,7 +289,7 @@ class TaskManager:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
         room = self._running().room
-        while room.is_full and room.overflow == "block":
+        if room.overflow == "block":
             await room.wait_for_room()
         return self._submit(fn, args, kwargs, chosen)
 

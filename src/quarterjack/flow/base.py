@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate", "Order", "Wrap"]
 
+log = logging.getLogger("quarterjack.flow")
 
-_SHARED: Final = frozenset({"_by_key", "_post", "_turnstile", "by", "clock"})
+_SHARED: Final = frozenset({"_by_key", "_post", "_sweep", "_turnstile", "by", "clock"})
 """Attributes of a gate that a copy for another key has of its own, or shares."""
 
 
@@ -56,6 +59,8 @@ class Gate(ABC):
     _post: Post | None = None
     _turnstile: Turnstile | None = None
     _by_key: dict[Hashable, Gate] | None = None
+    _sweep: deque[Hashable] | None = None
+    """The keys, in the order in which they are looked at next."""
 
     def __init__(self, *, by: By | None = None, name: str | None = None) -> None:
         check_by(by)
@@ -97,7 +102,7 @@ class Gate(ABC):
         With ``by=`` this gate itself never sees a job, so a deep copy of it is one.
         """
         gate = copy.copy(self)
-        gate._by_key = gate._post = gate._turnstile = None
+        gate._by_key = gate._sweep = gate._post = gate._turnstile = None
         for name, value in vars(self).items():
             if name not in _SHARED:
                 setattr(gate, name, copy.deepcopy(value))
@@ -183,24 +188,39 @@ class Gate(ABC):
         """Return the gate of *key*; this one itself without ``by=``."""
         if self.by is None:
             return self
-        if self._by_key is None:
-            self._by_key = {}
+        if self._by_key is None or self._sweep is None:
+            self._by_key, self._sweep = {}, deque()
         gate = self._by_key.get(key)
         if gate is None:
+            for _ in range(min(2, len(self._sweep))):  # two looked at for one made: never more left over than in use
+                self._look_at_next(self._by_key, self._sweep)
             gate = self.fresh()
-            gate.by, gate._by_key, gate._post, gate._turnstile = None, None, None, None
+            gate.by, gate._by_key, gate._sweep, gate._post, gate._turnstile = None, None, None, None, None
             gate.name = f"{self.label}[{self.by if isinstance(self.by, str) else 'key'}={key!r}]"
             self._by_key[key] = gate
+            self._sweep.append(key)
         return gate
 
-    def drop(self, key: Hashable, now: float) -> bool:
-        """Forget the gate of *key* if it remembers nothing and nobody waits there; say whether it is gone."""
-        if self._by_key is None or (gate := self._by_key.get(key)) is None:
-            return True
-        if (gate._post is not None and gate._post.best is not None) or not gate.is_idle(now):
+    def _look_at_next(self, by_key: dict[Hashable, Gate], sweep: deque[Hashable]) -> None:
+        """Drop the gate whose turn it is if nobody passes it and it remembers nothing."""
+        key = sweep.popleft()
+        gate = by_key[key]
+        if gate._can_go(self._post):
+            del by_key[key]
+        else:
+            sweep.append(key)
+
+    def _can_go(self, root: Post | None) -> bool:
+        """Say whether a gate of one key may be dropped: a new one in its place would say the same to the same lanes."""
+        if root is None or (self._post is not None and self._post.lanes and self._post.dispatcher is root.dispatcher):
             return False
-        del self._by_key[key]
-        return True
+        try:
+            if self._post is not None and self._post.dispatcher is not root.dispatcher:
+                self.forget()  # who held it went down with another loop
+            return self.is_idle(root.dispatcher.monotonic())
+        except Exception:  # a user's gate runs here, and the job of another key is not its business
+            log.exception("%r raised when it was asked whether it may be dropped", self)
+            return False
 
     def keys(self) -> list[Hashable]:
         """Return the keys that are remembered."""

@@ -23,23 +23,25 @@ wakes the process.
 
 Everything runs in `Dispatcher._pump`, a callback of the loop in an empty
 context: starting a job from inside the one that ends would leak its context
-variables."""
+variables. A pump takes a bounded number of steps and leaves the rest to the
+loop's next turn. Users' code runs in every gate: what one raises, or answers
+that is no instant, ends the job that met it and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections.abc import Callable
 from contextvars import Context
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, ClassVar, Final
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from quarterjack.clock import clock_of
 from quarterjack.errors import WrongLoop
 
+from .alarms import Alarm, Alarms
 from .outcome import NOT_STARTED, Ended
 from .waiting import Phase, Waiting
 
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from .base import Gate
     from .room import Lane
 
-__all__ = ["Alarm", "Dispatcher", "Post"]
+__all__ = ["Dispatcher", "Post"]
 
 log = logging.getLogger("quarterjack.flow")
 
@@ -55,27 +57,32 @@ NEVER: Final = float("inf")
 LONGEST_S: Final = 30.0
 """A gate that goes by the wall clock is asked again at least this often: clocks are set, machines sleep."""
 
-SHORTEST_S: Final = 1e-6
-"""An instant may lie so close that the loop's clock, a float, cannot tell it from now: a timer would ring at once, find
-nothing due, and be set anew, without end where time stands still meanwhile (a virtual clock counts nanoseconds)."""
+STEPS_PER_TURN: Final = 128
+"""So many jobs are started, refused or found waiting in one turn of the loop. Where tasks start eagerly a
+start runs the body's first part: a hundred thousand of them in one go would let nobody else in for a second."""
 
-_TAKEN, _STARTED, _OVER = Phase.TAKEN, Phase.STARTED, Phase.OVER
+FEW: Final = 8
+"""With more lanes about to be asked for it is cheaper to queue than to look at them."""
+
+_WAITING, _TAKEN, _STARTED, _OVER = Phase.WAITING, Phase.TAKEN, Phase.STARTED, Phase.OVER
 
 
 class Post:
     """Where lanes wait at one gate: the best of them in front."""
 
-    __slots__ = ("__weakref__", "armed", "at", "dispatcher", "entries", "gate", "is_open")
+    __slots__ = ("alarm", "at", "dispatcher", "entries", "gate", "is_open", "lanes")
 
     def __init__(self, gate: Gate, dispatcher: Dispatcher) -> None:
         self.gate = gate
         self.dispatcher = dispatcher
         self.entries: list[tuple[float, int, Lane]] = []
         """A heap by rank; an entry that is not its lane's `Lane.entry` any more is void."""
+        self.lanes: set[ref[Lane]] | None = None
+        """Who passes this gate, if it is one of several by key: while anybody does, it stays that key's gate."""
         self.at = NEVER
         """When the gate said that its best lane may be asked again."""
-        self.armed = NEVER
-        """For which instant there is an alarm."""
+        self.alarm: Alarm | None = None
+        """For that instant, or an earlier one that it named before."""
         self.is_open = False
         """It is to be looked at in the next pump."""
 
@@ -87,29 +94,34 @@ class Post:
             heappop(entries)
         return entries[0] if entries else None
 
-    def ring(self) -> None:
-        """The instant has come that the gate named."""
-        self.dispatcher.open(self)
+    def hold(self, lane: Lane) -> None:
+        """Let *lane* pass here from now on."""
+        if self.lanes is None:
+            self.lanes = set()
+        self.lanes.add(ref(lane, self.lanes.discard))
 
+    def release(self, lane: Lane) -> None:
+        """*lane* is gone for good."""
+        if self.lanes is not None:
+            self.lanes.discard(ref(lane))
 
-class Alarm:
-    """Something to be done at an instant, unless it is cancelled."""
-
-    __slots__ = ("at", "callback")
-
-    def __init__(self, at: float, callback: Callable[[], None]) -> None:
+    def expect(self, at: float) -> None:
+        """Ask the gate again at that instant, if nothing happens here before."""
+        if self.gate.follows_wall_clock:
+            at = min(at, self.dispatcher.monotonic() + LONGEST_S)
         self.at = at
-        self.callback: Callable[[], None] | None = callback
+        if at == NEVER or (self.alarm is not None and self.alarm.at <= at):
+            return  # an earlier alarm looks when it rings: a gate that names another instant each time costs no more
+        if self.alarm is not None:
+            self.alarm.cancel()
+        self.alarm = self.dispatcher.call_at(at, self._ring)
 
-    def cancel(self) -> None:
-        """Do nothing then."""
-        self.callback = None
-
-    def ring(self) -> None:
-        """Do it."""
-        callback, self.callback = self.callback, None
-        if callback is not None:
-            callback()
+    def _ring(self) -> None:
+        self.alarm = None
+        if self.at <= self.dispatcher.monotonic():
+            self.dispatcher.open(self)
+        elif self.entries:
+            self.expect(self.at)
 
 
 class Dispatcher:
@@ -123,11 +135,15 @@ class Dispatcher:
         self.monotonic = self.clock.monotonic
         self._ready: list[tuple[float, int, Lane]] = []
         self._open: list[Post] = []
-        self._alarms: list[tuple[float, int, Post | Alarm]] = []
         self._seq = count()
-        self._handle: asyncio.TimerHandle | None = None
+        self._steps = 0
+        """Left in this turn."""
         self._is_scheduled = False
+        self.is_pumping = False
+        """True while jobs are started in a turn of the loop that is its own; `settle` borrows somebody's."""
         self._context = Context()
+        self.alarms = Alarms(loop, self.monotonic, self._context)
+        self.call_at = self.alarms.call_at
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Dispatcher:
@@ -220,11 +236,17 @@ class Dispatcher:
             if post is not None and post.at == NEVER:  # it waited to know when this one began
                 self.open(post)
 
-    def call_at(self, at: float, callback: Callable[[], None]) -> Alarm:
-        """Call *callback* at a monotonic instant, in seconds."""
-        alarm = Alarm(at, callback)
-        self._arm(at, alarm)
-        return alarm
+    def is_sought(self, posts: tuple[Post, ...]) -> bool:
+        """Say whether somebody may be about to be asked for at one of *posts*: who comes now comes after."""
+        ready = self._ready
+        if len(ready) > FEW:
+            return True
+        return any(post in posts for entry in ready if entry[2].entry is entry for post in entry[2].posts)
+
+    def settle(self) -> None:
+        """Admit at once whoever may start now: somebody wants to know who is left waiting."""
+        if not self.is_pumping and (self._ready or self._open):
+            Context().run(self._turn)
 
     # -- the pump --------------------------------------------------------------------
 
@@ -234,15 +256,25 @@ class Dispatcher:
             self.loop.call_soon(self._pump, context=self._context)
 
     def _pump(self) -> None:
-        """Start all who may start now, best first."""
+        """Start who may start now, best first; those that are too many for one turn in the next."""
         self._is_scheduled = False
+        self.is_pumping = True
+        try:
+            self._turn()
+        finally:
+            self.is_pumping = False
+            if self._ready:
+                self._schedule()
+
+    def _turn(self) -> None:
         now = self.monotonic()
+        self._steps = STEPS_PER_TURN
         opened, self._open = self._open, []
         for post in opened:
             post.is_open = False
             self._promote(post)
         ready = self._ready
-        while ready:
+        while ready and self._steps > 0:
             entry = heappop(ready)
             lane = entry[2]
             if lane.entry is not entry:
@@ -267,96 +299,70 @@ class Dispatcher:
         ready = self._ready
         while (job := lane.head()) is not None:
             rank = (job._rank, job._seq)
-            if ready and ready[0] < rank:
+            if self._steps <= 0 or (ready and ready[0] < rank):
                 lane.entry = entry = (*rank, lane)
                 heappush(ready, entry)
                 return None
+            self._steps -= 1
             try:
                 for post in lane.posts:
                     if post.entries and (best := post.best) is not None and best < rank:
                         self._park(lane, post, job)
                         return None
+                    was_open = post.is_open
                     eta = post.gate.eta(job, now)
                     if not eta <= now:
-                        if math.isnan(eta):
-                            raise ValueError(f"{post.gate!r}.eta returned nan")
-                        self._park(lane, post, job)
-                        self._expect(post, eta)
+                        self._hold_up(lane, post, job, float(eta))
+                        if post.is_open and not was_open:  # it woke itself by being asked, and would do so for ever
+                            self._open.remove(post)
+                            post.is_open = False
                         return post
             except Exception as error:  # a gate rejects the job, or a user's gate is broken: it fails this job alone
-                lane.pop()
-                lane.room.refuse(job, error)
+                if job._phase is _WAITING:
+                    lane.pop(job)
+                    lane.room.turn_away(job, error)
                 continue
-            lane.pop()
-            self._admit(lane, job, now)
+            if job._phase is _WAITING:  # else a gate has cancelled it while it was asked
+                lane.pop(job)
+                self._admit(lane, job, now)
         lane.entry = None
         return None
 
+    def _hold_up(self, lane: Lane, post: Post, job: Waiting, eta: float) -> None:
+        """The gate of *post* is closed for *job*, the best of *lane*."""
+        if math.isnan(eta):
+            raise ValueError(f"{post.gate!r}.eta returned nan")
+        self._park(lane, post, job)
+        post.expect(eta)
+
     def _admit(self, lane: Lane, job: Waiting, now: float) -> None:
-        taken: list[Gate] = []
+        taken = 0
         try:
             for gate in lane.takers:
                 gate.take(job, now)
-                taken.append(gate)
+                taken += 1
         except Exception as error:  # a user's gate runs here; it fails this job alone
-            for gate in taken:
-                gate.give(job, now, NOT_STARTED)
-            lane.room.refuse(job, error)
+            self.undo(job, lane.takers[:taken], now)
+            lane.room.turn_away(job, error)
             return
-        job._phase = _TAKEN
         lane.inside += 1
-        lane.room.start(job)
+        try:
+            lane.room.admit(job, now)
+        except Exception as error:  # a loop's own task factory runs here
+            self.give(job, NOT_STARTED)
+            lane.room.turn_away(job, error)
+
+    def undo(self, job: Waiting, taken: tuple[Gate, ...], now: float) -> None:
+        """A later gate of *job* raised in take: those before take it back."""
+        for gate in taken:
+            try:
+                gate.give(job, now, NOT_STARTED)
+            except Exception:  # a user's gate runs here; the others still get theirs
+                log.exception("%r raised in give", gate)
+            if gate._post is not None:
+                self.open(gate._post)
 
     def _park(self, lane: Lane, post: Post, head: Waiting) -> None:
         lane.parked = post
         lane.entry = entry = (head._rank, head._seq, lane)
         heappush(post.entries, entry)
-
-    # -- time ------------------------------------------------------------------------
-
-    def _expect(self, post: Post, at: float) -> None:
-        """Ask at *post* again at that instant, if nothing happens there before."""
-        if post.gate.follows_wall_clock:
-            at = min(at, self.monotonic() + LONGEST_S)
-        post.at = at
-        if at not in {NEVER, post.armed}:  # the same answer again and again is one alarm
-            post.armed = at
-            self._arm(at, post)
-
-    def _arm(self, at: float, what: Post | Alarm) -> None:
-        first = self._alarms[0][0] if self._alarms else NEVER
-        heappush(self._alarms, (at, next(self._seq), what))
-        if at < first:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-        alarms = self._alarms
-        while alarms and self._is_void(alarms[0]):
-            at, _, what = heappop(alarms)
-            if isinstance(what, Post) and what.armed == at:
-                what.armed = NEVER
-        if alarms:
-            delay = alarms[0][0] - self.monotonic()
-            delay = max(delay, SHORTEST_S) if delay > 0 else 0.0
-            self._handle = self.loop.call_later(delay, self._on_timer, context=self._context)
-
-    @staticmethod
-    def _is_void(entry: tuple[float, int, Post | Alarm]) -> bool:
-        at, _, what = entry
-        return what.at != at or (isinstance(what, Alarm) and what.callback is None)
-
-    def _on_timer(self) -> None:
-        self._handle = None
-        now = self.monotonic()
-        alarms = self._alarms
-        while alarms and alarms[0][0] <= now:  # a loop may ring a little early; then it is set anew
-            entry = heappop(alarms)
-            is_void = self._is_void(entry)
-            if isinstance(entry[2], Post) and entry[2].armed == entry[0]:
-                entry[2].armed = NEVER
-            if not is_void:
-                entry[2].ring()
-        self._set_timer()

@@ -51,7 +51,7 @@ class Turnstile:
             self._room.put(one)
             try:
                 await one.waiter
-            except asyncio.CancelledError:
+            except BaseException:  # cancelled, turned away, or its coroutine was closed
                 if not self._room.remove(one) and one._phase is Phase.TAKEN:  # let in, and cancelled in the same turn
                     dispatcher.give(one, NOT_STARTED)
                 raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from heapq import heapify, heappop, heappush
@@ -10,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from quarterjack.errors import QueueFull, WaitedTooLong
 
-from .dispatcher import Alarm, Dispatcher, Post
+from .alarms import Alarm
+from .dispatcher import Dispatcher, Post
 from .waiting import Phase, Waiting
 
 if TYPE_CHECKING:
     from .base import Gate, Order
 
 __all__ = ["Lane", "Overflow", "WaitingRoom"]
+
+log = logging.getLogger("quarterjack.flow")
 
 Overflow = Literal["reject", "drop_oldest", "block"]
 COMPACT_ABOVE: Final = 64
@@ -37,9 +42,11 @@ class Lane:
     """Jobs of one room that pass the same gates, in the room's order."""
 
     __slots__ = (
+        "__weakref__",
         "entry",
         "givers",
         "inside",
+        "is_faded",
         "jobs",
         "keys",
         "parked",
@@ -63,6 +70,8 @@ class Lane:
         """Jobs that wait."""
         self.inside = 0
         """Jobs that were admitted and are not over."""
+        self.is_faded = False
+        """It stands among those of its room that may be dropped."""
         self.entry: tuple[float, int, Lane] | None = None
         """Its place among the ready or the parked; any other entry of it is void."""
         self.parked: Post | None = None
@@ -96,13 +105,15 @@ class Lane:
             heappop(jobs)
         return None
 
-    def pop(self) -> None:
-        """Take the best job out."""
+    def pop(self, job: Waiting) -> None:
+        """Take *job*, the best, out."""
         jobs = self.jobs
         if isinstance(jobs, deque):
-            jobs.popleft()
-        else:
+            if jobs[0] is job:
+                jobs.popleft()
+        elif jobs[0][2] is job:
             heappop(jobs)
+        job._phase = _TAKEN  # should a gate have let a better one in meanwhile, it is void where it stands
         self.size -= 1
         self.room.leave()
 
@@ -165,14 +176,17 @@ class WaitingRoom:
         self.size = 0
         """Jobs that wait."""
         self._keyed = tuple(gate for gate in self.gates if gate.by is not None)
+        for gate in self._keyed:
+            dispatcher.post(gate)  # it belongs to this loop, whatever keys will come
         self._checkers = tuple(gate for gate in self.gates if says(gate, "check"))
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
         self._faded: deque[Lane] = deque()
-        """Lanes without jobs, whose gates may still remember some."""
-        self._arrivals: deque[Waiting] = deque()
-        """In order of arrival, where something goes by that."""
+        """Lanes that had no job when they were put here; each once."""
+        self._arrivals: deque[tuple[float, int, Waiting]] = deque()
+        """Since when who waits here, where something goes by that; void once the job left or came back."""
         self._alarm: Alarm | None = None
-        self._vacancy: asyncio.Future[None] | None = None
+        self._blocked: deque[asyncio.Future[None]] = deque()
+        """Who waits for room, first come first."""
 
     # -- coming ----------------------------------------------------------------------
 
@@ -190,18 +204,17 @@ class WaitingRoom:
         """
         for gate in self._checkers:
             gate.check(job)
-        keys = tuple([gate.key_of(job) for gate in self._keyed]) if self._keyed else ()
-        if self.is_full:
+        keys = self._keys_of(job)
+        rank = job.enqueued_at if self.order is None else self._rank(self.order, job)
+        if self.max_queue is not None and self.is_full:
             self._make_room(job)
         lane = self._lanes.get(keys) or self._make_lane(keys)
-        job._seq = self.dispatcher.next_seq()
-        job._rank = job.enqueued_at if self.order is None else self.order.rank(job, self.dispatcher.monotonic())
+        job._seq = seq = self.dispatcher.next_seq()
+        job._rank = rank
         job._lane, job._phase = lane, _WAITING
         self.size += 1
         if self.max_wait_s is not None or self.overflow == "drop_oldest":
-            self._arrivals.append(job)
-            if self.max_wait_s is not None and self._alarm is None:
-                self._alarm = self.dispatcher.call_at(job.enqueued_at + self.max_wait_s, self._on_waited)
+            self._note_arrival(seq, job)
         if lane.push(job):
             self.dispatcher.ready(lane)
 
@@ -211,34 +224,76 @@ class WaitingRoom:
         Raises:
             Whatever a gate rejects it with.
         """
-        if self._keyed:
+        keys = self._keys_of(job)
+        lane = self._lanes.get(keys) or self._make_lane(keys)
+        dispatcher = self.dispatcher
+        if lane.size or (dispatcher._ready and dispatcher.is_sought(lane.posts)):
             return False
-        lane = self._lanes.get(()) or self._make_lane(())
-        if lane.size:
-            return False
-        for gate in self._checkers:
-            gate.check(job)
-        for post in lane.posts:
-            if post.entries or not post.gate.eta(job, now) <= now:
-                return False
-        for gate in lane.takers:
-            gate.take(job, now)
+        taken = 0
+        try:
+            for gate in self._checkers:
+                gate.check(job)
+            for post in lane.posts:
+                if post.entries or not post.gate.eta(job, now) <= now:
+                    return False
+            for gate in lane.takers:
+                gate.take(job, now)
+                taken += 1
+        except BaseException:
+            dispatcher.undo(job, lane.takers[:taken], now)
+            self.idle(lane)
+            raise
         job._lane, job._phase = lane, _TAKEN
         lane.inside += 1
         return True
 
     async def wait_for_room(self) -> None:
-        """Wait until the room may not be full any more."""
-        if self._vacancy is None:
-            self._vacancy = self.dispatcher.loop.create_future()
-        await asyncio.shield(self._vacancy)
+        """Wait until one more may come, first come first served. Who returns from this comes before anybody else."""
+        if not self.is_full and not self._blocked:
+            return
+        mine = self.dispatcher.loop.create_future()
+        self._blocked.append(mine)
+        try:
+            await mine
+            while self.is_full:  # a sheer put was faster
+                self._blocked[0] = mine = self.dispatcher.loop.create_future()
+                await mine
+        finally:
+            self._blocked.remove(mine)
+            self._let_next_come()
+
+    def _let_next_come(self) -> None:
+        if self._blocked and not self.is_full and not self._blocked[0].done():
+            self._blocked[0].set_result(None)
+
+    def _keys_of(self, job: Waiting) -> tuple[Hashable, ...]:
+        return tuple([gate.key_of(job) for gate in self._keyed]) if self._keyed else ()
+
+    def _rank(self, order: Order, job: Waiting) -> float:
+        rank = float(order.rank(job, self.dispatcher.monotonic()))
+        if math.isnan(rank):
+            raise ValueError(f"{order!r}.rank returned nan")
+        return rank
+
+    def _note_arrival(self, seq: int, job: Waiting) -> None:
+        arrivals = self._arrivals
+        now = self.dispatcher.monotonic()
+        arrivals.append((now, seq, job))
+        if self.max_wait_s is not None and self._alarm is None:
+            self._alarm = self.dispatcher.call_at(now + self.max_wait_s, self._on_waited)
+        if len(arrivals) > 2 * self.size + COMPACT_ABOVE:
+            self._arrivals = deque(entry for entry in arrivals if self._waits(entry))
+
+    def _waits(self, arrival: tuple[float, int, Waiting]) -> bool:
+        _, seq, job = arrival
+        return job._phase is _WAITING and job._seq == seq
 
     def rerank(self, job: Waiting) -> None:
         """The order thinks otherwise of *job* now, if it waits here."""
         lane = job._lane if job._phase is _WAITING else None
         if lane is None or lane.room is not self or self.order is None:
             return
-        rank = self.order.rank(job, self.dispatcher.monotonic())
+        rank = self._rank(self.order, job)
         if rank == job._rank:
             return
         job._rank = rank
@@ -247,12 +302,15 @@ class WaitingRoom:
         self.dispatcher.ready(lane)
 
     def _make_room(self, job: Waiting) -> None:
+        self.dispatcher.settle()  # who came in this very turn may have gates that are open: they do not wait
+        if not self.is_full:
+            return
         if self.overflow == "drop_oldest":
             while self._arrivals:
-                oldest = self._arrivals.popleft()
-                if oldest._phase is _WAITING and oldest._lane.room is self:
-                    self.remove(oldest)
-                    self.refuse(oldest, QueueFull(self.max_queue or 0, "a newer one came while the queue was full"))
+                arrival = self._arrivals.popleft()
+                if self._waits(arrival):
+                    self.remove(arrival[2])
+                    self.refuse(arrival[2], QueueFull(self.max_queue or 0, "a newer one came while it was full"))
                     return
         raise QueueFull(self.max_queue or 0, f"no room for {job.task or 'one more'}")
 
@@ -262,15 +320,38 @@ class WaitingRoom:
         key = iter(keys)
         gates = [gate if gate.by is None else gate.at(next(key)) for gate in self.gates]
         lane = self._lanes[keys] = Lane(self, keys, gates)
+        if self._keyed:
+            for post in lane.posts:
+                post.hold(lane)
         return lane
 
     def leave(self) -> None:
         """One waits no more."""
         self.size -= 1
-        if self._vacancy is not None:
-            if not self._vacancy.done():
-                self._vacancy.set_result(None)
-            self._vacancy = None
+        if self._blocked:
+            self._let_next_come()
+
+    # -- out of here -----------------------------------------------------------------
+
+    def admit(self, job: Waiting, now: float) -> None:
+        """The gates of *job* are taken."""
+        if self.order is not None:
+            self._tell(self.order.chosen, job, now)
+        self.start(job)
+
+    def turn_away(self, job: Waiting, error: Exception) -> None:
+        """*job*, which is not in its lane any more and holds nothing, ends with *error*."""
+        job._phase = _OVER
+        if self.order is not None:
+            self._tell(self.order.left, job, self.dispatcher.monotonic())
+        self.idle(job._lane)
+        self.refuse(job, error)
+
+    def _tell(self, hook: Callable[[Waiting, float], None], job: Waiting, now: float) -> None:
+        try:
+            hook(job, now)
+        except Exception:  # a user's order runs here; the job goes its way
+            log.exception("%r raised", hook)
 
     # -- going -----------------------------------------------------------------------
 
@@ -283,24 +364,23 @@ class WaitingRoom:
         self.leave()
         if lane.forget():
             self.dispatcher.ready(lane)
-        if not lane.size and not lane.inside:
-            self.idle(lane)
+        if self.order is not None:
+            self._tell(self.order.left, job, self.dispatcher.monotonic())
+        self.idle(lane)
         return True
 
     def idle(self, lane: Lane) -> None:
-        """No job is in *lane*: it may be dropped once its gates have nothing to remember."""
-        if self._keyed:
+        """If no job is in *lane* any more it may be dropped: it remembers nothing, its gates do."""
+        if self._keyed and not lane.is_faded and not lane.size and not lane.inside:
+            lane.is_faded = True
             self._faded.append(lane)
 
     def _drop(self, lane: Lane) -> None:
-        if lane.size or lane.inside or self._lanes.get(lane.keys) is not lane:
-            return
-        now = self.dispatcher.monotonic()
-        for gate, key in zip(self._keyed, lane.keys, strict=True):
-            if not gate.drop(key, now):
-                self._faded.append(lane)
-                return
-        del self._lanes[lane.keys]
+        lane.is_faded = False
+        if not lane.size and not lane.inside:
+            del self._lanes[lane.keys]
+            for post in lane.posts:
+                post.release(lane)
 
     def _on_waited(self) -> None:
         """Turn away whoever has waited too long."""
@@ -308,12 +388,14 @@ class WaitingRoom:
         longest = self.max_wait_s or 0.0
         now = self.dispatcher.monotonic()
         while self._arrivals:
-            job = self._arrivals[0]
-            if job._phase is _WAITING and job.enqueued_at + longest > now:
-                self._alarm = self.dispatcher.call_at(job.enqueued_at + longest, self._on_waited)
+            since, _, job = arrival = self._arrivals[0]
+            waits = self._waits(arrival)
+            if waits and since + longest > now:
+                self._alarm = self.dispatcher.call_at(since + longest, self._on_waited)
                 return
             self._arrivals.popleft()
-            if self.remove(job):
+            if waits:
+                self.remove(job)
                 self.refuse(job, WaitedTooLong(longest))
 
     # -- views -----------------------------------------------------------------------

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from quarterjack.errors import InvalidOption
 from quarterjack.executors import Executor
-from quarterjack.flow.dispatcher import Alarm, Dispatcher
+from quarterjack.flow.alarms import Alarm
+from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
 from quarterjack.model import TICK_LANE, JobRecord, Outcome, OutcomeKind
 from quarterjack.stores.base import Want

@@ -17,8 +17,9 @@ from typing import Any, Final, Protocol
 
 from quarterjack.errors import DeadlineExceeded, WaitedTooLong
 from quarterjack.executors import Executor, Report
+from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.base import Gate, Wrap
-from quarterjack.flow.dispatcher import Alarm, Dispatcher
+from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
 from quarterjack.flow.room import WaitingRoom

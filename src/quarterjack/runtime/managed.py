@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from quarterjack.context import CURRENT
 from quarterjack.errors import DeadlineExceeded, InvalidArguments, UsageError
+from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.base import Wrap
-from quarterjack.flow.dispatcher import Alarm, Dispatcher
+from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
 from quarterjack.flow.waiting import NO_KEY, Phase, Waiting
 from quarterjack.model import (
@@ -254,8 +255,10 @@ class ManagedRun(_Rare):
         lane, body = self._lane, None
         CURRENT.set(cast("Any", self))  # it is its own record
         self.state = _RUNNING
+        if self.worker is None:  # begun eagerly, before who made the task could say which it is
+            self.worker = cast("asyncio.Task[None]", asyncio.current_task())
         now = engine.monotonic()
-        if engine.is_plain and lane is not None and not lane.starters and self.chosen.run.timeout_s is None:
+        if engine.is_plain and not lane.starters and not self.callbacks and self.chosen.run.timeout_s is None:
             self._phase, self.started_at = _STARTED, now
         else:
             engine.began(self, now)
@@ -396,20 +399,36 @@ class Engine:
             at = run.enqueued_at + deadline.seconds
             run.deadline = self.dispatcher.call_at(at, partial(self._too_late, run))
 
+    def adopt(self, run: ManagedRun) -> None:
+        """As `put`, with a job that was submitted before there was an engine: a refusal is its end."""
+        run.engine, run.enqueued_at = self, self.monotonic()
+        try:
+            self.put(run)
+        except Exception as error:  # the room is full, or a user's gate runs here: it fails this job alone
+            self._refuse(run, error)
+
     def _start(self, job: ManagedRun) -> None:
         """Its gates are taken: begin an attempt."""
         job.state = _SCHEDULED
         job.attempt += 1
         job.scheduled_at = self.monotonic()
-        loop, context, coroutine = self.loop, job.context, job.drive()
-        if self._factory is not None:  # a loop with a task factory of its own decides how tasks are made and begun
-            job.worker = loop.create_task(coroutine, context=context)
-        elif _CAN_START_EAGERLY:
-            worker = asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-            if job.state is _RUNNING:  # it has not ended yet
-                job.worker = worker
+        if self._factory is not None:
+            self._start_by_factory(job)
+        elif _CAN_START_EAGERLY and self.dispatcher.is_pumping:  # else a caller of submit would run the body
+            asyncio.Task(job.drive(), loop=self.loop, context=job.context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
         else:  # as create_task does, less its Python frame
-            job.worker = asyncio.Task(coroutine, loop=loop, context=context)
+            job.worker = asyncio.Task(job.drive(), loop=self.loop, context=job.context)
+
+    def _start_by_factory(self, job: ManagedRun) -> None:
+        """A loop with a task factory of its own decides how tasks are made and begun."""
+        coroutine = job.drive()
+        try:
+            worker = self.loop.create_task(coroutine, context=job.context)
+        except BaseException:
+            coroutine.close()
+            raise
+        if job.state is _SCHEDULED:  # else it has begun, eagerly, and knows; or has ended
+            job.worker = worker
 
     def _refuse(self, job: ManagedRun, error: Exception) -> None:
         """A gate turned it away."""
@@ -441,6 +460,8 @@ class Engine:
         """The body returned."""
         now = self.monotonic()
         self.dispatcher.give(run, RETURNED, now)
+        if run.state is not _RUNNING:  # it was left behind, and had its slots until now
+            return
         if run.alarm is not None:
             run.alarm.cancel()
         run.result = result
@@ -452,6 +473,8 @@ class Engine:
             run.alarm.cancel()
             run.alarm = None
         self.dispatcher.give(run, _ended(kind, error))
+        if run.state is not _RUNNING:  # it was left behind
+            return
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self._on_fatal(error)
         if run.is_late:
@@ -514,10 +537,9 @@ class Engine:
             self._on_idle()
 
     def abandon(self, why: str) -> None:
-        """Bodies that ignore their cancellation are left to themselves; their jobs are over."""
+        """Bodies that ignore their cancellation are left to themselves, with their slots; their jobs are over."""
         for run in tuple(self.unfinished):
             log.warning("job %s (%s) %s; it is left behind", run.id, run.task, why)
-            self.dispatcher.give(run, CANCELLED)
             self._finish(run, Verdict(FinishKind.CANCELLED, reason=why))
 
     # -- ends that somebody asks for -------------------------------------------------------
