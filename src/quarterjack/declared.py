@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, cast
 
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from ._versions import is_older
@@ -57,8 +58,7 @@ class Put(NamedTuple):
 
 def code_hash_of(schedule: Schedule) -> str:
     """Return what tells one declaration of a schedule from another: the same for equal ones, in every process."""
-    form = json.dumps(declared_form(schedule), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(form.encode()).hexdigest()[:32]
+    return hashlib.sha256(_json(declared_form(schedule)).encode()).hexdigest()[:32]
 
 
 def declared_form(schedule: Schedule) -> dict[str, Any]:
@@ -71,6 +71,10 @@ def declared_form(schedule: Schedule) -> dict[str, Any]:
     return {"timing": _plain(schedule.timing), "payload": _plain(schedule.payload)}
 
 
+def _json(form: Any) -> str:
+    return json.dumps(form, sort_keys=True, separators=(",", ":"))
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
@@ -78,6 +82,8 @@ def _plain(value: Any) -> Any:
         return _rule(value)
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, BaseModel):
+        return {name: _plain(item) for name, item in value}
     if is_dataclass(value):
         given = ((name, getattr(value, name), default) for name, default in _defaults(type(value)))
         return {name: _field(name, found) for name, found, default in given if found != default}
@@ -85,7 +91,12 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in cast("dict[Any, Any]", value).items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in cast("list[Any]", value)]
-    return to_jsonable_python(value, fallback=repr)
+    if isinstance(value, (set, frozenset)):  # their order is another one in each process
+        return sorted((_plain(item) for item in cast("Collection[Any]", value)), key=_json)
+    try:
+        return to_jsonable_python(value, fallback=repr)
+    except ValueError:  # bytes that are no text
+        return repr(value)
 
 
 def _defaults(kind: type[Any]) -> tuple[tuple[str, Any], ...]:

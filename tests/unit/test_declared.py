@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from quarterjack import Cron, Every, Filter, LoopThread, Overlap, RetryPolicy, Trigger, Unique, planner
 from quarterjack.declared import Verdict, code_hash_of, declared_form, judged, why_not_fired
@@ -42,6 +43,24 @@ def put(*declared: Schedule) -> tuple[Schedule, Verdict]:
 
 A, B, C = Every(hours=1), Every(hours=2), Every(hours=3)
 
+COLOURS = frozenset({"red", "green", "blue", "white"})
+
+
+class Paint(BaseModel):
+    """An argument: a model, with values that have no order, or are no text."""
+
+    colours: frozenset[str] = COLOURS
+    recipe: bytes = b"\xff"
+
+
+class Named(Filter):
+    """A filter with values that have no order."""
+
+    names: frozenset[str] = frozenset()
+
+    def allows(self, at: datetime) -> bool:
+        return f"{at:%a}" in self.names
+
 
 # -- the hash -----------------------------------------------------------------------------------
 
@@ -53,6 +72,7 @@ def changed(half: Any, field: str, value: Any) -> Any:
 
 OTHERS: list[tuple[str, Timing, Payload]] = [
     ("trigger", replace(TIMING, trigger=Cron("H 3 * * *")), PAYLOAD),
+    ("names", replace(TIMING, trigger=A & Named(names=COLOURS)), PAYLOAD),
     *(
         (field, changed(TIMING, field, value), PAYLOAD)
         for field, value in {"jitter_ns": 5, "start_ns": 1, "end_ns": 9}.items()
@@ -62,7 +82,7 @@ OTHERS: list[tuple[str, Timing, Payload]] = [
         for field, value in {
             "task": "b",
             "args": (1,),
-            "kwargs": {"k": [timedelta(1), datetime(2026, 1, 1)]},
+            "kwargs": {"k": [timedelta(1), datetime(2026, 1, 1), b"\xff", COLOURS], "m": Paint()},
             "overlap": Overlap("allow", 3),
             "overlap_key": "k",
             "missed": "skip",
@@ -83,6 +103,7 @@ OTHERS: list[tuple[str, Timing, Payload]] = [
             "unique": Unique("k", scope=timedelta(hours=1)),
             "start_deadline_s": 5.0,
             "metadata": {"a": object},
+            "submitted_by": "me",
         }.items()
     ),
 ]

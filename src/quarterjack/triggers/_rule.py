@@ -8,7 +8,7 @@ the field, the value, what is allowed and what to write instead."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Final, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -188,6 +188,8 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in cast("list[Any]", value)]
+    if isinstance(value, (set, frozenset)):  # in an order that is the same in every process
+        return sorted((_plain(item) for item in cast("Collection[Any]", value)), key=to_json)
     return to_jsonable_python(value)
 
 
