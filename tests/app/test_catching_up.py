@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Sequence
+from types import FrameType
 
 import pytest
 
-from quarterjack import Every, Overlap, Quarterjack
+from quarterjack import Every, MemoryStore, Overlap, Quarterjack
+from quarterjack.planner import Plan
+from quarterjack.stores.base import Claim, Fired
 from quarterjack.testing import virtual_time
 
 
@@ -30,3 +35,36 @@ async def test_caught_up_runs_find_the_slots_that_are_free(neighbours: int) -> N
         await world.suspend("3h")
         await world.run_for(5)
         assert world.outcomes("bounded") == ["done", "done", "skipped"]
+
+
+async def test_many_runs_are_caught_up_in_linear_time() -> None:
+    """The bug: each fire time counted all open jobs before it, and the loop stood still for seconds."""
+    asked = 0
+
+    class Counted(MemoryStore):
+        async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
+            nonlocal asked
+            calls = 0
+
+            def count(frame: FrameType, event: str, _: object) -> None:
+                nonlocal calls
+                calls += event == "call"
+
+            sys.setprofile(count)
+            try:
+                return await super().schedules_fire(plans, claim)
+            finally:
+                sys.setprofile(None)
+                asked = max(asked, calls)
+
+    app = Quarterjack(Counted())
+
+    @app.task
+    async def work() -> None: ...
+
+    async with virtual_time(app, start="2026-03-02T08:30") as world:
+        await app.schedule(work, Every(seconds=1), missed="all", max_catchup=1_000, overlap="queue_all")
+        await world.suspend("16m40s")
+        await world.settle()
+        assert len(world.jobs("work")) >= 1_000
+        assert asked < 100 * 1_000

@@ -6,7 +6,7 @@ its own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quarterjack import planner
 from quarterjack._fast import new_tuple
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Firing"]
 
+_UNBOUNDED: Final = frozenset({"queue_all", "allow"})
+"""Policies that ask how many there are only if they have a bound."""
 _NEW, _SUBMITTED = JobState.NEW, JobState.SUBMITTED
 
 
@@ -158,6 +160,8 @@ class Firing:
             self._start_or_queue(job)
 
     def _judge(self, policy: Overlap, others: list[JobRecord]) -> Verdict:
+        if policy.maximum is None and policy.mode in _UNBOUNDED:  # to count those who wait would be O(n) for each
+            return admit(policy.mode, None, running=len(others), waiting=0)
         waiting = sum(other.state is _SUBMITTED for other in others)
         return admit(policy.mode, policy.maximum, running=len(others) - waiting, waiting=waiting)
 
