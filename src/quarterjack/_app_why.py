@@ -7,7 +7,7 @@ from typing import Any
 
 from ._app_base import AppBase, known_schedule
 from .job import Job
-from .model import FINISHED, JobFilter, JobRecord, JobState, Schedule
+from .model import JobFilter, JobRecord, Schedule
 from .runtime.service import Service
 from .triggers.base import instant_ns
 from .why import Place, Why, why_at, why_next, why_waiting
@@ -43,7 +43,7 @@ class AppWhy(AppBase):
             now = await store.now_ns()
             if at is not None:
                 page = await store.jobs_list(JobFilter(schedule_id=schedule_id), limit=_ALL)
-                return why_at(row, at, now, page.jobs)
+                return why_at(row, at, now, page.jobs, await _nobody(service, row))
             return why_next(row, now, await _open_jobs(service, row.overlap_key), await _nobody(service, row))
 
         return await self._carry(service, there)
@@ -57,16 +57,20 @@ class AppWhy(AppBase):
             holder = None
             if record.serial and record.overlap_key is not None:
                 others = await _open_jobs(service, record.overlap_key)
-                holder = next((other for other in others if other.state.is_held and other.serial), None)
+                holder = next((other for other in others if other.serial and _has_turn(other)), None)
             return why_waiting(record, await service.store.now_ns(), _place(service, record), holder)
 
         return await self._carry(service, there)
 
 
 async def _open_jobs(service: Service, overlap_key: str) -> list[JobRecord]:
-    """Return the unfinished jobs of an overlap key, oldest first."""
-    unfinished = await service.store.jobs_list(JobFilter(states=frozenset(JobState) - FINISHED), limit=_ALL)
-    return [job for job in reversed(unfinished.jobs) if job.overlap_key == overlap_key]
+    """Return the open jobs of an overlap key, oldest first."""
+    page = await service.store.jobs_list(JobFilter(is_open=True), limit=_ALL)
+    return [job for job in reversed(page.jobs) if job.overlap_key == overlap_key]
+
+
+def _has_turn(job: JobRecord) -> bool:
+    return job.state.is_held or job.zombie
 
 
 async def _nobody(service: Service, row: Schedule) -> str | None:

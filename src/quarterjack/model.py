@@ -419,11 +419,14 @@ class JobFilter(NamedTuple):
     schedule_id: str | None = None
     since_ns: int | None = None
     text: str | None = None
+    is_open: bool = False
+    """Only jobs that are unfinished, or whose bodies outlived their outcome."""
 
     def matches(self, job: JobRecord) -> bool:
         """Say whether *job* is meant."""
         return (
             (not self.states or job.state in self.states)
+            and (not self.is_open or job.zombie or not job.state.is_finished)
             and (self.task is None or job.task == self.task)
             and (self.queue is None or job.queue == self.queue)
             and (self.schedule_id is None or (job.origin is not None and job.origin.schedule_id == self.schedule_id))

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Final, Literal, NamedTuple
 
 from .model import JobRecord, JobState, Schedule
+from .planner import is_newest
 from .policies.missed import MISSED_CAP
-from .policies.overlap import SERIAL_MODES, Action, admit
+from .policies.overlap import SERIAL_MODES, Action, admit, has_room
 from .triggers import Trigger, _words
 from .triggers._mismatch import fires_at, is_skipped_by_clock, mismatch
 from .triggers.base import from_ns, instant_ns
@@ -103,7 +104,7 @@ def why_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord] = (), no
     Args:
         row: The schedule.
         now_ns: The moment of the question.
-        open_jobs: Unfinished jobs of its overlap key, oldest first.
+        open_jobs: Open jobs of its overlap key, oldest first: unfinished ones, and bodies that outlived their timeout.
         nobody: Why no process fires it, or runs its jobs, if that is so.
     """
     if row.parked_reason is not None:
@@ -115,14 +116,14 @@ def why_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord] = (), no
     if row.paused_at_ns is not None:
         return _paused(row)
     if row.next_nominal_ns is None:
-        return _no_next(row, open_jobs)
+        return _no_next(row, now_ns, open_jobs)
     at = _at(row.trigger, row.next_nominal_ns)
     if nobody is not None:
         return Why(kind="unserved", words=f"its next fire time is {told_at(at)}, but {nobody}", at=at, reason=nobody)
     due_ns = row.next_due_ns or row.next_nominal_ns
     if due_ns <= now_ns:
         late = _span((now_ns - due_ns) / 1e9)
-        return Why(kind="late", words=f"its run of {told_at(at)} is due since {late} and comes at once", at=at)
+        return Why(kind="late", words=f"its run of {told_at(at)} is {late} late and comes at once", at=at)
     jitter = (
         f", {_span((due_ns - row.next_nominal_ns) / 1e9)} later by its jitter" if due_ns > row.next_nominal_ns else ""
     )
@@ -140,25 +141,44 @@ def _paused(row: Schedule) -> Why:
     return Why(kind="paused", words=f"it is paused{since}{note}, {ends}", until=until, reason=row.pause_note)
 
 
-def _no_next(row: Schedule, open_jobs: Sequence[JobRecord]) -> Why:
+def _no_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord]) -> Why:
     most, end = row.payload.max_runs, row.timing.end_ns
     if most is not None and row.runs >= most:
         return Why(
             kind="ended", words=f"it runs no more: it has had its {most} run{'s' * (most != 1)} (max_runs={most})"
         )
-    if row.trigger.after_finish_ns is not None and open_jobs:
-        job = open_jobs[0]
-        return Why(
-            kind="chained",
-            words=f"it runs again when job {job.id} has ended, which is {_state(job)}: {row.trigger.explain()}",
-            job=job.id,
-        )
+    chained = _chained(row, now_ns, open_jobs)
+    if chained is not None:
+        return chained
     if end is not None:
         ended = _at(row.trigger, end)
         return Why(
             kind="ended", words=f"it runs no more: no fire time is left before its end, {told_at(ended)}", at=ended
         )
     return Why(kind="ended", words=f"it runs no more: its rule has no further fire time ({row.trigger.explain()})")
+
+
+def _chained(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord]) -> Why | None:
+    """Return what a schedule that runs again after its job's end waits for; None if it is none, or is over."""
+    pause, end, unique = row.trigger.after_finish_ns, row.timing.end_ns, row.payload.options.unique
+    own = next((job for job in open_jobs if job.origin is not None and is_newest(row, job.origin)), None)
+    if pause is None:
+        return None
+    if own is not None:
+        words = f"it runs again when job {own.id} has ended, which is {_state(own)}: {row.trigger.explain()}"
+        return Why(kind="chained", words=words, job=own.id)
+    if end is not None and now_ns + pause > end:
+        return None
+    rivals = [job for job in open_jobs if not job.is_backfill]
+    waiting = sum(job.state is JobState.SUBMITTED for job in rivals)
+    policy = row.payload.overlap
+    if not has_room(policy.mode, policy.maximum, running=len(rivals) - waiting, waiting=waiting):
+        what, job_id = f"there is room beside job {rivals[0].id}, which is {_state(rivals[0])}", rivals[0].id
+    elif unique is not None:
+        what, job_id = f"the job that holds its unique key {unique.key!r} has ended", None
+    else:
+        return None
+    return Why(kind="blocked", words=f"its last run was left out, and it runs again when {what}", job=job_id)
 
 
 def _blocked(row: Schedule, at: datetime, when: str, open_jobs: Sequence[JobRecord]) -> Why | None:
@@ -174,7 +194,7 @@ def _blocked(row: Schedule, at: datetime, when: str, open_jobs: Sequence[JobReco
     job = rivals[0]
     if verdict.action is Action.SKIP:
         then = "is left out"
-    elif verdict.cancel_open:
+    elif verdict.cancel_open and not job.zombie:
         then = "cancels it"
     else:
         then = "waits for its end"
@@ -224,7 +244,9 @@ def _skipped_by_clock(trigger: Trigger, at: datetime, ns: int) -> tuple[str, int
     return f"{face} does not exist{zone}: the clocks go forward over it", ns
 
 
-def why_at(row: Schedule, at: datetime, now_ns: int, jobs: Sequence[JobRecord] | None) -> Why:
+def why_at(
+    row: Schedule, at: datetime, now_ns: int, jobs: Sequence[JobRecord] | None, nobody: str | None = None
+) -> Why:
     """Return whether *at* was a fire time of a schedule, and what became of it.
 
     Args:
@@ -232,6 +254,7 @@ def why_at(row: Schedule, at: datetime, now_ns: int, jobs: Sequence[JobRecord] |
         at: The instant; a local time that its zone's clock skipped is told as such.
         now_ns: The moment of the question.
         jobs: The schedule's jobs that are kept; None if they are not known here.
+        nobody: Why no process fires it, or runs its jobs, if that is so.
     """
     ns = instant_ns(at, "at")
     found = _of_nominal(ns, jobs or ())
@@ -243,15 +266,17 @@ def why_at(row: Schedule, at: datetime, now_ns: int, jobs: Sequence[JobRecord] |
         no = why_not_fired(row.trigger, at) or _out_of_bounds(row, ns)
         if no is not None:
             return no
-    return _unserved_fire(row, _at(row.trigger, ns, at.tzinfo), ns, now_ns, jobs)
+    coming = why_next(row, now_ns, nobody=nobody)
+    return _unserved_fire(row, _at(row.trigger, ns, at.tzinfo), ns, now_ns, jobs, coming)
 
 
-def _unserved_fire(row: Schedule, at: datetime, ns: int, now_ns: int, jobs: Sequence[JobRecord] | None) -> Why:
+def _unserved_fire(
+    row: Schedule, at: datetime, ns: int, now_ns: int, jobs: Sequence[JobRecord] | None, coming: Why
+) -> Why:
     """Return what became of a fire time that no job names."""
     head = f"{told_at(at)} is a fire time of it"
     if ns > now_ns:
-        coming = why_next(row, now_ns)
-        kept = coming.kind in {"parked", "ended"} or (
+        kept = coming.kind in {"parked", "ended", "unserved"} or (
             row.paused_at_ns is not None and ns < (row.paused_until_ns or ns + 1)
         )
         return Why(kind="to_come", words=f"{head}, still to come" + (f"; but {coming.words}" if kept else ""), at=at)
@@ -267,8 +292,18 @@ def _unserved_fire(row: Schedule, at: datetime, ns: int, now_ns: int, jobs: Sequ
         return Why(kind="before", words=f"{head}, but the schedule was created later, {told_at(created)}", at=at)
     if row.paused_at_ns is not None and ns >= row.paused_at_ns:
         return Why(kind="paused", words=f"{head}, but {_paused(row).words}", at=at, reason=row.pause_note)
+    if ns > row.cursor_ns:
+        return _unaccounted(head, at, coming)
     words = f"{head}; nothing of it is kept: its job was deleted since, or it was in a pause that is over"
     return Why(kind="unknown", words=words, at=at)
+
+
+def _unaccounted(head: str, at: datetime, coming: Why) -> Why:
+    """Return what to say of a fire time that has passed, and that the schedule has not accounted for."""
+    if coming.kind == "due":  # its jitter goes on
+        return Why(kind="to_come", words=f"{head}, still to come: {coming.words}", at=at)
+    link = "; " if coming.kind == "late" else ", but "
+    return Why(kind=coming.kind, words=f"{head}{link}{coming.words}", at=at, reason=coming.reason)
 
 
 def _of_nominal(ns: int, jobs: Sequence[JobRecord]) -> JobRecord | None:
@@ -441,7 +476,8 @@ def _state(job: JobRecord) -> str:
         JobState.SCHEDULED: "about to begin",
         JobState.RUNNING: "still running",
     }
-    return words.get(job.state, job.state.value.replace("_", " "))
+    state = words.get(job.state, job.state.value.replace("_", " "))
+    return f"{state}, but its body still runs" if job.zombie else state
 
 
 def _span(seconds: float) -> str:

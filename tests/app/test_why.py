@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from pydantic import AwareDatetime
 
 from quarterjack import (
     At,
@@ -15,6 +17,7 @@ from quarterjack import (
     Every,
     FixedDelay,
     JobState,
+    JobTimedOut,
     NaiveDatetime,
     Quarterjack,
     RetryLater,
@@ -35,6 +38,20 @@ async def quick() -> None: ...
 
 async def slow() -> None:
     await asyncio.sleep(5_400)
+
+
+class BreaksAt(Trigger):
+    """Each full hour, until it raises."""
+
+    when: AwareDatetime
+
+    def next(self, after: datetime) -> datetime:
+        if after >= self.when:
+            raise ValueError("no more")
+        return after.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+
+    def prev(self, before: datetime) -> datetime:
+        return before.replace(minute=0, second=0, microsecond=0)
 
 
 def app_with(trigger: Trigger, body: object = quick, **policies: object) -> Quarterjack:
@@ -121,6 +138,69 @@ async def test_open_job_in_the_way_is_named(mode: OverlapMode, then: str | None)
             assert world.jobs("job")[-1].id in words or world.jobs("job")[0].id in words
 
 
+async def test_chain_that_was_left_out_is_not_said_to_be_over() -> None:
+    """It goes on as soon as it may: whoever reads that it "runs no more" would make a second one."""
+    app = Quarterjack()
+    job = app.task(FixedDelay(minutes=1), name="job", unique="one")(slow)
+    app.task(FixedDelay(minutes=1), name="beside", overlap_key="shared")(quick)
+    app.task(Every(hours=9), name="rival", overlap_key="shared")(slow)
+    async with virtual_time(app, start=START) as world:
+        rival = await app.trigger_now("rival")
+        await app.submit(job)  # it holds the key
+        await world.run_for("5m")
+        assert world.outcomes("beside") == ["skipped"]
+        found = await app.why("beside")
+        assert (found.kind, found.job) == ("blocked", rival.id)
+        found = await app.why("job")
+        assert (found.kind, "the job that holds its unique key 'one' has ended" in found.words) == ("blocked", True)
+
+
+async def test_chain_beside_a_manual_run_waits_for_its_own_job() -> None:
+    """The end of what an operator ran beside it makes no next run."""
+    async with virtual_time(app_with(FixedDelay(minutes=1), slow, overlap="allow"), start=START) as world:
+        await world.app.trigger_now("job")
+        await world.run_for("5m")
+        assert (await world.app.why("job")).job == world.jobs("job")[1].id
+
+
+async def test_chain_beyond_its_end_is_over() -> None:
+    """A run that would come after ``end=`` is waited for in vain, though others have the key."""
+    end = datetime(2027, 3, 26, 11, 2, tzinfo=UTC)
+    app = app_with(FixedDelay(minutes=1), quick, overlap_key="shared", end=end)
+    app.task(Every(hours=9), name="rival", overlap_key="shared")(slow)
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("5m")
+        await app.trigger_now("rival")
+        assert (await app.why("job")).kind == "ended"
+
+
+async def test_body_that_outlived_its_timeout_is_told_as_what_stands_in_the_way() -> None:
+    """Its job is over and shows up nowhere as running; only this answer says why nothing runs."""
+    app, go_on = Quarterjack(), threading.Event()
+
+    def stuck() -> None:
+        go_on.wait(60)
+
+    app.task(Every(hours=1), name="job", timeout=0.01)(stuck)
+    app.task(FixedDelay(milliseconds=1), name="chain", timeout=0.01)(stuck)
+    async with app:
+        job = await app.trigger_now("job")
+        with pytest.raises(JobTimedOut):
+            await job
+        next_one = await app.trigger_now("job", overlap="queue_all")
+        while not any(one.state is JobState.TIMED_OUT for one in await app.jobs(schedule="chain")):
+            await asyncio.sleep(0.005)
+        try:
+            blocked, chained = await app.why("job"), await app.why("chain")
+            waits = await app.why_waiting(next_one)
+        finally:
+            go_on.set()
+    assert (blocked.kind, blocked.job) == ("blocked", job.id)
+    assert "timed out, but its body still runs" in blocked.words
+    assert chained.kind == "chained"
+    assert (waits.kind, waits.job) == ("serial", job.id)
+
+
 async def test_schedule_that_nobody_fires_or_runs_says_so() -> None:
     """Roles and queues are settings of processes, and nothing in the schedule shows that they do not fit."""
     worker = Quarterjack(role="worker")
@@ -189,6 +269,39 @@ async def test_missed_row_stands_for_no_more_fire_times_than_it_counts() -> None
         noon, now = datetime(2027, 3, 26, 11, tzinfo=UTC), world.clock.now_ns()
         kinds = [why_at(row, noon + timedelta(hours=n), now, kept).kind for n in range(1, 6)]
         assert kinds == ["unknown", "unknown", "missed", "missed", "missed"]
+
+
+async def test_fire_time_that_passed_and_was_not_served_is_told_with_what_keeps_it() -> None:
+    """Nothing was deleted and nothing was paused: its jitter goes on, or the schedule fires no more."""
+    hour = datetime(2027, 3, 26, 12, tzinfo=UTC)
+    async with virtual_time(app_with(Every(hours=1), jitter=3_500), start=START) as world:
+        (row,) = await world.app.schedules()
+        await world.run_until(hour + timedelta(seconds=1))
+        found = await world.app.why("job", hour)
+        assert (found.kind, row.next) == ("to_come", hour)
+        assert "later by its jitter" in found.words
+    async with virtual_time(app_with(Every(hours=1), max_runs=1), start=START) as world:
+        await world.run_until(hour + timedelta(hours=1, minutes=1))
+        kind, words = await said(world, hour + timedelta(hours=1))
+        assert (kind, words.partition(", but ")[2]) == ("ended", "it runs no more: it has had its 1 run (max_runs=1)")
+    async with virtual_time(app_with(BreaksAt(when=hour)), start=START) as world:
+        await world.run_until(hour + timedelta(hours=3))
+        kind, words = await said(world, hour + timedelta(hours=1))
+        assert (kind, "but it fires no more: its trigger raised" in words) == ("parked", True)
+
+
+async def test_fire_time_that_nobody_served_says_so() -> None:
+    """A worker alone runs jobs and fires nothing; that is no deleted job."""
+    worker = Quarterjack(role="worker")
+
+    @worker.task
+    async def job() -> None: ...
+
+    async with virtual_time(worker, start=START) as world:
+        await world.app.schedule(job, Every(hours=1))
+        await world.run_for("90m")
+        kind, words = await said(world, datetime(2027, 3, 26, 12, tzinfo=UTC))
+        assert (kind, "no process fires schedules" in words) == ("unserved", True)
 
 
 async def test_fire_time_in_a_pause_is_told_as_such() -> None:

@@ -11,7 +11,7 @@ import click
 
 from quarterjack import Quarterjack, Stream, Why
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.model import FINISHED, JobFilter, JobIds, JobRecord, JobState, Schedule
+from quarterjack.model import JobFilter, JobIds, JobRecord, Schedule
 from quarterjack.why import told_at, why_at, why_next, why_not_fired
 
 from ._hints import typed
@@ -94,8 +94,8 @@ def _answer(rule: Rule, app: Quarterjack | None, at: datetime | None, now_ns: in
 
 
 async def _stored(app: Quarterjack, row: Schedule, *, is_open: bool) -> list[JobRecord]:
-    """Return the schedule's jobs, or those of its overlap key that are not finished, oldest first."""
-    where = JobFilter(states=frozenset(JobState) - FINISHED) if is_open else JobFilter(schedule_id=row.id)
+    """Return the schedule's jobs, or the open ones of its overlap key, oldest first."""
+    where = JobFilter(is_open=True) if is_open else JobFilter(schedule_id=row.id)
     await app.store.open(app.clock, JobIds())
     try:
         page = await app.store.jobs_list(where, limit=_ALL)
