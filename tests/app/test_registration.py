@@ -41,12 +41,12 @@ def test_trigger_on_a_task_with_a_required_argument_is_refused(trigger: Any) -> 
 
 
 def test_trigger_on_a_method_is_refused() -> None:
-    """A class has no `self` to give; the same as any required argument."""
+    """A class has no `self` to give; the message says where to register it instead."""
 
     class Shop:
         async def open_up(self) -> None: ...
 
-    with pytest.raises(InvalidOption, match="'self'"):
+    with pytest.raises(InvalidOption, match="a method without its object"):
         Quarterjack().task(Every(seconds=1))(Shop.open_up)
     Quarterjack().task(Every(seconds=1))(Shop().open_up)
 

@@ -348,7 +348,7 @@ async def test_result_and_wait_say_which_job_is_not_finished() -> None:
             await (await app.submit(task.options(timeout=1), 60.0)).wait(5)
 
 
-@pytest.mark.parametrize("wrong", [5, None, "print", lambda: None], ids=repr)
+@pytest.mark.parametrize("wrong", [5, None, "print", lambda: None], ids=["number", "None", "text", "no parameters"])
 async def test_callbacks_and_wrappers_that_cannot_be_called_are_refused(wrong: Any) -> None:
     """They would fail at each call, at night."""
     app = Quarterjack()
