@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quarterjack import (
+    ConcurrencyLimit,
     DuplicateName,
     Every,
+    Flow,
     Group,
     InvalidOption,
     InvalidTrigger,
@@ -25,6 +27,7 @@ from quarterjack import (
     MemoryStore,
     NotPeriodic,
     Quarterjack,
+    QueueFull,
     Stream,
     StreamView,
     Unique,
@@ -34,6 +37,7 @@ from quarterjack import (
     ticks,
 )
 from quarterjack.events import StreamEvent
+from quarterjack.flow.room import Overflow
 from quarterjack.runtime.service import Role
 from quarterjack.testing import World, faults, virtual_time
 from tests.app.kit import START, Boom
@@ -973,3 +977,76 @@ async def test_control_that_has_no_meaning_is_refused_clearly() -> None:
             await app.schedule(plain, Stream(waits))
         with pytest.raises(DuplicateName, match="the id of a stream"):
             await app.schedule(plain, Every(hours=1), id="handle")
+
+
+# ---------------------------------------------------------------- its task's flow
+
+
+def app_with_flow(
+    overflow: Overflow, items: Callable[[], AsyncIterator[int]], refused: list[int], role: Role = "both"
+) -> Quarterjack:
+    """Return an app that runs one job at a time, and lets two wait."""
+    app = Quarterjack(shutdown_grace=60, role=role)
+
+    def reject(item: int, why: Exception) -> None:
+        assert isinstance(why, QueueFull)
+        refused.append(item)
+
+    @app.task(
+        Stream(items, reject=reject), name="handle", flow=Flow(ConcurrencyLimit(1), max_queue=2, overflow=overflow)
+    )
+    async def handle(item: int) -> None:
+        await asyncio.sleep(10)
+
+    return app
+
+
+async def test_item_waits_for_room_in_its_flow() -> None:
+    """A flow bounds what waits, whoever brings it: the broker keeps the rest."""
+    refused: list[int] = []
+    async with virtual_time(app_with_flow("block", numbers(10), refused), start=START) as world:
+        await world.run_for(5)
+        assert (await view(world.app)).taken == 4  # one runs, two wait, one is in hand
+        assert len(world.jobs("handle")) == 3
+        await world.run_for(10)
+        assert len(world.jobs("handle")) == 4
+        await world.run_for(100)
+        assert world.outcomes("handle") == ["done"] * 10
+        assert not refused
+
+
+async def test_item_for_which_its_flow_has_no_room_is_refused_or_takes_the_place_of_the_oldest() -> None:
+    """As the flow says: ``overflow=`` means the same for every job."""
+    refused: list[int] = []
+    async with virtual_time(app_with_flow("reject", numbers(10, every=1), refused), start=START) as world:
+        await world.run_for(9.5)
+        assert refused == [3, 4, 5, 6, 7, 8]
+        assert (await view(world.app)).refused == 6
+    async with virtual_time(app_with_flow("drop_oldest", numbers(10, every=1), refused), start=START) as world:
+        await world.run_for(9.5)
+        assert world.outcomes("handle").count("cancelled") == 6
+    assert len(refused) == 6
+
+
+@pytest.mark.parametrize("role", ["both", "scheduler"])
+async def test_stop_does_not_wait_for_room_in_a_flow(role: Role) -> None:
+    """Where other processes run the jobs nobody here makes room: the item in hand is stored without, and at once."""
+    app = app_with_flow("block", numbers(10), [], role)
+    async with virtual_time(app, start=START) as world:
+        await world.run_for(5)
+        stored, began = (await view(app)).stored, world.clock.monotonic_ns()
+    assert (world.clock.monotonic_ns() - began) / 1e9 < 10
+    assert len(world.jobs("handle")) == stored + 1
+
+
+async def test_item_that_no_gate_can_let_through_is_refused() -> None:
+    """It is refused before it is stored: nobody could ever run it."""
+    app = Quarterjack()
+
+    @app.task(Stream(numbers(2)), flow=Flow(ConcurrencyLimit(1, by="tenant")))
+    async def handle(item: int) -> None: ...
+
+    async with virtual_time(app, start=START) as world:
+        await world.settle()
+        found = await view(app)
+        assert (found.stored, found.refused) == (0, 2)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from quarterjack.errors import UsageError
+from quarterjack.errors import FlowRefused, UsageError
 from quarterjack.events import EventStream, StreamEvent, StreamEventKind
 from quarterjack.model import NO_KWARGS, JobIds, JobRecord, RunOptions, SubmittedBy, Unique
 from quarterjack.policies.backoff import RetryPolicy, full_jitter
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from quarterjack.clock import Clock
+
+    from .flows import Flows
 
 __all__ = ["DeclaredStream", "Intake", "StreamHost", "is_ours", "waited", "words"]
 
@@ -58,6 +60,8 @@ class StreamHost(Protocol):
     def ids(self) -> JobIds: ...
     @property
     def owner(self) -> str: ...
+    @property
+    def flows(self) -> Flows | None: ...
     def is_watched(self, record: JobRecord) -> bool: ...
     def on_submitted(self, record: JobRecord) -> None: ...
     def watch(self, records: Iterable[JobRecord], notify: Callable[[JobRecord], None]) -> int: ...
@@ -76,6 +80,8 @@ class Intake:
         self.unfinished = 0
         """Jobs stored here that have not ended."""
         self._freed = asyncio.Event()
+        self._is_stopping = False
+        self._patience: asyncio.Timeout | None = None
         self._rng = Random()  # noqa: S311  # spreads pauses, guards nothing
 
     @property
@@ -93,6 +99,12 @@ class Intake:
         self.unfinished -= 1
         self._freed.set()
 
+    def hurry(self) -> None:
+        """Wait no longer for room in a flow: the app stops, and what is in hand is stored all the same."""
+        self._is_stopping = True
+        if self._patience is not None:
+            self._patience.reschedule(0)
+
     async def take(self, item: Any) -> None:
         """Make a job of *item*, and acknowledge it; or refuse it.
 
@@ -106,10 +118,15 @@ class Intake:
             return
         try:
             row = await self._stored(record)
-        except UsageError as error:
+        except (UsageError, FlowRefused) as error:
+            self._leave_flow(record)
             await self._refuse(item, error)
             return
+        except BaseException:
+            self._leave_flow(record)
+            raise
         if row.id != record.id:
+            self._leave_flow(record)
             self.duplicates += 1
         else:
             self.stored += 1
@@ -126,22 +143,29 @@ class Intake:
         value = item if trigger.value is None else trigger.value(item)
         args = host.check_item(definition, value)
         by = SubmittedBy(host.owner, text=options.submitted_by or f"stream {self._declared.id}")
-        return JobRecord(host.ids(), definition.name, args, NO_KWARGS, options, by)
+        record = JobRecord(host.ids(), definition.name, args, NO_KWARGS, options, by)
+        if host.flows is not None:
+            host.flows.check(record)
+        return record
 
     async def _stored(self, record: JobRecord) -> JobRecord:
         """Store the job, however often that takes; return the row that stands for it.
 
         Raises:
             UsageError: If the store refuses it: its unique key is taken, say.
+            FlowRefused: If its flow turns it away.
         """
-        tries = 0
+        tries, has_room = 0, False
         try:
             while True:
                 try:
                     if tries and (await self._host.store.jobs_get([record.id]))[0] is not None:
                         return record  # the last try has stored it, and only its answer was lost
+                    if not has_room:
+                        await self._room_in_flow(record)
+                        has_room = True
                     (row,) = await self._host.store.jobs_put((record,))
-                except UsageError:
+                except (UsageError, FlowRefused):
                     raise
                 except Exception as error:  # the item is in our hands: whatever the store has, ask again
                     tries += 1
@@ -154,6 +178,30 @@ class Intake:
             self.refused += 1
             self.tell("refused", "the app ended before its job could be stored")
             raise
+
+    async def _room_in_flow(self, record: JobRecord) -> None:
+        """Wait until the job's flow has room for it, or the app stops.
+
+        Raises:
+            QueueFull: If the flow turns away what is too much.
+        """
+        flows = self._host.flows
+        bounds = [] if flows is None else flows.bounds_of(record)
+        if flows is None or not bounds or self._is_stopping:
+            return
+        self._patience = asyncio.timeout(None)
+        try:
+            async with self._patience:
+                await flows.enter(record.id, bounds)
+        except TimeoutError:
+            if not self._patience.expired():  # the store's own
+                raise
+        finally:
+            self._patience = None
+
+    def _leave_flow(self, record: JobRecord) -> None:
+        if self._host.flows is not None:
+            self._host.flows.left(record.id)
 
     async def _acknowledge(self, item: Any) -> None:
         try:

@@ -60,6 +60,7 @@ class Consumer:
     def stop(self) -> None:
         """Take no more items; the one in hand is stored first. `ended` waits for that."""
         self.hold()
+        self.intake.hurry()
         if self._may_interrupt and self._task is not None:
             self._task.cancel()
 
