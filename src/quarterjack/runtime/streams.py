@@ -28,7 +28,8 @@ class StreamView:
         trigger: The rule, as declared.
         state: ``"opening"`` its source, ``"waiting"`` for an item, ``"full"`` (waiting for one of its jobs to
             end), ``"storing"`` a job (or waiting for room in its flow), ``"pausing"`` before the source is opened
-            again, ``"ended"`` with its source, ``"stopped"``, or ``"elsewhere"`` (this process has a role that takes no items).
+            again, ``"ended"`` with its source, ``"stopped"``, or ``"elsewhere"`` (this
+            process has a role that takes no items).
         taken: Items taken from the source since the start of the app.
         stored: Those that became a job.
         duplicates: Those that found their job there already, by its unique key.
