@@ -60,7 +60,8 @@ from .injection import Depends
 from .job import Job, Timestamps, gather
 from .manager import TaskManager
 from .model import FINISHED, JobState, Overlap, Progress, SubmittedBy, Unique
-from .policies.backoff import RetryPolicy
+from .policies.backoff import Retry
+from .policies.budget import RetryBudget
 from .runtime.streams import StreamView
 from .schedule import ScheduleView
 from .stores import MemoryStore, Store
@@ -157,7 +158,8 @@ __all__ = [
     "QueueFull",
     "ResultUnavailable",
     "RetryLater",
-    "RetryPolicy",
+    "Retry",
+    "RetryBudget",
     "ScheduleView",
     "Snooze",
     "StartupFailed",

@@ -24,6 +24,7 @@ import json
 from collections.abc import Collection, Container, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
+from types import FunctionType
 from typing import Any, Final, NamedTuple, cast
 
 from pydantic import BaseModel
@@ -80,7 +81,7 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Rule):
         return _rule(value)
-    if isinstance(value, type):
+    if isinstance(value, (type, FunctionType)):  # code is told by its name: its repr is another one in each process
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, BaseModel):
         return {name: _plain(item) for name, item in value}

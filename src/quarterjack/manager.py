@@ -23,9 +23,9 @@ from .flow._options import number
 from .flow.flow import Flow, Strategy
 from .flow.waiting import NO_KEY
 from .job import CallbackKind, Job, error_of
-from .model import NO_KWARGS, JobIds, JobRecord, JobState
+from .model import NO_KWARGS, NO_OPTIONS, JobIds, JobRecord, JobState, RunOptions
 from .options import check_names, resolve_options
-from .policies.backoff import RetryPolicy
+from .policies.backoff import Retry
 from .runtime.handles import Handles
 from .runtime.managed import Chosen, Engine, ManagedRun, NotYet, Once
 
@@ -33,8 +33,6 @@ __all__ = ["ManagedJob", "ManagerOptions", "Submitter", "TaskManager"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_PLAIN: Final = Chosen()
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -45,7 +43,7 @@ class ManagerOptions(TypedDict, total=False):
     priority: int
     metadata: Mapping[str, Any] | None
     timeout: Seconds | None
-    retry: int | RetryPolicy
+    retry: int | Retry
     delay: Seconds
 
 
@@ -120,6 +118,7 @@ class TaskManager:
     def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0) -> None:
         is_flow = len(strategies) == 1 and isinstance(strategies[0], Flow)
         self.flow: Final = cast("Flow", strategies[0]) if is_flow else Flow(*strategies)
+        self._plain: Final = self._chosen(NO_OPTIONS, NO_KEY, 1.0)
         self._grace_s = to_seconds(grace, "grace")
         self._ids = JobIds()
         self._early: list[ManagedRun] = []
@@ -223,19 +222,19 @@ class TaskManager:
             InvalidOption: If a gate can never let it through.
             NotRunning: After `stop`.
         """
-        return self._submit(fn, args, kwargs, _PLAIN)
+        return self._submit(fn, args, kwargs, self._plain)
 
     async def submit_wait(
         self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[T]:
         """As `submit`, but wait for room where the flow's queue is full and its ``overflow`` is ``"block"``."""
-        return await self._submit_wait(fn, args, kwargs, _PLAIN)
+        return await self._submit_wait(fn, args, kwargs, self._plain)
 
     def submit_threadsafe(
         self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[T]:
         """As `submit`, from another thread; `Job.wait_sync` waits for it there."""
-        return self._submit_threadsafe(fn, args, kwargs, _PLAIN)
+        return self._submit_threadsafe(fn, args, kwargs, self._plain)
 
     def options(self, **options: Unpack[ManagerOptions]) -> Submitter:
         """Return something to submit with, under these options.
@@ -253,10 +252,20 @@ class TaskManager:
         if not isinstance(key, Mapping):
             raise InvalidOption(f'{where}: key must be a mapping such as {{"tenant": "acme"}}, got {key!r}')
         rest = {name: value for name, value in options.items() if name not in {"key", "cost"}}
-        if self.flow.retry is not None and "retry" in rest:
+        if self.flow.retry is not None and rest.get("retry") is not None:
             raise InvalidOption(f"{where}: the flow holds a retry already, {self.flow.retry!r}; give one of the two")
-        run = resolve_options(rest, where)
-        return Submitter(self, Chosen(run, key, number(cost, "cost", 0.0, exclusive=True)))
+        return Submitter(self, self._chosen(resolve_options(rest, where), key, cost))
+
+    def _chosen(self, run: RunOptions, key: Mapping[str, Hashable], cost: Any) -> Chosen:
+        """Return options together with what the flow says where they are silent."""
+        flow = self.flow
+        timeout_s = flow.timeout.seconds if run.timeout_s is None and flow.timeout is not None else run.timeout_s
+        if timeout_s is not None and flow.deadline is not None and timeout_s > flow.deadline.seconds:
+            raise InvalidOption(
+                f"timeout={timeout_s:g} of an attempt is above {flow.deadline!r} of the whole job: it can never be met"
+            )
+        retry = flow.retry or run.retry
+        return Chosen(run, key, number(cost, "cost", 0.0, exclusive=True), retry, timeout_s)
 
     def _submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
@@ -270,7 +279,7 @@ class TaskManager:
     def _submit_otherwise(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
         """Take what is not the usual: a coroutine object, a job before the start; refuse the rest."""
         if inspect.iscoroutine(fn):
-            if self._is_closed or args or kwargs or self.flow.retry is not None or chosen.run.retry.attempts > 1:
+            if self._is_closed or args or kwargs or chosen.retry.attempts > 1:
                 fn.close()
                 why = "after stop()" if self._is_closed else "with arguments" if args or kwargs else "with retries"
                 raise InvalidArguments(

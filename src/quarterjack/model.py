@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict, ge
 
 from ._durations import Seconds, to_seconds
 from .errors import InvalidOption
-from .policies.backoff import NO_RETRY, RetryPolicy
+from .policies.backoff import NO_RETRY, Retry
 from .policies.missed import MissedMode
 from .policies.overlap import OverlapMode
 
@@ -226,7 +226,7 @@ class RunOptions:
     priority: int = 2
     timeout_s: float | None = None
     cancel_grace_s: float = 5.0
-    retry: RetryPolicy = NO_RETRY
+    retry: Retry = NO_RETRY
     executor: Any = None
     """A name, or an Executor; None chooses by the kind of callable."""
     unique: Unique | None = None
@@ -274,7 +274,7 @@ class JobOptions(TypedDict, total=False):
 
     timeout: Seconds | None
     cancel_grace: Seconds
-    retry: int | RetryPolicy
+    retry: int | Retry
     priority: int
     queue: str
     executor: Any
@@ -300,6 +300,7 @@ class JobRecord:
         "error",
         "failures",
         "finished_at_ns",
+        "first_due_ns",
         "id",
         "kwargs",
         "lane",
@@ -355,6 +356,8 @@ class JobRecord:
         self.reason: str | None = None
         self.attempt = 0
         self.failures = 0
+        self.first_due_ns: int | None = None
+        """When the attempt was due that failed first: from there a retry's deadline counts."""
         self.rescues = 0
         self.owner: str | None = None
         self.lease_until_ns: int | None = None
@@ -542,7 +545,7 @@ class SchedulePolicies(TypedDict, total=False):
     # the options of its jobs
     timeout: Seconds | None
     cancel_grace: Seconds
-    retry: int | RetryPolicy
+    retry: int | Retry
     priority: int
     queue: str
     executor: Any

@@ -19,7 +19,7 @@ from ._durations import to_ns, to_seconds
 from ._timing import check_timing
 from .errors import InvalidOption, NaiveDatetime
 from .model import JobOptions, Overlap, Payload, RunOptions, SchedulePolicies, Timing, Unique
-from .policies.backoff import NO_RETRY, RetryPolicy
+from .policies.backoff import NO_RETRY, Retry
 from .policies.missed import MissedMode
 from .policies.overlap import OverlapMode
 from .triggers import Trigger
@@ -151,10 +151,10 @@ def _choice(value: Any, field: str, choices: tuple[str, ...]) -> Any:
     return value
 
 
-def _retry(value: Any) -> RetryPolicy:
+def _retry(value: Any) -> Retry:
     if value is None:
         return NO_RETRY
-    return value if isinstance(value, RetryPolicy) else RetryPolicy(attempts=value)
+    return value if isinstance(value, Retry) else Retry(on=Exception, attempts=value)
 
 
 def _unique(value: Any) -> Unique | None:

@@ -16,7 +16,7 @@ from quarterjack import (
     JobState,
     JobTimedOut,
     Quarterjack,
-    RetryPolicy,
+    Retry,
     Snooze,
     current_job,
     gather,
@@ -39,7 +39,7 @@ async def test_cancel_in_each_state_ends_the_job_and_leaks_no_slot(moment: str) 
     app = Quarterjack(concurrency=2)
     task = sleeper(app)
 
-    @app.task(retry=RetryPolicy(3, base_s=60, jitter="none"))
+    @app.task(retry=Retry(on=Exception, attempts=3, base=60, jitter="none"))
     async def again() -> None:
         raise Boom if moment == "retrying" else Snooze(60)
 
@@ -158,7 +158,7 @@ async def test_timeout_ends_the_body_and_the_job() -> None:
 async def test_timeout_is_retried_where_the_policy_covers_it() -> None:
     """A hanging server is the very thing that retries are for."""
     app = Quarterjack()
-    task = sleeper(app, timeout=5, retry=RetryPolicy(3, base_s=10, jitter="none", on=(TimeoutError,)))
+    task = sleeper(app, timeout=5, retry=Retry(attempts=3, base=10, jitter="none", on=(TimeoutError,)))
     async with virtual_time(app) as world:
         before = world.now
         job = await app.submit(task, 60)
@@ -170,7 +170,7 @@ async def test_timeout_is_retried_where_the_policy_covers_it() -> None:
 async def test_timeout_that_the_policy_does_not_cover_is_final() -> None:
     """`on=` is a promise about what is tried again."""
     app = Quarterjack()
-    task = sleeper(app, timeout=5, retry=RetryPolicy(3, on=(Boom,)))
+    task = sleeper(app, timeout=5, retry=Retry(attempts=3, on=(Boom,)))
     async with virtual_time(app):
         job = await app.submit(task, 60)
         await ends_as(job, JobState.TIMED_OUT)

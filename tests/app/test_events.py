@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from quarterjack import Every, Quarterjack, RetryPolicy, current_job
+from quarterjack import Every, Quarterjack, Retry, current_job
 from quarterjack.events import Event, EventsDropped, JobEvent, ScheduleEvent
 from quarterjack.testing import virtual_time
 from tests.app.kit import START, Boom, sleeper
@@ -14,7 +14,7 @@ async def test_events_of_a_job_come_in_the_order_of_its_moves() -> None:
     """Metrics and traces are built from them without sorting."""
     app = Quarterjack()
 
-    @app.task(retry=RetryPolicy(2, base_s=1, jitter="none"))
+    @app.task(retry=Retry(on=Exception, attempts=2, base=1, jitter="none"))
     async def flaky() -> None:
         current_job().progress(1, 2)
         await asyncio.sleep(1)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from quarterjack import Every, FixedDelay, InvalidTrigger, JobState, NotPeriodic, Quarterjack, RetryPolicy
+from quarterjack import Every, FixedDelay, InvalidTrigger, JobState, NotPeriodic, Quarterjack, Retry
 from quarterjack.testing import virtual_time
 from tests.app.kit import START, Boom
 
@@ -31,7 +31,7 @@ async def test_the_chain_goes_on_after_failures_retries_and_timeouts() -> None:
     app = Quarterjack()
     runs: list[str] = []
 
-    @app.task(FixedDelay(minutes=5), retry=RetryPolicy(attempts=2, base_s=60, jitter="none"), timeout=30)
+    @app.task(FixedDelay(minutes=5), retry=Retry(on=Exception, attempts=2, base=60, jitter="none"), timeout=30)
     async def poll() -> None:
         runs.append(f"{app.clock.now():%H:%M:%S}")
         if len(runs) <= 2:

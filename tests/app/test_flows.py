@@ -44,7 +44,7 @@ from quarterjack import (
     gather,
 )
 from quarterjack.flow.outcome import Ended, EndKind
-from quarterjack.policies.backoff import RetryPolicy
+from quarterjack.policies.backoff import Retry
 from quarterjack.runtime.admission import AHEAD, AHEAD_SHARED
 from quarterjack.stores import MemoryStore
 from quarterjack.testing import virtual_time
@@ -416,7 +416,7 @@ async def test_a_gate_that_rejects_fails_the_job_for_good() -> None:
             raise CircuitOpen("api", 30)
 
     app = Quarterjack()
-    task = sleeper(app, flow=Flow(Open(), RetryPolicy(attempts=5)))
+    task = sleeper(app, flow=Flow(Open(), Retry(on=Exception, attempts=5)))
     async with virtual_time(app):
         job = await app.submit(task, 1.0)
         with pytest.raises(JobFailed, match="api is open for 30 s more") as caught:
@@ -499,7 +499,7 @@ async def test_no_attempt_starts_past_the_deadline() -> None:
     """A retry that could only be too late is not waited for."""
     app = Quarterjack()
 
-    @app.task(flow=Flow(Deadline(5), RetryPolicy(attempts=9, base_s=2, jitter="none")))
+    @app.task(flow=Flow(Deadline(5), Retry(on=Exception, attempts=9, base=2, jitter="none")))
     async def fails() -> None:
         raise Boom("no route")
 
@@ -519,7 +519,7 @@ async def test_retry_is_a_re_enqueue_and_holds_nothing() -> None:
     limit = ConcurrencyLimit(1)
     calls: list[str] = []
 
-    @app.task(flow=Flow(limit, RetryPolicy(attempts=3, base_s=10, jitter="none")))
+    @app.task(flow=Flow(limit, Retry(on=Exception, attempts=3, base=10, jitter="none")))
     async def flaky(name: str) -> str:
         calls.append(name)
         if name == "a" and calls.count("a") < 3:
@@ -756,7 +756,7 @@ async def test_what_makes_no_sense_is_refused_where_it_is_written() -> None:
     with pytest.raises(InvalidOption, match=r"a flow belongs to a task, @app.task\(flow=…\)"):
         task.options(flow=Flow())  # type: ignore[call-arg]
     with pytest.raises(InvalidOption, match="retry=3 is given too; give one of the two"):
-        app.task(name="x", retry=3, flow=Flow(RetryPolicy(attempts=2)))(asyncio.sleep)
+        app.task(name="x", retry=3, flow=Flow(Retry(on=Exception, attempts=2)))(asyncio.sleep)
     with pytest.raises(InvalidOption, match='an option of theirs: unique="…"'):
         app.task(name="y", flow=Flow(Dedupe(by="seconds")))(asyncio.sleep)
     with pytest.raises(InvalidOption, match=r"flow must be a Flow .*\(the class; make an object of it\)"):
@@ -833,7 +833,11 @@ def test_whatever_happens_limits_hold_and_nothing_stays_taken(
 async def _play(plan: list[tuple[int, str, float, float | None, float]], limit: int, slots: int) -> None:
     app = Quarterjack(concurrency=slots)
     common, own, door = ConcurrencyLimit(limit), ConcurrencyLimit(1), Door()
-    flows = [Flow(common, RetryPolicy(attempts=2, base_s=0.5, jitter="none")), Flow(common, own, door), Flow(door)]
+    flows = [
+        Flow(common, Retry(on=Exception, attempts=2, base=0.5, jitter="none")),
+        Flow(common, own, door),
+        Flow(door),
+    ]
     app.queue("default", flow=Flow(Door(by=lambda job: job.task)))
     inside = {"common": 0, "own": 0, "all": 0}
 

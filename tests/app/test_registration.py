@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from inspect import Parameter, signature
 from typing import Any
@@ -21,7 +20,7 @@ from quarterjack import (
     OnShutdown,
     OnStartup,
     Quarterjack,
-    RetryPolicy,
+    Retry,
     UsageError,
 )
 from quarterjack.testing import virtual_time
@@ -225,20 +224,22 @@ def test_group_name_that_is_no_part_of_a_name_is_refused(name: Any) -> None:
 
 
 def test_misspelt_field_of_a_retry_policy_names_the_right_one() -> None:
-    """`base=` for `base_s=` is what one writes first."""
-    policy: Any = RetryPolicy
-    with pytest.raises(InvalidOption, match="no field 'base'; did you mean 'base_s'"):
-        policy(base="1s")
-    with pytest.raises(InvalidOption, match="it takes attempts, base_s, cap_s, jitter, on"):
-        policy(zzz=1)
-    with pytest.raises(InvalidOption, match="base_s must be seconds as a number, or a timedelta, not '1s'"):
-        policy(base_s="1s")
+    """An option that is not there, one that is left out, and one of the wrong kind are three different sentences."""
+    policy: Any = Retry
+    with pytest.raises(InvalidOption, match="no option 'base_s'; did you mean 'base'"):
+        policy(on=OSError, base_s=1)
+    with pytest.raises(InvalidOption, match="it takes on, attempts, deadline, base, cap, mult, jitter"):
+        policy(on=OSError, zzz=1)
+    with pytest.raises(InvalidOption, match="base must be seconds as a number, or a timedelta, not '1s'"):
+        policy(on=OSError, base="1s")
+    with pytest.raises(InvalidOption, match="Retry needs on="):
+        policy(attempts=3)
 
 
 def test_retry_policy_is_copied_and_pickled_as_any_value() -> None:
     """It travels with the job's options."""
-    policy = RetryPolicy(3, base_s=2)
-    assert pickle.loads(pickle.dumps(policy)) == copy.deepcopy(policy) == replace(policy) == policy
+    policy = Retry(on=Exception, attempts=3, base=2)
+    assert pickle.loads(pickle.dumps(policy)) == copy.deepcopy(policy) == copy.copy(policy) == policy
 
 
 # -- whose group it is ---------------------------------------------------------------------

@@ -13,8 +13,8 @@ from quarterjack import (
     JobFailed,
     JobState,
     Quarterjack,
+    Retry,
     RetryLater,
-    RetryPolicy,
     Snooze,
     Unique,
     UniqueConflict,
@@ -24,7 +24,7 @@ from quarterjack import (
 from quarterjack.testing import World, virtual_time
 from tests.app.kit import Boom, ends_as, sleeper
 
-EXACT = RetryPolicy(3, base_s=10, jitter="none")
+EXACT = Retry(on=Exception, attempts=3, base=10, jitter="none")
 
 
 async def test_retry_goes_back_to_the_queue_with_growing_pauses() -> None:
@@ -68,7 +68,7 @@ async def test_error_that_the_policy_does_not_name_is_final() -> None:
     """Retrying a programming error only hides it."""
     app = Quarterjack()
 
-    @app.task(retry=RetryPolicy(5, on=(OSError,)))
+    @app.task(retry=Retry(attempts=5, on=(OSError,)))
     async def fails() -> None:
         raise Boom
 

@@ -20,7 +20,7 @@ from quarterjack import (
     Once,
     Overlap,
     Quarterjack,
-    RetryPolicy,
+    Retry,
     UnknownSchedule,
     current_job,
 )
@@ -286,7 +286,9 @@ async def test_waiting_retry_counts_as_open_for_overlap() -> None:
     """A run that will be tried again is not over."""
     app = Quarterjack()
 
-    @app.task(Every(minutes=10), overlap="skip", retry=RetryPolicy(2, base_s=900, cap_s=900, jitter="none"))
+    @app.task(
+        Every(minutes=10), overlap="skip", retry=Retry(on=Exception, attempts=2, base=900, cap=900, jitter="none")
+    )
     async def job() -> None:
         if current_job().attempt == 1:
             raise Boom

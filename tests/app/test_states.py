@@ -24,7 +24,7 @@ from quarterjack import (
     JobTimedOut,
     Quarterjack,
     ResultUnavailable,
-    RetryPolicy,
+    Retry,
     current_job,
     gather,
 )
@@ -66,7 +66,7 @@ async def test_callbacks_are_told_of_each_state_once_in_order_and_before_the_wai
     app = Quarterjack()
     said: list[str] = []
 
-    @app.task(retry=RetryPolicy(2, base_s=1, jitter="none"))
+    @app.task(retry=Retry(on=Exception, attempts=2, base=1, jitter="none"))
     async def flaky() -> None:
         said.append("body")
         if current_job().attempt == 1:
@@ -322,7 +322,7 @@ async def test_slowest_are_those_that_run_or_ran() -> None:
     app = Quarterjack()
     task = sleeper(app)
 
-    @app.task(retry=RetryPolicy(attempts=2, base_s=3600, cap_s=3600, jitter="none"))
+    @app.task(retry=Retry(on=Exception, attempts=2, base=3600, cap=3600, jitter="none"))
     async def flaky() -> None:
         raise Boom
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from quarterjack import Every, JobState, Quarterjack, RetryPolicy
+from quarterjack import Every, JobState, Quarterjack, Retry
 from quarterjack.testing import virtual_time
 from tests.app.kit import Boom, sleeper
 
@@ -39,7 +39,7 @@ async def test_duration_of_a_job_that_was_cancelled_between_two_attempts() -> No
     """The minute it waited for its next attempt is no time its body ran, and it is not the slowest job."""
     app = Quarterjack()
 
-    @app.task(retry=RetryPolicy(3, base_s=60, jitter="none"))
+    @app.task(retry=Retry(on=Exception, attempts=3, base=60, jitter="none"))
     async def fails() -> None:
         await asyncio.sleep(2)
         raise Boom

@@ -22,7 +22,7 @@ from quarterjack import (
     NaiveDatetime,
     Overlap,
     Quarterjack,
-    RetryPolicy,
+    Retry,
     Unique,
     UnknownSchedule,
     UnknownTask,
@@ -95,12 +95,13 @@ async def test_policies_are_checked(policies: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [{"attempts": 0}, {"attempts": "3"}, {"base_s": -1}, {"cap_s": math.nan}, {"jitter": "some"}, {"on": OSError}],
+    [{"attempts": 0}, {"attempts": "3"}, {"base": -1}, {"cap": math.nan}, {"jitter": "some"}, {"on": "OSError"}],
 )
 def test_retry_policies_are_checked(policy: dict[str, Any]) -> None:
     """A wrong policy would show only when the first job fails, at night."""
+    given: dict[str, Any] = {"on": Exception, **policy}
     with pytest.raises(InvalidOption):
-        RetryPolicy(**policy)
+        Retry(**given)
 
 
 @pytest.mark.parametrize("maximum", [0, -1, 1.5])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from quarterjack import Cron, Every, Filter, LoopThread, Overlap, RetryPolicy, Trigger, Unique, planner
+from quarterjack import Cron, Every, Filter, LoopThread, Overlap, Retry, Trigger, Unique, planner
 from quarterjack.declared import Verdict, code_hash_of, declared_form, judged, why_not_fired
 from quarterjack.model import Payload, RunOptions, Schedule, Timing
 from tests.unit.rules import HOUR, NOON
@@ -98,7 +98,7 @@ OTHERS: list[tuple[str, Timing, Payload]] = [
             "queue": "q",
             "priority": 1,
             "timeout_s": 2.5,
-            "retry": RetryPolicy(3, on=(OSError,)),
+            "retry": Retry(attempts=3, on=(OSError,)),
             "executor": "thread",
             "unique": Unique("k", scope=timedelta(hours=1)),
             "start_deadline_s": 5.0,

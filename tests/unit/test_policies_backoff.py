@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quarterjack import Discard, InvalidOption, RetryLater, RetryPolicy, Snooze
+from quarterjack import Discard, InvalidOption, Retry, RetryLater, Snooze
 from quarterjack.model import FinishKind, Outcome, OutcomeKind
 from quarterjack.policies.backoff import NO_RETRY, full_jitter
 from quarterjack.runtime.verdict import Verdict, judge
@@ -20,7 +20,7 @@ from tests.unit.rules import S
 
 LONGEST_S = 200 * 366 * 86_400.0
 pauses = st.floats(0, LONGEST_S)
-EXACT = RetryPolicy(4, base_s=10, cap_s=60, jitter="none")
+EXACT = Retry(on=Exception, attempts=4, base=10, cap=60, jitter="none")
 
 
 # -- how long -----------------------------------------------------------------------------
@@ -34,7 +34,7 @@ def test_pauses_double_up_to_the_cap() -> None:
 @given(base_s=pauses, cap_s=pauses, start=st.integers(1, 10**6))
 def test_pauses_never_shrink_nor_pass_the_cap(base_s: float, cap_s: float, start: int) -> None:
     """Whatever the two numbers are, the pause is a number between 0 and the cap."""
-    policy = RetryPolicy(2, base_s=base_s, cap_s=cap_s, jitter="none")
+    policy = Retry(on=Exception, attempts=2, base=base_s, cap=cap_s, jitter="none")
     found = [policy.pause_s(failures, Random(0)) for failures in range(start, start + 5)]
     assert all(0 <= pause <= cap_s for pause in found)
     assert all(earlier <= later for earlier, later in pairwise(found))
@@ -43,8 +43,8 @@ def test_pauses_never_shrink_nor_pass_the_cap(base_s: float, cap_s: float, start
 @given(base_s=pauses, cap_s=pauses, failures=st.integers(1, 10**6), seed=st.integers())
 def test_full_jitter_stays_under_the_exact_pause(base_s: float, cap_s: float, failures: int, seed: int) -> None:
     """The draw lies between no pause at all and the pause without jitter."""
-    jittered = RetryPolicy(2, base_s=base_s, cap_s=cap_s).pause_s(failures, Random(seed))
-    exact = RetryPolicy(2, base_s=base_s, cap_s=cap_s, jitter="none").pause_s(failures, Random(seed))
+    jittered = Retry(on=Exception, attempts=2, base=base_s, cap=cap_s).pause_s(failures, Random(seed))
+    exact = Retry(on=Exception, attempts=2, base=base_s, cap=cap_s, jitter="none").pause_s(failures, Random(seed))
     assert 0 <= jittered <= exact
 
 
@@ -58,7 +58,7 @@ def test_full_jitter_uses_the_whole_range_evenly() -> None:
 
 def test_jitter_can_be_replayed_from_its_seed() -> None:
     """A decision is a function of its arguments, the randomness included."""
-    policy = RetryPolicy(9, base_s=10)
+    policy = Retry(on=Exception, attempts=9, base=10)
     assert [policy.pause_s(n, Random(7)) for n in range(1, 9)] == [policy.pause_s(n, Random(7)) for n in range(1, 9)]
     assert policy.pause_s(3, Random(7)) != policy.pause_s(3, Random(8))
 
@@ -67,24 +67,24 @@ def test_jitter_can_be_replayed_from_its_seed() -> None:
 @pytest.mark.parametrize("base_s", [1e-9, 1.0, LONGEST_S])
 def test_huge_numbers_of_failures_reach_the_cap(failures: int, base_s: float) -> None:
     """2**1024 is no float: the job that failed so often must not fail its worker too."""
-    policy = RetryPolicy(10**6, base_s=base_s, cap_s=LONGEST_S, jitter="none")
+    policy = Retry(on=Exception, attempts=10**6, base=base_s, cap=LONGEST_S, jitter="none")
     assert policy.pause_s(failures, Random(0)) == LONGEST_S
-    assert math.isfinite(RetryPolicy(10**6, base_s=base_s, cap_s=LONGEST_S).pause_s(failures, Random(0)))
+    assert math.isfinite(Retry(on=Exception, attempts=10**6, base=base_s, cap=LONGEST_S).pause_s(failures, Random(0)))
 
 
 @pytest.mark.parametrize("failures", [1, 2, 10**6])
 def test_without_a_base_there_is_no_pause(failures: int) -> None:
-    """``base_s=0`` means at once, always."""
-    assert RetryPolicy(2, base_s=0, jitter="none").pause_s(failures, Random(0)) == 0
-    assert RetryPolicy(2, base_s=0).pause_s(failures, Random(0)) == 0
+    """``base=0`` means at once, always."""
+    assert Retry(on=Exception, attempts=2, base=0, jitter="none").pause_s(failures, Random(0)) == 0
+    assert Retry(on=Exception, attempts=2, base=0).pause_s(failures, Random(0)) == 0
 
 
 def test_a_timedelta_is_taken_and_kept_in_seconds() -> None:
     """The bug: it passed the check, and its first failure was a TypeError in the worker."""
-    policy: Any = RetryPolicy
-    made = policy(3, base_s=timedelta(minutes=1), cap_s=timedelta(minutes=3), jitter="none")
+    policy: Any = Retry
+    made = policy(on=Exception, attempts=3, base=timedelta(minutes=1), cap=timedelta(minutes=3), jitter="none")
     assert [made.pause_s(n, Random(0)) for n in (1, 2, 3)] == [60, 120, 180]
-    assert made == RetryPolicy(3, base_s=60, cap_s=180, jitter="none")
+    assert made == Retry(on=Exception, attempts=3, base=60, cap=180, jitter="none")
 
 
 # -- whether ------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_a_timedelta_is_taken_and_kept_in_seconds() -> None:
 @pytest.mark.parametrize(("attempts", "allowed"), [(1, 0), (2, 1), (5, 4)])
 def test_attempts_count_the_first(attempts: int, allowed: int) -> None:
     """`retry=3` is three attempts in all, so two after the first failure."""
-    policy = RetryPolicy(attempts)
+    policy = Retry(on=Exception, attempts=attempts)
     assert [policy.allows(n, ValueError()) for n in range(1, 8)] == [n <= allowed for n in range(1, 8)]
     assert not NO_RETRY.allows(1, ValueError())
 
@@ -103,7 +103,7 @@ def test_attempts_count_the_first(attempts: int, allowed: int) -> None:
 )
 def test_only_the_named_errors_are_worth_another_attempt(error: BaseException | None, allowed: bool) -> None:
     """Subclasses count as named; an error of another process that is not at hand is given the benefit."""
-    assert RetryPolicy(5, on=(OSError,)).allows(1, error) is allowed
+    assert Retry(attempts=5, on=(OSError,)).allows(1, error) is allowed
 
 
 @pytest.mark.parametrize(
@@ -114,15 +114,16 @@ def test_only_the_named_errors_are_worth_another_attempt(error: BaseException | 
         {"attempts": True},
         {"attempts": 1.5},
         {"attempts": 10**6 + 1},
-        {"base_s": -1},
-        {"base_s": math.nan},
-        {"base_s": math.inf},
-        {"base_s": "10"},
-        {"cap_s": -0.001},
-        {"cap_s": math.nan},
-        {"cap_s": timedelta(days=400 * 366)},
+        {"base": -1},
+        {"base": math.nan},
+        {"base": math.inf},
+        {"base": "10"},
+        {"cap": -0.001},
+        {"cap": math.nan},
+        {"cap": timedelta(days=400 * 366)},
         {"jitter": "some"},
-        {"on": OSError},
+        {"on": "OSError"},
+        {"on": int},
         {"on": ("OSError",)},
         {"on": (int,)},
     ],
@@ -130,14 +131,15 @@ def test_only_the_named_errors_are_worth_another_attempt(error: BaseException | 
 )
 def test_a_policy_that_makes_no_sense_is_refused_when_it_is_made(options: dict[str, Any]) -> None:
     """And not on the day of the first failure; the message names the field."""
+    given: dict[str, Any] = {"on": Exception, **options}
     with pytest.raises(InvalidOption, match="retry" if "attempts" in options else next(iter(options))):
-        RetryPolicy(**options)
+        Retry(**given)
 
 
 # -- what the body says about it --------------------------------------------------------------
 
 
-def judged(error: BaseException, *, failures: int = 0, retry: RetryPolicy = EXACT, cancelled: bool = False) -> Verdict:
+def judged(error: BaseException, *, failures: int = 0, retry: Retry = EXACT, cancelled: bool = False) -> Verdict:
     outcome = Outcome(OutcomeKind.RAISED, error=error)
     return judge(outcome, failures=failures, retry=retry, cancel_requested=cancelled, rng=Random(0))
 
@@ -158,7 +160,7 @@ def test_a_hint_without_a_time_keeps_to_the_policy() -> None:
 @pytest.mark.parametrize("on", [(OSError,), (Exception,)])
 def test_a_hint_is_a_wish_whatever_errors_are_named(on: tuple[type[BaseException], ...]) -> None:
     """Who asks for another attempt need not be listed among the errors worth one."""
-    retry = RetryPolicy(2, jitter="none", on=on)
+    retry = Retry(attempts=2, jitter="none", on=on)
     assert judged(RetryLater(after=1), retry=retry).kind is FinishKind.RETRY
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from quarterjack import InvalidOption, RetryPolicy
+from quarterjack import InvalidOption, Retry
 from quarterjack.policies.jitter import due_ns, spread
 from quarterjack.policies.overlap import OverlapMode, has_room
 
@@ -63,8 +63,8 @@ def test_there_is_room_where_a_run_takes_nobodys_place(
 
 def test_misspelt_field_of_a_retry_policy_names_the_right_one() -> None:
     """A wrong name would show only when the first job fails."""
-    policy: Any = RetryPolicy
+    policy: Any = Retry
     with pytest.raises(InvalidOption, match="did you mean 'attempts'"):
-        policy(atempts=3)
-    with pytest.raises(InvalidOption, match="it takes attempts, base_s, cap_s, jitter, on"):
+        policy(on=OSError, atempts=3)
+    with pytest.raises(InvalidOption, match="it takes on, attempts, deadline, base, cap, mult"):
         policy(quickly=True)

@@ -12,7 +12,7 @@ import itertools
 import time
 from typing import Final
 
-from quarterjack import Aligned, Cron, Every, Quarterjack, RetryPolicy, current_job
+from quarterjack import Aligned, Cron, Every, Quarterjack, Retry, current_job
 
 __all__ = ["GRACE_S", "PLACE_BY_TASK", "make_app"]
 
@@ -76,7 +76,7 @@ def _add_trouble(app: Quarterjack) -> None:
     days = itertools.count(1)
     day_by_job: dict[str, int] = {}
 
-    @app.task(Every(seconds=6), retry=RetryPolicy(attempts=3, base_s=1.0, jitter="none"))
+    @app.task(Every(seconds=6), retry=Retry(on=Exception, attempts=3, base=1.0, jitter="none"))
     async def ask_weather() -> None:
         """Fail at first, succeed when tried again; every third day the service is down for good."""
         job = current_job()

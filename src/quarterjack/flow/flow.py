@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, get_args
 
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack.errors import InvalidOption
-from quarterjack.policies.backoff import RetryPolicy
+from quarterjack.policies.backoff import Retry
 
 from ._options import number
 from .base import Gate, Order, Wrap
@@ -25,7 +25,7 @@ from .stages import Deadline, Dedupe, Fallback, Timeout
 
 __all__ = ["Flow", "Strategy"]
 
-Strategy = Gate | Order | Wrap | RetryPolicy | Timeout | Deadline | Fallback | Dedupe
+Strategy = Gate | Order | Wrap | Retry | Timeout | Deadline | Fallback | Dedupe
 """What a flow is made of."""
 
 _T = TypeVar("_T")
@@ -60,7 +60,7 @@ class Flow:
         self.gates: Final = _gates(parts)
         self.wraps: Final = tuple(part for part in parts if isinstance(part, Wrap))
         self.order: Final = _only(parts, Order, "two Orders cannot both say who is next")  # type: ignore[type-abstract]  # only asked about
-        self.retry: Final = _only(parts, RetryPolicy, "two retries would multiply their attempts")
+        self.retry: Final = _only(parts, Retry, "two retries would multiply their attempts")
         self.timeout: Final = _only(parts, Timeout, "only the shorter would ever be met")
         self.deadline: Final = _only(parts, Deadline, "only the shorter would ever be met")
         self.fallback: Final = _only(parts, Fallback, "only one can stand in")
@@ -119,7 +119,7 @@ def _unfolded(strategies: tuple[Any, ...]) -> list[Any]:
             parts += [part for part in own if part is not None]
             parts += [*strategy.gates, *strategy.wraps]
             parts += [strategy.timeout] if strategy.timeout is not None else []
-        elif isinstance(strategy, Gate | Order | Wrap | RetryPolicy | Timeout | Deadline | Fallback | Dedupe):
+        elif isinstance(strategy, Gate | Order | Wrap | Retry | Timeout | Deadline | Fallback | Dedupe):
             parts.append(strategy)
         else:
             hint = " (the class; make an object of it)" if isinstance(strategy, type) else ""

@@ -1,82 +1,251 @@
 """Retries: whether a failed attempt is tried again, and when.
 
-Pure functions: the caller passes the counters and a source of randomness."""
+`Retry` is a value: its decisions are functions of the counters, the error and
+a source of randomness that the caller passes in. What it cannot decide alone,
+whether all who share a budget have retried too much already, stands in
+`quarterjack.policies.budget` and is asked by whoever runs the job."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from random import Random
-from typing import Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, cast, get_args
 
-from quarterjack._durations import to_seconds
-from quarterjack.errors import InvalidOption
+from quarterjack._durations import Seconds, to_seconds
+from quarterjack.errors import FlowRefused, InvalidOption
 
-__all__ = ["NO_RETRY", "Jitter", "RetryPolicy", "full_jitter"]
+from .budget import RetryBudget
 
-Jitter = Literal["full", "none"]
+__all__ = ["NO_RETRY", "Jitter", "Retry", "equal_jitter", "full_jitter", "random_walk"]
+
+Jitter = Literal["full", "equal", "decorrelated", "none"]
+
+Failure = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+"""Exception types, or a function of the exception."""
+
+MOST_STEPS: Final = 64
+"""So many steps of the random walk are drawn at most; whatever base and cap are, it has forgotten its start by then."""
+STEP: Final = 3.0
+"""A step of the random walk leads at most so many times as far as the one before."""
+_OPTIONS: Final = (
+    "on",
+    "attempts",
+    "deadline",
+    "base",
+    "cap",
+    "mult",
+    "jitter",
+    "on_result",
+    "retry_after",
+    "budget",
+    "give_up_on",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often and after how long a failed attempt is tried again.
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Retry:
+    """Which attempts of a job are worth another one, how many, and after how long.
 
-    Attributes:
-        attempts: Attempts in all, the first one included; 1 means no retry.
-        base_s: Ceiling of the pause after the first failure, in seconds.
-        cap_s: Longest pause, in seconds.
-        jitter: ``"full"`` draws evenly from 0 to the ceiling, ``"none"`` takes the ceiling.
-        on: Exception types worth another attempt.
+    Never tried again, whatever *on* says: a job that was cancelled, one that a flow
+    turned away (`FlowRefused`, such as `CircuitOpen`: asking again is what the
+    breaker is there to prevent), and one that ended by `SystemExit` or the like.
+
+    Args:
+        on: What is worth another attempt: an exception type, a tuple of them, or a function
+            of the exception. ``()`` is none, for who looks at results only.
+        attempts: Attempts in all, the first one included.
+        deadline: Seconds since the job was first due, after which no attempt starts.
+        base: Ceiling of the pause after the first failure, in seconds.
+        cap: Longest pause, in seconds.
+        mult: What the ceiling is multiplied by with each further failure, 1 or more.
+        jitter: How the pause is drawn: ``"full"`` from 0 to the ceiling, ``"equal"`` from its half
+            to the ceiling, ``"decorrelated"`` by a random walk between *base* and *cap*;
+            ``"none"`` takes the ceiling.
+        on_result: A function of the result that says whether it is worth another attempt. When none
+            is left the job is done, with the last result.
+        retry_after: A function of the exception that names the pause (an HTTP header, say), in seconds
+            or as a ``timedelta``; None leaves it to the other options. It is cut to *cap*.
+        budget: Bounds the retries of all jobs that share it; see `RetryBudget`.
+        give_up_on: What is not tried again although *on* covers it; in the same forms.
+
+    Raises:
+        InvalidOption: Naming the option, the value and what is allowed.
     """
 
-    attempts: int = 1
+    on: Failure
+    attempts: int = 3
+    deadline_s: float | None = None
     base_s: float = 1.0
     cap_s: float = 300.0
+    mult: float = 2.0
     jitter: Jitter = "full"
-    on: tuple[type[BaseException], ...] = (Exception,)
+    on_result: Callable[[Any], bool] | None = None
+    retry_after: Callable[[Exception], Seconds | None] | None = None
+    budget: RetryBudget | None = None
+    give_up_on: Failure = ()
 
-    def __new__(cls, *_: object, **fields: object) -> Self:
-        """Refuse fields it does not have, as every option is refused: by a sentence."""
-        for name in fields:
-            if name not in cls.__dataclass_fields__:
-                near = difflib.get_close_matches(name, cls.__dataclass_fields__, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join(cls.__dataclass_fields__)
-                raise InvalidOption(f"RetryPolicy has no field {name!r}; {hint}")
+    def __new__(cls, *_: object, **given: object) -> Self:
+        """Refuse options it does not have, as every option is refused: by a sentence."""
+        for name in given:
+            if name not in _OPTIONS:
+                near = difflib.get_close_matches(name, _OPTIONS, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join(_OPTIONS)
+                raise InvalidOption(f"Retry has no option {name!r}; {hint}")
+        if given and "on" not in given:
+            raise InvalidOption(
+                "Retry needs on=, what is worth another attempt, such as on=(OSError, TimeoutError); "
+                "retry=3 is short for Retry(on=Exception, attempts=3)"
+            )
         return object.__new__(cls)
 
-    def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or not 1 <= self.attempts <= 1_000_000:
-            raise InvalidOption(f"retry must be 1 to 1000000 attempts, got {self.attempts!r}")
-        for field in ("base_s", "cap_s"):  # a timedelta is taken, as everywhere, and kept as a number
-            object.__setattr__(self, field, to_seconds(getattr(self, field), field))
-        if self.jitter not in get_args(Jitter):
-            raise InvalidOption(f"jitter must be one of {', '.join(map(repr, get_args(Jitter)))}, got {self.jitter!r}")
-        are_types = isinstance(self.on, tuple) and all(
-            isinstance(t, type) and issubclass(t, BaseException) for t in self.on
-        )
-        if not are_types:
-            raise InvalidOption(f"on must be a tuple of exception types such as (OSError,), got {self.on!r}")
+    def __init__(  # pyright: ignore[reportInconsistentConstructor]  # __new__ is for callers without a type checker
+        self,
+        *,
+        on: Failure,
+        attempts: int = 3,
+        deadline: Seconds | None = None,
+        base: Seconds = 1.0,
+        cap: Seconds = 300.0,
+        mult: float = 2.0,
+        jitter: Jitter = "full",
+        on_result: Callable[[Any], bool] | None = None,
+        retry_after: Callable[[Exception], Seconds | None] | None = None,
+        budget: RetryBudget | None = None,
+        give_up_on: Failure = (),
+    ) -> None:
+        def keep(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= 1_000_000:
+            raise InvalidOption(f"retry must be 1 to 1000000 attempts, got {attempts!r}")
+        is_number = isinstance(mult, int | float) and not isinstance(mult, bool)
+        if not is_number or not 1 <= mult <= 1_000:
+            raise InvalidOption(f"mult must be a number from 1 to 1000, got {mult!r}")
+        if jitter not in get_args(Jitter):
+            raise InvalidOption(f"jitter must be one of {', '.join(map(repr, get_args(Jitter)))}, got {jitter!r}")
+        if budget is not None and not isinstance(budget, RetryBudget):
+            raise InvalidOption(f"budget must be a RetryBudget, which jobs share, got {budget!r}")
+        keep("on", _failure(on, "on"))
+        keep("attempts", attempts)
+        keep("deadline_s", None if deadline is None else to_seconds(deadline, "deadline", exclusive=True))
+        keep("base_s", to_seconds(base, "base"))
+        keep("cap_s", to_seconds(cap, "cap"))
+        keep("mult", float(mult))
+        keep("jitter", jitter)
+        keep("on_result", _function(on_result, "on_result", "the result"))
+        keep("retry_after", _function(retry_after, "retry_after", "the exception"))
+        keep("budget", budget)
+        keep("give_up_on", _failure(give_up_on, "give_up_on"))
 
     def allows(self, failures: int, error: BaseException | None) -> bool:
         """Say whether another attempt follows the *failures*-th failure, which raised *error*.
 
         An error that is not at hand (it happened in another process) counts as covered.
         """
-        return failures < self.attempts and (error is None or isinstance(error, self.on))
+        if failures >= self.attempts:
+            return False
+        if error is None:
+            return True
+        if not isinstance(error, Exception) or isinstance(error, FlowRefused):
+            return False
+        return _covers(self.on, error) and not _covers(self.give_up_on, error)
 
-    def pause_s(self, failures: int, rng: Random) -> float:
-        """Return the seconds to wait after the *failures*-th failure (1 or more)."""
-        ceiling = _ceiling(failures, self.base_s, self.cap_s)
-        return ceiling if self.jitter == "none" else full_jitter(ceiling, rng)
+    def refuses(self, result: Any) -> bool:
+        """Say whether *result* is worth another attempt."""
+        return self.on_result is not None and bool(self.on_result(result))
+
+    def in_time(self, age_s: float) -> bool:
+        """Say whether an attempt may still start *age_s* seconds after the job was first due."""
+        return self.deadline_s is None or age_s <= self.deadline_s
+
+    def pause_s(self, failures: int, rng: Random, error: BaseException | None = None) -> float:
+        """Return the seconds to wait after the *failures*-th failure (1 or more), from 0 to the cap."""
+        if self.retry_after is not None and isinstance(error, Exception):
+            named = self.retry_after(error)
+            if named is not None:
+                return min(self.cap_s, to_seconds(named, "what retry_after returned"))
+        if self.jitter == "decorrelated":
+            return random_walk(failures, self.base_s, self.cap_s, rng)
+        ceiling = _ceiling(failures, self.base_s, self.cap_s, self.mult)
+        if self.jitter == "none":
+            return ceiling
+        return equal_jitter(ceiling, rng) if self.jitter == "equal" else full_jitter(ceiling, rng)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, ({name: getattr(self, field) for field, name in _NAMES.items()},)
+
+    def __repr__(self) -> str:
+        given = [
+            f"{_NAMES[field.name]}={_word(getattr(self, field.name))}"
+            for field in fields(self)
+            if field.name in {"on", "attempts"} or getattr(self, field.name) != field.default
+        ]
+        return f"Retry({', '.join(given)})"
 
 
-NO_RETRY: Final = RetryPolicy()
+_NAMES: Final = {field.name: field.name.removesuffix("_s") for field in fields(Retry)}
+"""The fields by the names of the options that set them."""
 
 
-def _ceiling(failures: int, base_s: float, cap_s: float) -> float:
-    # past 2**1000 a float overflows; by then any cap has long been reached
-    return float(min(cap_s, base_s * 2.0 ** min(failures - 1, 1_000)))
+def _restored(options: dict[str, Any]) -> Retry:
+    return Retry(**options)
+
+
+def _failure(value: Any, field: str) -> Failure:
+    if _is_error(value):
+        return (value,)
+    if isinstance(value, tuple):
+        kinds = cast("tuple[Any, ...]", value)
+        if all(map(_is_error, kinds)):
+            return kinds
+    elif callable(value) and not isinstance(value, type):
+        function: Any = value
+        return cast("Failure", function)
+    raise InvalidOption(
+        f"{field} must be exception types such as (OSError,), or a function of the exception, got {value!r}"
+    )
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _function(value: Any, field: str, of: str) -> Any:
+    if value is not None and (not callable(value) or isinstance(value, type)):
+        raise InvalidOption(f"{field} must be a function of {of}, got {value!r}")
+    return value
+
+
+def _covers(what: Any, error: Exception) -> bool:
+    return isinstance(error, what) if isinstance(what, tuple) else bool(what(error))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        names = [kind.__name__ for kind in cast("tuple[type, ...]", value)]
+        return names[0] if len(names) == 1 else f"({', '.join(names)})"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(value) if isinstance(value, str | int | RetryBudget) else _name_of(value)
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+NO_RETRY: Final = Retry(on=Exception, attempts=1)
+
+
+def _ceiling(failures: int, base_s: float, cap_s: float, mult: float) -> float:
+    if base_s >= cap_s or base_s == 0.0:
+        return min(base_s, cap_s)
+    # Compared as logarithms: the product itself overflows long after any cap has been reached.
+    if (failures - 1) * math.log(mult) >= math.log(cap_s) - math.log(base_s):
+        return cap_s
+    return float(min(cap_s, base_s * mult ** (failures - 1)))
 
 
 def full_jitter(ceiling_s: float, rng: Random) -> float:
@@ -87,3 +256,27 @@ def full_jitter(ceiling_s: float, rng: Random) -> float:
     """
     uniform: Callable[[float, float], float] = rng.uniform
     return uniform(0.0, ceiling_s)
+
+
+def equal_jitter(ceiling_s: float, rng: Random) -> float:
+    """Return a pause drawn evenly from the half of *ceiling_s* seconds to the whole.
+
+    Source:
+        As `full_jitter`.
+    """
+    return ceiling_s / 2 + full_jitter(ceiling_s / 2, rng)
+
+
+def random_walk(failures: int, base_s: float, cap_s: float, rng: Random) -> float:
+    """Return the *failures*-th step of a walk, each drawn evenly from *base_s* to three times the one before.
+
+    The walk is drawn anew each time, so that no store need keep the last pause: the
+    pause after the n-th failure is spread as it is in one walk that goes on.
+
+    Source:
+        "Decorrelated jitter", as `full_jitter`.
+    """
+    pause = min(base_s, cap_s)
+    for _ in range(min(failures, MOST_STEPS)):
+        pause = min(cap_s, rng.uniform(base_s, pause * STEP))
+    return pause

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from quarterjack.errors import FlowRefused, UsageError
 from quarterjack.events import EventStream, StreamEvent, StreamEventKind
 from quarterjack.model import NO_KWARGS, JobIds, JobRecord, RunOptions, SubmittedBy, Unique
-from quarterjack.policies.backoff import RetryPolicy, full_jitter
+from quarterjack.policies.backoff import Retry, full_jitter
 from quarterjack.stores.base import Store
 from quarterjack.task import TaskDefinition
 from quarterjack.triggers import Stream
@@ -32,7 +32,7 @@ __all__ = ["DeclaredStream", "Intake", "StreamHost", "is_ours", "waited", "words
 
 log = logging.getLogger("quarterjack.streams")
 
-PAUSES: Final = RetryPolicy(attempts=1_000_000, base_s=1.0, cap_s=60.0, jitter="none")
+PAUSES: Final = Retry(on=Exception, attempts=1_000_000, base=1.0, cap=60.0, jitter="none")
 """Ceilings of the pauses after failures in a row; half of each is left to chance, so that a fleet does not
 come back to its broker at one moment."""
 

@@ -25,8 +25,9 @@ from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, En
 from quarterjack.flow.room import WaitingRoom
 from quarterjack.flow.waiting import Phase
 from quarterjack.model import FinishKind, Outcome, OutcomeKind
-from quarterjack.policies.backoff import NO_RETRY, RetryPolicy
+from quarterjack.policies.backoff import NO_RETRY, Retry
 
+from ._ends import first_due_ns, untried
 from .flows import Candidate
 from .run import Attempt
 from .verdict import Verdict, describe
@@ -67,7 +68,7 @@ class Entry(Candidate):
         return self.run.executor, record.origin is not None and not record.is_backfill
 
     @property
-    def retry(self) -> RetryPolicy:
+    def retry(self) -> Retry:
         """What the job's options say, else its flow."""
         own = self.run.record.options.retry
         return own if own is not NO_RETRY else self.entrance.flow.retry or NO_RETRY
@@ -165,7 +166,7 @@ class Entrance:
         entry = Entry(self, run, fn, now - (run.stamp() - came_ns) / _S)
         self.entries[run] = entry
         run.handle = entry
-        if (limit_ns := self._limit_ns(run)) is not None and limit_ns <= run.stamp():
+        if (limit_ns := self._limit_ns(entry)) is not None and limit_ns <= run.stamp():
             self._on_limit(entry)
             return
         try:
@@ -214,26 +215,35 @@ class Entrance:
 
     # -- limits of time ------------------------------------------------------------------
 
-    def _limits(self, run: Attempt) -> list[tuple[int, Exception | None]]:
+    def _limits(self, entry: Entry) -> list[tuple[int, Exception | Verdict | None]]:
         """Return until when it may wait, by the store's clock, and what becomes of it then; None: it is missed."""
+        run = entry.run
         record = run.record
-        limits: list[tuple[int, Exception | None]] = []
+        limits: list[tuple[int, Exception | Verdict | None]] = []
         if record.options.start_deadline_s is not None:
             limits.append((record.run_at_ns + round(record.options.start_deadline_s * _S), None))
         if self.max_wait_s is not None:
             limits.append((record.run_at_ns + round(self.max_wait_s * _S), WaitedTooLong(self.max_wait_s)))
         if self._deadline_s is not None:
             limits.append((self._deadline_ns(run), DeadlineExceeded(self._deadline_s)))
+        retry = entry.retry
+        if record.failures and retry.deadline_s is not None:
+            limits.append((first_due_ns(record) + round(retry.deadline_s * _S), untried(record, retry)))
         return limits
 
-    def _limit_ns(self, run: Attempt) -> int | None:
-        return min((at_ns for at_ns, _ in self._limits(run)), default=None)
+    def _limit_ns(self, entry: Entry) -> int | None:
+        return min((at_ns for at_ns, _ in self._limits(entry)), default=None)
 
     def _on_limit(self, entry: Entry) -> None:
         entry.leave()
-        _, error = min(self._limits(entry.run), key=lambda limit: limit[0])
-        if error is not None:
-            self._turn_away(entry, error)
+        _, end = min(self._limits(entry), key=lambda limit: limit[0])
+        if isinstance(end, Verdict):
+            error = None if end.error is None else end.error.exception
+            entry.run.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=end.reason))
+            self.over(entry)
+            return
+        if end is not None:
+            self._turn_away(entry, end)
             return
         self.host.miss(entry.run)
         self.over(entry)

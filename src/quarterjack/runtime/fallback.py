@@ -20,7 +20,7 @@ class FallbackHost(Protocol):
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None: ...
     def record(self, attempt: Attempt, finish: Finish) -> None: ...
-    def on_done(self, attempt: Attempt, result: Any) -> None: ...
+    def on_done(self, attempt: Attempt, result: Any, *, is_final: bool) -> None: ...
 
 
 def falls_back(host: FallbackHost, entry: Entry, outcome: Outcome, verdict: Verdict) -> bool:
@@ -44,4 +44,4 @@ async def _fall_back(host: FallbackHost, run: Attempt, fallback: Fallback, error
         return
     if run.running_at_ns is None:  # it was turned away: this is all that runs of it
         run.began()
-    host.on_done(run, result)
+    host.on_done(run, result, is_final=True)

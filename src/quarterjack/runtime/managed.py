@@ -44,8 +44,9 @@ from quarterjack.model import (
     RunOptions,
     SubmittedBy,
 )
+from quarterjack.policies.backoff import NO_RETRY, Retry
 
-from .verdict import Verdict, describe, judge
+from .verdict import Verdict, decide, describe, past_deadline_words
 
 if TYPE_CHECKING:
     from quarterjack.clock import Clock
@@ -69,11 +70,22 @@ _TIMED_OUT: Final = Ended(EndKind.TIMED_OUT)
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What jobs were submitted with; shared by all of one ``options()``."""
+    """What jobs were submitted with, and what their flow adds to it; shared by all of one ``options()``."""
 
     run: RunOptions = NO_OPTIONS
     key: Mapping[str, Hashable] = field(default_factory=lambda: NO_KEY)
     cost: float = 1.0
+    retry: Retry = NO_RETRY
+    timeout_s: float | None = None
+    is_plain: bool = field(init=False)
+    """A body's begin needs no more than its stamps."""
+    looks_at_results: bool = field(init=False)
+    """What a body returned may be worth another attempt, or earns retries."""
+
+    def __post_init__(self) -> None:
+        retry = self.retry
+        object.__setattr__(self, "is_plain", self.timeout_s is None and retry.deadline_s is None)
+        object.__setattr__(self, "looks_at_results", retry.on_result is not None or retry.budget is not None)
 
 
 class _Rare(Waiting):
@@ -94,8 +106,10 @@ class _Rare(Waiting):
     is_late: bool = False
     """Its deadline has passed."""
     alarm: Alarm | None = None
-    """Of a pause, or of the attempt's timeout."""
+    """Of a pause, of the last instant at which a retry may start, or of the attempt's timeout."""
     deadline: Alarm | None = None
+    first_due: float = 0.0
+    """When the attempt was due that failed first: monotonic seconds."""
     due: float | None = None
     """When it was last to run, if not at once: monotonic seconds."""
     callbacks: bool = False
@@ -258,10 +272,10 @@ class ManagedRun(_Rare):
         if self.worker is None:  # begun eagerly, before who made the task could say which it is
             self.worker = cast("asyncio.Task[None]", asyncio.current_task())
         now = engine.monotonic()
-        if engine.is_plain and not lane.starters and not self.callbacks and self.chosen.run.timeout_s is None:
+        if self.chosen.is_plain and not lane.starters and not self.callbacks:
             self._phase, self.started_at = _STARTED, now
-        else:
-            engine.began(self, now)
+        elif not engine.began(self, now):
+            return
         try:
             if engine.wraps:
                 result = await engine.wrapped(self)
@@ -357,10 +371,6 @@ class Engine:
         self.dispatcher = Dispatcher.of(loop)
         self.room = flow.room(self.dispatcher, self._start, self._refuse)
         self.wraps: Final[tuple[Wrap, ...]] = flow.wraps
-        self._default_retry = flow.retry
-        self._timeout_s = None if flow.timeout is None else flow.timeout.seconds
-        self.is_plain = self._timeout_s is None
-        """The flow needs no more at the start of a body than its stamps."""
         self._on_idle = on_idle
         self._on_move = on_move
         self._on_fatal = on_fatal
@@ -434,14 +444,22 @@ class Engine:
         """A gate turned it away."""
         self._finish(job, Verdict(FinishKind.FAILED, error=describe(error), reason=str(error)))
 
-    def began(self, run: ManagedRun, now: float) -> None:
-        """The body begins, and somebody wants to know."""
+    def began(self, run: ManagedRun, now: float) -> bool:
+        """The body begins, and somebody wants to know; False if it is not to begin, for it is too late to try again."""
+        if run.alarm is not None:  # of the retry's deadline
+            run.alarm.cancel()
+            run.alarm = None
+        if run.failures and not run.chosen.retry.in_time(now - run.first_due):
+            self.dispatcher.give(run, NOT_STARTED)
+            self._end_untried(run)
+            return False
         self.dispatcher.started(run, now)
-        timeout_s = run.chosen.run.timeout_s or self._timeout_s
+        timeout_s = run.chosen.timeout_s
         if timeout_s is not None:
             run.alarm = self.dispatcher.call_at(now + timeout_s, partial(self._time_out, run, timeout_s))
         if run.callbacks:
             self._on_move("start", run)
+        return True
 
     async def wrapped(self, run: ManagedRun) -> Any:
         """Run the body inside the flow's wraps, the first one outermost."""
@@ -464,6 +482,9 @@ class Engine:
             return
         if run.alarm is not None:
             run.alarm.cancel()
+            run.alarm = None
+        if run.chosen.looks_at_results and self._comes_again(run, result):
+            return
         run.result = result
         self._settle(run, _DONE, now)
 
@@ -480,13 +501,36 @@ class Engine:
         if run.is_late:
             self._end_late(run)
             return
-        verdict = judge(
-            Outcome(kind, error=error, reason=run.reason or _WHY.get(kind)),
+        verdict = self._decide(run, Outcome(kind, error=error, reason=run.reason or _WHY.get(kind)))
+        self._follow(run, verdict)
+
+    def _decide(self, run: ManagedRun, outcome: Outcome) -> Verdict:
+        now = self.monotonic()
+        if not run.failures:
+            run.first_due = run.enqueued_at if run.due is None else run.due
+        return decide(
+            outcome,
             failures=run.failures,
-            retry=self._default_retry or run.chosen.run.retry,
-            cancel_requested=run.cancel_requested,
+            retry=run.chosen.retry,
+            cancel_requested=run.cancel_requested or run.is_late,
             rng=self._rng,
+            age_s=now - run.first_due,
+            now=now,
         )
+
+    def _comes_again(self, run: ManagedRun, result: Any) -> bool:
+        """Say whether what the body returned is worth another attempt, or cannot be judged; it is seen to then."""
+        retry = run.chosen.retry
+        if retry.on_result is not None:
+            verdict = self._decide(run, Outcome(OutcomeKind.DONE, result))
+            if verdict.kind is not FinishKind.DONE:
+                self._follow(run, verdict)
+                return True
+        if retry.budget is not None:
+            retry.budget.earn(self.monotonic())
+        return False
+
+    def _follow(self, run: ManagedRun, verdict: Verdict) -> None:
         if verdict.kind in _STATES:
             self._finish(run, verdict)
         else:
@@ -508,10 +552,25 @@ class Engine:
 
     def _resume(self, run: ManagedRun) -> None:
         run.alarm = None
+        deadline_s = run.chosen.retry.deadline_s
+        if run.failures and deadline_s is not None:
+            run.alarm = self.dispatcher.call_at(run.first_due + deadline_s, partial(self._overdue, run))
         try:
             self.room.put(run)
         except Exception as error:  # the room is full, or a user's gate runs here: it fails this job alone
             self._refuse(run, error)
+
+    def _overdue(self, run: ManagedRun) -> None:
+        """The deadline of its retry has passed; what waits still is not tried again."""
+        run.alarm = None
+        if self.room.remove(run):
+            self._end_untried(run)
+
+    def _end_untried(self, run: ManagedRun) -> None:
+        reason = past_deadline_words(run.reason or "failed", run.chosen.retry)
+        error = run.error or describe(TimeoutError(reason))
+        run.failures -= 1  # counted when it was to be tried again
+        self._finish(run, Verdict(FinishKind.FAILED, error=error, reason=reason))
 
     def _finish(self, run: ManagedRun, verdict: Verdict) -> None:
         run.error, run.reason = verdict.error, verdict.reason

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import traceback
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from quarterjack._durations import to_ns
 from quarterjack.errors import Discard, FlowRefused, InvalidOption, RetryLater, Snooze
 from quarterjack.model import ErrorInfo, FinishKind, Outcome, OutcomeKind
-from quarterjack.policies.backoff import RetryPolicy
+from quarterjack.policies.backoff import Retry
 
-__all__ = ["Verdict", "describe", "judge"]
+__all__ = ["Verdict", "decide", "describe", "judge", "past_deadline_words"]
 
 
 class Verdict(NamedTuple):
@@ -36,7 +36,40 @@ def describe(error: BaseException) -> ErrorInfo:
     return ErrorInfo(type(error).__qualname__, message, text, error)
 
 
-def judge(outcome: Outcome, *, failures: int, retry: RetryPolicy, cancel_requested: bool, rng: Random) -> Verdict:
+def decide(
+    outcome: Outcome,
+    *,
+    failures: int,
+    retry: Retry,
+    cancel_requested: bool,
+    rng: Random,
+    age_s: float = 0.0,
+    now: float = 0.0,
+) -> Verdict:
+    """As `judge`, with what a retry needs beside: room in its budget, and functions of the user's that do not raise.
+
+    *now* is monotonic seconds, for the budget; the others are as `judge` takes them.
+    """
+    try:
+        verdict = judge(
+            outcome, failures=failures, retry=retry, cancel_requested=cancel_requested, rng=rng, age_s=age_s
+        )
+        if verdict.kind is not FinishKind.RETRY or retry.budget is None or not outcome.stopped:
+            return verdict  # of a body that still runs it is asked again when that has ended
+        if retry.budget.spend(now):
+            return verdict
+        final = judge(outcome, failures=failures, retry=retry, cancel_requested=True, rng=rng)
+        return final._replace(reason=f"{final.reason or 'failed'}; not tried again: the retry budget is spent")
+    except Exception as error:  # a predicate, a signal or an error class of the user's runs here; its job must end
+        if error.__context__ is None:
+            error.__context__ = outcome.error
+        info = describe(error)
+        return Verdict(FinishKind.FAILED, 0, info, _in_short(info))
+
+
+def judge(
+    outcome: Outcome, *, failures: int, retry: Retry, cancel_requested: bool, rng: Random, age_s: float = 0.0
+) -> Verdict:
     """Return what becomes of a job whose attempt ended with *outcome*.
 
     Args:
@@ -45,47 +78,77 @@ def judge(outcome: Outcome, *, failures: int, retry: RetryPolicy, cancel_request
         retry: The job's policy.
         cancel_requested: Somebody asked for its end: it is not tried again.
         rng: For the back-off's jitter.
+        age_s: Seconds since the job was first due.
     """
     if outcome.kind is OutcomeKind.DONE:
-        return Verdict(FinishKind.DONE)
+        return _after_return(outcome.result, failures + 1, retry, cancel_requested, rng, age_s)
     if outcome.kind is OutcomeKind.CANCELLED:
         return Verdict(FinishKind.CANCELLED, reason=outcome.reason)
     if outcome.kind is OutcomeKind.RAISED and outcome.error is not None:
-        return _after_raise(outcome.error, failures + 1, retry, cancel_requested, rng)
+        return _after_raise(outcome.error, failures + 1, retry, cancel_requested, rng, age_s)
     error: BaseException | None = outcome.error
     final = FinishKind.FAILED
     if outcome.kind is OutcomeKind.TIMED_OUT:
         error = error if isinstance(error, FlowRefused) else TimeoutError(outcome.reason or "timed out")
         final = FinishKind.TIMED_OUT
     info = describe(error) if error is not None else ErrorInfo(outcome.kind.value, outcome.reason or "")
-    tried_again = (
-        outcome.kind is not OutcomeKind.REJECTED
-        and not cancel_requested
-        and not isinstance(error, FlowRefused)  # such as a deadline: it has passed for every attempt
-        and retry.allows(failures + 1, error)
-    )
-    if tried_again:
-        return Verdict(FinishKind.RETRY, round(retry.pause_s(failures + 1, rng) * 1e9), info, outcome.reason)
+    may_retry = outcome.kind is not OutcomeKind.REJECTED and not cancel_requested
+    if may_retry and retry.allows(failures + 1, error):
+        pause_s = retry.pause_s(failures + 1, rng, error)
+        if retry.in_time(age_s + pause_s):
+            return Verdict(FinishKind.RETRY, round(pause_s * 1e9), info, outcome.reason)
+        return Verdict(final, 0, info, past_deadline_words(outcome.reason or info.type_name, retry))
     return Verdict(final, 0, info, outcome.reason)
 
 
+def _after_return(
+    result: Any, failures: int, retry: Retry, cancel_requested: bool, rng: Random, age_s: float
+) -> Verdict:
+    if not cancel_requested and retry.refuses(result) and failures < retry.attempts:
+        pause_s = retry.pause_s(failures, rng)
+        if retry.in_time(age_s + pause_s):
+            return Verdict(FinishKind.RETRY, round(pause_s * 1e9), None, "its result is worth another attempt")
+    return Verdict(FinishKind.DONE)
+
+
 def _after_raise(
-    error: BaseException, failures: int, retry: RetryPolicy, cancel_requested: bool, rng: Random
+    error: BaseException, failures: int, retry: Retry, cancel_requested: bool, rng: Random, age_s: float
 ) -> Verdict:
     try:
         if isinstance(error, Discard):
             return Verdict(FinishKind.FAILED, 0, describe(error), error.reason)
         if isinstance(error, Snooze):
             return Verdict(FinishKind.SNOOZE, to_ns(error.delay, "Snooze(delay)"), None, "snoozed")
-        info = describe(error)
         if isinstance(error, RetryLater):
-            if failures < retry.attempts and not cancel_requested:
-                pause = retry.pause_s(failures, rng) if error.after is None else error.after
-                return Verdict(FinishKind.RETRY, to_ns(pause, "RetryLater(after)"), info, error.reason)
-            return Verdict(FinishKind.FAILED, 0, info, error.reason)
+            return _after_wish(error, failures, retry, cancel_requested, rng, age_s)
     except InvalidOption as wrong:  # the body asked for an impossible delay: that is its failure
         return Verdict(FinishKind.FAILED, 0, describe(wrong), str(wrong))
-    reason = f"{info.type_name}: {info.message}" if info.message else info.type_name
-    if isinstance(error, Exception) and not cancel_requested and retry.allows(failures, error):
-        return Verdict(FinishKind.RETRY, round(retry.pause_s(failures, rng) * 1e9), info, reason)
+    info = describe(error)
+    reason = _in_short(info)
+    if not cancel_requested and retry.allows(failures, error):
+        pause_s = retry.pause_s(failures, rng, error)
+        if retry.in_time(age_s + pause_s):
+            return Verdict(FinishKind.RETRY, round(pause_s * 1e9), info, reason)
+        reason = past_deadline_words(reason, retry)
     return Verdict(FinishKind.FAILED, 0, info, reason)
+
+
+def _after_wish(
+    wish: RetryLater, failures: int, retry: Retry, cancel_requested: bool, rng: Random, age_s: float
+) -> Verdict:
+    info, reason = describe(wish), wish.reason
+    if failures < retry.attempts and not cancel_requested:
+        pause_ns = to_ns(retry.pause_s(failures, rng) if wish.after is None else wish.after, "RetryLater(after)")
+        if retry.in_time(age_s + pause_ns / 1e9):
+            return Verdict(FinishKind.RETRY, pause_ns, info, reason)
+        reason = past_deadline_words(reason, retry)
+    return Verdict(FinishKind.FAILED, 0, info, reason)
+
+
+def _in_short(info: ErrorInfo) -> str:
+    return f"{info.type_name}: {info.message}" if info.message else info.type_name
+
+
+def past_deadline_words(reason: str, retry: Retry) -> str:
+    """Return why a job is not tried again for its retry's deadline, after what went wrong."""
+    return f"{reason}; not tried again: that would be past the deadline of {retry.deadline_s or 0.0:g} s"

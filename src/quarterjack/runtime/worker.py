@@ -18,21 +18,23 @@ from contextvars import Context
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from quarterjack.errors import Discard, ExecutorClosed, ExecutorFull, StoreError
+from quarterjack.errors import ExecutorClosed, ExecutorFull, StoreError
 from quarterjack.events import CancelIgnored, JobEventKind
 from quarterjack.executors import Report
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
+from quarterjack.policies.backoff import NO_RETRY
 from quarterjack.stores.base import Claim, Want
 from quarterjack.why import Held
 
+from ._ends import age_s, log_failure, past_deadline
 from .admission import Admission
 from .entrance import Entry
 from .fallback import falls_back
 from .job_events import FINAL_KINDS, FINISH_KINDS, job_event
 from .run import NO_CONTEXT, Attempt
 from .signals import without_handler
-from .verdict import Verdict, judge
+from .verdict import Verdict, decide
 from .worker_host import Lanes, Prepared, WorkerHost
 
 if TYPE_CHECKING:
@@ -339,7 +341,7 @@ class Worker:
         self._attempts[record.id] = attempt
         if self.events.has_listeners:
             self.send("scheduled", record)
-        if record.options.start_deadline_s is not None and self._is_too_late(attempt):
+        if (record.options.start_deadline_s is not None or record.failures) and self._is_too_late(attempt):
             return
         if self._flows is None or not self._flows.receive(attempt):
             self.launch(attempt, attempt)
@@ -370,6 +372,9 @@ class Worker:
 
     def _is_too_late(self, attempt: Attempt) -> bool:
         record = attempt.record
+        if record.failures and (verdict := past_deadline(record, attempt.stamp())) is not None:
+            self._end(attempt, verdict)
+            return True
         late_s = (attempt.stamp() - record.run_at_ns) / 1e9
         deadline = record.options.start_deadline_s
         if deadline is None or late_s <= deadline:
@@ -435,21 +440,14 @@ class Worker:
             self._on_zombie(attempt)
         record = attempt.record
         entry = self.entry_of(attempt)
-        verdict = self._judge(outcome, record, entry)
+        verdict = self._judge(attempt, outcome, entry)
         if entry is not None and verdict.kind in _LOGGED and falls_back(self, entry, outcome, verdict):
             return
         if verdict.kind is FinishKind.RETRY and not outcome.stopped:
             record.reason = f"{verdict.reason}; to be retried when its body has ended"
             self._retry_waits.add(attempt)
             return
-        if verdict.kind in _LOGGED:
-            self._log_failure(attempt, error, verdict)
-        self.record(
-            attempt,
-            attempt.finish(
-                verdict.kind, None, verdict.error, verdict.reason, verdict.delay_ns, zombie=not outcome.stopped
-            ),
-        )
+        self._end(attempt, verdict, error, zombie=not outcome.stopped)
 
     def entry_of(self, attempt: Attempt) -> Entry | None:
         """Return what stands for *attempt* in its flow; None if it has none."""
@@ -462,23 +460,50 @@ class Worker:
         attempt = self._attempts.get(record.id)
         return (None, self._flows.ahead_of(record)) if attempt is None else (self._flows.held_up(attempt), 0)
 
-    def _judge(self, outcome: Outcome, record: JobRecord, entry: Entry | None) -> Verdict:
-        try:
-            verdict = judge(
-                outcome,
-                failures=record.failures,
-                retry=record.options.retry if entry is None else entry.retry,
-                cancel_requested=record.cancel_requested,
-                rng=self._rng,
-            )
-            return verdict if entry is None else entry.entrance.within_deadline(entry.run, verdict)
-        except Exception as error:  # a user's signal or error class runs here; its job must end all the same
-            return Verdict(FinishKind.FAILED, 0, ErrorInfo(type(error).__qualname__, str(error), "", error))
+    def _judge(self, attempt: Attempt, outcome: Outcome, entry: Entry | None) -> Verdict:
+        record, ended = attempt.record, attempt.ended_mono_ns
+        verdict = decide(
+            outcome,
+            failures=record.failures,
+            retry=record.options.retry if entry is None else entry.retry,
+            cancel_requested=record.cancel_requested,
+            rng=self._rng,
+            age_s=age_s(record, attempt.stamp(ended)),
+            now=self.monotonic_ns() / 1e9,
+        )
+        return verdict if entry is None else entry.entrance.within_deadline(entry.run, verdict)
 
-    def on_done(self, attempt: Attempt, result: Any, reason: str | None = None) -> None:
-        """A body returned; *reason* says what is odd about it."""
+    def _comes_again(self, attempt: Attempt, result: Any) -> bool:
+        """Say whether what a body returned is worth another attempt, or cannot be judged; it is recorded then."""
+        entry = self.entry_of(attempt)
+        retry = attempt.record.options.retry if entry is None else entry.retry
+        if retry.on_result is not None:
+            verdict = self._judge(attempt, Outcome(OutcomeKind.DONE, result), entry)
+            if verdict.kind is not FinishKind.DONE:
+                self._end(attempt, verdict)
+                return True
+        if retry.budget is not None:
+            retry.budget.earn(self.monotonic_ns() / 1e9)
+        return False
+
+    def _end(
+        self, attempt: Attempt, verdict: Verdict, error: BaseException | None = None, zombie: bool = False
+    ) -> None:
+        if verdict.kind in _LOGGED:
+            log_failure(attempt.record, attempt.number, error, verdict)
+        self.record(
+            attempt,
+            attempt.finish(verdict.kind, None, verdict.error, verdict.reason, verdict.delay_ns, zombie=zombie),
+        )
+
+    def on_done(self, attempt: Attempt, result: Any, reason: str | None = None, *, is_final: bool = False) -> None:
+        """A body returned; *reason* says what is odd about it. What is final is worth no other attempt."""
         info: ErrorInfo | None = None
-        if not attempt.record.options.store_result:
+        options = attempt.record.options
+        may_come_again = options.retry is not NO_RETRY or self._flows is not None
+        if may_come_again and not is_final and self._comes_again(attempt, result):
+            return
+        if not options.store_result:
             result = None
         elif self._checks_results:
             try:
@@ -493,32 +518,6 @@ class Worker:
         self._wake.set()  # for each: the first outcome's slot may be taken again while the recorder is at the store
         if len(outbox) == 1:
             self._to_record.set()
-
-    def _log_failure(self, attempt: Attempt, error: BaseException | None, verdict: Verdict) -> None:
-        record, info = attempt.record, verdict.error
-        facts = {"job": record.id, "task": record.task, "attempt": attempt.number}
-        if isinstance(error, Discard):  # asked for by the body: no fault, and nobody needs its traceback
-            log.info("job %s (%s) is discarded: %s", record.id, record.task, error.reason, extra=facts)
-        elif verdict.kind is FinishKind.TIMED_OUT:
-            log.warning(
-                "job %s (%s) timed out in attempt %d: %s",
-                record.id,
-                record.task,
-                attempt.number,
-                verdict.reason,
-                extra=facts,
-            )
-        else:
-            said = (info.message or info.type_name) if info is not None else error
-            log.error(
-                "job %s (%s) failed in attempt %d: %s",
-                record.id,
-                record.task,
-                attempt.number,
-                said,
-                exc_info=error,
-                extra=facts,
-            )
 
     def _on_zombie(self, attempt: Attempt) -> None:
         self._zombies.add(attempt)

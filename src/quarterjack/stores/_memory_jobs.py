@@ -192,6 +192,8 @@ class MemoryJobs(Store):
                 job.run_at_ns += delta_ns
             if job.delay_born or is_due:
                 job.order_at_ns += delta_ns
+            if job.first_due_ns is not None:
+                job.first_due_ns += delta_ns
         for queue in self._ready.values():
             queue.rekey()
         self._delayed = [(job.run_at_ns, ticket, job) for _, ticket, job in self._delayed]
@@ -381,6 +383,8 @@ class MemoryJobs(Store):
     def _again(self, job: JobRecord, finish: Finish, now: int) -> None:
         job.error = finish.error
         if finish.kind is FinishKind.RETRY:
+            if not job.failures:
+                job.first_due_ns = job.run_at_ns
             job.failures += 1
         if job.cancel_requested:
             self._end(job, Move.CANCELLED, now, finish.reason, finish.at_ns)

@@ -268,7 +268,8 @@ class Store(ABC):
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[Finish]:
         """Record how attempts ended; return those refused because their lease moved on.
 
-        RETRY and SNOOZE put the job back with ``run_at = now + delay``; a final
+        RETRY and SNOOZE put the job back with ``run_at = now + delay``; the first
+        RETRY keeps in ``first_due`` the ``run_at`` that the failed attempt had; a final
         outcome frees its unique and overlap keys, updates its schedule, and
         re-arms schedules that run again after their job's end: all in one step.
         The end that re-arms one is that of its newest occurrence (`planner.is_newest`);

@@ -310,13 +310,15 @@ class StoreContract(BackfillContract, VersionContract):
     async def test_retry_and_snooze_come_back_after_their_delay(self, b: Bench, kind: str, failures: int) -> None:
         """The pause is counted from the outcome, by the store's clock."""
         await b.put()
-        (fence,) = [row.fence for row in await b.claim()]
+        (first,) = await b.claim()
+        fence, due = first.fence, first.run_at_ns
         assert await b.finish(fence, FinishKind(kind), delay_ns=5 * NS_PER_S)
         await b.advance(4.999)
         assert await b.claim() == []
         await b.advance(0.001)
         (row,) = await b.claim()
         assert (row.attempt, row.failures) == (2, failures)
+        assert row.first_due_ns == (due if failures else None)
 
     async def test_finish_takes_each_entry_of_a_batch_by_itself(self, b: Bench) -> None:
         """One stale entry must not refuse the others."""

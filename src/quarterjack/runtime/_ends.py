@@ -1,0 +1,55 @@
+"""Ends of attempts: what a worker computes and says of them."""
+
+from __future__ import annotations
+
+import logging
+
+from quarterjack.errors import Discard
+from quarterjack.model import ErrorInfo, FinishKind, JobRecord
+from quarterjack.policies.backoff import Retry
+
+from .verdict import Verdict, past_deadline_words
+
+__all__ = ["age_s", "first_due_ns", "log_failure", "past_deadline", "untried"]
+
+log = logging.getLogger("quarterjack.worker")
+
+
+def first_due_ns(record: JobRecord) -> int:
+    """Return when the attempt was due that failed first; of a job that has not failed yet, when it is due."""
+    first = record.first_due_ns if record.failures else None
+    return record.run_at_ns if first is None else first
+
+
+def age_s(record: JobRecord, at_ns: int) -> float:
+    """Return the seconds from then until *at_ns*."""
+    return max(0, at_ns - first_due_ns(record)) / 1e9
+
+
+def past_deadline(record: JobRecord, at_ns: int) -> Verdict | None:
+    """Return the end of a job whose retry may start no more, for its deadline has passed; None if it may."""
+    retry = record.options.retry
+    return None if retry.in_time(age_s(record, at_ns)) else untried(record, retry)
+
+
+def untried(record: JobRecord, retry: Retry) -> Verdict:
+    """Return the end of a job that is not tried again, for the deadline of *retry* has passed."""
+    error = record.error
+    before = record.reason if error is None else f"{error.type_name}: {error.message}"
+    reason = past_deadline_words(before or "failed", retry)
+    return Verdict(FinishKind.FAILED, 0, error or ErrorInfo("TimeoutError", reason), reason)
+
+
+def log_failure(record: JobRecord, attempt: int, error: BaseException | None, verdict: Verdict) -> None:
+    """Say once that a job has failed, however many wait for it."""
+    info = verdict.error
+    facts = {"job": record.id, "task": record.task, "attempt": attempt}
+    if isinstance(error, Discard):  # asked for by the body: no fault, and nobody needs its traceback
+        log.info("job %s (%s) is discarded: %s", record.id, record.task, error.reason, extra=facts)
+    elif verdict.kind is FinishKind.TIMED_OUT:
+        words = "job %s (%s) timed out in attempt %d: %s"
+        log.warning(words, record.id, record.task, attempt, verdict.reason, extra=facts)
+    else:
+        said = (info.message or info.type_name) if info is not None else error
+        words = "job %s (%s) failed in attempt %d: %s"
+        log.error(words, record.id, record.task, attempt, said, exc_info=error, extra=facts)
