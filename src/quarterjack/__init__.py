@@ -52,8 +52,13 @@ from .errors import (
 from .executors import Executor, LoopThread, ThreadExecutor
 from .flow.base import Gate, Order, Wrap
 from .flow.concurrency import ConcurrencyLimit
+from .flow.delay import Delay
+from .flow.fixed_window import FixedWindow
 from .flow.flow import Flow
+from .flow.sliding_window import SlidingWindow
 from .flow.stages import Deadline, Dedupe, Fallback, Timeout
+from .flow.time_window import TimeWindow
+from .flow.token_bucket import TokenBucket
 from .flow.waiting import Waiting
 from .group import Group
 from .injection import Depends
@@ -108,6 +113,7 @@ __all__ = [
     "Deadline",
     "DeadlineExceeded",
     "Dedupe",
+    "Delay",
     "Depends",
     "Discard",
     "DuplicateName",
@@ -117,6 +123,7 @@ __all__ = [
     "Fallback",
     "Filter",
     "FixedDelay",
+    "FixedWindow",
     "Flow",
     "FlowRefused",
     "Forever",
@@ -161,6 +168,7 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "ScheduleView",
+    "SlidingWindow",
     "Snooze",
     "StartupFailed",
     "Store",
@@ -174,8 +182,10 @@ __all__ = [
     "ThreadExecutor",
     "Tick",
     "Ticks",
+    "TimeWindow",
     "Timeout",
     "Timestamps",
+    "TokenBucket",
     "Trigger",
     "Unique",
     "UniqueConflict",

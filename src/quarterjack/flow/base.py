@@ -31,7 +31,7 @@ __all__ = ["Gate", "Order", "Wrap"]
 
 log = logging.getLogger("quarterjack.flow")
 
-_SHARED: Final = frozenset({"_by_key", "_post", "_sweep", "_turnstile", "by", "clock"})
+_SHARED: Final = frozenset({"_by_key", "_counted_by", "_post", "_sweep", "_turnstile", "by", "clock"})
 """Attributes of a gate that a copy for another key has of its own, or shares."""
 
 
@@ -52,8 +52,8 @@ class Gate(ABC):
     name: str | None = None
     clock: Clock = SYSTEM_CLOCK
     """The wall clock of its loop, for gates that go by it."""
-    follows_wall_clock: ClassVar[bool] = False
-    """It is asked again after each jump of the wall clock, and every 30 seconds at least."""
+    follows_wall_clock: bool = False
+    """The instant it names is waited for on the wall clock, and it is asked again after each jump of that."""
 
     # The dispatcher's, and of one gate per key the keys'. Class attributes: a subclass need not call __init__.
     _post: Post | None = None
@@ -94,7 +94,7 @@ class Gate(ABC):
         return False
 
     def forget(self) -> None:
-        """Forget all jobs: the loop on which they ran was closed."""
+        """Forget all jobs: the loop on which they ran was closed. `clock` is the next loop's already."""
 
     def fresh(self) -> Gate:
         """Return a gate of these settings that has seen no job yet, for another key.

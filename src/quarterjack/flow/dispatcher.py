@@ -41,6 +41,7 @@ from weakref import WeakValueDictionary, ref
 from quarterjack.clock import clock_of
 from quarterjack.errors import WrongLoop
 
+from ._wall import WallAlarm
 from .alarms import Alarm, Alarms
 from .outcome import NOT_STARTED, Ended
 from .waiting import Phase, Waiting
@@ -55,7 +56,8 @@ log = logging.getLogger("quarterjack.flow")
 
 NEVER: Final = float("inf")
 LONGEST_S: Final = 30.0
-"""A gate that goes by the wall clock is asked again at least this often: clocks are set, machines sleep."""
+"""A gate that goes by the wall clock and names no instant is asked again this often. One that names an instant is asked
+then by the wall clock, and when that jumps: the timer sees to it that this is noticed."""
 
 STEPS_PER_TURN: Final = 128
 """So many jobs are started, refused or found waiting in one turn of the loop. Where tasks start eagerly a
@@ -70,7 +72,7 @@ _WAITING, _TAKEN, _STARTED, _OVER = Phase.WAITING, Phase.TAKEN, Phase.STARTED, P
 class Post:
     """Where lanes wait at one gate: the best of them in front."""
 
-    __slots__ = ("alarm", "at", "dispatcher", "entries", "gate", "is_open", "lanes")
+    __slots__ = ("alarm", "at", "dispatcher", "entries", "gate", "is_open", "lanes", "wall")
 
     def __init__(self, gate: Gate, dispatcher: Dispatcher) -> None:
         self.gate = gate
@@ -85,6 +87,8 @@ class Post:
         """For that instant, or an earlier one that it named before."""
         self.is_open = False
         """It is to be looked at in the next pump."""
+        self.wall: WallAlarm | None = None
+        """Of a gate that goes by the wall clock, while somebody waits there."""
 
     @property
     def best(self) -> tuple[float, int, Lane] | None:
@@ -105,16 +109,26 @@ class Post:
         if self.lanes is not None:
             self.lanes.discard(ref(lane))
 
+    def watch(self, delay_s: float | None) -> None:
+        """Ring when so much of the wall clock has passed, or when it jumps; None: no more."""
+        if self.wall is not None:
+            self.wall.close()
+        self.wall = None if delay_s is None else WallAlarm(self.dispatcher.clock, delay_s, self._open)
+
     def expect(self, at: float) -> None:
         """Ask the gate again at that instant, if nothing happens here before."""
-        if self.gate.follows_wall_clock:
-            at = min(at, self.dispatcher.monotonic() + LONGEST_S)
         self.at = at
+        if self.gate.follows_wall_clock:
+            self.watch(LONGEST_S if at == NEVER else at - self.dispatcher.monotonic())
+            return
         if at == NEVER or (self.alarm is not None and self.alarm.at <= at):
             return  # an earlier alarm looks when it rings: a gate that names another instant each time costs no more
         if self.alarm is not None:
             self.alarm.cancel()
         self.alarm = self.dispatcher.call_at(at, self._ring)
+
+    def _open(self) -> None:
+        self.dispatcher.open(self)
 
     def _ring(self) -> None:
         self.alarm = None
@@ -168,8 +182,10 @@ class Dispatcher:
                     f"{gate!r} belongs to the event loop that used it first, and cannot guard two; "
                     'make one for each loop, or a limit for all processes with scope="fleet"'
                 )
-            gate.forget()  # who held it went down with that loop
+            post.watch(None)
         gate.clock = self.clock
+        if post is not None:
+            gate.forget()  # who held it went down with that loop
         gate._post = post = Post(gate, self)
         return post
 
@@ -289,6 +305,8 @@ class Dispatcher:
         """Let the best who is parked at *post* be asked; the next one follows when it has got through."""
         best = post.best
         post.at = NEVER
+        if post.wall is not None:
+            post.watch(None)
         if best is not None:
             heappop(post.entries)
             best[2].parked, best[2].promoted = None, post

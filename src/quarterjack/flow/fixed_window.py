@@ -1,0 +1,216 @@
+"""`FixedWindow`: so many starts per window, as an upstream counts its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Protocol
+
+from quarterjack._durations import NS_PER_S, Seconds, to_ns, to_seconds
+from quarterjack.clock import Clock
+from quarterjack.errors import InvalidOption
+from quarterjack.triggers import Aligned, Cron, Trigger
+
+from ._keys import By
+from ._options import changed, number
+from ._rate import CRUMBS, LONG_AGO, RateGate
+from .waiting import Waiting
+
+__all__ = ["FixedWindow"]
+
+CalendarWord = Literal["day", "week", "month"]
+_BEGINS: Final[Mapping[str, str]] = {"day": "0 0 * * *", "week": "0 0 * * mon", "month": "0 0 1 * *"}
+_KEPT: Final = 4
+"""Windows whose counts are kept: a clock that is set back leads into one of the last, as a rule."""
+_SETTINGS: Final = ("max_requests",)
+
+
+class FixedWindow(RateGate):
+    """Lets at most *max_requests* jobs start in each window; then they wait for the next one.
+
+    It mirrors an upstream that counts in windows of its own, such as 1,000 calls per
+    calendar day or 300 from one quarter of an hour to the next: what is left of a
+    window may be used up to its last moment. Where the two sides' windows agree, that is
+    all the upstream allows. Where they do not, up to twice *max_requests* start within
+    *per* seconds, at the end of one window and the beginning of the next: take
+    `SlidingWindow` then.
+
+    A job of ``cost=3`` counts as three starts. O(1) time and space.
+
+    Args:
+        max_requests: Starts per window, 1 or more.
+        per: The window in seconds, as a number or a ``timedelta``, above 0; or ``"day"``,
+            ``"week"`` (from Monday) or ``"month"`` of the calendar.
+        anchor: Where windows begin: ``"epoch"`` (default) at the multiples of *per* since
+            1970 in UTC, so at :00, :15, :30 and :45 for 900; ``"first"`` with the first start
+            after the last window's end; or a zone such as ``"America/Los_Angeles"``, at the clock
+            tops of its days, the nights when its clocks change included.
+        window_seconds: Another name of *per*.
+        by: A count for each key, such as ``by="tenant"``.
+        name: What it is called in `why_waiting` and `stats`.
+
+    Raises:
+        InvalidOption: Naming the option, the value and the range.
+        InvalidTrigger: If *anchor* is no zone.
+    """
+
+    def __init__(
+        self,
+        max_requests: int,
+        per: Seconds | CalendarWord | None = None,
+        *,
+        anchor: str = "epoch",
+        window_seconds: Seconds | None = None,
+        by: By | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(by=by, name=name)
+        if (per is None) == (window_seconds is None):
+            raise InvalidOption("FixedWindow takes one of per= and window_seconds=, which mean the same")
+        self.max_requests: int = number(max_requests, "max_requests", 1, whole=True)
+        self.per: Final = per if per is not None else window_seconds
+        self.anchor: Final = anchor
+        self.follows_wall_clock = anchor != "first"
+        self._windows = _windows(self.per, anchor)
+
+    def eta(self, job: Waiting, now: float) -> float:
+        room = self.max_requests + CRUMBS - self._reserved - job.cost
+        used, ends_at = self._windows.look(now, self.clock)
+        if used <= room:
+            return self._held_until
+        if room < 0.0:
+            self.check(job)
+            return math.inf  # who was admitted must begin first: in this window or in the next
+        return max(ends_at, self._held_until)
+
+    def _count(self, job: Waiting, now: float) -> None:
+        self._windows.add(job.cost, now, self.clock)
+
+    def is_idle(self, now: float) -> bool:
+        return not self._jobs_reserved and not self._windows.look(now, self.clock)[0] and self._held_until <= now
+
+    def stats(self) -> dict[str, Any]:
+        now = self.clock.monotonic()
+        used, ends_at = self._windows.look(now, self.clock)
+        return {"max_requests": self.max_requests, "used": used + self._reserved, "ends_in": max(0.0, ends_at - now)}
+
+    @property
+    def _capacity(self) -> float:
+        return self.max_requests
+
+    @property
+    def _capacity_name(self) -> str:
+        return "max_requests"
+
+    def _forget_starts(self) -> None:
+        self._windows = _windows(self.per, self.anchor)
+
+    def _check_changes(self, changes: Mapping[str, Any]) -> None:
+        changed(self, changes, _SETTINGS)
+        number(changes.get("max_requests", self.max_requests), "max_requests", 1, whole=True)
+
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        self.max_requests = changes.get("max_requests", self.max_requests)
+
+
+# -- where windows begin ---------------------------------------------------------------
+
+
+class _Windows(Protocol):
+    """Windows one after the other, and what has started in them."""
+
+    def look(self, now: float, clock: Clock) -> tuple[float, float]:
+        """Return what has started in the window of now, and when that ends, in monotonic seconds."""
+        ...
+
+    def add(self, cost: float, now: float, clock: Clock) -> None:
+        """Something starts now."""
+
+
+def _windows(per: Any, anchor: Any) -> _Windows:
+    """Return the windows that were asked for.
+
+    Raises:
+        InvalidOption: If *per* and *anchor* do not go together.
+    """
+    if not isinstance(anchor, str):
+        raise InvalidOption(f'anchor must be "epoch", "first" or a zone such as "Europe/Rome", got {anchor!r}')
+    if isinstance(per, str):
+        if per not in _BEGINS:
+            raise InvalidOption(
+                f"per must be seconds, a timedelta, or one of {', '.join(map(repr, _BEGINS))}, got {per!r}"
+            )
+        if anchor == "first":
+            raise InvalidOption(
+                f'per={per!r} begins with the calendar; anchor="first" takes seconds, such as per=86400'
+            )
+        return _OnTheClock(Cron(_BEGINS[per], tz="UTC" if anchor == "epoch" else anchor))
+    if anchor == "first":
+        return _FromTheFirst(to_seconds(per, "per", exclusive=True))
+    per_ns = to_ns(per, "per", exclusive=True)
+    return _OnTheClock(per_ns if anchor == "epoch" else _tops_of_day(per_ns, anchor))
+
+
+def _tops_of_day(per_ns: int, zone: str) -> Trigger:
+    day_ns = 86_400 * NS_PER_S
+    if day_ns % per_ns or per_ns % 1_000_000:
+        raise InvalidOption(
+            f"per={per_ns / NS_PER_S:g} does not divide a day into equal windows of whole milliseconds, "
+            f'as anchor={zone!r} needs; take one that does, or "day", "week" or "month"'
+        )
+    return Aligned(milliseconds=per_ns // 1_000_000, tz=zone)
+
+
+class _FromTheFirst:
+    """A window begins with the first start after the end of the last one."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._began_at = LONG_AGO
+        self._used = 0.0
+
+    def look(self, now: float, clock: Clock) -> tuple[float, float]:
+        ends_at = self._began_at + self._per_s
+        return (self._used, ends_at) if now < ends_at else (0.0, now + self._per_s)
+
+    def add(self, cost: float, now: float, clock: Clock) -> None:
+        if now >= self._began_at + self._per_s:
+            self._began_at, self._used = now, 0.0
+        self._used += cost
+
+
+class _OnTheClock:
+    """Windows begin at multiples of so many nanoseconds, or at the fire times of a rule."""
+
+    def __init__(self, beginnings: int | Trigger) -> None:
+        self._beginnings = beginnings
+        self._last = (0, 0)
+        """The window that was looked at last: most questions are about the same one."""
+        self._used_by_start: dict[int, float] = {}
+
+    def look(self, now: float, clock: Clock) -> tuple[float, float]:
+        wall_ns = clock.now_ns()
+        start, end = self._window_at(wall_ns)
+        return self._used_by_start.get(start, 0.0), now + (end - wall_ns) / NS_PER_S
+
+    def add(self, cost: float, now: float, clock: Clock) -> None:
+        start, _ = self._window_at(clock.now_ns())
+        used = self._used_by_start
+        used[start] = used.pop(start, 0.0) + cost
+        if len(used) > _KEPT:
+            del used[next(iter(used))]
+
+    def _window_at(self, wall_ns: int) -> tuple[int, int]:
+        if not self._last[0] <= wall_ns < self._last[1]:
+            self._last = self._find(wall_ns)
+        return self._last
+
+    def _find(self, wall_ns: int) -> tuple[int, int]:
+        rule = self._beginnings
+        if isinstance(rule, int):
+            start = wall_ns // rule * rule
+            return start, start + rule
+        before, after = rule.prev_ns(wall_ns), rule.next_ns(wall_ns)
+        if before is None or after is None:  # the years 1 and 9999
+            raise InvalidOption(f"{rule!r} has no window at {wall_ns} ns since the epoch")
+        return before, after
