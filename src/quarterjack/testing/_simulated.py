@@ -15,14 +15,14 @@ __all__ = ["Collision", "ExecutorLoad", "ScheduleLoad", "Simulation", "TooManyFi
 class TooManyFires(InvalidOption):
     """The schedules fire too often to play so long a time; the text names the busiest and how long would do."""
 
-    def __init__(self, fires: int, most: int, busiest: str, fits_s: float) -> None:
-        super().__init__(fires, most, busiest, fits_s)
-        self.fires, self.most, self.busiest, self.fits_s = fires, most, busiest, fits_s
+    def __init__(self, most: int, busiest: str, fits_s: float) -> None:
+        super().__init__(most, busiest, fits_s)
+        self.most, self.busiest, self.fits_s = most, busiest, fits_s
 
     def __str__(self) -> str:
         return (
-            f"the schedules fire {self.fires:,} times or more in that time, most of all {self.busiest!r}; "
-            f"at most {self.most:,} are played, which is about {self.fits}"
+            f"the schedules fire more than {self.most:,} times in that time, most of all {self.busiest!r}; "
+            f"no more are played, which is enough for {self.fits}"
         )
 
     @property

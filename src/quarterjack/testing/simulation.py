@@ -40,6 +40,8 @@ ASSUMED_S: Final = 1.0
 MOST_FIRES: Final = 150_000
 """More are refused: they take a quarter of a minute on a small machine, at 0.1 ms each."""
 _MINUTE_S: Final = 60
+_FINE: Final = 32
+"""How long can be played is told to one part in so many."""
 _KEPT: Final = 20
 """So many kinds of collision are kept, the worst."""
 
@@ -139,19 +141,31 @@ class _Play:
         Raises:
             TooManyFires: If there are more fire times than *most*.
         """
-        fires = {row.id: self._fires(self._planned[row.id], assumed[row.payload.task], most * 1_000) for row in rows}
-        total = sum(fires.values())
-        if total > most:
-            seconds = (self._end_ns - self._start_ns) / NS_PER_S
-            raise TooManyFires(total, most, max(fires, key=fires.__getitem__), seconds * most / total)
+        whole = self._end_ns - self._start_ns
 
-    def _fires(self, row: Schedule, body_s: float, most: int) -> int:
+        def fires_in(span: int) -> dict[str, int]:
+            end = self._start_ns + span
+            return {
+                row.id: self._fires(self._planned[row.id], assumed[row.payload.task], end, most + 1) for row in rows
+            }
+
+        fits, span = 0, min(_MINUTE_S * NS_PER_S, whole)
+        while sum((found := fires_in(span)).values()) <= most:  # in growing spans: some triggers count one by one
+            if span == whole:
+                return
+            fits, span = span, min(2 * span, whole)
+        while span - fits > max(fits // _FINE, NS_PER_S):
+            middle = (fits + span) // 2
+            fits, span = (middle, span) if sum(fires_in(middle).values()) <= most else (fits, middle)
+        raise TooManyFires(most, max(found, key=found.__getitem__), fits / NS_PER_S)
+
+    def _fires(self, row: Schedule, body_s: float, until: int, most: int) -> int:
         bound = row.timing.start_ns
         start = self._start_ns if bound is None or bound <= self._start_ns else bound - 1
-        end = min(self._end_ns, row.timing.end_ns or self._end_ns)
+        end = min(until, row.timing.end_ns or until)
         pause_ns = row.trigger.after_finish_ns
         if pause_ns is not None:
-            found = (end - start) // max(1, pause_ns + round(body_s * NS_PER_S))
+            found = max(0, end - start) // max(1, pause_ns + round(body_s * NS_PER_S))
         else:
             try:
                 found = row.trigger.count_ns(start, end, most) if start < end else 0
@@ -218,15 +232,15 @@ class _Play:
         if self._is_over:
             return
         if isinstance(event, ScheduleEvent):
-            if event.kind == "fired":
-                self._starts[event.at_ns // NS_PER_S].append(event.schedule_id)
-            elif event.kind in {"skipped", "missed"}:
+            if event.kind in {"skipped", "missed"}:
                 self._counts[event.schedule_id][event.kind] += event.count
             elif event.kind == "parked":
                 self._parked[event.schedule_id] = event.reason or ""
         elif isinstance(event, JobEvent) and event.schedule_id is not None:
             schedule_id = event.schedule_id
             self._counts[schedule_id][event.kind] += 1
+            if event.kind == "running":
+                self._starts[event.at_ns // NS_PER_S].append(schedule_id)
             if event.kind == "running" and event.lag_s:
                 self._waits[schedule_id] = max(self._waits[schedule_id], event.lag_s)
             if event.duration_s is not None:

@@ -11,6 +11,7 @@ import pytest
 
 from quarterjack import (
     At,
+    Between,
     Cron,
     Every,
     FixedDelay,
@@ -157,13 +158,46 @@ def test_broken_triggers_are_parked_and_the_others_play_on(caplog: pytest.LogCap
 def test_too_many_fires_are_refused_with_what_would_do() -> None:
     """Every second of a week would take minutes; who asked is told at once, and for how long it can be had."""
     app = app_of(Every(seconds=1), Every(hours=1))
-    with pytest.raises(TooManyFires, match=r"fire 604,968 times .* most of all 't0'; at most 150,000") as caught:
+    with pytest.raises(TooManyFires, match=r"more than 150,000 times .* most of all 't0'; .* 41h") as caught:
         simulate(app, "7d", start=MIDNIGHT)
     assert caught.value.fits == "41h"
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert load(simulate(app, "10m", start=MIDNIGHT, assume=0.5)).runs == 600
     with pytest.raises(TooManyFires):
         simulate(app_of(FixedDelay(milliseconds=1)), "1d", assume=0)
+
+
+def test_how_long_can_be_played_is_true_of_uneven_schedules() -> None:
+    """Who follows the advice must not be refused again; the rate of a month is not that of its first day."""
+    app = app_of(Every(milliseconds=100) & Between("09:00", "17:00"), Every(days=1))
+    with pytest.raises(TooManyFires) as caught:
+        simulate(app, "30d", start=MIDNIGHT, most_fires=500)
+    assert caught.value.fits == "8h"
+    assert load(simulate(app, caught.value.fits, start=MIDNIGHT, most_fires=500)).runs == 0
+
+
+def test_rule_that_is_counted_one_by_one_is_refused_soon() -> None:
+    """The bug: a union was counted through the whole year, 31 million fire times, before it was refused."""
+    asked = 0
+
+    class Asked(Trigger):
+        def next(self, after: datetime) -> datetime:
+            nonlocal asked
+            asked += 1
+            return after + timedelta(seconds=1)
+
+    with pytest.raises(TooManyFires) as caught:
+        simulate(app_of(Asked()), "365d", start=MIDNIGHT, most_fires=1_000)
+    assert asked < 20_000
+    assert caught.value.fits in {"15m", "16m"}
+
+
+def test_run_that_waits_for_its_turn_starts_when_that_comes() -> None:
+    """The bug: fire times were counted as starts, so a run in a queue collided with what ran meanwhile."""
+    app = app_of(Cron("0 * * * *"), Cron("0 * * * *"), overlap_key="one", overlap="queue_all")
+    found = simulate(app, "150m", start=MIDNIGHT, assume="10m")
+    assert found.collisions == ()
+    assert found.runs == 4
 
 
 def test_max_runs_and_bounds_count_as_they_do() -> None:
