@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -44,10 +45,12 @@ from quarterjack import (
     gather,
 )
 from quarterjack.flow.outcome import Ended, EndKind
+from quarterjack.model import lanes_of
 from quarterjack.policies.backoff import Retry
 from quarterjack.runtime.admission import AHEAD, AHEAD_SHARED
 from quarterjack.stores import MemoryStore
-from quarterjack.testing import virtual_time
+from quarterjack.stores.base import Claim, Want
+from quarterjack.testing import simulate, virtual_time
 
 from .kit import Boom, ends_as, sleeper, spawn
 
@@ -234,7 +237,7 @@ async def test_a_closed_gate_does_not_swallow_the_store(store: type[MemoryStore]
     door = Door(is_open=False)
     task = sleeper(app, flow=Flow(door))
     async with virtual_time(app) as world:
-        jobs = await app.submit_many(task.bind(0.0) for _ in range(200))
+        jobs = await app.submit_many(task.bind(10.0) for _ in range(200))
         await world.run_for(1)
         assert states(jobs) == {"scheduled": ahead, "submitted": 200 - ahead}
         assert (await app.why_waiting(jobs[0])).kind == "flow"
@@ -243,6 +246,8 @@ async def test_a_closed_gate_does_not_swallow_the_store(store: type[MemoryStore]
         assert waiting.words.startswith(f"{ahead} jobs wait in its flow")
         door.open()
         await world.run_for(5)
+        assert states(jobs)["running"] == 100  # as many as there are slots, and not only those that were claimed before
+        await world.run_for(30)
         assert states(jobs) == {"done": 200}
 
 
@@ -275,7 +280,43 @@ async def test_open_gates_wait_for_a_slot_and_go_before_what_is_claimed_next() -
         assert states(jobs) == {"done": 9}
         await world.run_for(40)
         assert states(flood) == {"done": 90}
+        assert {job.attempt for job in jobs} == {1}  # none was let through to a full executor, and given back
     assert not door.inside
+
+
+async def test_a_flow_leaves_the_slots_that_are_kept_for_schedules() -> None:
+    """A flood that passes its gates must not delay a tick."""
+    app = Quarterjack(concurrency=10)
+    task = sleeper(app, flow=Flow(Door()))
+    began: list[float] = []
+
+    @app.task(Every(seconds=10))
+    async def tick() -> None:
+        began.append(asyncio.get_running_loop().time())
+
+    async with virtual_time(app) as world:
+        jobs = [await app.submit(task, 100.0) for _ in range(30)]
+        await world.run_for(35)
+        assert states(jobs) == {"running": 9, "scheduled": 21}
+        assert len(began) == 3
+
+
+async def test_scheduled_runs_wait_for_a_slot_too() -> None:
+    """They may have the last one, not one more: they are claimed once and begin when it is free."""
+    app = Quarterjack(concurrency=1)
+    plain = app.task(name="plain")(asyncio.sleep)
+
+    @app.task(Every(seconds=10), flow=Flow(Door()))
+    async def tick() -> None: ...
+
+    async with virtual_time(app) as world:
+        await app.submit(plain, 15.0)
+        await world.run_for(14)
+        (job,) = await app.jobs(task="tick")
+        assert job.state is JobState.SCHEDULED
+        assert (await app.why_waiting(job)).words
+        await world.run_for(2)
+        assert (job.state, job.attempt) == (JobState.DONE, 1)
 
 
 async def test_scheduled_runs_of_a_flooded_flow_are_claimed() -> None:
@@ -360,6 +401,40 @@ async def test_cancel_ends_a_job_in_its_flow_at_once() -> None:
         assert (first.state, third.state) == (JobState.DONE, JobState.RUNNING)
         assert await third.cancel()
     assert limit.used == 0
+
+
+async def test_nothing_begins_once_the_end_was_asked_for() -> None:
+    """From a signal on no body begins, also of those whose gate opens just then."""
+    app = Quarterjack()
+    door = Door(is_open=False)
+    task = sleeper(app, flow=Flow(door))
+    async with virtual_time(app) as world:
+        job = await app.submit(task, 1.0)
+        await world.run_for(1)
+        app._running().stop_beginning()
+        door.open()
+        await world.run_for(1)
+        assert job.state is JobState.SCHEDULED
+    assert not door.told
+
+
+async def test_a_job_cancelled_between_its_admission_and_its_body_was_not_started() -> None:
+    """Gates that count starts are told so, and take the entry back."""
+
+    class Trap(Door):
+        def take(self, job: Waiting, now: float) -> None:
+            super().take(job, now)
+            asyncio.get_running_loop().call_soon(service.worker.cancel_local, [job.id])
+
+    app = Quarterjack()
+    door = Trap()
+    task = sleeper(app, flow=Flow(door))
+    async with virtual_time(app):
+        service: Any = app._running()
+        job = await app.submit(task, 1.0)
+        await ends_as(job, JobState.CANCELLED)
+        begun = sys.version_info >= (3, 12)  # there a body begins in the very turn
+        assert door.told == ([(job.id, "started"), (job.id, "cancelled")] if begun else [(job.id, "not_started")])
 
 
 @pytest.mark.parametrize("store", [MemoryStore, Shared])
@@ -482,7 +557,7 @@ async def test_deadline_ends_waiting_and_running_jobs() -> None:
     """It counts from the submission, and does not ask where the time went."""
     app = Quarterjack()
     limit = ConcurrencyLimit(1)
-    task = sleeper(app, flow=Flow(limit, Deadline(3)))
+    task = sleeper(app, flow=Flow(limit, Deadline(3), Retry(on=Exception, attempts=9)))
     async with virtual_time(app) as world:
         began = world.clock.monotonic()
         running, waiting = await app.submit(task, 10.0), await app.submit(task, 1.0)
@@ -729,6 +804,35 @@ async def test_submit_waits_for_room_in_order(store: type[MemoryStore]) -> None:
         assert states(await many) == {"done": 5}
 
 
+async def test_a_cancelled_job_makes_room_for_who_waits_to_submit() -> None:
+    """Nobody here runs them: the store alone knows that one waits no more."""
+    app = Quarterjack(role="client")
+    task = sleeper(app, flow=Flow(max_queue=1, overflow="block"))
+    async with virtual_time(app) as world:
+        first = await app.submit(task, 1.0)
+        second = spawn(app.submit(task, 1.0))
+        await world.run_for(5)
+        assert not second.done()
+        assert await first.cancel()
+        await world.run_for(1)
+        assert second.done()
+
+
+async def test_a_job_that_another_process_began_makes_room() -> None:
+    """It is looked up when the room seems full."""
+    app = Quarterjack(Shared(), role="client")
+    task = sleeper(app, flow=Flow(max_queue=1))
+    async with virtual_time(app):
+        first = await app.submit(task, 1.0)
+        with pytest.raises(QueueFull):
+            await app.submit(task, 1.0)
+        await app.store.jobs_claim(Claim("other", [Want(("default",), lanes_of(["sleeper"]), 1)], 30))
+        with pytest.raises(QueueFull):  # it waits in its flow there
+            await app.submit(task, 1.0)
+        first._record.state = JobState.RUNNING
+        await app.submit(task, 1.0)
+
+
 async def test_the_oldest_gives_way_if_the_flow_says_so() -> None:
     """Newer is worth more: the one that waits longest ends as cancelled, with the reason."""
     app = Quarterjack()
@@ -744,6 +848,18 @@ async def test_the_oldest_gives_way_if_the_flow_says_so() -> None:
             await jobs[2]
         await world.run_for(20)
         assert states(jobs[3:]) == {"done": 2}
+
+
+def test_a_simulation_leaves_the_gates_alone() -> None:
+    """What they would let through is not foreseen, and they belong to the loop of the app, not to that of a play."""
+    app = Quarterjack()
+    door = Door()
+
+    @app.task(Every(seconds=10), flow=Flow(door))
+    async def tick() -> None: ...
+
+    assert simulate(app, "1m").schedules[0].runs == 6
+    assert not door.told
 
 
 # -- refusals ---------------------------------------------------------------------------
