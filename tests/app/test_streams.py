@@ -979,6 +979,35 @@ async def test_control_that_has_no_meaning_is_refused_clearly() -> None:
             await app.schedule(plain, Every(hours=1), id="handle")
 
 
+class HandsOver:
+    """A source that gives each item by a future, as clients do whose callbacks come from a connection."""
+
+    def __init__(self) -> None:
+        self.item: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def __aiter__(self) -> HandsOver:
+        return self
+
+    async def __anext__(self) -> int:
+        self.item = asyncio.get_running_loop().create_future()
+        return await self.item
+
+
+async def test_item_that_is_handed_over_in_the_turn_of_the_stop_is_stored() -> None:
+    """The bug: the stop cancelled who waited for it, and the item, which its source had let go of, was lost."""
+    source = HandsOver()
+    app = Quarterjack()
+
+    @app.task(Stream(lambda: source), name="handle")
+    async def handle(item: int) -> None: ...
+
+    async with virtual_time(app, start=START) as world:
+        await world.settle()
+        source.item.set_result(7)
+    assert len(world.jobs("handle")) == 1
+    assert source.item.done()
+
+
 # ---------------------------------------------------------------- its task's flow
 
 

@@ -61,7 +61,11 @@ class Consumer:
         """Take no more items; the one in hand is stored first. `ended` waits for that."""
         self.hold()
         self.intake.hurry()
-        if self._may_interrupt and self._task is not None:
+        if self._task is not None:  # a turn later: an item that has just been handed over is in nobody else's hands
+            self._task.get_loop().call_soon(self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._may_interrupt and self._task is not None and not self._task.cancelling():
             self._task.cancel()
 
     @property
