@@ -117,10 +117,10 @@ def why_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord] = (), no
         return _paused(row)
     if row.next_nominal_ns is None:
         return _no_next(row, now_ns, open_jobs)
-    at = _at(row.trigger, row.next_nominal_ns)
+    at, due_ns = _at(row.trigger, row.next_nominal_ns), row.next_due_ns or row.next_nominal_ns
     if nobody is not None:
-        return Why(kind="unserved", words=f"its next fire time is {told_at(at)}, but {nobody}", at=at, reason=nobody)
-    due_ns = row.next_due_ns or row.next_nominal_ns
+        next_one = f"its run of {told_at(at)} is due" if due_ns <= now_ns else f"its next fire time is {told_at(at)}"
+        return Why(kind="unserved", words=f"{next_one}, but {nobody}", at=at, reason=nobody)
     if due_ns <= now_ns:
         late = _span((now_ns - due_ns) / 1e9)
         return Why(kind="late", words=f"its run of {told_at(at)} is {late} late and comes at once", at=at)
@@ -279,7 +279,7 @@ def _unserved_fire(
         kept = coming.kind in {"parked", "ended", "unserved"} or (
             row.paused_at_ns is not None and ns < (row.paused_until_ns or ns + 1)
         )
-        return Why(kind="to_come", words=f"{head}, still to come" + (f"; but {coming.words}" if kept else ""), at=at)
+        return Why(kind="to_come", words=f"{head}, still to come" + (f"; but {_kept(coming)}" if kept else ""), at=at)
     missed = _missed_with(row, ns, jobs or ())
     if missed is not None:
         return Why(
@@ -303,7 +303,12 @@ def _unaccounted(head: str, at: datetime, coming: Why) -> Why:
     if coming.kind == "due":  # its jitter goes on
         return Why(kind="to_come", words=f"{head}, still to come: {coming.words}", at=at)
     link = "; " if coming.kind == "late" else ", but "
-    return Why(kind=coming.kind, words=f"{head}{link}{coming.words}", at=at, reason=coming.reason)
+    return Why(kind=coming.kind, words=f"{head}{link}{_kept(coming)}", at=at, reason=coming.reason)
+
+
+def _kept(coming: Why) -> str:
+    """Return what keeps a fire time from being served, without naming the next one."""
+    return coming.reason or coming.words if coming.kind == "unserved" else coming.words
 
 
 def _of_nominal(ns: int, jobs: Sequence[JobRecord]) -> JobRecord | None:
