@@ -50,11 +50,15 @@ from .errors import (
     WrongLoop,
 )
 from .executors import Executor, LoopThread, ThreadExecutor
+from .flow.adaptive import AdaptiveLimit
 from .flow.base import Gate, Order, Wrap
+from .flow.breaker import CircuitBreaker
 from .flow.concurrency import ConcurrencyLimit
 from .flow.delay import Delay
 from .flow.fixed_window import FixedWindow
 from .flow.flow import Flow
+from .flow.pressure import Pressure
+from .flow.round_robin import Resource, WeightedRoundRobin
 from .flow.sliding_window import SlidingWindow
 from .flow.stages import Deadline, Dedupe, Fallback, Timeout
 from .flow.time_window import TimeWindow
@@ -97,12 +101,14 @@ from .why import Why
 
 __all__ = [
     "FINISHED",
+    "AdaptiveLimit",
     "Aligned",
     "AsyncTask",
     "At",
     "Between",
     "Calendar",
     "Call",
+    "CircuitBreaker",
     "CircuitOpen",
     "ClockChange",
     "ConcurrencyLimit",
@@ -159,10 +165,12 @@ __all__ = [
     "Once",
     "Order",
     "Overlap",
+    "Pressure",
     "Progress",
     "Quarterjack",
     "QuarterjackError",
     "QueueFull",
+    "Resource",
     "ResultUnavailable",
     "RetryLater",
     "Retry",
@@ -195,6 +203,7 @@ __all__ = [
     "WaitedTooLong",
     "Waiting",
     "Weekdays",
+    "WeightedRoundRobin",
     "Why",
     "WouldDeadlock",
     "Wrap",

@@ -25,6 +25,8 @@ class RunningAttempt(Protocol):
     def number(self) -> int: ...
     @property
     def is_unwanted(self) -> bool: ...
+    @property
+    def resource(self) -> Any: ...
     def tell(self, done: float, total: float | None, text: str) -> None: ...
     def keep(self, value: Any) -> None: ...
     def lend_slot(self) -> None: ...
@@ -91,6 +93,11 @@ class CurrentJob:
     def metadata(self) -> Any:
         """The ``metadata=`` the job was submitted with."""
         return self._attempt.record.options.metadata
+
+    @property
+    def resource(self) -> Any:
+        """The `Resource` that a `WeightedRoundRobin` of its flow chose for this attempt; None without one."""
+        return self._attempt.resource
 
     @property
     def last_checkpoint(self) -> Any:

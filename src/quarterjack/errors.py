@@ -327,15 +327,24 @@ class DeadlineExceeded(FlowRefused, TimeoutError):
 
 
 class CircuitOpen(FlowRefused):
-    """A circuit breaker lets nothing through; *retry_in_s* is when it tries again (None: not by itself)."""
+    """A circuit breaker lets nothing through; *retry_in_s* is when it tries again (None: not by the clock alone)."""
 
-    def __init__(self, name: str, retry_in_s: float | None = None) -> None:
-        super().__init__(name, retry_in_s)
-        self.name, self.retry_in_s = name, retry_in_s
+    def __init__(self, name: str, retry_in_s: float | None = None, state: str = "open") -> None:
+        super().__init__(name, retry_in_s, state)
+        self.name, self.retry_in_s, self.state = name, retry_in_s, state
 
     def __str__(self) -> str:
-        when = "until reset()" if self.retry_in_s is None else f"for {self.retry_in_s:.3g} s more"
+        if self.state == "isolated":
+            return f"{self.name} is isolated until reset()"
+        if self.state == "half_open":
+            return f"{self.name} is half-open, and its probes are under way"
+        when = "until its health check succeeds" if self.retry_in_s is None else f"for {_few(self.retry_in_s)} s more"
         return f"{self.name} is open {when}: too many calls have failed"
+
+
+def _few(seconds: float) -> str:
+    """Return *seconds* with the digits that matter: 0.25, 12.5, 1800."""
+    return f"{seconds:.3g}" if seconds < 100 else f"{seconds:.0f}"
 
 
 class NoResource(FlowRefused):

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import InvalidOption
@@ -25,13 +25,16 @@ from .permit import Pass, Permit, Turnstile
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from .dispatcher import Post
+    from .alarms import Alarm
+    from .dispatcher import Dispatcher, Post
 
 __all__ = ["Gate", "Order", "Wrap"]
 
 log = logging.getLogger("quarterjack.flow")
 
-_SHARED: Final = frozenset({"_by_key", "_counted_by", "_post", "_sweep", "_turnstile", "by", "clock"})
+_SHARED: Final = frozenset(
+    {"_by_key", "_counted_by", "_leader", "_led", "_post", "_sweep", "_turnstile", "by", "clock"}
+)
 """Attributes of a gate that a copy for another key has of its own, or shares."""
 
 
@@ -61,6 +64,10 @@ class Gate(ABC):
     _by_key: dict[Hashable, Gate] | None = None
     _sweep: deque[Hashable] | None = None
     """The keys, in the order in which they are looked at next."""
+    _leader: Gate | None = None
+    """The gate that asks this one itself: nobody waits here, but there."""
+    _led: tuple[Gate, ...] = ()
+    """Those that it asks itself."""
 
     def __init__(self, *, by: By | None = None, name: str | None = None) -> None:
         check_by(by)
@@ -101,11 +108,16 @@ class Gate(ABC):
 
         With ``by=`` this gate itself never sees a job, so a deep copy of it is one.
         """
-        gate = copy.copy(self)
-        gate._by_key = gate._sweep = gate._post = gate._turnstile = None
+        gate = self._bare()
         for name, value in vars(self).items():
             if name not in _SHARED:
                 setattr(gate, name, copy.deepcopy(value))
+        return gate
+
+    def _bare(self) -> Self:
+        """Return a copy that shares its attributes, and belongs to nobody yet."""
+        gate = copy.copy(self)
+        gate._by_key = gate._sweep = gate._post = gate._turnstile = gate._leader = None
         return gate
 
     def stats(self) -> dict[str, Any]:
@@ -120,8 +132,11 @@ class Gate(ABC):
 
     # -- alone -----------------------------------------------------------------------
 
-    async def __aenter__(self) -> None:
-        """Wait until it lets this task through; leaving the block is the end of the pass."""
+    async def __aenter__(self) -> Any:
+        """Wait until it lets this task through; leaving the block is the end of the pass.
+
+        Returns what a router chose, None at other gates.
+        """
         turnstile = self._turnstile_here()
         one = Pass()
         await turnstile.enter(one)
@@ -131,6 +146,7 @@ class Gate(ABC):
             turnstile.inside[task] = [one]
         else:
             inside.append(one)
+        return one.resource
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -156,8 +172,9 @@ class Gate(ABC):
     def wake(self) -> None:
         """Something changed that only this gate knows: whoever waits is to be asked again."""
         for gate in self._all():
-            if gate._post is not None:
-                gate._post.dispatcher.open(gate._post)
+            post = (gate._leader or gate)._post
+            if post is not None:
+                post.dispatcher.open(post)
 
     def update(self, **changes: Any) -> None:
         """Change settings at run time, for every key; whoever waits is asked again.
@@ -225,6 +242,16 @@ class Gate(ABC):
     def keys(self) -> list[Hashable]:
         """Return the keys that are remembered."""
         return list(self._by_key or ())
+
+    def _call_at(self, at: float, callback: Callable[[], None]) -> Alarm | None:
+        """Call *callback* at a monotonic instant; None while no loop uses this gate: then nobody waits for that."""
+        dispatcher = self._dispatcher
+        return None if dispatcher is None else dispatcher.call_at(at, callback)
+
+    @property
+    def _dispatcher(self) -> Dispatcher | None:
+        post = (self._leader or self)._post
+        return None if post is None else post.dispatcher
 
     def _all(self) -> list[Gate]:
         return [self, *(self._by_key or {}).values()]

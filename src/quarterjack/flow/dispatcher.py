@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakValueDictionary, ref
 
 from quarterjack.clock import clock_of
-from quarterjack.errors import WrongLoop
+from quarterjack.errors import InvalidOption, WrongLoop
 
 from ._wall import WallAlarm
 from .alarms import Alarm, Alarms
@@ -172,10 +172,13 @@ class Dispatcher:
 
         Raises:
             WrongLoop: If it belongs to another loop that is still open.
+            InvalidOption: If it belongs to another gate, a router.
         """
         post = gate._post  # the dispatcher's own
         if post is not None and post.dispatcher is self:
             return post
+        if gate._leader is not None:
+            raise InvalidOption(f"{gate!r} belongs to a resource of {gate._leader!r} alone; make one for each")
         if post is not None:
             if post.dispatcher.loop is not self.loop and not post.dispatcher.loop.is_closed():
                 raise WrongLoop(
@@ -183,7 +186,8 @@ class Dispatcher:
                     'make one for each loop, or a limit for all processes with scope="fleet"'
                 )
             post.watch(None)
-        gate.clock = self.clock
+        for one in (gate, *gate._led):
+            one.clock = self.clock
         if post is not None:
             gate.forget()  # who held it went down with that loop
         gate._post = post = Post(gate, self)

@@ -23,11 +23,12 @@ __all__ = ["Pass", "Permit", "Turnstile"]
 class Pass(Waiting):
     """One way through: what the gates see in place of a job."""
 
-    __slots__ = ("_lane", "_phase", "_rank", "_seq", "cost", "enqueued_at", "key", "started_at", "waiter")
+    __slots__ = ("_lane", "_phase", "_rank", "_seq", "cost", "enqueued_at", "key", "resource", "started_at", "waiter")
 
     def __init__(self, key: Mapping[str, Hashable] = NO_KEY, cost: float = 1.0) -> None:
         self.key = key
         self.cost = cost
+        self.resource = None
         self.waiter: asyncio.Future[None] | None = None
 
 

@@ -401,13 +401,19 @@ class WaitingRoom:
     # -- views -----------------------------------------------------------------------
 
     def why(self, job: Waiting) -> tuple[Gate, float] | None:
-        """Return the gate that holds *job* up and until when it does (monotonic; inf: nobody knows), or None."""
+        """Return the gate that holds *job* up and until when it does (monotonic; inf: nobody knows), or None.
+
+        A gate that would turn it away now holds it up no longer than the others do.
+        """
         if job._phase is not _WAITING:
             return None
         now = self.dispatcher.monotonic()
         slowest: tuple[Gate, float] | None = None
         for post in job._lane.posts:
-            eta = post.gate.eta(job, now)
+            try:
+                eta = post.gate.eta(job, now)
+            except Exception:  # noqa: S112  # its rejection, or a user's gate is broken: told when the job's turn comes
+                continue
             if eta > now and (slowest is None or eta > slowest[1]):
                 slowest = (post.gate, eta)
         return slowest

@@ -29,6 +29,7 @@ class _DirectRun:
 
     number = 1
     is_unwanted = False
+    resource: Any = None
 
     def __init__(self, record: JobRecord) -> None:
         self.record = record

@@ -197,6 +197,7 @@ class Entrance:
         """Its gates are taken and there is a slot: hand it over."""
         entry.disarm()
         run = entry.run
+        run.resource = entry.resource
         left = [one for one in (run.timeout_s or self._timeout_s, self._left_s(run)) if one is not None]
         run.timeout_s = min(left) if left else None
         if self.flow.wraps:

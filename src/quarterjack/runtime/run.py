@@ -58,6 +58,7 @@ class Attempt:
         "owner",
         "pending_checkpoint",
         "record",
+        "resource",
         "running_at_ns",
         "timeout_s",
     )
@@ -96,6 +97,8 @@ class Attempt:
         self.outcome: Outcome | None = None
         self.ended_mono_ns: int | None = None
         self.pending_checkpoint: Any = None
+        self.resource: Any = None
+        """What a router of its flow chose for it."""
         context.run(CURRENT.set, self)
 
     # -- what the executor sees ------------------------------------------------------
