@@ -60,8 +60,10 @@ class AppBackfill(AppBase):
         do, with priority 4 and without its ``start_deadline=``; ``job.nominal`` is the
         fire time. The same range again makes no job twice (`Job.is_duplicate`; `retry`
         repeats what failed), but a fire time that the schedule ran itself is run once
-        more. The schedule goes on as it would: no run of it is left out or counted
-        for these, and one that is due while they wait goes first.
+        more. The schedule goes on: none of its runs is left out or counted because one
+        of these is open, and one that is due while they wait goes first. It waits for
+        the one that runs, though, and may end late for the next run of its own;
+        ``overlap="allow"`` lets none wait for another.
 
         Args:
             schedule_id: Which schedule.

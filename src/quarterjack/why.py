@@ -261,7 +261,7 @@ def why_at(
     if found is not None:
         return _became(row, found)
     if not row.trigger.is_periodic:
-        return _in_chain(row, at)
+        return _in_chain(row, at, now_ns, is_known=jobs is not None)
     if row.immediate_ns != ns or is_skipped_by_clock(at):
         no = why_not_fired(row.trigger, at) or _out_of_bounds(row, ns)
         if no is not None:
@@ -354,8 +354,15 @@ def _missed_with(row: Schedule, ns: int, jobs: Sequence[JobRecord]) -> JobRecord
     return found if is_capped or row.trigger.count_ns(ns - 1, found.origin.nominal_ns, most + 1) <= most else None
 
 
-def _in_chain(row: Schedule, at: datetime) -> Why:
-    words = f"no run of it was for {told_at(_at(row.trigger, instant_ns(at), at.tzinfo))}: {row.trigger.explain()}"
+def _in_chain(row: Schedule, at: datetime, now_ns: int, *, is_known: bool) -> Why:
+    ns = instant_ns(at)
+    when, rule = told_at(_at(row.trigger, ns, at.tzinfo)), row.trigger.explain()
+    if ns > now_ns:
+        return Why(kind="unknown", words=f"whether it runs on {when} depends on how its runs end: {rule}", at=at)
+    if not is_known:
+        words = f"whether it ran for {when} is known where the app runs, not here: {rule}"
+        return Why(kind="unknown", words=words, at=at)
+    words = f"no run of it was for {when}: {rule}"
     return Why(kind="no_fire_time", words=words, at=at)
 
 

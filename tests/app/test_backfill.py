@@ -22,7 +22,7 @@ from quarterjack import (
     current_job,
     gather,
 )
-from quarterjack.backfill import Backfill
+from quarterjack.backfill import Backfill, BackfillOverlap
 from quarterjack.events import JobEvent, ScheduleEvent
 from quarterjack.model import SubmittedBy
 from quarterjack.stores.base import Backfilled
@@ -280,3 +280,21 @@ async def test_why_names_the_job_of_a_backfill_whose_turn_it_is() -> None:
         assert "the run waits for its end" in why.words
         waiting = await world.app.why_waiting(second)
         assert (waiting.kind, waiting.job) == ("serial", first.id)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+async def test_run_that_waits_for_a_backfilled_one_is_late_and_no_more(beside: bool) -> None:
+    """What the documentation says: only side by side do the schedule's own runs keep their times."""
+    app = Quarterjack()
+
+    @app.task(Every(minutes=1), name="work")
+    async def work() -> None:
+        await asyncio.sleep(40)
+
+    first = datetime(2026, 3, 2, 8, tzinfo=UTC)
+    async with virtual_time(app, start="2026-03-02T09:00:30Z") as world:
+        overlap: BackfillOverlap = "allow" if beside else "queue_all"
+        jobs = await app.backfill("work", first, first + timedelta(minutes=10), overlap=overlap)
+        await world.run_until("2026-03-02T09:45:50Z")
+        assert {job.state for job in jobs} == {JobState.DONE}
+        assert ("skipped" in world.outcomes("work")) is not beside

@@ -163,6 +163,19 @@ async def test_chain_beside_a_manual_run_waits_for_its_own_job() -> None:
         assert (await world.app.why("job")).job == world.jobs("job")[1].id
 
 
+async def test_chain_tells_of_an_instant_no_more_than_is_known() -> None:
+    """Its fire times cannot be computed; only its jobs say what was, and nothing says what will be."""
+    async with virtual_time(app_with(FixedDelay(minutes=1)), start=START) as world:
+        await world.run_for("5m")
+        past, future = (datetime(2027, 3, 26, hour, tzinfo=UTC) for hour in (9, 15))
+        assert (await said(world, past))[0] == "no_fire_time"
+        kind, words = await said(world, future)
+        assert (kind, "depends on how its runs end" in words) == ("unknown", True)
+        row = await world.app.store.schedules_get("job")
+        assert row is not None
+        assert why_at(row, past, await world.app.store.now_ns(), None).kind == "unknown"
+
+
 async def test_chain_beyond_its_end_is_over() -> None:
     """A run that would come after ``end=`` is waited for in vain, though others have the key."""
     end = datetime(2027, 3, 26, 11, 2, tzinfo=UTC)
