@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
+from ._why_words import local, span, state_of, told_at
 from .model import JobRecord, JobState, Schedule
 from .planner import is_newest
 from .policies.missed import MISSED_CAP
@@ -20,7 +21,7 @@ from .triggers import Trigger, _words
 from .triggers._mismatch import fires_at, is_skipped_by_clock, mismatch
 from .triggers.base import from_ns, instant_ns
 
-__all__ = ["Held", "Place", "Why", "WhyKind", "told_at", "why_at", "why_next", "why_not_fired", "why_waiting"]
+__all__ = ["Held", "Place", "Why", "WhyKind", "why_at", "why_next", "why_not_fired", "why_waiting"]
 
 WhyKind = Literal[
     # will it run next
@@ -117,27 +118,27 @@ def why_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord] = (), no
         return _paused(row)
     if row.next_nominal_ns is None:
         return _no_next(row, now_ns, open_jobs)
-    at, due_ns = _at(row.trigger, row.next_nominal_ns), row.next_due_ns or row.next_nominal_ns
+    at, due_ns = local(row.trigger, row.next_nominal_ns), row.next_due_ns or row.next_nominal_ns
     if nobody is not None:
         next_one = f"its run of {told_at(at)} is due" if due_ns <= now_ns else f"its next fire time is {told_at(at)}"
         return Why(kind="unserved", words=f"{next_one}, but {nobody}", at=at, reason=nobody)
     if due_ns <= now_ns:
-        late = _span((now_ns - due_ns) / 1e9)
+        late = span((now_ns - due_ns) / 1e9)
         return Why(kind="late", words=f"its run of {told_at(at)} is {late} late and comes at once", at=at)
     jitter = (
-        f", {_span((due_ns - row.next_nominal_ns) / 1e9)} later by its jitter" if due_ns > row.next_nominal_ns else ""
+        f", {span((due_ns - row.next_nominal_ns) / 1e9)} later by its jitter" if due_ns > row.next_nominal_ns else ""
     )
-    when = f"{told_at(at)}{jitter}, in {_span((due_ns - now_ns) / 1e9)}"
+    when = f"{told_at(at)}{jitter}, in {span((due_ns - now_ns) / 1e9)}"
     return _blocked(row, at, when, open_jobs) or Why(
         kind="due", words=f"its next run is on {when}: {row.trigger.explain()}", at=at
     )
 
 
 def _paused(row: Schedule) -> Why:
-    until = None if row.paused_until_ns is None else _at(row.trigger, row.paused_until_ns)
+    until = None if row.paused_until_ns is None else local(row.trigger, row.paused_until_ns)
     note = f" ({row.pause_note})" if row.pause_note else ""
     ends = "until it is resumed" if until is None else f"until {told_at(until)}"
-    since = "" if not row.paused_at_ns else f" since {told_at(_at(row.trigger, row.paused_at_ns))}"
+    since = "" if not row.paused_at_ns else f" since {told_at(local(row.trigger, row.paused_at_ns))}"
     return Why(kind="paused", words=f"it is paused{since}{note}, {ends}", until=until, reason=row.pause_note)
 
 
@@ -151,7 +152,7 @@ def _no_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord]) -> Why:
     if chained is not None:
         return chained
     if end is not None:
-        ended = _at(row.trigger, end)
+        ended = local(row.trigger, end)
         return Why(
             kind="ended", words=f"it runs no more: no fire time is left before its end, {told_at(ended)}", at=ended
         )
@@ -165,7 +166,7 @@ def _chained(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord]) -> Why 
     if pause is None:
         return None
     if own is not None:
-        words = f"it runs again when job {own.id} has ended, which is {_state(own)}: {row.trigger.explain()}"
+        words = f"it runs again when job {own.id} has ended, which is {state_of(own)}: {row.trigger.explain()}"
         return Why(kind="chained", words=words, job=own.id)
     if end is not None and now_ns + pause > end:
         return None
@@ -173,7 +174,7 @@ def _chained(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord]) -> Why 
     waiting = sum(job.state is JobState.SUBMITTED for job in rivals)
     policy = row.payload.overlap
     if not has_room(policy.mode, policy.maximum, running=len(rivals) - waiting, waiting=waiting):
-        what, job_id = f"there is room beside job {rivals[0].id}, which is {_state(rivals[0])}", rivals[0].id
+        what, job_id = f"there is room beside job {rivals[0].id}, which is {state_of(rivals[0])}", rivals[0].id
     elif unique is not None:
         what, job_id = f"the job that holds its unique key {unique.key!r} has ended", None
     else:
@@ -198,7 +199,7 @@ def _blocked(row: Schedule, at: datetime, when: str, open_jobs: Sequence[JobReco
         then = "cancels it"
     else:
         then = "waits for its end"
-    blocker = f"job {job.id} is {_state(job)}, and if it is so then, the run {then} (overlap={policy.mode!r})"
+    blocker = f"job {job.id} is {state_of(job)}, and if it is so then, the run {then} (overlap={policy.mode!r})"
     words = f"its next run is on {when}; {blocker}"
     return Why(kind="blocked", words=words, at=at, job=job.id)
 
@@ -216,10 +217,10 @@ def why_not_fired(trigger: Trigger, at: datetime) -> Why | None:
         return None
     else:
         reason = mismatch(trigger, ns)
-        said = f"{told_at(_at(trigger, ns, at.tzinfo))} is no fire time of it" + (f": {reason}" if reason else "")
+        said = f"{told_at(local(trigger, ns, at.tzinfo))} is no fire time of it" + (f": {reason}" if reason else "")
     before, after = trigger.prev_ns(ns), trigger.next_ns(ns)
     near = [
-        f"the one {word} is {told_at(_at(trigger, one, at.tzinfo))}"
+        f"the one {word} is {told_at(local(trigger, one, at.tzinfo))}"
         for word, one in (("before", before), ("after", after))
         if one is not None
     ]
@@ -227,8 +228,8 @@ def why_not_fired(trigger: Trigger, at: datetime) -> Why | None:
         kind="no_fire_time",
         words="; ".join([said, *near]),
         at=at,
-        before=None if before is None else _at(trigger, before, at.tzinfo),
-        after=None if after is None else _at(trigger, after, at.tzinfo),
+        before=None if before is None else local(trigger, before, at.tzinfo),
+        after=None if after is None else local(trigger, after, at.tzinfo),
         reason=reason or None,
     )
 
@@ -267,7 +268,7 @@ def why_at(
         if no is not None:
             return no
     coming = why_next(row, now_ns, nobody=nobody)
-    return _unserved_fire(row, _at(row.trigger, ns, at.tzinfo), ns, now_ns, jobs, coming)
+    return _unserved_fire(row, local(row.trigger, ns, at.tzinfo), ns, now_ns, jobs, coming)
 
 
 def _unserved_fire(
@@ -288,7 +289,7 @@ def _unserved_fire(
     if jobs is None:
         return Why(kind="unknown", words=f"{head}; what became of it is known where the app runs, not here", at=at)
     if ns <= row.created_at_ns:
-        created = _at(row.trigger, row.created_at_ns, at.tzinfo)
+        created = local(row.trigger, row.created_at_ns, at.tzinfo)
         return Why(kind="before", words=f"{head}, but the schedule was created later, {told_at(created)}", at=at)
     if row.paused_at_ns is not None and ns >= row.paused_at_ns:
         return Why(kind="paused", words=f"{head}, but {_paused(row).words}", at=at, reason=row.pause_note)
@@ -321,7 +322,7 @@ def _of_nominal(ns: int, jobs: Sequence[JobRecord]) -> JobRecord | None:
 
 def _became(row: Schedule, job: JobRecord) -> Why:
     nominal = 0 if job.origin is None else job.origin.nominal_ns
-    at = _at(row.trigger, nominal)
+    at = local(row.trigger, nominal)
     head, reason = told_at(at), job.reason
     because = f": {reason}" if reason else ""
     if job.state in {JobState.SKIPPED, JobState.MISSED}:
@@ -329,14 +330,14 @@ def _became(row: Schedule, job: JobRecord) -> Why:
         kind: WhyKind = "skipped" if job.state is JobState.SKIPPED else "missed"
         return Why(kind=kind, words=f"the run of {head} was {verb}{because}", at=at, job=job.id, reason=reason)
     late = 0 if job.running_at_ns is None else job.running_at_ns - job.run_at_ns
-    lag = f", {_span(late / 1e9)} late" if late >= _LATE_NS else ""
+    lag = f", {span(late / 1e9)} late" if late >= _LATE_NS else ""
     if job.state.is_finished:
-        words = f"it ran for {head}{lag}, as job {job.id}, which is {_state(job)}{because}"
+        words = f"it ran for {head}{lag}, as job {job.id}, which is {state_of(job)}{because}"
         if job.running_at_ns is None:
-            words = f"job {job.id} for {head} is {_state(job)}, before its body began{because}"
+            words = f"job {job.id} for {head} is {state_of(job)}, before its body began{because}"
         return Why(kind="ran", words=words, at=at, job=job.id, reason=reason)
     return Why(
-        kind="open", words=f"job {job.id} for {head} is {_state(job)}{lag}{because}", at=at, job=job.id, reason=reason
+        kind="open", words=f"job {job.id} for {head} is {state_of(job)}{lag}{because}", at=at, job=job.id, reason=reason
     )
 
 
@@ -356,7 +357,7 @@ def _missed_with(row: Schedule, ns: int, jobs: Sequence[JobRecord]) -> JobRecord
 
 def _in_chain(row: Schedule, at: datetime, now_ns: int, *, is_known: bool) -> Why:
     ns = instant_ns(at)
-    when, rule = told_at(_at(row.trigger, ns, at.tzinfo)), row.trigger.explain()
+    when, rule = told_at(local(row.trigger, ns, at.tzinfo)), row.trigger.explain()
     if ns > now_ns:
         return Why(kind="unknown", words=f"whether it runs on {when} depends on how its runs end: {rule}", at=at)
     if not is_known:
@@ -368,11 +369,11 @@ def _in_chain(row: Schedule, at: datetime, now_ns: int, *, is_known: bool) -> Wh
 
 def _out_of_bounds(row: Schedule, ns: int) -> Why | None:
     start, end = row.timing.start_ns, row.timing.end_ns
-    at = _at(row.trigger, ns)
+    at = local(row.trigger, ns)
     if start is not None and ns < start:
-        said = f"its start is {told_at(_at(row.trigger, start))}"
+        said = f"its start is {told_at(local(row.trigger, start))}"
     elif end is not None and ns > end:
-        said = f"its end is {told_at(_at(row.trigger, end))}"
+        said = f"its end is {told_at(local(row.trigger, end))}"
     else:
         return None
     return Why(kind="no_fire_time", words=f"{told_at(at)} matches its rule, but {said}", at=at, reason=said)
@@ -415,7 +416,9 @@ def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | N
     """
     if job.state.is_finished:
         return Why(
-            kind="finished", words=f"it is {_state(job)}" + (f": {job.reason}" if job.reason else ""), reason=job.reason
+            kind="finished",
+            words=f"it is {state_of(job)}" + (f": {job.reason}" if job.reason else ""),
+            reason=job.reason,
         )
     if job.state is JobState.RUNNING:
         return Why(kind="running", words="it waits no more: it is running")
@@ -432,13 +435,13 @@ def _in_flow(held: Held, now_ns: int) -> Why:
     if math.isinf(held.for_s):
         return Why(kind="flow", words=f"it waits in its flow: {held.gate} is full, and opens when somebody leaves")
     at = from_ns(now_ns + round(held.for_s * 1e9))
-    words = f"it waits in its flow: {held.gate} lets it start {told_at(at)}, in {_span(held.for_s)}"
+    words = f"it waits in its flow: {held.gate} lets it start {told_at(at)}, in {span(held.for_s)}"
     return Why(kind="flow", words=words, at=at)
 
 
 def _not_due(job: JobRecord, now_ns: int) -> Why:
     at = from_ns(job.run_at_ns)
-    when = f"{told_at(at)}, in {_span((job.run_at_ns - now_ns) / 1e9)}"
+    when = f"{told_at(at)}, in {span((job.run_at_ns - now_ns) / 1e9)}"
     if job.attempt and job.reason:
         failed = f"attempt {job.attempt} ended with {job.reason}"
         return Why(kind="retry", words=f"{failed}; the next one is {when}", at=at, reason=job.reason)
@@ -453,7 +456,7 @@ def _due_but_waiting(job: JobRecord, place: Place, holder: JobRecord | None) -> 
     if not place.serves_queue:
         return Why(kind="unserved", words=f"its queue {job.queue!r} is not served here: give it to a worker by queues=")
     if holder is not None and holder is not job:
-        turn = f"it is the turn of job {holder.id}, which is {_state(holder)}"
+        turn = f"it is the turn of job {holder.id}, which is {state_of(holder)}"
         words = f"jobs of {job.overlap_key!r} run one at a time, and {turn}"
         return Why(kind="serial", words=words, job=holder.id)
     if place.ahead > 0:
@@ -465,42 +468,3 @@ def _due_but_waiting(job: JobRecord, place: Place, holder: JobRecord | None) -> 
             words=f"all {place.slots} slots of executor {place.executor!r} are taken or kept for schedules",
         )
     return Why(kind="next", words="nothing keeps it: it is about to begin")
-
-
-# -- words ------------------------------------------------------------------------------------------
-
-
-def _at(trigger: Trigger, ns: int, zone: tzinfo | None = None) -> datetime:
-    return from_ns(ns, trigger.zone or zone or from_ns(0).tzinfo)
-
-
-def told_at(at: datetime) -> str:
-    """Return an instant as people write it: ``Sunday 28 March 2027 at 03:00 CEST``."""
-    part = f"{at.microsecond // 1_000:03}".rstrip("0")
-    face = f"{at:%H:%M:%S}.{part}" if part else _words.clock(at.time())
-    day = _words.WEEKDAY_NAMES[at.isoweekday() % 7]
-    return f"{day} {_words.dates([at.date()])} at {face} {at.tzname() or ''}".rstrip()
-
-
-def _state(job: JobRecord) -> str:
-    words = {
-        JobState.SUBMITTED: "still waiting",
-        JobState.SCHEDULED: "about to begin",
-        JobState.RUNNING: "still running",
-    }
-    state = words.get(job.state, job.state.value.replace("_", " "))
-    return f"{state}, but its body still runs" if job.zombie else state
-
-
-def _span(seconds: float) -> str:
-    """Return a span as its two largest units: ``3 days and 2 hours``, ``0.3 seconds``."""
-    if seconds < 10:
-        return f"{round(seconds, 1):g} second{'' if round(seconds, 1) == 1 else 's'}"
-    whole, parts = round(seconds), list[str]()
-    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
-        count, whole = divmod(whole, size)
-        if count:
-            parts.append(f"{count} {unit}{'' if count == 1 else 's'}")
-        elif parts:
-            break
-    return _words.join(parts[:2])

@@ -10,9 +10,10 @@ from typing import Final
 import click
 
 from quarterjack import Quarterjack, Stream, Why
+from quarterjack._why_words import told_at
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.model import JobFilter, JobIds, JobRecord, Schedule
-from quarterjack.why import told_at, why_at, why_next, why_not_fired
+from quarterjack.why import why_at, why_next, why_not_fired
 
 from ._hints import typed
 from ._output import iso, json_option, show_json, tell_notes, zone_option
