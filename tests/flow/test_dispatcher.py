@@ -120,7 +120,7 @@ class Traffic(RuleBasedStateMachine):
             into.put(job)
             return
         try:
-            if into.pass_at_once(job, self.loop.now):
+            if into.pass_at_once(job):
                 job._rank, job._seq = self.loop.now, self.dispatcher.next_seq()
                 self.admitted(job)
             else:

@@ -74,3 +74,13 @@ async def test_a_flow_takes_all_its_gates_or_none() -> None:
         assert wide.used == 0
     await waiting
     assert (narrow.used, wide.used) == (1, 1)
+
+
+async def test_a_pass_taken_in_one_task_may_be_left_in_another() -> None:
+    """As a fixture does, or a generator that somebody else closes."""
+    limit = ConcurrencyLimit(2)
+    await asyncio.create_task(limit.__aenter__())
+    async with limit:
+        assert limit.used == 2
+    await asyncio.create_task(limit.__aexit__(None, None, None))
+    assert limit.used == 0

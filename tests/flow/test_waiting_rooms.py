@@ -295,7 +295,7 @@ def test_a_bare_pass_does_not_overtake_who_came_in_the_same_turn() -> None:
     loop, room, begun, _ = bench(Slots("s"))
     one, two = jobs(2)
     room.put(one)
-    assert not room.pass_at_once(two, loop.now)
+    assert not room.pass_at_once(two)
     room.put(two)
     loop.settle()
     assert begun == [one, two]
@@ -385,7 +385,7 @@ async def test_a_pass_that_is_cancelled_in_the_turn_it_was_refused_counts_once()
     with pytest.raises((asyncio.CancelledError, OSError)):
         await passing
     assert gate._turnstile is not None
-    assert gate._turnstile._room.size == 0
+    assert gate._turnstile.room.size == 0
 
 
 async def test_a_pass_whose_coroutine_is_closed_leaves_its_place() -> None:

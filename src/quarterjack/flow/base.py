@@ -7,12 +7,13 @@ is written beside each method; `quarterjack.flow.dispatcher` keeps it."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 from abc import ABC, abstractmethod
+from asyncio import current_task
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -20,8 +21,8 @@ from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import InvalidOption
 
 from ._keys import By, check_by, key_of
-from .outcome import Ended
-from .permit import Pass, Permit, Turnstile
+from .outcome import RETURNED, Ended, ended_by
+from .permit import BarePass, Pass, Permit, Turnstile
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -137,27 +138,29 @@ class Gate(ABC):
 
         Returns what a router chose, None at other gates.
         """
-        turnstile = self._turnstile_here()
-        one = Pass()
-        await turnstile.enter(one)
-        task = asyncio.current_task()
-        inside = turnstile.inside.get(task)
-        if inside is None:
-            turnstile.inside[task] = [one]
-        else:
-            inside.append(one)
+        turnstile = self._turnstile
+        # On 3.11 to ask for the running loop costs as much as a whole pass through a semaphore. A loop that
+        # runs a task in this very thread is the running one, and to ask for its task is cheap.
+        task = None if turnstile is None else current_task(turnstile.loop)
+        if turnstile is None or task is None or turnstile.thread != get_ident():
+            turnstile, task = self._turnstile_here(), current_task()
+        one = BarePass()
+        one.resource = None
+        if not turnstile.room.pass_at_once(one):
+            await turnstile.wait(one)
+        one.below = turnstile.inside.get(task)
+        turnstile.inside[task] = one
         return one.resource
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        turnstile = self._turnstile_here()
-        task = asyncio.current_task()
-        inside = turnstile.inside[task]
-        one = inside.pop()
-        if not inside:
-            del turnstile.inside[task]
-        turnstile.leave(one, error)
+        turnstile = self._turnstile or self._turnstile_here()
+        task = current_task(turnstile.loop)
+        one = turnstile.inside.pop(task, None) or turnstile.held_by_another()
+        if one.below is not None:
+            turnstile.inside[task] = one.below
+        turnstile.dispatcher.give(one, RETURNED if error is None else ended_by(error))
 
     def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
         """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for."""

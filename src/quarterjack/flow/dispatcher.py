@@ -59,7 +59,7 @@ LONGEST_S: Final = 30.0
 """A gate that goes by the wall clock and names no instant is asked again this often. One that names an instant is asked
 then by the wall clock, and when that jumps: the timer sees to it that this is noticed."""
 
-STEPS_PER_TURN: Final = 128
+STEPS_PER_TURN: Final = 64
 """So many jobs are started, refused or found waiting in one turn of the loop. Where tasks start eagerly a
 start runs the body's first part: a hundred thousand of them in one go would let nobody else in for a second."""
 
@@ -237,7 +237,7 @@ class Dispatcher:
                 post.is_open = True
                 self._open.append(post)
         lane.inside -= 1
-        if not lane.inside and not lane.size:
+        if lane.keys and not lane.inside and not lane.size:
             lane.room.idle(lane)
         if self._open:
             self._schedule()
@@ -320,15 +320,14 @@ class Dispatcher:
         """Start jobs of *lane* until it is empty, parked or not the best any more; return who was found closed."""
         ready = self._ready
         while (job := lane.head()) is not None:
-            rank = (job._rank, job._seq)
-            if self._steps <= 0 or (ready and ready[0] < rank):
-                lane.entry = entry = (*rank, lane)
+            if self._steps <= 0 or (ready and ready[0] < (job._rank, job._seq)):
+                lane.entry = entry = (job._rank, job._seq, lane)
                 heappush(ready, entry)
                 return None
             self._steps -= 1
             try:
                 for post in lane.posts:
-                    if post.entries and (best := post.best) is not None and best < rank:
+                    if post.entries and (best := post.best) is not None and best < (job._rank, job._seq):
                         self._park(lane, post, job)
                         return None
                     was_open = post.is_open
@@ -368,8 +367,11 @@ class Dispatcher:
             lane.room.turn_away(job, error)
             return
         lane.inside += 1
+        room = lane.room
+        if room.order is not None:
+            room.tell(room.order.chosen, job, now)
         try:
-            lane.room.admit(job, now)
+            room.start(job)
         except Exception as error:  # a loop's own task factory runs here
             self.give(job, NOT_STARTED)
             lane.room.turn_away(job, error)

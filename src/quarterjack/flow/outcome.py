@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-__all__ = ["CANCELLED", "NOT_STARTED", "RETURNED", "Ended", "EndKind"]
+__all__ = ["CANCELLED", "NOT_STARTED", "RETURNED", "EndKind", "Ended", "ended_by"]
 
 
 class EndKind(StrEnum):
@@ -36,3 +37,8 @@ class Ended(NamedTuple):
 RETURNED: Final = Ended(EndKind.RETURNED)
 CANCELLED: Final = Ended(EndKind.CANCELLED)
 NOT_STARTED: Final = Ended(EndKind.NOT_STARTED)
+
+
+def ended_by(error: BaseException) -> Ended:
+    """Return how a block ended that *error* left."""
+    return CANCELLED if isinstance(error, CancelledError) else Ended(EndKind.RAISED, error)

@@ -4,70 +4,74 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from quarterjack.errors import WrongLoop
 
 from .dispatcher import Dispatcher
-from .outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
+from .outcome import NOT_STARTED, RETURNED, ended_by
 from .room import WaitingRoom
 from .waiting import NO_KEY, Phase, Waiting
 
 if TYPE_CHECKING:
     from .base import Gate
 
-__all__ = ["Pass", "Permit", "Turnstile"]
+__all__ = ["BarePass", "Pass", "Permit", "Turnstile"]
 
 
-class Pass(Waiting):
-    """One way through: what the gates see in place of a job."""
+class BarePass(Waiting):
+    """One way through: what the gates see in place of a job. What it does not set, `Waiting` has."""
 
-    __slots__ = ("_lane", "_phase", "_rank", "_seq", "cost", "enqueued_at", "key", "resource", "started_at", "waiter")
+    __slots__ = ("_lane", "_phase", "_rank", "_seq", "below", "enqueued_at", "resource", "started_at", "waiter")
+
+    waiter: asyncio.Future[None]
+    """Set when it has to wait."""
+    below: BarePass | None
+    """Which its task took before at the same gate, and still holds."""
+
+
+class Pass(BarePass):
+    """A pass with a key and a cost."""
+
+    __slots__ = ("cost", "key")
 
     def __init__(self, key: Mapping[str, Hashable] = NO_KEY, cost: float = 1.0) -> None:
         self.key = key
         self.cost = cost
         self.resource = None
-        self.waiter: asyncio.Future[None] | None = None
 
 
 class Turnstile:
     """The waiting room of bare passes through some gates, on one loop."""
 
-    __slots__ = ("_room", "dispatcher", "inside")
+    __slots__ = ("dispatcher", "inside", "loop", "room", "thread")
 
     def __init__(self, gates: Sequence[Gate], loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.thread = get_ident()
         self.dispatcher = Dispatcher.of(loop)
-        self._room = WaitingRoom(self.dispatcher, gates, None, start=_let_in, refuse=_turn_away)
-        self.inside: dict[asyncio.Task[Any] | None, list[Pass]] = {}
-        """Passes by the task that holds them, for ``async with gate``."""
+        self.room = WaitingRoom(self.dispatcher, gates, None, start=_let_in, refuse=_turn_away)
+        self.inside: dict[asyncio.Task[Any] | None, BarePass] = {}
+        """The last pass of each task, for ``async with gate``."""
 
-    async def enter(self, one: Pass) -> None:
+    async def wait(self, one: BarePass) -> None:
         """Wait until every gate lets *one* through. Cancelled meanwhile, it leaves nothing taken."""
-        dispatcher = self.dispatcher
-        now = one.enqueued_at = dispatcher.monotonic()
-        if not self._room.pass_at_once(one, now):
-            one.waiter = dispatcher.loop.create_future()
-            self._room.put(one)
-            try:
-                await one.waiter
-            except BaseException:  # cancelled, turned away, or its coroutine was closed
-                if not self._room.remove(one) and one._phase is Phase.TAKEN:  # let in, and cancelled in the same turn
-                    dispatcher.give(one, NOT_STARTED)
-                raise
-            now = dispatcher.monotonic()
-        dispatcher.started(one, now)
+        dispatcher, room = self.dispatcher, self.room
+        one.waiter = dispatcher.loop.create_future()
+        room.put(one)
+        try:
+            await one.waiter
+        except BaseException:  # cancelled, turned away, or its coroutine was closed
+            if not room.remove(one) and one._phase is Phase.TAKEN:  # let in, and cancelled in the same turn
+                dispatcher.give(one, NOT_STARTED)
+            raise
+        dispatcher.started(one, dispatcher.monotonic())
 
-    def leave(self, one: Pass, error: BaseException | None) -> None:
-        """Give back what was taken."""
-        if error is None:
-            ended = RETURNED
-        elif isinstance(error, asyncio.CancelledError):
-            ended = CANCELLED
-        else:
-            ended = Ended(EndKind.RAISED, error)
-        self.dispatcher.give(one, ended)
+    def held_by_another(self) -> BarePass:
+        """Return a pass that was taken in another task to be left here: by a fixture, by a generator."""
+        return self.inside.pop(next(reversed(self.inside)))
 
     @classmethod
     def of(cls, known: Turnstile | None, gates: Sequence[Gate]) -> Turnstile:
@@ -83,13 +87,13 @@ class Turnstile:
         return cls(gates, loop)
 
 
-def _let_in(one: Pass) -> None:
-    if one.waiter is not None and not one.waiter.done():
+def _let_in(one: BarePass) -> None:
+    if not one.waiter.done():
         one.waiter.set_result(None)
 
 
-def _turn_away(one: Pass, error: Exception) -> None:
-    if one.waiter is not None and not one.waiter.done():
+def _turn_away(one: BarePass, error: Exception) -> None:
+    if not one.waiter.done():
         one.waiter.set_exception(error)
 
 
@@ -106,11 +110,12 @@ class Permit:
     async def __aenter__(self) -> Pass:
         """Wait for the gates; returns the pass, whose ``resource`` a router has set."""
         self._turnstile = turnstile = self._owner._turnstile_here()
-        await turnstile.enter(self._pass)
+        if not turnstile.room.pass_at_once(self._pass):
+            await turnstile.wait(self._pass)
         return self._pass
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         if self._turnstile is not None:
-            self._turnstile.leave(self._pass, error)
+            self._turnstile.dispatcher.give(self._pass, RETURNED if error is None else ended_by(error))

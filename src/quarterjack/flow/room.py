@@ -27,7 +27,7 @@ Overflow = Literal["reject", "drop_oldest", "block"]
 COMPACT_ABOVE: Final = 64
 """Fewer entries of jobs that wait no more are left to be popped."""
 
-_WAITING, _TAKEN, _OVER = Phase.WAITING, Phase.TAKEN, Phase.OVER
+_WAITING, _TAKEN, _STARTED, _OVER = Phase.WAITING, Phase.TAKEN, Phase.STARTED, Phase.OVER
 
 
 def says(gate: Gate, method: str) -> bool:
@@ -115,7 +115,10 @@ class Lane:
             heappop(jobs)
         job._phase = _TAKEN  # should a gate have let a better one in meanwhile, it is void where it stands
         self.size -= 1
-        self.room.leave()
+        room = self.room
+        room.size -= 1
+        if room._blocked:
+            room.let_next_come()
 
     def forget(self) -> bool:
         """A job of it waits no more; return whether it was the best."""
@@ -182,6 +185,8 @@ class WaitingRoom:
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
         self._faded: deque[Lane] = deque()
         """Lanes that had no job when they were put here; each once."""
+        self._only = None if self._keyed else self._make_lane(())
+        """The lane of all, where no gate goes by keys."""
         self._arrivals: deque[tuple[float, int, Waiting]] = deque()
         """Since when who waits here, where something goes by that; void once the job left or came back."""
         self._alarm: Alarm | None = None
@@ -204,11 +209,13 @@ class WaitingRoom:
         """
         for gate in self._checkers:
             gate.check(job)
-        keys = self._keys_of(job)
+        lane = self._only
+        keys = () if lane is not None else self._keys_of(job)
         rank = job.enqueued_at if self.order is None else self._rank(self.order, job)
         if self.max_queue is not None and self.is_full:
             self._make_room(job)
-        lane = self._lanes.get(keys) or self._make_lane(keys)
+        if lane is None:
+            lane = self._lanes.get(keys) or self._make_lane(keys)
         job._seq = seq = self.dispatcher.next_seq()
         job._rank = rank
         job._lane, job._phase = lane, _WAITING
@@ -218,33 +225,37 @@ class WaitingRoom:
         if lane.push(job):
             self.dispatcher.ready(lane)
 
-    def pass_at_once(self, job: Waiting, now: float) -> bool:
-        """Admit *job* here and now if nobody waits before it and every gate lets it through.
+    def pass_at_once(self, job: Waiting) -> bool:
+        """Admit *job* and begin it if nobody waits before it and every gate lets it through: no turn of the loop.
 
         Raises:
             Whatever a gate rejects it with.
         """
-        keys = self._keys_of(job)
-        lane = self._lanes.get(keys) or self._make_lane(keys)
+        lane = self._only or self._lane_of(job)
         dispatcher = self.dispatcher
+        now = job.enqueued_at = dispatcher.monotonic()
         if lane.size or (dispatcher._ready and dispatcher.is_sought(lane.posts)):
             return False
-        taken = 0
         try:
-            for gate in self._checkers:
-                gate.check(job)
-            for post in lane.posts:
+            for post in lane.posts:  # no `check`: who passes now cannot be one who never could
                 if post.entries or not post.gate.eta(job, now) <= now:
                     return False
-            for gate in lane.takers:
-                gate.take(job, now)
-                taken += 1
         except BaseException:
-            dispatcher.undo(job, lane.takers[:taken], now)
             self.idle(lane)
             raise
-        job._lane, job._phase = lane, _TAKEN
+        try:
+            for gate in lane.takers:
+                gate.take(job, now)
+        except BaseException:
+            dispatcher.undo(job, lane.takers[: lane.takers.index(gate)], now)
+            self.idle(lane)
+            raise
+        job._lane = lane
         lane.inside += 1
+        if lane.starters:
+            dispatcher.started(job, now)
+        else:
+            job._phase, job.started_at = _STARTED, now
         return True
 
     async def wait_for_room(self) -> None:
@@ -260,14 +271,19 @@ class WaitingRoom:
                 await mine
         finally:
             self._blocked.remove(mine)
-            self._let_next_come()
+            self.let_next_come()
 
-    def _let_next_come(self) -> None:
+    def let_next_come(self) -> None:
+        """There may be room for one who waits for some."""
         if self._blocked and not self.is_full and not self._blocked[0].done():
             self._blocked[0].set_result(None)
 
+    def _lane_of(self, job: Waiting) -> Lane:
+        keys = self._keys_of(job)
+        return self._lanes.get(keys) or self._make_lane(keys)
+
     def _keys_of(self, job: Waiting) -> tuple[Hashable, ...]:
-        return tuple([gate.key_of(job) for gate in self._keyed]) if self._keyed else ()
+        return tuple([gate.key_of(job) for gate in self._keyed])
 
     def _rank(self, order: Order, job: Waiting) -> float:
         rank = float(order.rank(job, self.dispatcher.monotonic()))
@@ -325,29 +341,18 @@ class WaitingRoom:
                 post.hold(lane)
         return lane
 
-    def leave(self) -> None:
-        """One waits no more."""
-        self.size -= 1
-        if self._blocked:
-            self._let_next_come()
-
     # -- out of here -----------------------------------------------------------------
-
-    def admit(self, job: Waiting, now: float) -> None:
-        """The gates of *job* are taken."""
-        if self.order is not None:
-            self._tell(self.order.chosen, job, now)
-        self.start(job)
 
     def turn_away(self, job: Waiting, error: Exception) -> None:
         """*job*, which is not in its lane any more and holds nothing, ends with *error*."""
         job._phase = _OVER
         if self.order is not None:
-            self._tell(self.order.left, job, self.dispatcher.monotonic())
+            self.tell(self.order.left, job, self.dispatcher.monotonic())
         self.idle(job._lane)
         self.refuse(job, error)
 
-    def _tell(self, hook: Callable[[Waiting, float], None], job: Waiting, now: float) -> None:
+    def tell(self, hook: Callable[[Waiting, float], None], job: Waiting, now: float) -> None:
+        """Tell the order what became of *job*."""
         try:
             hook(job, now)
         except Exception:  # a user's order runs here; the job goes its way
@@ -361,11 +366,12 @@ class WaitingRoom:
             return False
         lane = job._lane
         job._phase = _OVER
-        self.leave()
+        self.size -= 1
+        self.let_next_come()
         if lane.forget():
             self.dispatcher.ready(lane)
         if self.order is not None:
-            self._tell(self.order.left, job, self.dispatcher.monotonic())
+            self.tell(self.order.left, job, self.dispatcher.monotonic())
         self.idle(lane)
         return True
 

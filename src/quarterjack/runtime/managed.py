@@ -371,6 +371,8 @@ class Engine:
         self.dispatcher = Dispatcher.of(loop)
         self.room = flow.room(self.dispatcher, self._start, self._refuse)
         self.wraps: Final[tuple[Wrap, ...]] = flow.wraps
+        self._is_prompt = flow.deadline is None
+        """A job without a delay needs no alarm when it is submitted."""
         self._on_idle = on_idle
         self._on_move = on_move
         self._on_fatal = on_fatal
@@ -393,7 +395,11 @@ class Engine:
             InvalidOption, QueueFull: As `WaitingRoom.put` does; nothing is left of it then.
         """
         run = ManagedRun(self, fn, args, kwargs, chosen, copy_context(), self.monotonic())
-        self.put(run)
+        if self._is_prompt and not chosen.run.delay_ns:
+            self.room.put(run)
+            self.unfinished.add(run)
+        else:
+            self.put(run)
         return run
 
     def put(self, run: ManagedRun) -> None:
