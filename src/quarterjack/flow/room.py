@@ -243,11 +243,13 @@ class WaitingRoom:
         except BaseException:
             self.idle(lane)
             raise
+        taken = 0
         try:
             for gate in lane.takers:
                 gate.take(job, now)
+                taken += 1
         except BaseException:
-            dispatcher.undo(job, lane.takers[: lane.takers.index(gate)], now)
+            dispatcher.undo(job, lane.takers[:taken], now)
             self.idle(lane)
             raise
         job._lane = lane
