@@ -138,6 +138,16 @@ async def test_a_year_of_thirds_of_a_second_is_not_a_nanosecond_too_fast() -> No
         at += 333_333_334
 
 
+def test_a_slow_bucket_is_not_a_nanosecond_too_fast() -> None:
+    """What is granted to fractions of a cost must not shorten the time of a whole token."""
+    bucket, job = TokenBucket(2, burst=3, per=60), Pass()
+    for _ in range(3):
+        assert bucket.eta(job, 100.0) <= 100.0
+        bucket.take(job, 100.0)
+        bucket.started(job, 100.0)
+    assert bucket.eta(job, 100.0) == 130.0
+
+
 async def test_update_keeps_what_is_missing() -> None:
     """Ten times the rate: what was to come in ten seconds comes in one."""
     limit = TokenBucket(0.1, burst=1)

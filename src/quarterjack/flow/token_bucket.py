@@ -63,11 +63,11 @@ class TokenBucket(RateGate):
         """When the bucket is full again: the one number it keeps (GCRA's theoretical arrival time)."""
 
     def eta(self, job: Waiting, now: float) -> float:
-        left = self.burst + CRUMBS - self._reserved - job.cost
-        if left < 0.0:
+        left = self.burst - self._reserved - job.cost
+        if left < -CRUMBS:
             self.check(job)
             return math.inf  # who was admitted must begin first
-        at_ns = self._full_at_ns - int(left * self._token_ns)
+        at_ns = self._full_at_ns - int(max(left, 0.0) * self._token_ns)
         return max(self._held_until, at_ns / NS_PER_S)
 
     def _count(self, job: Waiting, now: float) -> None:
