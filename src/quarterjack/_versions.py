@@ -18,9 +18,8 @@ __all__ = ["is_older", "valid_version"]
 _EARLY: Final = {"dev": -4, "a": -3, "alpha": -3, "b": -2, "beta": -2, "c": -1, "rc": -1, "pre": -1, "preview": -1}
 _ATTACHED: Final = "|".join(sorted([*_EARLY, "post", "rev", "r"], key=len, reverse=True))
 _VERSION: Final = re.compile(
-    rf"v?[0-9]+(\.[0-9]+)*"  # the release
-    rf"((\.|-|_)?({_ATTACHED})(\.|-|_)?[0-9]*)*"  # rc1, .dev3, .post2
-    r"([-+_.][0-9a-z]+)*",  # -3ubuntu1, +build.7
+    rf"v?[0-9]+(?:(?:{_ATTACHED})[0-9]*){{0,3}}"  # 2, 2rc1; few of them, for "rcrc…" can be read in 2**n ways
+    r"(?:[-+_.][0-9a-z]+)*",  # .4, .5rc1, .dev3, -3ubuntu1, +build.7
     re.IGNORECASE,
 )
 _PART: Final = re.compile(r"[0-9]+|[a-z]+")

@@ -198,7 +198,7 @@ def _failure(value: Any, field: str) -> Failure:
     if _is_error(value):
         return (value,)
     if isinstance(value, tuple):
-        kinds = cast("tuple[Any, ...]", value)
+        kinds: tuple[Any, ...] = value
         if all(map(_is_error, kinds)):
             return kinds
     elif callable(value) and not isinstance(value, type):
