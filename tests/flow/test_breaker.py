@@ -453,6 +453,17 @@ async def test_a_bad_health_check_is_a_no_and_stops_nothing(check: Any) -> None:
         gate.reset()
 
 
+async def test_nobody_is_let_through_while_a_health_check_is_under_way() -> None:
+    """It was asked to spare whoever comes now."""
+    with virtual_loop():
+        gate = await probed_by(hangs, wait=12)
+        gate.update(on_open="fail")
+        with pytest.raises(CircuitOpen, match="until its health check succeeds"):
+            async with gate:
+                pass
+        gate.reset()
+
+
 async def test_a_health_check_that_ignores_its_cancellation_is_not_begun_twice() -> None:
     """Hundreds of them would be the next outage."""
     running = begun = 0

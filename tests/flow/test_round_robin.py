@@ -21,6 +21,7 @@ from quarterjack import (
     NoResource,
     Quarterjack,
     Resource,
+    SlidingWindow,
     TaskManager,
     TimeWindow,
     Waiting,
@@ -342,6 +343,24 @@ async def test_a_limit_that_goes_by_the_wall_clock_has_it_noticed() -> None:
             clock.step_clock("2h")
             async with asyncio.timeout(60):
                 await job
+
+
+async def test_a_limit_that_counts_starts_is_told_of_them() -> None:
+    """A quota per second belongs to each key of an API, say."""
+    router = WeightedRoundRobin(
+        Resource("a", limit=SlidingWindow(2, per=1.0)), Resource("b", limit=SlidingWindow(1, per=1.0))
+    )
+    starts: list[tuple[int, str]] = []
+    with virtual_loop() as clock:
+        began = clock.monotonic()
+
+        async def work() -> None:
+            starts.append((round(clock.monotonic() - began), current_job().resource.name))
+
+        async with TaskManager(router) as manager:
+            for _ in range(7):
+                manager.submit(work)
+    assert Counter(starts) == {(0, "a"): 2, (0, "b"): 1, (1, "a"): 2, (1, "b"): 1, (2, "a"): 1}
 
 
 async def test_a_hung_probe_of_a_resource_is_given_up() -> None:

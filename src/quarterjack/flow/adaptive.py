@@ -260,7 +260,7 @@ class AdaptiveLimit(Gate):
     # -- once per window -------------------------------------------------------------
 
     def _look(self, now: float) -> None:
-        """The window is over: decide, and begin the next one."""
+        """The window is over: decide, and begin the next one. Who waits is asked anyway, after every `give`."""
         sample = self._sample
         strain = self._strain(now)
         sample.strained = strain is not None
@@ -271,8 +271,6 @@ class AdaptiveLimit(Gate):
         self._learn(sample)
         self._sample = Sample(most=self.used)
         self._window_ends = now + self._window_s if self.used else None
-        if self.limit > before:
-            self.wake()
 
     def _decide(self, sample: Sample) -> float:
         settings = self._settings
