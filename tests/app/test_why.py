@@ -370,7 +370,7 @@ async def test_fire_time_in_a_pause_is_told_as_such() -> None:
         (
             Cron("0 9 * * fri#2"),
             datetime(2027, 3, 26, 9, tzinfo=UTC),
-            "the day is a Friday, and the field says 'fri#2'",
+            "the day is a Friday, the fourth of its month, and the field says 'fri#2'",
         ),
         (Cron("0 9 * 4 *"), datetime(2027, 3, 26, 9, tzinfo=UTC), "the month is March, and the field says '4'"),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import _words
 from ._cron_fields import CronFields, ParsedField, day_mask, parse_field
@@ -101,7 +101,14 @@ def _day(fields: CronFields, local: datetime) -> list[str]:
         return []
     day, weekday = f"the day of the month is {local.day}", f"the day is a {_words.WEEKDAY_NAMES[_weekday(local)]}"
     said = [f"{day}, and the field says {fields.day.text!r}"] if not by_day else []
-    return said + ([f"{weekday}, and the field says {fields.weekday.text!r}"] if not by_weekday else [])
+    if not by_weekday:
+        named = fields.weekday.text.upper()
+        which = f", the {_ORDINAL[(local.day - 1) // 7]} of its month" if "#" in named or named.endswith("L") else ""
+        said.append(f"{weekday}{which}, and the field says {fields.weekday.text!r}")
+    return said
+
+
+_ORDINAL: Final = ("first", "second", "third", "fourth", "fifth")
 
 
 def _has_day(days: ParsedField, weekdays: ParsedField, local: datetime) -> bool:

@@ -12,9 +12,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, tzinfo
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Never, Self, cast
 
 from pydantic import field_validator, model_validator
+
+from quarterjack.errors import InvalidTrigger
 
 from . import _words, _zone
 from ._rule import Rule
@@ -41,6 +43,21 @@ class Filter(Rule):
     @abstractmethod
     def allows(self, at: datetime) -> bool:
         """Say whether a rule may fire at the aware datetime *at*."""
+
+    def __and__(self, other: object) -> Never:
+        raise self._no_rule("&", other)
+
+    def __or__(self, other: object) -> Never:
+        raise self._no_rule("|", other)
+
+    def __sub__(self, other: object) -> Never:
+        raise self._no_rule("-", other)
+
+    def _no_rule(self, operator: str, other: object) -> InvalidTrigger:
+        return InvalidTrigger(
+            f"{operator} stands between a rule and a filter, and {self!r} is a filter: Python takes - before &, and & "
+            f"before |, so put the rule in parentheses, as in (Every(hours=1) & {self!r}) {operator} {other!r}"
+        )
 
     def explain(self) -> str:
         """Return the filter in words, to stand after a rule's; a custom one is shown as it is written."""

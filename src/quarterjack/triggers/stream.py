@@ -93,9 +93,12 @@ class Stream(UnlistedTrigger):
     def _makes_a_source(cls, factory: Any) -> Any:
         if not callable(factory):
             made = getattr(factory, "__name__", None) or "the_function"
+            advice = f"write Stream({made}), not Stream({made}())"
+            if hasattr(factory, "get"):  # a queue, which is no iterable at all
+                advice = "write async def items(): while True: yield await the_queue.get(), and Stream(items)"
             raise InvalidTrigger(
                 f"factory must be a function that returns an asynchronous iterable, got {factory!r}; "
-                f"it is called anew at each start, so write Stream({made}), not Stream({made}())"
+                f"it is called anew at each start, so {advice}"
             )
         if (why := misfit(factory, 0)) is not None:
             raise InvalidTrigger(f"factory is called without arguments; {why}")

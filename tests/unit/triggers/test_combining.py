@@ -248,3 +248,13 @@ def test_wrong_filters_are_told_in_one_line(build: object, words: str) -> None:
     with pytest.raises(InvalidTrigger) as caught:
         build()  # type: ignore[operator]  # a lambda, typed loosely so that wrong calls can be written
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("operator", ["&", "|", "-"])
+def test_a_filter_before_an_operator_asks_for_parentheses(operator: str) -> None:
+    """Python takes - before &, and & before |, which nobody remembers: the message has to say it."""
+    names = {"rule": Every(hours=1), "one": Weekdays("mon-fri"), "other": Dates("2026-12-25")}
+    with pytest.raises(InvalidTrigger, match="put the rule in parentheses"):
+        eval(f"one {operator} other", {}, names)
+    with pytest.raises(InvalidTrigger, match="put the rule in parentheses"):
+        eval("rule & one - other", {}, names)
