@@ -757,6 +757,25 @@ async def test_fallback_stands_in_for_a_job_that_failed_for_good() -> None:
             await (await app.submit(broken))
 
 
+async def test_a_refusal_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """In an outage there are thousands, and none has a fault in the code to trace."""
+
+    class Shut(Gate):
+        def eta(self, job: Waiting, now: float) -> float:
+            raise CircuitOpen("api")
+
+    app = Quarterjack()
+
+    @app.task(flow=Shut())
+    async def call() -> None: ...
+
+    async with virtual_time(app):
+        with pytest.raises(JobFailed, match="api is open"):
+            await (await app.submit(call))
+    (line,) = [line for line in caplog.records if "turned away" in line.getMessage()]
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+
+
 # -- room for so many -------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from quarterjack.errors import Discard
+from quarterjack.errors import Discard, FlowRefused
 from quarterjack.model import ErrorInfo, FinishKind, JobRecord
 from quarterjack.policies.backoff import Retry
 
@@ -46,6 +46,8 @@ def log_failure(record: JobRecord, attempt: int, error: BaseException | None, ve
     facts = {"job": record.id, "task": record.task, "attempt": attempt}
     if isinstance(error, Discard):  # asked for by the body: no fault, and nobody needs its traceback
         log.info("job %s (%s) is discarded: %s", record.id, record.task, error.reason, extra=facts)
+    elif isinstance(error, FlowRefused):  # by a rule of the user's own; in an outage there are many
+        log.warning("job %s (%s) is turned away by its flow: %s", record.id, record.task, error, extra=facts)
     elif verdict.kind is FinishKind.TIMED_OUT:
         words = "job %s (%s) timed out in attempt %d: %s"
         log.warning(words, record.id, record.task, attempt, verdict.reason, extra=facts)
