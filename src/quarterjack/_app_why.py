@@ -9,7 +9,7 @@ from ._app_base import AppBase, known_schedule
 from .job import Job
 from .model import JobFilter, JobRecord, Schedule
 from .runtime.service import Service
-from .triggers.base import instant_ns
+from .options import instant_ns
 from .why import Place, Why, why_at, why_next, why_waiting
 
 __all__ = ["AppWhy"]

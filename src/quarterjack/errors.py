@@ -301,7 +301,10 @@ class QueueFull(FlowRefused):
         self.max_queue, self.why = max_queue, why
 
     def __str__(self) -> str:
-        return f'{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room with overflow="block"'
+        return (
+            f"{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room: give the flow "
+            'overflow="block", and submit with `await app.submit(…)` or `await manager.submit_wait(…)`'
+        )
 
 
 class WaitedTooLong(FlowRefused, TimeoutError):

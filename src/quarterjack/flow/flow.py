@@ -73,6 +73,8 @@ class Flow:
         self.max_queue: Final = None if max_queue is None else number(max_queue, "max_queue", 1, whole=True)
         if overflow not in get_args(Overflow):
             raise InvalidOption(f"overflow must be one of {', '.join(map(repr, get_args(Overflow)))}, got {overflow!r}")
+        if overflow != "reject" and max_queue is None:
+            raise InvalidOption(f"overflow={overflow!r} says what becomes of one job too many; give max_queue= as well")
         self.overflow: Final[Overflow] = overflow
         self.max_wait_s: Final = None if max_wait is None else to_seconds(max_wait, "max_wait", exclusive=True)
         self._turnstile: Turnstile | None = None

@@ -69,6 +69,8 @@ class Sentence(NamedTuple):
     """What is good to know, at the very end."""
     parts: int = 1
     """Of how many sentences it is made."""
+    is_filtered: bool = False
+    """Its days end with a filter, which beside another sentence would seem to belong to both."""
 
     @property
     def core(self) -> str:
@@ -96,7 +98,8 @@ class Sentence(NamedTuple):
         notes = tuple(dict.fromkeys(note for one in found for note in one.notes))
         zones = {one.zone for one in found}
         shared = zones.pop() if len(zones) == 1 else ""
-        told = [one._replace(zone="" if shared else one.zone, notes=()).text for one in found]
+        each = [one._replace(zone="" if shared else one.zone, notes=()) for one in found]
+        told = [f"({one.text})" if one.is_filtered else one.text for one in each]
         return cls(when=", and ".join(told), zone=shared, notes=notes, parts=len(found))
 
 

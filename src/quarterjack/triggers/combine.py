@@ -217,4 +217,4 @@ class Filtered(NativeTrigger):
             # Else the filter would seem to belong to the last of them alone.
             rule = Sentence(when=f"({rule.core})", zone=rule.zone, notes=rule.notes)
         own = f", {rule.zone}" if rule.zone and rule.zone != zone else ""
-        return rule._replace(days=f"{rule.days}{own}, {keep} {words}", zone=zone)
+        return rule._replace(days=f"{rule.days}{own}, {keep} {words}", zone=zone, is_filtered=True)
