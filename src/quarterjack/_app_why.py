@@ -8,8 +8,8 @@ from typing import Any
 from ._app_base import AppBase, known_schedule
 from .job import Job
 from .model import JobFilter, JobRecord, Schedule
-from .runtime.service import Service
 from .options import instant_ns
+from .runtime.service import Service
 from .why import Place, Why, why_at, why_next, why_waiting
 
 __all__ = ["AppWhy"]

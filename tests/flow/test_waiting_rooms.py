@@ -100,7 +100,7 @@ def test_a_gate_that_wakes_itself_when_it_is_asked_does_not_spin() -> None:
 # ---------------------------------------------------------------- gates that answer nonsense
 
 
-@pytest.mark.parametrize("eta", [math.nan, None, "now", 10**400, [], object()], ids=repr)
+@pytest.mark.parametrize("eta", [math.nan, None, "now", 10**400, [], object()], ids=lambda eta: type(eta).__name__)
 def test_an_answer_that_is_no_instant_fails_that_job_alone(eta: Any) -> None:
     """A gate's mistake is told to those who pass it, and stops nobody else's pump."""
     gate = Answers(eta)
