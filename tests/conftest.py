@@ -215,6 +215,13 @@ def pytest_configure(config: pytest.Config) -> None:
     _must_have_servers = bool(config.getoption("--require-servers"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names with an address in them: they differ from process to process, and several share the work."""
+    changing = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if changing:
+        raise pytest.UsageError(f"give these tests ids that stay the same: {', '.join(changing)}")
+
+
 def require_server(name: str, reason: str) -> NoReturn:
     """Skip the running test for want of the server *name*, or fail it under `--require-servers`.
 
