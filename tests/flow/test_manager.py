@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, JobCancelled, JobState, NotRunning, TaskManager, current_job, gather
+from quarterjack import ConcurrencyLimit, JobCancelled, JobState, NotRunning, Retry, TaskManager, current_job, gather
 from quarterjack.testing import virtual_loop
 
 
@@ -46,6 +46,23 @@ async def test_job_raises_the_very_exception_of_its_body() -> None:
             await job
         assert caught.value is error
         assert job.state is JobState.FAILED
+
+
+async def test_job_that_works_at_the_second_try_has_its_result() -> None:
+    """The failure before is history: it neither hides the result nor stays as the reason."""
+    answers: list[str | OSError] = [OSError("no route"), "42 bytes"]
+
+    async def fetch() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    with virtual_loop():
+        async with TaskManager(Retry(on=OSError)) as manager:
+            job = manager.submit(fetch)
+            assert await job == "42 bytes"
+    assert (job.state, job.error, job.reason) == (JobState.DONE, None, None)
 
 
 async def test_submitting_before_the_block_waits_for_it() -> None:

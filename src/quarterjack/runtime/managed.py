@@ -491,6 +491,8 @@ class Engine:
             run.alarm = None
         if run.chosen.looks_at_results and self._comes_again(run, result):
             return
+        if run.attempt > 1:
+            run.error = run.reason = None  # of an attempt that failed before
         run.result = result
         self._settle(run, _DONE, now)
 
