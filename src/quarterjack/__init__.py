@@ -57,6 +57,7 @@ from .flow.concurrency import ConcurrencyLimit
 from .flow.delay import Delay
 from .flow.fixed_window import FixedWindow
 from .flow.flow import Flow
+from .flow.outcome import Ended, EndKind
 from .flow.pressure import Pressure
 from .flow.round_robin import Resource, WeightedRoundRobin
 from .flow.sliding_window import SlidingWindow
@@ -123,6 +124,8 @@ __all__ = [
     "Depends",
     "Discard",
     "DuplicateName",
+    "EndKind",
+    "Ended",
     "Every",
     "Executor",
     "ExecutorError",

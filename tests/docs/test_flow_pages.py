@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Final
 
 import pytest
@@ -45,3 +46,17 @@ def test_every_program_of_the_pages_is_an_example_with_its_output() -> None:
     programs = [block.place for page in PAGES for block in blocks(page) if block.language == "python"]
     assert programs == [example.program.place for example in EXAMPLES]
     assert [example.program.place for example in EXAMPLES if example.output is None] == []
+
+
+def test_strategies_of_your_own_take_less_than_fifteen_lines() -> None:
+    """The page promises that a gate, an order and a wrap are small things to write."""
+    shown = {
+        base.id: (node.end_lineno or 0) - node.lineno + 1
+        for example in examples(ROOT / "docs/flow/custom.md")[:3]
+        for node in ast.parse(example.program.text).body
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if isinstance(base, ast.Name)
+    }
+    assert shown.keys() == {"Gate", "Order", "Wrap"}
+    assert max(shown.values()) < 15
