@@ -8,6 +8,7 @@ from __future__ import annotations
 from .app import Quarterjack
 from .context import CurrentJob, current_job
 from .errors import (
+    BatchMismatch,
     CircuitOpen,
     Conflict,
     DeadlineExceeded,
@@ -52,6 +53,7 @@ from .errors import (
 from .executors import Executor, LoopThread, ThreadExecutor
 from .flow.adaptive import AdaptiveLimit
 from .flow.base import Gate, Order, Wrap
+from .flow.batch import Batch
 from .flow.breaker import CircuitBreaker
 from .flow.concurrency import ConcurrencyLimit
 from .flow.delay import Delay
@@ -59,6 +61,7 @@ from .flow.fixed_window import FixedWindow
 from .flow.flow import Flow
 from .flow.outcome import Ended, EndKind
 from .flow.pressure import Pressure
+from .flow.priority import Priority
 from .flow.round_robin import Resource, WeightedRoundRobin
 from .flow.sliding_window import SlidingWindow
 from .flow.stages import Deadline, Dedupe, Fallback, Timeout
@@ -72,10 +75,11 @@ from .manager import TaskManager
 from .model import FINISHED, JobState, Overlap, Progress, SubmittedBy, Unique
 from .policies.backoff import Retry
 from .policies.budget import RetryBudget
+from .runtime.managed_items import Batched
 from .runtime.streams import StreamView
 from .schedule import ScheduleView
 from .stores import MemoryStore, Store
-from .task import AsyncTask, Call, SyncTask, Task
+from .task import AsyncTask, BatchTask, Call, SyncTask, Task
 from .ticks import Tick, Ticks, ticks
 from .triggers import (
     Aligned,
@@ -106,6 +110,10 @@ __all__ = [
     "Aligned",
     "AsyncTask",
     "At",
+    "Batch",
+    "BatchMismatch",
+    "BatchTask",
+    "Batched",
     "Between",
     "Calendar",
     "Call",
@@ -169,6 +177,7 @@ __all__ = [
     "Order",
     "Overlap",
     "Pressure",
+    "Priority",
     "Progress",
     "Quarterjack",
     "QuarterjackError",

@@ -6,6 +6,7 @@ starts, and never leaks into another job."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -31,6 +32,8 @@ class RunningAttempt(Protocol):
     def keep(self, value: Any) -> None: ...
     def lend_slot(self) -> None: ...
     def reclaim_slot(self) -> None: ...
+    def wait_begins(self, awaited: Sequence[Any]) -> None: ...
+    def wait_ends(self, awaited: Sequence[Any]) -> None: ...
 
 
 CURRENT: Final[ContextVar[RunningAttempt | None]] = ContextVar("quarterjack_job", default=None)

@@ -19,6 +19,7 @@ One root, split by who must act:
     │   ├── NotRunning             (RuntimeError) the app is not running
     │   ├── WrongLoop              (RuntimeError) one app, two event loops
     │   ├── Forked                 (RuntimeError) a running app used after a fork
+    │   ├── BatchMismatch          (ValueError)   a batch's body returned another number of results
     │   ├── WouldDeadlock          (RuntimeError) a job awaits what waits for its own slot
     │   └── MissingExtra           (ImportError)  names the install line
     ├── JobError                   what ``await job`` raises
@@ -48,6 +49,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 __all__ = [
+    "BatchMismatch",
     "CircuitOpen",
     "Conflict",
     "DeadlineExceeded",
@@ -291,6 +293,20 @@ class ResultUnavailable(JobError):
 
 class FlowRefused(QuarterjackError):
     """A flow did not let the job start; it never ran, and trying again at once would not help."""
+
+
+class BatchMismatch(UsageError, ValueError):
+    """The body of a batch did not return one result for each of its *items*."""
+
+    def __init__(self, task: str, items: int, returned: str) -> None:
+        super().__init__(task, items, returned)
+        self.task, self.items, self.returned = task, items, returned
+
+    def __str__(self) -> str:
+        return (
+            f"{self.task} returned {self.returned} for a batch of {self.items}; it must return a list with one result "
+            "for each item, in their order (an exception in the place of an item that failed)"
+        )
 
 
 class QueueFull(FlowRefused):

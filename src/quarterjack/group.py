@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast, overload
 from weakref import WeakSet
 
+from ._durations import Seconds
 from ._registering import Naming, check_stream, check_triggered, chosen_trigger, is_rule_class, refuse_rule_fields
 from ._signatures import label_of
 from .errors import DuplicateName, InvalidOption, UsageError
 from .flow.base import Gate, Order, Wrap
+from .flow.batch import Batch, OnError
 from .flow.flow import Flow
 from .flow.for_apps import as_flow
 from .model import JobOptions, Schedule, SchedulePolicies
 from .options import (
+    JOB_FIELDS,
     check_defaults,
+    check_names,
     overlaid,
     resolve_policies,
     schedule_id_of,
     split_options,
 )
-from .task import AsyncTask, SyncTask, Task, TaskDecorator, TaskDefinition, define
+from .task import AsyncTask, BatchTask, SyncTask, Task, TaskDecorator, TaskDefinition, define
 from .triggers import Stream, Trigger
 
 __all__ = ["Group", "GroupOptions", "TaskOptions", "TaskRegistry", "declared_schedule"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
+Res = TypeVar("Res")
 
 _GROUP_NAME: Final = re.compile(r"[^\s.]{0,200}")
 
@@ -37,6 +43,16 @@ class TaskOptions(SchedulePolicies, JobOptions, total=False):
 
     name: str
     flow: Flow | Gate | Order | Wrap | None
+
+
+class BatchTaskOptions(JobOptions, total=False):
+    """What ``@batch`` takes besides: options of the items' jobs, the task's name, its flow."""
+
+    name: str
+    flow: Flow | Gate | Order | Wrap | None
+
+
+_BATCH_OPTIONS: Final = JOB_FIELDS | {"flow"}
 
 
 class GroupOptions(SchedulePolicies, JobOptions, total=False):
@@ -98,8 +114,54 @@ class TaskRegistry:
 
         return decorate
 
+    def batch(
+        self,
+        *,
+        max_size: int,
+        max_wait: Seconds = 0.05,
+        max_bytes: int | None = None,
+        on_error: OnError = "fail_all",
+        **options: Unpack[BatchTaskOptions],
+    ) -> Callable[[Callable[[list[Item]], Awaitable[Sequence[Res]]]], BatchTask[Item, Res]]:
+        """Register a coroutine function of a list as a task of single items.
+
+        Each item is a job as any other, stored, with a state, a result, a timeout,
+        retries and a cancel of its own; the worker calls the body with the items it
+        has gathered. A ``flow=`` is passed by batches, each as one job. Inside,
+        ``current_job()`` is the first item's.
+
+        Args:
+            max_size: See `Batch`, as for the next three.
+            max_wait: Seconds that the first item of a batch waits for others.
+            max_bytes: Bytes of a batch.
+            on_error: What becomes of the items when the body raises.
+            options: Options of the items' jobs, the task's name, its flow.
+
+        Raises:
+            InvalidOption: Naming the option, its value and what is allowed.
+            DuplicateName: If the name is taken.
+        """
+        how = Batch(max_size, max_wait, max_bytes, on_error)
+        given: dict[str, Any] = dict(options)
+        name = given.pop("name", None)
+        if given.get("executor") is not None:
+            raise InvalidOption("@batch has no executor=: its bodies are coroutines and run on the app's loop")
+        check_names(given, _BATCH_OPTIONS, "@batch", ("name", "max_size", "max_wait", "max_bytes", "on_error"))
+
+        def decorate(fn: Callable[[list[Item]], Awaitable[Sequence[Res]]]) -> BatchTask[Item, Res]:
+            task: Any = self._register(fn, None, given, name, how)
+            batch_task: BatchTask[Item, Res] = task
+            return batch_task
+
+        return decorate
+
     def _register(
-        self, fn: Any, trigger: Trigger | None, options: dict[str, Any], name: str | None = None
+        self,
+        fn: Any,
+        trigger: Trigger | None,
+        options: dict[str, Any],
+        name: str | None = None,
+        batch: Batch | None = None,
     ) -> Task[..., Any]:
         self._refuse_late(f"task {label_of(fn)!r}")
         flow, rest = _flow_of(options, f"task {label_of(fn)!r}")
@@ -107,7 +169,7 @@ class TaskRegistry:
         job |= flow
         if isinstance(fn, Task):
             return self._add_trigger(cast("Task[..., Any]", fn), trigger, job, policies)
-        task: Task[..., Any] = define(fn, job, policies, name)
+        task: Task[..., Any] = define(fn, job, policies, name, batch)
         if trigger is not None:
             self._declare(task.definition, trigger, policies)
         elif policies and set(policies) != {"start_deadline"}:

@@ -567,12 +567,14 @@ async def _all_settled(client: JobClient, records: list[JobRecord], stop_early: 
     attempt = CURRENT.get()
     if attempt is not None:
         attempt.lend_slot()
+        attempt.wait_begins(records)
     try:
         if waited and not (stop_early and _has_failure(records)):
             await future
     finally:
         if attempt is not None:
             attempt.reclaim_slot()
+            attempt.wait_ends(records)
         if countdown.left:
             client.unwatch(records, countdown)
 

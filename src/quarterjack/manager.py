@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
@@ -20,6 +20,7 @@ from .clock import clock_of
 from .errors import DeadlineExceeded, InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
 from .events import EventStream
 from .flow._options import number
+from .flow.batch import Batch, OnError
 from .flow.flow import Flow, Strategy
 from .flow.waiting import NO_KEY
 from .job import CallbackKind, Job, error_of
@@ -28,11 +29,16 @@ from .options import check_names, resolve_options
 from .policies.backoff import Retry
 from .runtime.handles import Handles
 from .runtime.managed import Chosen, Engine, ManagedRun, NotYet, Once
+from .runtime.managed_items import Batched
 
 __all__ = ["ManagedJob", "ManagerOptions", "Submitter", "TaskManager"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
+Res = TypeVar("Res")
+
+_SUBMITTED: Final = JobState.SUBMITTED
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -169,6 +175,7 @@ class TaskManager:
     async def idle(self) -> None:
         """Wait until no job is left; more may be submitted meanwhile and afterwards."""
         engine = self._running()
+        engine.flush()
         while engine.unfinished:
             self._idle.clear()
             await self._idle.wait()
@@ -182,6 +189,7 @@ class TaskManager:
         engine = self._engine
         if engine is None:
             return
+        engine.flush(drain=True)
         try:
             if drain and self._fatal is None:
                 await self.idle()
@@ -194,6 +202,7 @@ class TaskManager:
         try:
             async with asyncio.timeout(self._grace_s):
                 await self.idle()
+                await engine.end_batches(self._grace_s)
         except TimeoutError:
             engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
         if self._handles is not None:
@@ -209,6 +218,47 @@ class TaskManager:
         if self._engine is None:
             raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
         return self._engine
+
+    # -- batches -----------------------------------------------------------------------
+
+    def batch(
+        self,
+        fn: Callable[[list[Item]], Awaitable[Sequence[Res]]],
+        /,
+        *,
+        max_size: int,
+        max_wait: Seconds = 0.05,
+        max_bytes: int | None = None,
+        on_error: OnError = "fail_all",
+    ) -> Batched[Item, Res]:
+        """Return *fn*, which takes a list of items, as something to submit with one item.
+
+            insert = manager.batch(insert_rows, max_size=100)
+            job = manager.submit(insert, row)
+
+        Each item is a job with a state, a result, a timeout, retries and a cancel of its
+        own; the flow is passed by the batch. Leaving the block, `idle` and `stop` wait for
+        no more items.
+
+        Args:
+            fn: A coroutine function; it returns as many results, in the same order. An
+                exception among them fails that item alone.
+            max_size: See `Batch`, as for the others.
+            max_wait: Seconds that the first item waits for others.
+            max_bytes: Bytes of a batch.
+            on_error: What becomes of the items when *fn* raises.
+
+        Raises:
+            InvalidOption: Naming the option, the value and the range.
+        """
+        if not callable(fn):
+            raise InvalidOption(f"batch takes a coroutine function of a list of items, got {fn!r}")
+        how = Batch(max_size, max_wait, max_bytes, on_error)
+
+        def submit(batched: Batched[Item, Res], item: Item) -> Job[Res]:
+            return self.submit(batched, item)
+
+        return Batched(fn, how, submit)
 
     # -- submitting --------------------------------------------------------------------
 
@@ -291,6 +341,8 @@ class TaskManager:
         if self._is_closed:
             raise NotRunning("this TaskManager was stopped and takes no more jobs")
         run = ManagedRun(NotYet(self._ids), fn, args, kwargs or NO_KWARGS, chosen, contextvars.copy_context(), 0.0)
+        if self.flow.order is not None:
+            self.flow.order.check(run)
         self._early.append(run)
         return ManagedJob(run, self)  # type: ignore[arg-type]  # likewise
 
@@ -332,18 +384,23 @@ class TaskManager:
         now = engine.monotonic()
         if run.due is not None and run.due > now:
             return f"it pauses for {run.due - now:.3g} s more" + (f" after {run.reason}" if run.reason else "")
-        held = engine.room.why(run)
+        if run.seat is not None:
+            held = run.seat.why()
+        else:
+            gate_at = engine.room.why(run)
+            held = None if gate_at is None else (gate_at[0].label, gate_at[1])
         if held is None:
             return "its turn comes in the loop's next turn"
-        gate, at = held
-        return f"{gate.label} is full" if math.isinf(at) else f"{gate.label} lets it start in {at - now:.3g} s"
+        label, at = held
+        return f"{label} is full" if math.isinf(at) else f"{label} lets it start in {max(0.0, at - now):.3g} s"
 
     def stats(self) -> dict[str, Any]:
         """Return counts: jobs waiting, pausing and running, and what each gate tells of itself (per key, too)."""
         engine = self._engine
         runs = engine.unfinished if engine is not None else ()
         states = [run.state for run in runs]
-        waiting = engine.room.size if engine is not None else len(self._early)
+        seated = sum(run.seat is not None and not run.state.is_finished for run in runs if run.state is _SUBMITTED)
+        waiting = engine.room.size + seated if engine is not None else len(self._early)
         submitted = states.count(JobState.SUBMITTED)
         return {
             "waiting": waiting,

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 from weakref import ref
 
+from ._items import Items, item_body
 from ._needs import needs_of
 from ._signatures import kind_of, read_hints
 from .errors import InvalidArguments, InvalidOption
+from .flow.batch import Batch
 from .flow.flow import Flow
+from .flow.for_apps import flow_of_batches
 from .job import CallbackKind, Hooks, Job, check_callback
 from .model import NO_KWARGS, JobOptions, RunOptions
 from .options import JOB_FIELDS, check_names, overlaid, resolve_options, valid_name
 from .triggers import Trigger
 
-__all__ = ["AsyncTask", "Call", "SyncTask", "Task", "TaskDecorator", "TaskDefinition", "define"]
+__all__ = ["AsyncTask", "BatchTask", "Call", "SyncTask", "Task", "TaskDecorator", "TaskDefinition", "define"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 T_co = TypeVar("T_co", covariant=True)
 
 _SIMPLE: Final = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
@@ -36,6 +40,8 @@ class TaskDefinition:
 
     __slots__ = (
         "_holder",
+        "batch",
+        "batch_flow",
         "callbacks",
         "declared",
         "defaults",
@@ -55,9 +61,16 @@ class TaskDefinition:
     )
 
     def __init__(
-        self, fn: Callable[..., Any], name: str, declared: Mapping[str, Any], policies: Mapping[str, Any]
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        declared: Mapping[str, Any],
+        policies: Mapping[str, Any],
+        batch: Batch | None = None,
     ) -> None:
         self.fn = fn
+        self.batch = batch
+        """How its jobs go together, if they do."""
         self.local_name = name
         self.name = name
         """The full name, group prefixes included; what stores keep."""
@@ -70,6 +83,8 @@ class TaskDefinition:
         """Job options of the groups and the app, outermost first."""
         self.flow: Flow | None = None
         """What its jobs pass on their way to start."""
+        self.batch_flow: Flow | None = None
+        """What its batches pass: each of them is one job to the flow of such a task."""
         self._resolve()
         self._holder: ref[object] | None = None
         self.triggers: list[tuple[Trigger, dict[str, Any]]] = []
@@ -116,7 +131,11 @@ class TaskDefinition:
         self._resolve()
 
     def _resolve(self) -> None:
-        self.flow = overlaid(self.defaults, self.declared).get("flow")
+        flow: Flow | None = overlaid(self.defaults, self.declared).get("flow")
+        if self.batch is None:
+            self.flow = flow
+        else:
+            self.batch_flow = None if flow is None else flow_of_batches(flow, f"task {self.name!r}")
         self.options = self.resolved({})
 
     def resolved(self, overrides: Mapping[str, Any]) -> RunOptions:
@@ -153,7 +172,13 @@ def _name_of(fn: Callable[..., Any]) -> str:
     return type(fn).__name__
 
 
-def define(fn: Callable[..., Any], declared: Mapping[str, Any], policies: Mapping[str, Any], name: str | None) -> Any:
+def define(
+    fn: Callable[..., Any],
+    declared: Mapping[str, Any],
+    policies: Mapping[str, Any],
+    name: str | None,
+    batch: Batch | None = None,
+) -> Any:
     """Return the task that stands for *fn*.
 
     Raises:
@@ -163,8 +188,15 @@ def define(fn: Callable[..., Any], declared: Mapping[str, Any], policies: Mappin
         raise InvalidOption(f"@task stands above a function, got {fn!r}")
     if kind_of(fn) in {"generator", "async generator"}:
         raise InvalidOption(f"{fn!r} is a generator; a task returns once, so collect its items or submit one job each")
-    definition = TaskDefinition(fn, _name_of(fn) if name is None else valid_name(name, "name"), declared, policies)
-    task: Task[..., Any] = AsyncTask(definition, {}) if definition.is_coroutine else SyncTask(definition, {})
+    full_name = _name_of(fn) if name is None else valid_name(name, "name")
+    if batch is not None:
+        fn = item_body(fn)
+    definition = TaskDefinition(fn, full_name, declared, policies, batch)
+    task: Task[..., Any]
+    if batch is not None:
+        task = BatchTask[Any, Any](definition, {})
+    else:
+        task = AsyncTask(definition, {}) if definition.is_coroutine else SyncTask(definition, {})
     task.__doc__, task.__module__ = fn.__doc__, getattr(fn, "__module__", __name__)
     task.__name__ = task.__qualname__ = definition.local_name
     task.__wrapped__ = fn
@@ -242,6 +274,18 @@ class SyncTask(Task[P, T_co]):
         """Call the function itself: no job, no dependencies."""
         result: T_co = self.definition.fn(*args, **kwargs)
         return result
+
+
+class BatchTask(Task[[Item], T_co], Generic[Item, T_co]):
+    """A task whose jobs are single items, and whose body takes many of them at once.
+
+    ``await app.submit(insert, row)`` submits an item; ``await insert(rows)`` calls the function as written.
+    """
+
+    def __call__(self, items: list[Item], /) -> Coroutine[Any, Any, Sequence[T_co]]:
+        """Call the function itself with a list: no jobs, no dependencies."""
+        results: Coroutine[Any, Any, Sequence[T_co]] = self.definition.fn(Items(items))
+        return results
 
 
 class Call(Generic[T_co]):

@@ -19,10 +19,10 @@ By = str | Callable[[Any], Hashable]
 _ABSENT: Final = object()
 
 
-def check_by(by: Any) -> None:
+def check_by(by: Any, field: str = "by") -> None:
     """Raise `InvalidOption` unless *by* can find keys."""
     if by is not None and not callable(by) and not (isinstance(by, str) and by):
-        raise InvalidOption(f'by must be a name such as "tenant", or a function of the job, got {by!r}')
+        raise InvalidOption(f'{field} must be a name such as "tenant", or a function of the job, got {by!r}')
 
 
 def key_of(by: By | None, job: Waiting, gate: object) -> Hashable:

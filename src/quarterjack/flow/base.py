@@ -276,15 +276,24 @@ class Order(ABC):
     seconds, moved to where the job belongs.
     """
 
+    _is_contract: ClassVar[bool] = True
+
     @abstractmethod
     def rank(self, job: Waiting, now: float) -> float:
         """Return the rank of a job that comes (or comes back) now; the lowest goes first, equal ones as they came.
 
         Asked once per job, not again as time passes: age is in the instant already.
+        `WaitingRoom.rerank` asks again.
         """
 
+    def check(self, job: Waiting) -> None:
+        """Raise `InvalidOption` if *job* has no place in this order; asked when it is submitted."""
+
+    def came(self, job: Waiting, now: float) -> None:
+        """*job* waits from now on, until it is `chosen` or has `left`."""
+
     def chosen(self, job: Waiting, now: float) -> None:
-        """*job* is admitted."""
+        """*job* is admitted: it waits no more."""
 
     def left(self, job: Waiting, now: float) -> None:
         """*job* was cancelled or turned away while it waited."""

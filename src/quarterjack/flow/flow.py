@@ -18,6 +18,7 @@ from quarterjack.policies.backoff import Retry
 
 from ._options import number
 from .base import Gate, Order, Wrap
+from .batch import Batch
 from .dispatcher import Dispatcher
 from .permit import Pass, Permit, Turnstile
 from .room import Overflow, WaitingRoom
@@ -125,6 +126,8 @@ def _unfolded(strategies: tuple[Any, ...]) -> list[Any]:
             parts.append(strategy)
         else:
             hint = " (the class; make an object of it)" if isinstance(strategy, type) else ""
+            if isinstance(strategy, Batch):
+                hint = " (which stands before a flow: manager.batch(…), @app.batch(…))"
             raise InvalidOption(f"a Flow is made of {_KINDS}, got {strategy!r}{hint}")
     return parts
 

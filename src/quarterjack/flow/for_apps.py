@@ -13,7 +13,7 @@ from quarterjack.errors import InvalidOption
 from .base import Gate, Order, Wrap
 from .flow import Flow
 
-__all__ = ["as_flow", "merged"]
+__all__ = ["as_flow", "flow_of_batches", "merged"]
 
 
 def as_flow(value: Any, where: str) -> Flow | None:
@@ -63,3 +63,22 @@ def merged(queue: Flow | None, task: Flow | None, where: str) -> Flow | None:
         )
     except InvalidOption as error:
         raise InvalidOption(f"{where}: its queue's flow and its own do not go together: {error}") from None
+
+
+def flow_of_batches(flow: Flow, where: str) -> Flow:
+    """Return *flow* for a task whose jobs go in batches.
+
+    Raises:
+        InvalidOption: If it holds what is done for single jobs.
+    """
+    single: list[tuple[Any, str]] = [
+        (flow.retry, "retry=, which tries each item anew"),
+        (flow.deadline, "timeout= or start_deadline="),
+        (flow.fallback, "a result of the body's for what failed"),
+    ]
+    for part, instead in single:
+        if part is not None:
+            raise InvalidOption(
+                f"{where}: its flow is passed by batches, and {part!r} is for single jobs; use {instead}"
+            )
+    return flow

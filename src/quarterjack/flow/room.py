@@ -30,9 +30,9 @@ COMPACT_ABOVE: Final = 64
 _WAITING, _TAKEN, _STARTED, _OVER = Phase.WAITING, Phase.TAKEN, Phase.STARTED, Phase.OVER
 
 
-def says(gate: Gate, method: str) -> bool:
-    """Say whether the class of *gate* has a *method* of its own: the inherited ones need no call."""
-    for cls in type(gate).__mro__:
+def says(strategy: Gate | Order, method: str) -> bool:
+    """Say whether the class of *strategy* has a *method* of its own: the inherited ones need no call."""
+    for cls in type(strategy).__mro__:
         if method in vars(cls):
             return "_is_contract" not in vars(cls)
     return False
@@ -99,8 +99,8 @@ class Lane:
                 jobs.popleft()
             return None
         while jobs:
-            rank, _, job = jobs[0]
-            if job._phase is _WAITING and rank == job._rank:
+            rank, seq, job = jobs[0]
+            if job._phase is _WAITING and rank == job._rank and seq == job._seq:
                 return job
             heappop(jobs)
         return None
@@ -137,7 +137,7 @@ class Lane:
             jobs.clear()
             jobs.extend(left)
         else:
-            jobs[:] = [one for one in jobs if one[2]._phase is _WAITING and one[0] == one[2]._rank]
+            jobs[:] = [one for one in jobs if one[2]._phase is _WAITING and one[:2] == (one[2]._rank, one[2]._seq)]
             heapify(jobs)
 
 
@@ -181,7 +181,9 @@ class WaitingRoom:
         self._keyed = tuple(gate for gate in self.gates if gate.by is not None)
         for gate in self._keyed:
             dispatcher.post(gate)  # it belongs to this loop, whatever keys will come
-        self._checkers = tuple(gate for gate in self.gates if says(gate, "check"))
+        self._checkers: tuple[Gate | Order, ...] = tuple(gate for gate in self.gates if says(gate, "check"))
+        if order is not None and says(order, "check"):
+            self._checkers += (order,)
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
         self._faded: deque[Lane] = deque()
         """Lanes that had no job when they were put here; each once."""
@@ -207,8 +209,8 @@ class WaitingRoom:
             InvalidOption: If a gate can never let it through, or its key cannot be found.
             QueueFull: If the room is full and turns away what comes (a sheer ``"block"`` does, too).
         """
-        for gate in self._checkers:
-            gate.check(job)
+        for checker in self._checkers:
+            checker.check(job)
         lane = self._only
         keys = () if lane is not None else self._keys_of(job)
         rank = job.enqueued_at if self.order is None else self._rank(self.order, job)
@@ -224,6 +226,8 @@ class WaitingRoom:
             self._note_arrival(seq, job)
         if lane.push(job):
             self.dispatcher.ready(lane)
+        if self.order is not None:
+            self.tell(self.order.came, job, self.dispatcher.monotonic())
 
     def pass_at_once(self, job: Waiting) -> bool:
         """Admit *job* and begin it if nobody waits before it and every gate lets it through: no turn of the loop.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -59,11 +59,24 @@ class Waiting:
     resource: Any = None
     """What a router chose for it."""
 
+    lifted_to: int | None = None
+    """The priority of who waits for it, where that is more urgent than its own."""
+    awaits: Sequence[Iterable[Any]] = ()
+    """The jobs its body waits for, one collection for each wait."""
+    stands_in: Waiting | None = None
+    """The batch it goes in."""
+
     # The dispatcher's own.
     _phase: Phase = Phase.NEW
     _lane: Lane
     _rank: float = 0.0
     _seq: int = 0
+
+    @property
+    def urgency(self) -> int:
+        """Its priority, or that of who waits for it."""
+        own, lifted = self.priority, self.lifted_to
+        return own if lifted is None or own < lifted else lifted
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.task or 'pass'} {self.id}>"

@@ -7,7 +7,7 @@ progress and checkpoints is kept on a record that nobody stores."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -45,6 +45,12 @@ class _DirectRun:
 
     def reclaim_slot(self) -> None:
         """Do nothing: it lent none."""
+
+    def wait_begins(self, awaited: Sequence[Any]) -> None:
+        """Do nothing: it stands in no queue whose order it could change."""
+
+    def wait_ends(self, awaited: Sequence[Any]) -> None:
+        """Do nothing: it changed none."""
 
 
 async def run_directly(

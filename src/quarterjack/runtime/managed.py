@@ -17,7 +17,7 @@ import asyncio
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +29,7 @@ from quarterjack.errors import DeadlineExceeded, InvalidArguments, UsageError
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.base import Wrap
 from quarterjack.flow.dispatcher import Dispatcher
+from quarterjack.flow.inheritance import inherit, wait_begins, wait_ends
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
 from quarterjack.flow.waiting import NO_KEY, Phase, Waiting
 from quarterjack.model import (
@@ -46,6 +47,8 @@ from quarterjack.model import (
 )
 from quarterjack.policies.backoff import NO_RETRY, Retry
 
+from .batching import Batcher, Seat
+from .managed_items import Batched, ItemSeat
 from .verdict import Verdict, decide, describe, past_deadline_words
 
 if TYPE_CHECKING:
@@ -112,6 +115,8 @@ class _Rare(Waiting):
     """When the attempt was due that failed first: monotonic seconds."""
     due: float | None = None
     """When it was last to run, if not at once: monotonic seconds."""
+    seat: Seat | None = None
+    """Of an item of a batch, while it gathers and runs."""
     callbacks: bool = False
     """Somebody wants to be called when it moves."""
 
@@ -207,6 +212,10 @@ class ManagedRun(_Rare):
         return self.chosen.run.metadata
 
     @property
+    def stands_in(self) -> Waiting | None:  # type: ignore[override]
+        return None if self.seat is None else self.seat.group
+
+    @property
     def run_at_ns(self) -> int:
         return self.engine.wall_ns(self.enqueued_at if self.due is None else self.due) or 0
 
@@ -260,6 +269,14 @@ class ManagedRun(_Rare):
 
     def reclaim_slot(self) -> None:
         """Do nothing: it lent none."""
+
+    def wait_begins(self, awaited: Sequence[Any]) -> None:
+        """The body waits for these jobs: they are as urgent as it from now on."""
+        wait_begins(self, awaited)
+
+    def wait_ends(self, awaited: Sequence[Any]) -> None:
+        """The body goes on."""
+        wait_ends(self, awaited)
 
     # -- one attempt -------------------------------------------------------------------
 
@@ -369,16 +386,18 @@ class Engine:
         self.monotonic = clock.monotonic
         self._offset_ns = clock.now_ns() - clock.monotonic_ns()
         self.dispatcher = Dispatcher.of(loop)
-        self.room = flow.room(self.dispatcher, self._start, self._refuse)
+        self.room = flow.room(self.dispatcher, self._start, self.refuse)
         self.wraps: Final[tuple[Wrap, ...]] = flow.wraps
-        self._is_prompt = flow.deadline is None
-        """A job without a delay needs no alarm when it is submitted."""
+        self._is_prompt = flow.deadline is None and flow.order is None
+        """A job without a delay needs no alarm when it is submitted, and inherits nothing."""
         self._on_idle = on_idle
         self._on_move = on_move
         self._on_fatal = on_fatal
         self._factory = loop.get_task_factory()
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
         self.unfinished: set[ManagedRun] = set()
+        self.batchers: dict[Batched[Any, Any], Batcher] = {}
+        self.is_draining = False
 
     def wall_ns(self, mono: float | None) -> int | None:
         """Return the wall clock's reading at a monotonic instant, as at the start of the manager."""
@@ -395,7 +414,7 @@ class Engine:
             InvalidOption, QueueFull: As `WaitingRoom.put` does; nothing is left of it then.
         """
         run = ManagedRun(self, fn, args, kwargs, chosen, copy_context(), self.monotonic())
-        if self._is_prompt and not chosen.run.delay_ns:
+        if self._is_prompt and not chosen.run.delay_ns and type(fn) is not Batched:
             self.room.put(run)
             self.unfinished.add(run)
         else:
@@ -404,11 +423,15 @@ class Engine:
 
     def put(self, run: ManagedRun) -> None:
         """As `submit`, with a job that was made before."""
+        if self.room.order is not None:
+            self._inherit(run)
         delay_ns = run.chosen.run.delay_ns
         if delay_ns:
             self._pause(run, delay_ns)
         else:
-            self.room.put(run)
+            self._enter(run)
+        if run.state.is_finished:  # its batch went with it, and was turned away at once
+            return
         self.unfinished.add(run)
         deadline = self.flow.deadline
         if deadline is not None:
@@ -421,7 +444,33 @@ class Engine:
         try:
             self.put(run)
         except Exception as error:  # the room is full, or a user's gate runs here: it fails this job alone
-            self._refuse(run, error)
+            self.refuse(run, error)
+
+    def _enter(self, run: ManagedRun) -> None:
+        """Let *run* wait: for the others of its batch, or for its gates.
+
+        Raises:
+            InvalidOption, QueueFull: As `WaitingRoom.put` does.
+        """
+        if isinstance(run.fn, Batched):
+            self._gather(run)
+        else:
+            self.room.put(run)
+
+    def _gather(self, run: ManagedRun) -> None:
+        batched = cast("Batched[Any, Any]", run.fn)
+        batcher = self.batchers.get(batched)
+        if batcher is None:
+            batcher = self.batchers[batched] = Batcher(batched.batch, self.flow, self.dispatcher, batched.__qualname__)
+            batcher.is_draining = self.is_draining
+        run.seat = seat = ItemSeat(run)
+        batcher.add(seat)
+
+    def _inherit(self, run: ManagedRun) -> None:
+        """What a body submits is as urgent as its own job."""
+        parent: Any = None if run.context is None else run.context.get(CURRENT)
+        if parent is not None:
+            inherit(run, parent.urgency if isinstance(parent, ManagedRun) else parent.record.priority)
 
     def _start(self, job: ManagedRun) -> None:
         """Its gates are taken: begin an attempt."""
@@ -446,7 +495,7 @@ class Engine:
         if job.state is _SCHEDULED:  # else it has begun, eagerly, and knows; or has ended
             job.worker = worker
 
-    def _refuse(self, job: ManagedRun, error: Exception) -> None:
+    def refuse(self, job: ManagedRun, error: Exception) -> None:
         """A gate turned it away."""
         self._finish(job, Verdict(FinishKind.FAILED, error=describe(error), reason=str(error)))
 
@@ -460,12 +509,15 @@ class Engine:
             self._end_untried(run)
             return False
         self.dispatcher.started(run, now)
-        timeout_s = run.chosen.timeout_s
+        self.watch_over(run, now, run.chosen.timeout_s)
+        return True
+
+    def watch_over(self, run: ManagedRun, now: float, timeout_s: float | None) -> None:
+        """The body begins: its time is limited, and callbacks hear of it."""
         if timeout_s is not None:
             run.alarm = self.dispatcher.call_at(now + timeout_s, partial(self._time_out, run, timeout_s))
         if run.callbacks:
             self._on_move("start", run)
-        return True
 
     async def wrapped(self, run: ManagedRun) -> Any:
         """Run the body inside the flow's wraps, the first one outermost."""
@@ -486,6 +538,10 @@ class Engine:
         self.dispatcher.give(run, RETURNED, now)
         if run.state is not _RUNNING:  # it was left behind, and had its slots until now
             return
+        self.done(run, result, now)
+
+    def done(self, run: ManagedRun, result: Any, now: float) -> None:
+        """An attempt returned, and its gates have theirs back."""
         if run.alarm is not None:
             run.alarm.cancel()
             run.alarm = None
@@ -504,6 +560,10 @@ class Engine:
         self.dispatcher.give(run, _ended(kind, error))
         if run.state is not _RUNNING:  # it was left behind
             return
+        self.over(run, kind, error)
+
+    def over(self, run: ManagedRun, kind: OutcomeKind, error: BaseException | None) -> None:
+        """An attempt that did not return is over, and its gates have theirs back: the end, or once more."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self._on_fatal(error)
         if run.is_late:
@@ -564,14 +624,15 @@ class Engine:
         if run.failures and deadline_s is not None:
             run.alarm = self.dispatcher.call_at(run.first_due + deadline_s, partial(self._overdue, run))
         try:
-            self.room.put(run)
+            self._enter(run)
         except Exception as error:  # the room is full, or a user's gate runs here: it fails this job alone
-            self._refuse(run, error)
+            self.refuse(run, error)
 
     def _overdue(self, run: ManagedRun) -> None:
         """The deadline of its retry has passed; what waits still is not tried again."""
         run.alarm = None
-        if self.room.remove(run):
+        seat = run.seat
+        if self.room.remove(run) if seat is None else run.state is _SUBMITTED and seat.leave():
             self._end_untried(run)
 
     def _end_untried(self, run: ManagedRun) -> None:
@@ -603,10 +664,23 @@ class Engine:
         if not self.unfinished:
             self._on_idle()
 
+    def flush(self, *, drain: bool = False) -> None:
+        """Batches wait for no more items; *drain*: nor will those to come."""
+        self.is_draining = self.is_draining or drain
+        for batcher in self.batchers.values():
+            batcher.is_draining = self.is_draining
+            batcher.flush()
+
+    async def end_batches(self, grace_s: float) -> None:
+        """Interrupt the bodies of batches, and wait for them."""
+        for batcher in self.batchers.values():
+            await batcher.stop(grace_s)
+
     def abandon(self, why: str) -> None:
         """Bodies that ignore their cancellation are left to themselves, with their slots; their jobs are over."""
         for run in tuple(self.unfinished):
             log.warning("job %s (%s) %s; it is left behind", run.id, run.task, why)
+            run.seat = None
             self._finish(run, Verdict(FinishKind.CANCELLED, reason=why))
 
     # -- ends that somebody asks for -------------------------------------------------------
@@ -623,6 +697,8 @@ class Engine:
     def _stop(self, run: ManagedRun, reason: str) -> bool:
         """Interrupt *run*; say whether it is over at once, for its body does not run."""
         worker = run.worker
+        if run.seat is not None and not run.seat.leave():
+            return False
         if worker is None:
             self.room.remove(run)
             if run.alarm is not None:
@@ -637,10 +713,14 @@ class Engine:
 
     def _time_out(self, run: ManagedRun, limit_s: float) -> None:
         run.alarm = None
-        if run.worker is not None and not run.cancel_requested:
-            run.timed_out = True
-            run.reason = f"ran longer than its timeout of {limit_s:g} s"
+        if run.cancel_requested or (run.worker is None and run.seat is None):
+            return
+        run.timed_out = True
+        run.reason = f"ran longer than its timeout of {limit_s:g} s"
+        if run.worker is not None:
             run.worker.cancel(run.reason)
+        elif run.seat is not None and run.seat.leave():
+            self.over(run, OutcomeKind.TIMED_OUT, None)
 
     def _too_late(self, run: ManagedRun) -> None:
         """Its deadline has passed."""

@@ -11,7 +11,7 @@ negative however the wall clock is set meanwhile."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from quarterjack._fast import new_tuple
 from quarterjack.context import CURRENT
 from quarterjack.executors import Executor, Handle
+from quarterjack.flow.inheritance import lift
+from quarterjack.flow.waiting import Waiting
 from quarterjack.lifecycle import Move, move
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind, Progress
 from quarterjack.task import TaskDefinition
@@ -211,6 +213,16 @@ class Attempt:
     def reclaim_slot(self) -> None:
         """The body goes on; for a moment one slot too many may be taken. From any loop."""
         self._on_own_loop(self._reclaim)
+
+    def wait_begins(self, awaited: Sequence[Any]) -> None:
+        """The body waits for these jobs: those of a manager are as urgent as it from now on."""
+        priority = self.record.priority
+        for job in awaited:
+            if isinstance(job, Waiting):
+                lift(job, priority)
+
+    def wait_ends(self, awaited: Sequence[Any]) -> None:
+        """The body goes on; whom it lifted keeps that."""
 
     def _on_own_loop(self, function: Callable[[], None]) -> None:
         loop = self._worker.handles.loop

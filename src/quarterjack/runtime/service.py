@@ -21,6 +21,7 @@ from quarterjack.declared import Verdict, why_not_fired
 from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import ClockJumped, EventStream
 from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
+from quarterjack.flow.batch import Batch
 from quarterjack.flow.flow import Flow
 from quarterjack.job import CallbackKind, Job
 from quarterjack.model import TICK_LANE, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo, lane_suffix
@@ -30,6 +31,7 @@ from quarterjack.task import TaskDefinition
 from quarterjack.timer import ClockJump, Timer
 
 from . import notices
+from .batch_executor import BatchExecutor
 from .flows import Flows
 from .handles import Handles
 from .job_events import FINAL_KINDS, job_event
@@ -103,6 +105,7 @@ class Service:
             "loop": self._loop_executor,
             "thread": ThreadExecutor(),
         }
+        self._batches: dict[str, BatchExecutor] = {}
         self._executors: set[Executor] = set(self._own_executors.values())
         self._fixed_queues = queues is not None
         self._on_fatal = on_fatal
@@ -270,6 +273,7 @@ class Service:
         if self.worker is not None:
             self.worker.stop_claiming()
             self.worker.leave_flows()
+        self._flush_batches()
         is_busy = not self.streams.are_ended or (self.worker is not None and self.worker.running)
         if is_busy and grace_s > 0 and not self.hurried.is_set():
             idle = self.loop.create_task(self._until_ended())
@@ -280,6 +284,10 @@ class Service:
             await asyncio.gather(idle, hurry, return_exceptions=True)
         return "" if self.worker is None else _named([attempt.record for attempt in self.worker.attempts()])
 
+    def _flush_batches(self) -> None:
+        for executor in self._batches.values():
+            executor.flush()
+
     async def _until_ended(self) -> None:
         await self.streams.ended()
         if self.worker is not None:
@@ -288,6 +296,7 @@ class Service:
     async def until_idle(self) -> None:
         """Wait until nothing runs here and nothing that is due waits for this process."""
         while self.worker is not None:
+            self._flush_batches()
             await self.worker.idle()
             if self._fires_now():
                 await asyncio.sleep(0.001)  # the timer rings in a moment; after a store's failure, in a second
@@ -497,9 +506,17 @@ class Service:
 
     def executor_named(self, executor: Any, definition: TaskDefinition) -> Executor:
         """Return the executor an option names; None is the loop for coroutines, else a thread."""
+        if executor is None and definition.batch is not None:
+            return self._executor_of_batches(definition.name, definition.batch, definition.batch_flow)
         if executor is None:
             executor = "loop" if definition.is_coroutine else "thread"
         return self._own_executors[executor] if isinstance(executor, str) else executor
+
+    def _executor_of_batches(self, task: str, batch: Batch, flow: Flow | None) -> Executor:
+        executor = self._batches.get(task)
+        if executor is None:
+            executor = self._batches[task] = BatchExecutor(task, batch, flow)
+        return executor
 
     def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor:
         """Return where this job runs, if its options name a place of their own."""

@@ -29,6 +29,7 @@ from quarterjack.why import Held
 
 from ._ends import age_s, log_failure, past_deadline
 from .admission import Admission
+from .batching import Seat
 from .entrance import Entry
 from .fallback import falls_back
 from .job_events import FINAL_KINDS, FINISH_KINDS, job_event
@@ -455,9 +456,12 @@ class Worker:
 
     def in_flow(self, record: JobRecord) -> tuple[Held | None, int]:
         """Return what holds a job up in its flow here; of one that is not claimed, how many wait there before it."""
+        attempt = self._attempts.get(record.id)
+        if attempt is not None and isinstance(attempt.handle, Seat):
+            held = attempt.handle.why()
+            return None if held is None else Held(held[0], held[1] - self._host.clock.monotonic()), 0
         if self._flows is None:
             return None, 0
-        attempt = self._attempts.get(record.id)
         return (None, self._flows.ahead_of(record)) if attempt is None else (self._flows.held_up(attempt), 0)
 
     def _judge(self, attempt: Attempt, outcome: Outcome, entry: Entry | None) -> Verdict:
