@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from examples.fastapi_lifespan import api, jobs
+from tests.repo.checkout import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,12 @@ def test_clock_application_serves_and_stops() -> None:
     assert "once: I love lamp" in out
     assert out.count("every second: a plain function, in a thread") >= 2
     assert any("screen door" in line for line in out)
+
+
+def test_orders_of_strategies_cost_what_their_page_says() -> None:
+    """The page explains these numbers one by one."""
+    page = ROOT / "docs/flow/composition.md"
+    assert run("flow_composition.py") in [block.text for block in blocks(page) if block.language == "text"]
 
 
 async def test_fastapi_runs_the_app_in_its_lifespan() -> None:
