@@ -147,6 +147,7 @@ def _jobs() -> Iterator[Case]:
     contenders = (
         Contender("quarterjack submit", "jobs/ours.py", "ours"),
         Contender("quarterjack submit_many", "jobs/ours.py", "ours", {"how": "submit_many"}),
+        Contender("quarterjack TaskManager", "jobs/ours_manager.py", "ours"),
         Contender("create_task + gather", "jobs/raw_gather.py", "raw"),
         Contender("TaskGroup + Semaphore", "jobs/raw_taskgroup.py", "raw"),
         Contender("aiojobs", "jobs/aiojobs_scheduler.py", "aiojobs"),
@@ -174,6 +175,7 @@ def _memory() -> Iterator[Case]:
     contenders = (
         Contender("quarterjack, queued", "memory/ours.py", "ours"),
         Contender("quarterjack, delayed", "memory/ours.py", "ours", {"how": "later"}),
+        Contender("quarterjack TaskManager", "memory/ours_manager.py", "ours"),
         Contender("pending task", "memory/raw_tasks.py", "raw"),
         Contender("loop.call_later", "memory/raw_call_later.py", "raw"),
         Contender("aiojobs", "memory/aiojobs_scheduler.py", "aiojobs"),
@@ -200,6 +202,7 @@ def _idle() -> Case:
         "B4", "idle for 65 s with 1,000 schedules an hour away",
         (
             Contender("quarterjack", "idle/ours.py", "ours"),
+            Contender("quarterjack, flows alone", "idle/ours_flow.py", "ours"),
             Contender("asyncio, 1,000 timers", "idle/raw_asyncio.py", "raw"),
             Contender("APScheduler 3", "idle/apscheduler3.py", "apscheduler3"),
             Contender("APScheduler 4 (pre)", "idle/apscheduler4.py", "apscheduler4"),
@@ -307,8 +310,73 @@ def _plan() -> Case:
     )  # fmt: skip
 
 
+def _flow() -> Iterator[Case]:
+    per_pass = (Column("cpu_us_per_pass", "CPU µs/pass"), Column("wall_us_per_pass", "wall µs/pass"))
+    yield Case(
+        "G1", "a gate that is open, passed again and again by one task",
+        (
+            Contender("quarterjack ConcurrencyLimit", "flow/ours.py", "ours"),
+            Contender("quarterjack SlidingWindow", "flow/ours.py", "ours", {"gate": "window"}),
+            Contender("quarterjack TokenBucket", "flow/ours.py", "ours", {"gate": "bucket"}),
+            Contender("asyncio.Semaphore", "flow/raw_semaphore.py", "raw"),
+            Contender("aiolimiter", "flow/aiolimiter_limiter.py", "aiolimiter"),
+            Contender("limits, moving window", "flow/limits_hit.py", "limits", {"n": 20_000}),
+            Contender("limits, fixed window", "flow/limits_hit.py", "limits", {"n": 20_000, "how": "fixed-window"}),
+            Contender("throttled-py, gcra", "flow/throttled_limit.py", "throttled", {"n": 20_000}),
+            Contender("pyrate-limiter", "flow/pyrate_limiter.py", "pyrate", {"n": 20_000}),
+            Contender("aiometer, per job", "flow/aiometer_run.py", "aiometer", {"n": 20_000}),
+        ),
+        per_pass, "cpu_us_per_pass", "asyncio.Semaphore", options={"n": 200_000}, quick={"n": 5_000},
+    )  # fmt: skip
+    yield Case(
+        "G2", "three gates that are open, taken together",
+        (
+            Contender("quarterjack Flow.permit", "flow/ours.py", "ours"),
+            Contender("three asyncio.Semaphores", "flow/raw_semaphore.py", "raw"),
+            Contender("three of aiolimiter", "flow/aiolimiter_limiter.py", "aiolimiter"),
+        ),
+        per_pass, "cpu_us_per_pass", "three asyncio.Semaphores",
+        options={"n": 100_000, "what": "threefold"}, quick={"n": 5_000},
+    )  # fmt: skip
+    yield Case(
+        "G3", "1,000 jobs at 100 a second, the loop blocked for 30 ms five times a second",
+        (
+            Contender("quarterjack SlidingWindow", "flow/ours.py", "ours"),
+            Contender("aiolimiter", "flow/aiolimiter_limiter.py", "aiolimiter"),
+            Contender("throttled-py, gcra", "flow/throttled_limit.py", "throttled"),
+            Contender("pyrate-limiter", "flow/pyrate_limiter.py", "pyrate"),
+            Contender("aiometer", "flow/aiometer_run.py", "aiometer"),
+        ),
+        (
+            Column("seconds", "first to last s"), Column("fullest", "starts in a second", 0),
+            Column("inversions", "overtaken", 0), Column("cpu_ms", "CPU ms", 0),
+        ),
+        "cpu_ms", "aiolimiter", options={"n": 1_000, "what": "rate", "rate": 100}, quick={"n": 250},
+    )  # fmt: skip
+    yield Case(
+        "G4", "100,000 no-op jobs through a limit by key",
+        (
+            Contender("one key", "jobs/ours_manager.py", "ours", {"keys": 1}),
+            Contender("100 keys", "jobs/ours_manager.py", "ours", {"keys": 100}),
+            Contender("10,000 keys", "jobs/ours_manager.py", "ours", {"keys": 10_000}),
+        ),
+        PER_JOB, "cpu_us_per_job", "one key", options={"n": 100_000}, quick={"n": 20_000},
+    )  # fmt: skip
+
+
 CASES: Final[Mapping[str, Case]] = {
     case.name: case
-    for case in (*_punctual(), *_jobs(), *_memory(), _idle(), _timers(), _start(), *_cron(), _never(), _plan())
+    for case in (
+        *_punctual(),
+        *_jobs(),
+        *_memory(),
+        _idle(),
+        _timers(),
+        _start(),
+        *_cron(),
+        _never(),
+        _plan(),
+        *_flow(),
+    )
 }
 """Every case by name, in the order of the pages."""

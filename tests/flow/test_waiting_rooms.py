@@ -90,9 +90,12 @@ def test_a_gate_that_wakes_itself_when_it_is_asked_does_not_spin() -> None:
             self.wake()
             return math.inf
 
-    loop, room, _, _ = bench(Restless(), Slots("s", by="k"))
+    gate = Restless()
+    loop, room, _, _ = bench(gate, Slots("s", by="k"))
     for job in jobs(5):
         room.put(job)
+    loop.settle()
+    gate.wake()
     loop.settle()
     assert loop.turns < 20
 
@@ -113,6 +116,7 @@ def test_an_answer_that_is_no_instant_fails_that_job_alone(eta: Any) -> None:
     room.put(two)
     loop.settle()
     assert (begun, refused, room.size) == ([two], [one], 0)
+    assert len(room.dispatcher.alarms) == 0
 
 
 def test_a_rank_that_is_no_number_is_refused_at_the_door() -> None:
@@ -178,6 +182,7 @@ def test_a_gate_that_names_a_later_instant_each_time_has_one_alarm() -> None:
     loop.settle()
     assert len(room.dispatcher.alarms) <= 2
     assert loop.timers <= 1
+    assert loop.timers_set < 20
 
 
 def test_cancelled_alarms_leave_nothing_behind_and_do_not_wake_an_idle_loop() -> None:
@@ -292,11 +297,13 @@ def test_a_bounded_room_does_not_remember_who_left_it() -> None:
 
 def test_a_bare_pass_does_not_overtake_who_came_in_the_same_turn() -> None:
     """First come, first served, although a job waits for the loop's next turn and a pass need not."""
-    loop, room, begun, _ = bench(Slots("s"))
+    gate = Slots("s")
+    loop, room, begun, _ = bench(gate)
+    turnstile = Flow(gate).room(room.dispatcher, begun.append, lambda job, error: None)
     one, two = jobs(2)
     room.put(one)
-    assert not room.pass_at_once(two)
-    room.put(two)
+    assert not turnstile.pass_at_once(two)
+    turnstile.put(two)
     loop.settle()
     assert begun == [one, two]
 
@@ -366,6 +373,25 @@ async def test_submitters_get_room_in_the_order_in_which_they_asked() -> None:
             waits[9].cancel()
             await asyncio.gather(*waits, return_exceptions=True)
     assert done == [0, 1, 2, 3, 6, 7, 8, 10, 11]
+
+
+async def test_room_offered_to_one_who_is_cancelled_goes_to_the_next() -> None:
+    """Nobody else may leave for an hour, and the room is not full."""
+
+    async def work() -> None:
+        await asyncio.sleep(3600)
+
+    async with TaskManager(Flow(ConcurrencyLimit(1), max_queue=1, overflow="block")) as manager:
+        running, queued = [await manager.submit_wait(work) for _ in range(2)]
+        first, second = [asyncio.create_task(manager.submit_wait(work)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await queued.cancel()
+        first.cancel()
+        async with asyncio.timeout(1):
+            last = await second
+        assert first.cancelled()
+        await asyncio.gather(running.cancel(), last.cancel())
 
 
 # ---------------------------------------------------------------- cancel in every phase

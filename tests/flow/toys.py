@@ -34,6 +34,7 @@ class HandLoop:
     def __init__(self) -> None:
         self.now = 0.0
         self.turns = 0
+        self.timers_set = 0
         self._soon: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Handle]] = []
         self._seq = count()
@@ -53,6 +54,7 @@ class HandLoop:
         self._soon.append(callback)
 
     def call_later(self, delay: float, callback: Callable[[], None], *, context: object = None) -> Handle:
+        self.timers_set += 1
         handle = Handle(callback)
         heapq.heappush(self._timers, (self.now + delay, next(self._seq), handle))
         return handle

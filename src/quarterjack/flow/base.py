@@ -38,6 +38,9 @@ _SHARED: Final = frozenset(
 )
 """Attributes of a gate that a copy for another key has of its own, or shares."""
 
+_PLAIN: Final = frozenset({bool, float, int, str, type(None)})
+"""What cannot change, and is most of what a gate holds: copying it deeply costs more than all the rest of a new key."""
+
 
 class Gate(ABC):
     """Says when a job may start. A subclass needs `eta` alone.
@@ -112,7 +115,7 @@ class Gate(ABC):
         gate = self._bare()
         for name, value in vars(self).items():
             if name not in _SHARED:
-                setattr(gate, name, copy.deepcopy(value))
+                setattr(gate, name, value if type(value) in _PLAIN else copy.deepcopy(value))
         return gate
 
     def _bare(self) -> Self:

@@ -7,6 +7,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -32,7 +33,12 @@ _WAITING, _TAKEN, _STARTED, _OVER = Phase.WAITING, Phase.TAKEN, Phase.STARTED, P
 
 def says(strategy: Gate | Order, method: str) -> bool:
     """Say whether the class of *strategy* has a *method* of its own: the inherited ones need no call."""
-    for cls in type(strategy).__mro__:
+    return _has_own(type(strategy), method)
+
+
+@lru_cache(maxsize=1024)  # asked three times for each gate of each key
+def _has_own(kind: type[Gate | Order], method: str) -> bool:
+    for cls in kind.__mro__:
         if method in vars(cls):
             return "_is_contract" not in vars(cls)
     return False
