@@ -160,7 +160,7 @@ class AppSchedules(AppBackfill):
         await self._carry(service, there)
 
     async def pause(self, schedule_id: str, *, note: str | None = None, until: datetime | None = None) -> None:
-        """Stop firing until `resume`, or until *until*. What passes meanwhile is not missed.
+        """Stop firing until `resume`, or until *until* (a fire time then runs). What passes meanwhile is not missed.
 
         Raises:
             UnknownSchedule: If there is none of this id.

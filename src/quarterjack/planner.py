@@ -18,6 +18,7 @@ from .errors import NotPeriodic
 from .model import Origin, Schedule, as_datetime
 from .policies.jitter import due_ns
 from .policies.missed import MISSED_CAP, Due, Periodic, fold_missed, missed_by
+from .triggers import Once
 
 __all__ = [
     "Plan",
@@ -229,15 +230,16 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
     """Return the row that *declared* becomes beside the stored row *old* (which stays untouched).
 
     A new row accounts for everything up to its creation. A changed *timing* is
-    a new generation whose cursor is not before *now_ns*; a changed *payload* is
-    a new revision that fires on as before. An equal declaration changes nothing,
+    a new generation that counts from *now_ns*: what was accounted for stays so,
+    and nothing before is made up for (but see `_seek_named`). A changed
+    *payload* is a new revision that fires on as before. An equal declaration changes nothing,
     so a restart with the same code leaves the row as it was; nor does one of an
     older version of the code (`declared.judged`).
     """
     if old is None:
         row = declared.copy()
         row.created_at_ns = now_ns
-        _begin_generation(row, now_ns)
+        _seek_passed(_begin_generation(row, now_ns))
         row.is_plain = _is_plain(row)
         return row
     verdict = judged(old, declared)
@@ -256,7 +258,7 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
         row.timing = declared.timing
         row.generation += 1
         row.parked_reason = None
-        _begin_generation(row, max(row.cursor_ns, now_ns))
+        _seek_named(_begin_generation(row, now_ns), old)
     elif is_new_payload and _runs_left(row) == 0:
         row.next_nominal_ns = row.next_due_ns = None
     elif is_new_payload and row.next_nominal_ns is None and row.trigger.after_finish_ns is None:
@@ -287,35 +289,56 @@ def _is_plain(row: Schedule) -> bool:
     return is_simple and all(bound is None for bound in bounds)
 
 
-def _begin_generation(row: Schedule, cursor_ns: int) -> Schedule:
-    declared = row.timing.trigger
-    row.trigger = declared.resolved(cursor_ns, row.id)
+def _begin_generation(row: Schedule, now_ns: int) -> Schedule:
+    """Let the first run after what is accounted for be next: from *now_ns*, or from a cursor that is ahead of it."""
+    before, row.cursor_ns = row.cursor_ns, max(row.cursor_ns, now_ns)
+    row.trigger = row.timing.trigger.resolved(row.cursor_ns, row.id)
     row.immediate_ns = None
-    if declared.fires_at_creation:
-        return _seek_at_once(row, cursor_ns)
     pause = row.trigger.after_finish_ns
-    if pause is not None:
-        return _seek_at_once(row, cursor_ns, pause)
-    _seek(row, cursor_ns)
-    return row if row.next_nominal_ns is not None or _runs_left(row) == 0 else _seek_passed(row, cursor_ns)
+    if row.timing.trigger.fires_at_creation:
+        return _seek_at_once(row, max(before + 1, now_ns))
+    return _seek(row, row.cursor_ns) if pause is None else _seek_at_once(row, row.cursor_ns, pause)
 
 
-def _seek_passed(row: Schedule, cursor_ns: int) -> Schedule:
+def _seek_passed(row: Schedule) -> Schedule:
     """Let the last fire time of a rule that was over before it was put be next: to run if it is just past, else missed.
 
     Nobody makes a schedule in order that it never runs, so it is not passed over
     in silence: `Schedule.is_passed` until its MISSED row is there.
     """
-    try:
-        newest = bounded_rule(row).prev_ns(cursor_ns)
-    except NotPeriodic:  # a trigger of the user's that only knows its next
-        return row
+    newest = _passed_ns(row)
     if newest is None:
         return row
-    if cursor_ns - newest <= _JUST_PASSED_NS:
+    if row.cursor_ns - newest <= _JUST_PASSED_NS:
         return _seek(row, newest - 1)
     row.next_nominal_ns = row.next_due_ns = newest
     return row
+
+
+def _passed_ns(row: Schedule) -> int | None:
+    """Return the last fire time of a rule that is over; None if it goes on, or there is none."""
+    if row.next_nominal_ns is not None or row.immediate_ns is not None or _runs_left(row) == 0:
+        return None
+    try:
+        return bounded_rule(row).prev_ns(row.cursor_ns)
+    except NotPeriodic:  # a trigger of the user's that only knows its next
+        return None
+
+
+def _seek_named(row: Schedule, old: Schedule) -> Schedule:
+    """Let a passed instant be next that *row* now names and *old* did not, as if it were put anew.
+
+    Of a changed schedule nothing is made up for: who moves its end into the past
+    wants it over. ``Once(now)`` alone asks for that very run, and has always
+    passed by now. It does not get it twice: not where the old rule had served it.
+    """
+    rule = row.timing.trigger
+    newest = _passed_ns(row) if isinstance(rule, Once) and rule != old.timing.trigger else None
+    served = old.last_nominal_ns
+    if newest is not None and served is not None and newest <= min(served, old.cursor_ns):
+        is_recent = row.cursor_ns - newest <= _JUST_PASSED_NS  # one of the last runs may have been for it
+        return row if is_recent or newest == served else _seek_passed(row)
+    return _seek_passed(row) if newest is not None else row
 
 
 def _seek_at_once(row: Schedule, cursor_ns: int, pause_ns: int = 0) -> Schedule:
@@ -344,19 +367,26 @@ def _seek(row: Schedule, cursor_ns: int) -> Schedule:
 
 
 def resumed(schedule: Schedule, now_ns: int, *, catch_up: bool) -> Schedule:
-    """Return the row of a resumed schedule; without *catch_up* what passed meanwhile is no run of it."""
+    """Return the row of a resumed schedule; without *catch_up* what passed meanwhile is no run of it.
+
+    A pause that was to end by itself ended then, however late that is seen: the
+    fire time at that very instant is no part of it, and later ones go by ``missed``.
+    """
+    until = schedule.paused_until_ns
+    is_ended = until is not None and until <= now_ns
+    begin_ns = until if until is not None and is_ended else now_ns
     row = schedule.copy()
     row.paused_at_ns = row.paused_until_ns = row.pause_note = None
     row.failures_in_a_row = 0
     if catch_up or row.next_nominal_ns is None or row.is_passed:
         return row
     if row.next_nominal_ns == row.immediate_ns and row.timing.trigger.fires_at_creation:
-        return _seek_at_once(row, max(row.cursor_ns + 1, now_ns))
+        return _seek_at_once(row, max(row.cursor_ns + 1, begin_ns))
     if row.trigger.after_finish_ns is not None:
-        at, end = max(now_ns, row.next_nominal_ns), row.timing.end_ns
+        at, end = max(begin_ns, row.next_nominal_ns), row.timing.end_ns
         row.next_nominal_ns = row.next_due_ns = None if end is not None and at > end else at
         return row
-    return _seek(row, max(row.cursor_ns, now_ns))
+    return _seek(row, max(row.cursor_ns, begin_ns - is_ended))
 
 
 def is_newest(schedule: Schedule, origin: Origin) -> bool:

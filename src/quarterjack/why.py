@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 from ._why_words import local, span, state_of, told_at
 from .model import JobRecord, JobState, Schedule
-from .planner import is_newest
+from .planner import is_newest, resumed
 from .policies.missed import MISSED_CAP
 from .policies.overlap import SERIAL_MODES, Action, admit, has_room
 from .triggers import Trigger, _words
@@ -108,6 +108,7 @@ def why_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord] = (), no
         open_jobs: Open jobs of its overlap key, oldest first: unfinished ones, and bodies that outlived their timeout.
         nobody: Why no process fires it, or runs its jobs, if that is so.
     """
+    row = _as_of(row, now_ns)
     if row.parked_reason is not None:
         return Why(
             kind="parked",
@@ -132,6 +133,13 @@ def why_next(row: Schedule, now_ns: int, open_jobs: Sequence[JobRecord] = (), no
     return _blocked(row, at, when, open_jobs) or Why(
         kind="due", words=f"its next run is on {when}: {row.trigger.explain()}", at=at
     )
+
+
+def _as_of(row: Schedule, now_ns: int) -> Schedule:
+    """Return the row as it is once the scheduler has seen that a pause is over."""
+    until = row.paused_until_ns
+    is_over = row.paused_at_ns is not None and until is not None and until <= now_ns and row.parked_reason is None
+    return resumed(row, now_ns, catch_up=False) if is_over else row
 
 
 def _paused(row: Schedule) -> Why:
@@ -257,7 +265,7 @@ def why_at(
         jobs: The schedule's jobs that are kept; None if they are not known here.
         nobody: Why no process fires it, or runs its jobs, if that is so.
     """
-    ns = instant_ns(at, "at")
+    ns, row = instant_ns(at, "at"), _as_of(row, now_ns)
     found = _of_nominal(ns, jobs or ())
     if found is not None:
         return _became(row, found)
@@ -295,7 +303,8 @@ def _unserved_fire(
         return Why(kind="paused", words=f"{head}, but {_paused(row).words}", at=at, reason=row.pause_note)
     if ns > row.cursor_ns:
         return _unaccounted(head, at, coming)
-    words = f"{head}; nothing of it is kept: its job was deleted since, or it was in a pause that is over"
+    since = "its job was deleted since, it was in a pause that is over, or a change of the schedule came after it"
+    words = f"{head}; nothing of it is kept: {since}"
     return Why(kind="unknown", words=words, at=at)
 
 

@@ -441,12 +441,81 @@ async def test_resume_with_catch_up_goes_by_the_missed_policy() -> None:
 
 
 async def test_pause_with_an_end_resumes_by_itself() -> None:
-    """Nobody has to remember to switch it on again."""
+    """Nobody has to remember to switch it on again; a fire time at that very instant is no part of the pause."""
     async with virtual_time(app_with(0, Every(hours=1)), start=START) as world:
         await world.app.pause("job", until=world.now + timedelta(hours=3))
         await world.run_for("5h")
-        assert hours(world, "job") == ["13:00", "14:00"]
+        assert hours(world, "job") == ["12:00", "13:00", "14:00"]
         assert not (await world.app.schedules())[0].is_paused
+
+
+@pytest.mark.parametrize("change", [{}, {"trigger": Every(minutes=20)}], ids=["end", "end and trigger"])
+@pytest.mark.parametrize("late_s", [0, 1, 1800])
+async def test_schedule_that_is_ended_after_a_run_is_over(change: dict[str, Any], late_s: int) -> None:
+    """The bug: within two seconds the run came a second time, and later it was told as missed."""
+    async with virtual_time(app_with(0, Every(minutes=10)), start=START) as world:
+        await world.run_until("2026-03-02T09:20")
+        await world.app.pause("job")
+        await world.run_for(late_s)
+        await world.app.resume("job")
+        end = datetime(2026, 3, 2, 9, 20, tzinfo=UTC)
+        await world.app.update_schedule("job", end=end, **change)
+        assert (await world.app.why("job")).kind == "ended"
+        assert (await world.app.schedules())[0].next is None
+        await world.run_for("1h")
+        assert hours(world, "job") == ["09:10", "09:20"]
+        assert world.jobs(state=JobState.MISSED) == []
+        assert (await world.app.why("job", end)).kind == "ran"
+
+
+async def test_schedule_that_is_put_again_with_an_end_of_now_is_over() -> None:
+    """`app.schedule` on an id that exists is a change, as `update_schedule` is."""
+    app = Quarterjack()
+    task = app.task(ring)
+    async with virtual_time(app, start=START) as world:
+        await app.schedule(task, Every(minutes=10), id="job")
+        await world.run_for("20m1s")
+        await app.schedule(task, Every(minutes=10), id="job", end=world.now)
+        await app.schedule(task, Every(minutes=20), id="job", end=world.now)
+        await world.run_for("1h")
+        assert hours(world, "ring") == ["09:10", "09:20"]
+
+
+async def test_schedule_that_is_moved_to_now_runs_once() -> None:
+    """`Once(now)` asks for a run by name; one that was served a second ago is not repeated for it."""
+    async with virtual_time(app_with(0, Every(minutes=10)), start=START) as world:
+        await world.run_for("10m1s")
+        await world.app.update_schedule("job", trigger=Once(world.now - timedelta(seconds=1)))
+        await world.run_for("1m")
+        assert hours(world, "job") == ["09:10"]
+        await world.app.update_schedule("job", trigger=Once(world.now - timedelta(seconds=1)))
+        await world.run_for("1h")
+        assert hours(world, "job") == ["09:10", "09:11"]
+
+
+async def test_pause_until_a_fire_time_lets_it_run_as_why_says() -> None:
+    """People write round hours; the bug: it was said to come, and did not."""
+    async with virtual_time(app_with(0, Every(hours=1)), start=START) as world:
+        until = datetime(2026, 3, 2, 11, tzinfo=UTC)
+        await world.app.pause("job", until=until)
+        found = await world.app.why("job", until)
+        assert found.kind == "to_come"
+        assert "paused" not in found.words
+        assert "paused" in (await world.app.why("job", until - timedelta(hours=1))).words
+        await world.run_for("2h30m")
+        assert hours(world, "job") == ["11:00"]
+        assert (await world.app.why("job", until)).kind == "ran"
+
+
+async def test_fire_times_slept_through_after_the_end_of_a_pause_are_missed() -> None:
+    """The pause is over then, and who sleeps on is asked what became of them."""
+    async with virtual_time(app_with(0, Every(hours=1)), start=START) as world:
+        await world.app.pause("job", until=datetime(2026, 3, 2, 11, tzinfo=UTC))
+        await world.suspend("4h30m")
+        await world.run_for("10m")
+        assert hours(world, "job") == ["13:00"]
+        (missed,) = world.jobs(state=JobState.MISSED)
+        assert missed.missed_count == 2
 
 
 async def test_trigger_now_runs_once_more_and_moves_nothing() -> None:

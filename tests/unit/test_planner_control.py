@@ -114,6 +114,24 @@ def test_resume_that_catches_up_leaves_it_to_the_policy() -> None:
     assert (plan.nominals, plan.missed) == ((NOON + DAY,), 23)
 
 
+@pytest.mark.parametrize("late", [0, S, 3 * HOUR])
+def test_pause_that_ends_by_itself_ends_at_its_instant(late: int) -> None:
+    """A fire time at that instant runs, and what the scheduler saw too late is an outage, not a pause."""
+    row = paused(created(HOURLY, missed="all"))
+    row.paused_until_ns = NOON + 2 * HOUR
+    row = planner.resumed(row, NOON + 2 * HOUR + late, catch_up=False)
+    plan = planned(row, NOON + 2 * HOUR + late)
+    assert plan.nominals == tuple(NOON + hour * HOUR for hour in range(2, 3 + late // HOUR))
+    assert (plan.missed, row.paused_until_ns) == (0, None)
+
+
+def test_resume_before_the_end_of_a_pause_counts_from_then() -> None:
+    """Somebody was earlier than the end that was set."""
+    row = paused(created(HOURLY))
+    row.paused_until_ns = NOON + DAY
+    assert planner.resumed(row, NOON + 2 * HOUR, catch_up=False).next_due_ns == NOON + 3 * HOUR
+
+
 @pytest.mark.parametrize("trigger", [Once(), Forever(), Every(hours=1, first="immediate")], ids=repr)
 def test_a_run_at_creation_that_was_paused_comes_on_resume(trigger: Trigger) -> None:
     """It has no other time; it runs once, and brings no missed ones with it.

@@ -19,7 +19,8 @@ class Once(NativeTrigger):
 
     On a durable store it is once per schedule, not once per restart; for the
     latter see `OnStartup`. An instant more than two seconds past when the schedule is
-    put does not run: it is recorded as missed, with a warning in the log.
+    put, or moved to it, does not run: it is recorded as missed, with a warning in the
+    log. One that the schedule has just served does not come again by a change.
 
     Args:
         at: An aware datetime. In a repeated hour its ``fold`` chooses the pass; a
