@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Final, Never, ParamSpec, TypeVar, overload
@@ -13,10 +14,12 @@ from ._app_base import AppBase
 from .context import CURRENT, RunningAttempt
 from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask, WrongLoop
 from .events import Subscription
+from .flow.inheritance import DEFAULT_PRIORITY
 from .job import Job
 from .model import FINISHED, NO_KWARGS, JobFilter, JobRecord, JobState, RunOptions, SubmittedBy
 from .options import instant_ns
 from .runtime.direct import run_directly
+from .runtime.flows import Flows
 from .runtime.service import Service
 from .task import Call, Task, TaskDefinition
 
@@ -151,6 +154,8 @@ class AppJobs(AppBase):
         if options.queue not in service.queues:  # nearly never; the call costs a frame per job
             service.serve_queue(options.queue)
         parent = CURRENT.get()
+        if parent is not None and service.flows is not None:
+            options = _inherited(service.flows, definition, options, parent)
         # Without a parent the submitter is the process, which the job's id names: see `context.submitter_of`.
         by = None if parent is None and options.submitted_by is None else _submitter(service, parent, options)
         return JobRecord(service.ids(), definition.name, args, named, options, by)
@@ -362,6 +367,17 @@ class AppJobs(AppBase):
 
 BATCH: Final = 500
 """Jobs per store call of `AppJobs.submit_many`."""
+
+
+def _inherited(flows: Flows, definition: TaskDefinition, options: RunOptions, parent: RunningAttempt) -> RunOptions:
+    """Return *options* as urgent as the job whose body submits, where an order is and no priority was given."""
+    urgency = parent.record.priority
+    if options.priority != DEFAULT_PRIORITY or urgency >= options.priority:
+        return options
+    those = (definition.flow, definition.batch_flow, flows.by_queue.get(options.queue))
+    if not any(flow is not None and flow.order is not None for flow in those):
+        return options
+    return replace(options, priority=urgency)
 
 
 def _submitter(service: Service, parent: RunningAttempt | None, options: RunOptions) -> SubmittedBy:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quarterjack import ConcurrencyLimit, InvalidOption, Job, Priority, TaskManager, Waiting
-from quarterjack.testing import virtual_loop
+from quarterjack import ConcurrencyLimit, Flow, InvalidOption, Job, Priority, Quarterjack, TaskManager, Waiting
+from quarterjack.testing import virtual_loop, virtual_time
 
 AGING = 5.0
 
@@ -389,3 +389,37 @@ def test_update_refuses_what_it_cannot_change() -> None:
         Priority().update(aging=3)
     with pytest.raises(InvalidOption, match="made without"):
         Priority().update(weights={"a": 2})
+
+
+# -- in an app -----------------------------------------------------------------------------------
+
+
+async def test_order_of_an_app_has_the_same_say() -> None:
+    """Turns among tenants, priorities within, what a body submits as urgent as it, and no level beyond the last."""
+    app, begun = Quarterjack(), list[str]()
+    order = Priority(levels=4, fair_by="tenant")
+
+    @app.task(flow=Flow(order, ConcurrencyLimit(1)))
+    async def work(tenant: str, n: int) -> None:
+        begun.append(f"{tenant}{n}")
+        await asyncio.sleep(1)
+
+    @app.task
+    async def parent() -> None:
+        children.append(await app.submit(work, "a", 0))
+        children.append(await app.submit(work.options(priority=3), "a", 9))
+
+    children: list[Job[None]] = []
+    async with virtual_time(app) as world:
+        for n in (1, 2, 3):
+            await app.submit(work, "a", n)
+        for n in (3, 2, 1):
+            await app.submit(work.options(priority=n), "b", n)
+        await app.submit(parent.options(priority=0))
+        await world.run_for(20)
+        assert sorted(name[0] for name in begun[:6]) == list("aaabbb"), "turns, while both wait"
+        assert [name for name in begun if name[0] == "a"] == ["a0", "a1", "a2", "a3", "a9"]
+        assert [name for name in begun if name[0] == "b"] == ["b1", "b2", "b3"]
+        assert [job._record.priority for job in children] == [0, 3]
+        with pytest.raises(InvalidOption, match="priority=4 is not among the 4 levels"):
+            await app.submit(work.options(priority=4), "a", 0)

@@ -125,7 +125,7 @@ class Flows:
         """Refuse a job that could never start.
 
         Raises:
-            InvalidOption: If a gate can never let it through, or does not find its key.
+            InvalidOption: If a gate can never let it through or finds no key, or its order has no place for it.
         """
         flow = self.of(record)
         if flow is None:
@@ -134,6 +134,8 @@ class Flows:
         for gate in flow.gates:
             gate.check(candidate)
             gate.key_of(candidate)
+        if flow.order is not None:
+            flow.order.check(candidate)
 
     def bounds_of(self, record: JobRecord) -> list[Flow]:
         """Return the flows in which a job may have to wait for room; of those that wait for their time, none."""
