@@ -59,6 +59,7 @@ from .flow.concurrency import ConcurrencyLimit
 from .flow.delay import Delay
 from .flow.fixed_window import FixedWindow
 from .flow.flow import Flow
+from .flow.hedge import Hedge
 from .flow.outcome import Ended, EndKind
 from .flow.pressure import Pressure
 from .flow.priority import Priority
@@ -146,6 +147,7 @@ __all__ = [
     "Forever",
     "Gate",
     "Group",
+    "Hedge",
     "InvalidArguments",
     "InvalidOption",
     "InvalidTrigger",

@@ -196,7 +196,23 @@ class Forked(UsageError, RuntimeError):
 
 
 class WouldDeadlock(UsageError, RuntimeError):
-    """A job awaits another one that waits for a slot which only the end of the first could free."""
+    """A job awaits another one that waits for a slot which only jobs hold that wait themselves.
+
+    *job* awaits, *awaited* waits at *gate*; all three in words.
+    """
+
+    def __init__(self, job: str, awaited: str, gate: str) -> None:
+        super().__init__(job, awaited, gate)
+        self.job, self.awaited, self.gate = job, awaited, gate
+
+    def __str__(self) -> str:
+        if not self.gate:
+            return f"{self.job} would wait for ever: it awaits itself by way of {self.awaited}"
+        return (
+            f"{self.job} would wait for ever: {self.awaited} needs a slot of {self.gate}, and all are held by jobs "
+            "that wait like this one; have it pass another gate, raise the limit, or let waiting jobs lend their "
+            'slots: ConcurrencyLimit(…, reentrant="donate")'
+        )
 
 
 class MissingExtra(UsageError, ImportError):

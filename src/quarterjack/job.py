@@ -564,19 +564,24 @@ async def _all_settled(client: JobClient, records: list[JobRecord], stop_early: 
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     countdown = _Countdown(future, stop_early=stop_early)
     countdown.left = waited = client.watch(records, countdown)
-    attempt = CURRENT.get()
-    if attempt is not None:
-        attempt.lend_slot()
-        attempt.wait_begins(records)
-    try:
-        if waited and not (stop_early and _has_failure(records)):
-            await future
-    finally:
-        if attempt is not None:
-            attempt.reclaim_slot()
-            attempt.wait_ends(records)
+    if not waited or (stop_early and _has_failure(records)):
         if countdown.left:
             client.unwatch(records, countdown)
+        return
+    attempt = CURRENT.get()
+    if attempt is not None:
+        attempt.wait_begins(records)
+    loan = None if attempt is None else attempt.lend_slot(records, future)
+    was_interrupted = True
+    try:
+        await future
+        was_interrupted = False
+    finally:
+        if countdown.left:
+            client.unwatch(records, countdown)
+        if attempt is not None:
+            attempt.wait_ends(records)
+            await attempt.reclaim_slot(loan, at_once=was_interrupted)
 
 
 async def _settled_everywhere(by_client: Mapping[JobClient, list[JobRecord]], stop_early: bool) -> None:

@@ -18,7 +18,8 @@ from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 from ._durations import Seconds, to_seconds
 from .clock import clock_of
 from .errors import DeadlineExceeded, InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
-from .events import EventStream
+from .events import EventStream, JobEventKind, Subscription
+from .flow._keys import key_of
 from .flow._options import number
 from .flow.batch import Batch, OnError
 from .flow.flow import Flow, Strategy
@@ -27,8 +28,10 @@ from .job import CallbackKind, Job, error_of
 from .model import NO_KWARGS, NO_OPTIONS, JobIds, JobRecord, JobState, RunOptions
 from .options import check_names, resolve_options
 from .policies.backoff import Retry
+from .runtime.engine import Engine
 from .runtime.handles import Handles
-from .runtime.managed import Chosen, Engine, ManagedRun, NotYet, Once
+from .runtime.job_events import FINAL_KINDS, job_event
+from .runtime.managed import Chosen, ManagedRun, NotYet, Once
 from .runtime.managed_items import Batched
 
 __all__ = ["ManagedJob", "ManagerOptions", "Submitter", "TaskManager"]
@@ -39,6 +42,9 @@ Item = TypeVar("Item")
 Res = TypeVar("Res")
 
 _SUBMITTED: Final = JobState.SUBMITTED
+
+
+_CALLBACKS: Final[Mapping[str, CallbackKind]] = {"running": "start", "retry": "retry"}
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -129,6 +135,9 @@ class TaskManager:
         self._ids = JobIds()
         self._early: list[ManagedRun] = []
         self._engine: Engine | None = None
+        self._direct: Engine | None = None
+        """The engine while jobs go to it without a further look."""
+        self._singles: dict[Hashable, ManagedRun] = {}
         self._handles: Handles | None = None
         self._is_closed = False
         self._idle = asyncio.Event()
@@ -156,10 +165,13 @@ class TaskManager:
             loop,
             clock,
             self._ids,
+            singles=self._singles,
+            events=self.event_stream,
             on_idle=self._idle.set,
             on_move=self._on_move,
             on_fatal=self._on_fatal,
         )
+        self._direct = engine if self.flow.dedupe is None else None
         early, self._early = self._early, []
         for run in early:
             engine.adopt(run)
@@ -185,7 +197,7 @@ class TaskManager:
 
         Cancelled while it waits, it cancels them.
         """
-        self._is_closed = True
+        self._is_closed, self._direct = True, None
         engine = self._engine
         if engine is None:
             return
@@ -320,8 +332,8 @@ class TaskManager:
     def _submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
-        engine = self._engine
-        if engine is None or self._is_closed or not callable(fn):
+        engine = self._direct
+        if engine is None or not callable(fn):
             return self._submit_otherwise(fn, args, kwargs, chosen)
         run = engine.submit(fn, args, kwargs or NO_KWARGS, chosen)
         return ManagedJob(run, self)  # type: ignore[arg-type]  # a run has all that a handle reads of a record
@@ -340,18 +352,41 @@ class TaskManager:
             raise InvalidArguments(f"submit takes a coroutine function and its arguments, got {fn!r}")
         if self._is_closed:
             raise NotRunning("this TaskManager was stopped and takes no more jobs")
-        run = ManagedRun(NotYet(self._ids), fn, args, kwargs or NO_KWARGS, chosen, contextvars.copy_context(), 0.0)
-        if self.flow.order is not None:
-            self.flow.order.check(run)
-        self._early.append(run)
+        engine = self._engine
+        now = 0.0 if engine is None else engine.monotonic()
+        run = ManagedRun(
+            engine or NotYet(self._ids), fn, args, kwargs or NO_KWARGS, chosen, contextvars.copy_context(), now
+        )
+        there = self._there_already(run)
+        if there is not None:
+            return ManagedJob(there, self, is_duplicate=True)  # type: ignore[arg-type]  # likewise
+        if engine is None:
+            if self.flow.order is not None:
+                self.flow.order.check(run)
+            self._early.append(run)
+        else:
+            engine.put(run)
+        if run.single is not None and not run.state.is_finished:  # with a full batch it may have been turned away
+            self._singles[run.single] = run
         return ManagedJob(run, self)  # type: ignore[arg-type]  # likewise
+
+    def _there_already(self, run: ManagedRun) -> ManagedRun | None:
+        """Return the run that *run* would repeat, if the flow has a `Dedupe` and there is one."""
+        dedupe = self.flow.dedupe
+        if dedupe is None:
+            return None
+        run.single = (run.fn, key_of(dedupe.by, run, dedupe))
+        return self._singles.get(run.single)
 
     async def _submit_wait(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
-        room = self._running().room
+        engine = self._running()
+        room = engine.room
         if room.overflow == "block":
-            await room.wait_for_room()
+            probe = ManagedRun(engine, fn, args, kwargs, chosen, None, 0.0)
+            if self._there_already(probe) is None:  # a duplicate needs no room
+                await room.wait_for_room()
         return self._submit(fn, args, kwargs, chosen)
 
     def _submit_threadsafe(
@@ -370,6 +405,13 @@ class TaskManager:
         if here is loop:
             raise WrongLoop("submit_threadsafe would block the manager's own event loop; write manager.submit(…) here")
         return asyncio.run_coroutine_threadsafe(there(), loop).result()
+
+    def events(self, limit: int = 10_000) -> Subscription:
+        """Return an asynchronous iterator over what happens to jobs that are submitted from now on.
+
+        At most *limit* events wait; a slower reader loses the oldest and is told by `EventsDropped`.
+        """
+        return self.event_stream.subscribe(number(limit, "limit", 1, whole=True))
 
     # -- looking -----------------------------------------------------------------------
 
@@ -474,16 +516,20 @@ class TaskManager:
 
     def _on_move(self, move: str, run: ManagedRun) -> None:
         record: JobRecord = cast("Any", run)
+        if self.event_stream.has_listeners:
+            kind = FINAL_KINDS[run.state] if move == "end" else cast("JobEventKind", move)
+            self.event_stream.send(job_event(kind, record))
         if move == "end":
             self.handles.settle(record, None)
-        else:
-            self.handles.tell(record, cast("CallbackKind", move))
+        elif move in _CALLBACKS:
+            self.handles.tell(record, _CALLBACKS[move])
 
     async def cancel_job(self, record: Any, wait_s: float) -> bool:
         """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
         engine = self._engine
         if engine is None:
             self._early.remove(record)
+            self._singles.pop(record.single, None)
             record.state, record.reason = JobState.CANCELLED, "cancelled by request"
             return True
         engine.cancel(record, "cancelled by request")

@@ -417,7 +417,7 @@ async def test_a_pass_that_is_cancelled_in_the_turn_it_was_refused_counts_once()
 async def test_a_pass_whose_coroutine_is_closed_leaves_its_place() -> None:
     """As a generator does that nobody runs to its end."""
     limit = ConcurrencyLimit(1)
-    async with limit:
+    async with limit.permit():  # not `async with limit`: a task that waits for what it holds itself is told
         entering: Any = limit.__aenter__()
         entering.send(None)
         entering.close()

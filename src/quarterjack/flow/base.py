@@ -100,6 +100,22 @@ class Gate(ABC):
     def check(self, job: Waiting) -> None:
         """Raise `InvalidOption` if *job* can never pass; asked when it is submitted."""
 
+    def stays_closed(self, job: Waiting, held: float) -> bool:
+        """Say whether *job* cannot pass as long as jobs whose costs sum up to *held* keep what they took.
+
+        What is given back by time alone, as rate gates do, says no: only slots that are held make a deadlock.
+        """
+        return False
+
+    lends: bool = False
+    """A job that awaits others lends them its slots meanwhile, by `lend` and `take_back`."""
+
+    def lend(self, job: Waiting) -> None:
+        """*job*, which is inside, waits: what it took is free for others."""
+
+    def take_back(self, job: Waiting) -> None:
+        """*job* goes on, and has what it took again; what it lent may be taken still, if it was interrupted."""
+
     def is_idle(self, now: float) -> bool:
         """Say whether it remembers nothing: of one gate per key those are dropped. False keeps it for ever."""
         return False
@@ -191,6 +207,8 @@ class Gate(ABC):
         self._check_changes(changes)
         for gate in self._all():
             gate._change(changes)
+            if gate._post is not None:
+                gate._post.dispatcher.look_again()
         self.wake()
 
     def _check_changes(self, changes: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from quarterjack.errors import InvalidOption
 
@@ -30,17 +30,37 @@ class ConcurrencyLimit(Gate):
     however it ends. `update` may change the limit at any time; one that shrinks
     withholds slots and cancels nobody. O(1) time and space.
 
+    A job that awaits another one (or ``async with`` this gate) keeps its slots.
+    Where that can never end, because all slots are held by jobs that wait for
+    more of them, it raises `WouldDeadlock`. With ``reentrant="donate"`` a job's
+    slots serve others while it awaits jobs; before it goes on it waits for them to be
+    free again, first in line. A body that was interrupted (cancelled, timed out)
+    has them back at once, and nobody else comes in until there are few enough.
+    An ``async with`` of what the task or its job holds already needs no slot then.
+
     Args:
         max_concurrent: Slots, 1 or more.
         by: A limit for each key, such as ``by="tenant"``.
+        reentrant: ``"raise"`` or ``"donate"``, see above.
         name: What it is called in `why_waiting` and `stats`.
 
     Raises:
         InvalidOption: Naming the option, the value and the range.
     """
 
-    def __init__(self, max_concurrent: int, *, by: By | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        max_concurrent: int,
+        *,
+        by: By | None = None,
+        reentrant: Literal["raise", "donate"] = "raise",
+        name: str | None = None,
+    ) -> None:
         super().__init__(by=by, name=name)
+        if reentrant not in {"raise", "donate"}:
+            raise InvalidOption(f"reentrant must be 'raise' or 'donate', got {reentrant!r}")
+        self.lends = reentrant == "donate"
+        self._lent: set[Waiting] = set()
         self.max_concurrent = number(max_concurrent, "max_concurrent", 1, whole=True)
         self.used = 0.0
         """Slots in use."""
@@ -52,7 +72,21 @@ class ConcurrencyLimit(Gate):
         self.used += job.cost
 
     def give(self, job: Waiting, now: float, ended: Ended) -> None:
+        if self._lent and job in self._lent:  # its body is over, and somebody in it waits still
+            self._lent.discard(job)
+        else:
+            self.used -= job.cost
+
+    def stays_closed(self, job: Waiting, held: float) -> bool:
+        return bool(held + job.cost > self.max_concurrent)
+
+    def lend(self, job: Waiting) -> None:
         self.used -= job.cost
+        self._lent.add(job)
+
+    def take_back(self, job: Waiting) -> None:
+        self.used += job.cost
+        self._lent.discard(job)
 
     def check(self, job: Waiting) -> None:
         if job.cost > self.max_concurrent:
@@ -62,10 +96,11 @@ class ConcurrencyLimit(Gate):
             )
 
     def is_idle(self, now: float) -> bool:
-        return not self.used
+        return not self.used and not self._lent
 
     def forget(self) -> None:
         self.used = 0.0
+        self._lent.clear()
 
     def stats(self) -> dict[str, Any]:
         return {"max_concurrent": self.max_concurrent, "used": self.used}

@@ -48,6 +48,7 @@ from .waiting import Phase, Waiting
 
 if TYPE_CHECKING:
     from .base import Gate
+    from .deadlock import Waits
     from .room import Lane
 
 __all__ = ["Dispatcher", "Post"]
@@ -156,6 +157,8 @@ class Dispatcher:
         self.is_pumping = False
         """True while jobs are started in a turn of the loop that is its own; `settle` borrows somebody's."""
         self._context = Context()
+        self.waits: Waits | None = None
+        """Who waits while it holds something; None while nobody did yet."""
         self.alarms = Alarms(loop, self.monotonic, self._context)
         self.call_at = self.alarms.call_at
 
@@ -255,6 +258,11 @@ class Dispatcher:
             post = gate._post
             if post is not None and post.at == NEVER:  # it waited to know when this one began
                 self.open(post)
+
+    def look_again(self) -> None:
+        """Something may have made a wait one without end: a limit that shrank, a retry that came back."""
+        if self.waits is not None:
+            self.waits.look_again()
 
     def is_sought(self, posts: tuple[Post, ...]) -> bool:
         """Say whether somebody may be about to be asked for at one of *posts*: who comes now comes after."""

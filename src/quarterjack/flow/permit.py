@@ -8,8 +8,10 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from quarterjack.context import CURRENT
 from quarterjack.errors import WrongLoop
 
+from .deadlock import held_by, waits_of
 from .dispatcher import Dispatcher
 from .outcome import NOT_STARTED, RETURNED, ended_by
 from .room import WaitingRoom
@@ -61,13 +63,29 @@ class Turnstile:
         dispatcher, room = self.dispatcher, self.room
         one.waiter = dispatcher.loop.create_future()
         room.put(one)
+        attempt = CURRENT.get()
+        holder = None if attempt is None else attempt.passing
+        if holder is not None and holder._lane.room.dispatcher is not dispatcher:
+            holder = None
+        if self._needs_none(one, holder):
+            room.remove(one)
+            WaitingRoom(dispatcher, (), None, start=_let_in, refuse=_turn_away).pass_at_once(one)
+            return
+        wait = waits_of(dispatcher).begin(holder, (one,), one.waiter, lends=False)
         try:
             await one.waiter
         except BaseException:  # cancelled, turned away, or its coroutine was closed
             if not room.remove(one) and one._phase is Phase.TAKEN:  # let in, and cancelled in the same turn
                 dispatcher.give(one, NOT_STARTED)
+            await wait.end(at_once=True)
             raise
+        await wait.end()
         dispatcher.started(one, dispatcher.monotonic())
+
+    def _needs_none(self, one: BarePass, holder: Waiting | None) -> bool:
+        """Say whether the task holds as much of gates that lend already: it passes in the slots it has."""
+        task = asyncio.current_task()
+        return all(post.gate.lends and held_by(holder, task, post.gate) >= one.cost for post in one._lane.posts)
 
     def held_by_another(self) -> BarePass:
         """Return a pass that was taken in another task to be left here: by a fixture, by a generator."""

@@ -198,9 +198,9 @@ def _failure(value: Any, field: str) -> Failure:
     if _is_error(value):
         return (value,)
     if isinstance(value, tuple):
-        kinds: tuple[Any, ...] = value
+        kinds: list[Any] = [*value]
         if all(map(_is_error, kinds)):
-            return kinds
+            return tuple(kinds)
     elif callable(value) and not isinstance(value, type):
         function: Any = value
         return cast("Failure", function)

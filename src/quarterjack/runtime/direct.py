@@ -40,10 +40,12 @@ class _DirectRun:
     def keep(self, value: Any) -> None:
         self.record.checkpoint = value
 
-    def lend_slot(self) -> None:
+    passing = None
+
+    def lend_slot(self, records: Sequence[JobRecord], waiter: asyncio.Future[None]) -> None:
         """Do nothing: it holds none."""
 
-    def reclaim_slot(self) -> None:
+    async def reclaim_slot(self, loan: None, *, at_once: bool) -> None:
         """Do nothing: it lent none."""
 
     def wait_begins(self, awaited: Sequence[Any]) -> None:

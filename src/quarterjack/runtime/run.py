@@ -206,12 +206,19 @@ class Attempt:
             self.record.checkpoint = value
             self.pending_checkpoint = value
 
-    def lend_slot(self) -> None:
-        """The body waits for another job: its slot may serve that one meanwhile. From any loop."""
+    @property
+    def passing(self) -> Any:
+        """What the gates of its flow see of it; None if it has none."""
+        return self._worker.entry_of(self)
+
+    def lend_slot(self, records: Sequence[JobRecord], waiter: asyncio.Future[None]) -> None:
+        """The body waits for other jobs: its slot may serve them meanwhile. From any loop."""
+        del records, waiter
         self._on_own_loop(self._lend)
 
-    def reclaim_slot(self) -> None:
+    async def reclaim_slot(self, loan: None, *, at_once: bool) -> None:
         """The body goes on; for a moment one slot too many may be taken. From any loop."""
+        del loan, at_once
         self._on_own_loop(self._reclaim)
 
     def wait_begins(self, awaited: Sequence[Any]) -> None:

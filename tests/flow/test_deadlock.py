@@ -1,0 +1,298 @@
+"""Jobs that await jobs in the limits they hold: told where it can never end, let be where it can, lent if asked."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quarterjack import ConcurrencyLimit, JobState, Retry, TaskManager, WouldDeadlock, gather
+from quarterjack.testing import virtual_loop
+
+HOUR: Final = 3600.0
+
+
+async def test_a_job_that_awaits_a_child_in_the_same_full_limit_is_told() -> None:
+    """It would wait for ever; the error names both and the gate."""
+    limit = ConcurrencyLimit(1, name="database")
+
+    async def child() -> str:
+        return "child"
+
+    async def parent() -> str:
+        return await manager.submit(child)
+
+    async with TaskManager(limit) as manager:
+        job = manager.submit(parent)
+        with pytest.raises(WouldDeadlock) as caught:
+            await job
+        error = caught.value
+        assert "parent" in error.job
+        assert job.id in error.job
+        assert "child" in error.awaited
+        assert error.gate == "database"
+        assert 'reentrant="donate"' in str(error)
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+        await manager.idle()
+    assert limit.used == 0
+
+
+async def test_a_child_that_will_get_a_slot_is_waited_for() -> None:
+    """While one holder still works the limit will open: nobody is told of a deadlock that is none."""
+
+    async def child() -> str:
+        return "child"
+
+    async def parent() -> str:
+        return await manager.submit(child)
+
+    with virtual_loop():
+        async with TaskManager(ConcurrencyLimit(2)) as manager:
+            working = manager.submit(asyncio.sleep, 10)
+            job = manager.submit(parent)
+            assert await job == "child"
+            assert working.state is JobState.DONE
+
+
+async def test_the_wait_that_closes_the_circle_is_told_and_the_others_go_on() -> None:
+    """One of three is enough: its slot serves the children of the others."""
+    failed: list[str] = []
+
+    async def child() -> None: ...
+
+    async def parent(after: float) -> str:
+        await asyncio.sleep(after)
+        try:
+            await manager.submit(child)
+        except WouldDeadlock:
+            failed.append(str(after))
+            raise
+        return "fine"
+
+    with virtual_loop():
+        async with TaskManager(ConcurrencyLimit(3)) as manager:
+            jobs = [manager.submit(parent, after) for after in (1, 2, 3)]
+            outcomes = await gather(jobs, return_exceptions=True)
+    assert failed == ["3"]
+    assert outcomes[:2] == ["fine", "fine"]
+
+
+@pytest.mark.parametrize("way", ["two managers", "a chain", "a weight", "a retry", "a smaller limit", "a gate inside"])
+async def test_circles_are_found_wherever_they_close(way: str) -> None:
+    """Over other managers and jobs between, by a cost, after a pause, by `update`, at ``async with``."""
+    limit = ConcurrencyLimit(2 if way == "a smaller limit" else 3 if way == "a weight" else 1)
+
+    async def leaf() -> None: ...
+
+    async def flaky() -> None:
+        raise OSError
+
+    async def between() -> None:
+        await inner.submit(leaf)
+
+    child: Any = None
+
+    async def parent() -> None:
+        if way == "two managers":
+            await inner.submit(leaf)
+        elif way == "a chain":
+            await free.submit(between)
+        elif way == "a weight":
+            await manager.options(cost=3).submit(leaf)
+        elif way == "a retry":
+            await child
+        elif way == "a smaller limit":
+            await manager.submit(leaf)
+        else:
+            async with limit:
+                pass
+
+    with virtual_loop():
+        retry = Retry(on=OSError, base=5, jitter="none")
+        async with (
+            TaskManager(limit) as manager,
+            TaskManager(limit) as inner,
+            TaskManager() as free,
+            TaskManager(limit, retry) as retrying,
+        ):
+            if way == "a retry":
+                child = retrying.submit(flaky)
+                await asyncio.sleep(1)  # it pauses, its slot is free
+            blocker = manager.submit(asyncio.sleep, 10) if way == "a smaller limit" else None
+            job = manager.submit(parent)
+            await asyncio.sleep(1)
+            if blocker is not None:
+                assert not job.state.is_finished
+                limit.update(max_concurrent=1)
+            with pytest.raises(WouldDeadlock):
+                await asyncio.wait_for(job.wait(), HOUR)
+        assert limit.used == 0
+
+
+async def test_tasks_that_take_two_gates_crosswise_are_told() -> None:
+    """The oldest deadlock there is, without any job."""
+    one, two = ConcurrencyLimit(1, name="one"), ConcurrencyLimit(1, name="two")
+    passed: list[str] = []
+
+    async def take(first: ConcurrencyLimit, second: ConcurrencyLimit) -> None:
+        async with first:
+            await asyncio.sleep(1)
+            async with second:
+                passed.append(first.label)
+
+    with virtual_loop():
+        outcomes = await asyncio.gather(take(one, two), take(two, one), return_exceptions=True)
+    (error,) = [outcome for outcome in outcomes if outcome is not None]
+    assert isinstance(error, WouldDeadlock)
+    assert len(passed) == 1
+    assert (one.used, two.used) == (0, 0)
+
+
+async def test_a_limit_that_lends_lets_children_run_in_their_parents_slot() -> None:
+    """A tree of any depth passes a limit of one, and at most one body works at a time."""
+    limit = ConcurrencyLimit(1, reentrant="donate")
+    working = most = 0
+
+    async def work() -> None:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        await asyncio.sleep(1)
+        working -= 1
+
+    async def tree(depth: int) -> int:
+        await work()
+        if not depth:
+            return 1
+        leaves = await gather([manager.submit(tree, depth - 1) for _ in range(2)])
+        await work()
+        return sum(leaves)
+
+    with virtual_loop() as clock:
+        began = clock.monotonic()
+        async with TaskManager(limit) as manager:
+            assert await manager.submit(tree, 3) == 8
+        assert clock.monotonic() - began == pytest.approx(8 + 2 * 7)
+    assert (most, limit.used) == (1, 0)
+
+
+async def test_a_parent_goes_on_before_those_who_came_later() -> None:
+    """Its slot served others meanwhile; it has waited longest."""
+    order: list[str] = []
+
+    async def child() -> None:
+        order.append("child")
+
+    async def parent() -> None:
+        await manager.submit(child)
+        order.append("parent")
+
+    async def other(n: int) -> None:
+        await asyncio.sleep(1)
+        order.append(f"other {n}")
+
+    with virtual_loop():
+        async with TaskManager(ConcurrencyLimit(1, reentrant="donate")) as manager:
+            job = manager.submit(parent)
+            others = [manager.submit(other, n) for n in range(3)]
+            await gather([job, *others])
+    assert order.index("parent") > order.index("child")
+    assert order == ["other 0", "other 1", "other 2", "child", "parent"]
+
+
+async def test_a_block_of_what_the_job_holds_already_needs_no_slot_at_a_limit_that_lends() -> None:
+    """A helper guards itself with the limit that its caller has passed: one body, one slot."""
+    limit = ConcurrencyLimit(1, reentrant="donate")
+
+    async def parent() -> float:
+        async with limit, limit:
+            return limit.used
+
+    async with TaskManager(limit) as manager:
+        assert await manager.submit(parent) == 1
+    async with limit, limit:
+        assert limit.used == 1
+    assert limit.used == 0
+
+
+async def test_an_interrupted_parent_has_its_slot_back_at_once() -> None:
+    """Who is cancelled is not kept from cleaning up by who has its slot; nobody else comes in until there is one."""
+    limit = ConcurrencyLimit(1, reentrant="donate")
+    used: list[float] = []
+
+    async def child() -> None:
+        await asyncio.sleep(HOUR)
+
+    async def parent() -> None:
+        try:
+            await manager.submit(child)
+        finally:
+            used.append(limit.used)
+
+    with virtual_loop():
+        async with TaskManager(limit) as manager:
+            job = manager.submit(parent)
+            await asyncio.sleep(1)
+            assert await job.cancel()
+            assert used == [2]
+            assert limit.used == 1
+            await manager.stop(drain=False)
+    assert limit.used == 0
+
+
+steps = st.recursive(
+    st.sampled_from(["work", "fail", "stall"]),
+    lambda inner: st.lists(inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    forest=st.lists(steps, min_size=1, max_size=4),
+    slots=st.integers(1, 3),
+    lends=st.booleans(),
+    cancels=st.lists(st.tuples(st.integers(0, 3), st.floats(0, 6)), max_size=2),
+)
+@settings(max_examples=150)
+def test_trees_of_jobs_end_whatever_happens(
+    forest: list[Any], slots: int, lends: bool, cancels: list[tuple[int, float]]
+) -> None:
+    """No hang, no slot lost, no more bodies at work than slots; and a limit that lends tells of no deadlock."""
+
+    async def main() -> None:
+        limit = ConcurrencyLimit(slots, reentrant="donate" if lends else "raise")
+        told = 0
+
+        async def node(tree: Any) -> None:
+            nonlocal told
+            await asyncio.sleep(0.5)
+            if isinstance(tree, list):
+                jobs = [manager.submit(node, one) for one in tree]
+                try:
+                    await gather(jobs, return_exceptions=len(tree) % 2 == 0)
+                except WouldDeadlock:
+                    told += 1
+                    raise
+                assert limit.used <= limit.max_concurrent or cancels
+            if tree == "stall":
+                clock.move_to(clock.monotonic_ns() + 700_000_000)
+            if tree == "fail":
+                raise OSError
+
+        with virtual_loop() as clock:
+            async with TaskManager(limit) as manager:
+                jobs = [manager.submit(node, tree) for tree in forest]
+                for n, after in cancels:
+                    await asyncio.sleep(after)
+                    await jobs[n % len(jobs)].cancel(0)
+                async with asyncio.timeout(HOUR):
+                    await gather(jobs, return_exceptions=True)
+                    await manager.idle()
+        assert limit.used == 0
+        assert not (lends and told)
+
+    asyncio.run(main())
