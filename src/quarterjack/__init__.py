@@ -51,6 +51,7 @@ from .errors import (
     WrongLoop,
 )
 from .executors import Executor, LoopThread, ThreadExecutor
+from .flow.adapter import PullStrategy, StrategyAdapter
 from .flow.adaptive import AdaptiveLimit
 from .flow.base import Gate, Order, Wrap
 from .flow.batch import Batch
@@ -181,6 +182,7 @@ __all__ = [
     "Pressure",
     "Priority",
     "Progress",
+    "PullStrategy",
     "Quarterjack",
     "QuarterjackError",
     "QueueFull",
@@ -195,6 +197,7 @@ __all__ = [
     "StartupFailed",
     "Store",
     "StoreError",
+    "StrategyAdapter",
     "Stream",
     "StreamView",
     "SubmittedBy",

@@ -57,6 +57,28 @@ def test_clock_application_serves_and_stops() -> None:
     assert any("screen door" in line for line in out)
 
 
+def test_task_manager_and_each_line_of_its_roadmap() -> None:
+    """Who comes from there finds what he had, and what he was promised."""
+    out = run("task_manager.py").splitlines()
+    assert [line for line in out[:8] if "completed after 1.0s" in line] == out[:8]
+    assert out[8:] == [
+        "Idle after 3 s. Result from task-7",
+        "Stopping the manager...",
+        "Manager stopped.",
+        "Delay: [0.0, 40.0, 80.0]",
+        "FixedWindow: {0.0: 300, 900.0: 300, 1800.0: 100}",
+        "Retry: an answer at [0.0, 1.0, 3.0, 7.0]",
+        "Priority: ['high 0', 'high 1', 'high 2', 'low, early', 'low', 'high 3']",
+        "SlidingWindow: [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0]",
+        "SlidingWindow, smooth: [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2]",
+        "AdaptiveLimit: between 4 and 16: True",
+        "Batch: [4, 1] ['A', 'B', 'ValueError: empty row', 'D', 'E']",
+        "CircuitBreaker: {'ConnectionError': 3, 'CircuitOpen': 2} an answer",
+        "WeightedRoundRobin: {'large': 4, 'small-1': 2, 'small-2': 2}",
+        "TimeWindow: waited, 21:00 UTC",
+    ]
+
+
 def test_orders_of_strategies_cost_what_their_page_says() -> None:
     """The page explains these numbers one by one."""
     page = ROOT / "docs/flow/composition.md"

@@ -139,6 +139,7 @@ def _gates(parts: list[Any]) -> tuple[Gate, ...]:
 
 def _only(parts: list[Any], kind: type[_T], why: str) -> _T | None:
     found = [part for part in parts if isinstance(part, kind)]
-    if len(found) > 1:
-        raise InvalidOption(f"a Flow takes one {kind.__name__}, got {found[0]!r} and {found[1]!r}: {why}")
+    other = next((part for part in found if part is not found[0]), None)
+    if other is not None:
+        raise InvalidOption(f"a Flow takes one {kind.__name__}, got {found[0]!r} and {other!r}: {why}")
     return found[0] if found else None
