@@ -10,7 +10,7 @@ from .job import Job
 from .model import JobFilter, JobRecord, Schedule
 from .options import instant_ns
 from .runtime.service import Service
-from .why import Place, Why, why_at, why_next, why_waiting
+from .why import Place, Why, why_at, why_next, why_open, why_waiting
 
 __all__ = ["AppWhy"]
 
@@ -43,7 +43,9 @@ class AppWhy(AppBase):
             now = await store.now_ns()
             if at is not None:
                 page = await store.jobs_list(JobFilter(schedule_id=schedule_id), limit=_ALL)
-                return why_at(row, at, now, page.jobs, await _nobody(service, row))
+                found = why_at(row, at, now, page.jobs, await _nobody(service, row))
+                of = next((job for job in page.jobs if found.kind == "open" and job.id == found.job), None)
+                return found if of is None else why_open(found, await _why_waiting(service, of))
             return why_next(row, now, await _open_jobs(service, row.overlap_key), await _nobody(service, row))
 
         return await self._carry(service, there)
@@ -53,14 +55,17 @@ class AppWhy(AppBase):
         service = self._running()
 
         async def there() -> Why:
-            record = await service.fetch(job._record)
-            holder = None
-            if record.serial and record.overlap_key is not None:
-                others = await _open_jobs(service, record.overlap_key)
-                holder = next((other for other in others if other.serial and _has_turn(other)), None)
-            return why_waiting(record, await service.store.now_ns(), _place(service, record), holder)
+            return await _why_waiting(service, await service.fetch(job._record))
 
         return await self._carry(service, there)
+
+
+async def _why_waiting(service: Service, record: JobRecord) -> Why:
+    holder = None
+    if record.serial and record.overlap_key is not None:
+        others = await _open_jobs(service, record.overlap_key)
+        holder = next((other for other in others if other.serial and _has_turn(other)), None)
+    return why_waiting(record, await service.store.now_ns(), _place(service, record), holder)
 
 
 async def _open_jobs(service: Service, overlap_key: str) -> list[JobRecord]:

@@ -13,7 +13,15 @@ from .options import JOB_FIELDS, POLICY_FIELDS, schedule_id_of
 from .task import TaskDefinition
 from .triggers import At, Cron, Every, Forever, Once, Stream, Trigger
 
-__all__ = ["Naming", "check_stream", "check_triggered", "chosen_trigger", "is_rule_class", "refuse_rule_fields"]
+__all__ = [
+    "Naming",
+    "check_keys",
+    "check_stream",
+    "check_triggered",
+    "chosen_trigger",
+    "is_rule_class",
+    "refuse_rule_fields",
+]
 
 _RULES: Final = (Every, At, Cron, Once, Forever)
 """Whose fields people write as options of @task, the likeliest first."""
@@ -56,6 +64,8 @@ class Naming:
             )
         self._named.add(definition)
         definition.adopt(prefix, defaults, self._root)
+        if definition.triggers:
+            check_keys(definition)
 
 
 def is_rule_class(it: object) -> TypeGuard[type[Trigger]]:
@@ -114,6 +124,22 @@ def check_triggered(definition: TaskDefinition) -> None:
             f"a trigger passes no arguments: {error}; give each argument a default or a Depends(…), or leave the "
             f"trigger out here and schedule a call: `await app.schedule({definition.local_name}.bind(…), …)`"
         ) from None
+
+
+def check_keys(definition: TaskDefinition) -> None:
+    """Refuse a trigger above a task whose flow goes by a name that none of its runs has a key or an argument for.
+
+    Raises:
+        InvalidOption: With what to write instead.
+    """
+    known = {*definition.signature.parameters, *(definition.options.metadata or ())}
+    for gate in () if definition.flow is None else definition.flow.gates:
+        if isinstance(gate.by, str) and gate.by not in known:
+            raise InvalidOption(
+                f"task {definition.name!r} has a trigger, and its runs would never pass {gate!r}, which goes by "
+                f"{gate.by!r}: they have no argument of that name; give the function one with a default, or the task "
+                f"metadata={{{gate.by!r}: …}}"
+            )
 
 
 def check_stream(definition: TaskDefinition, trigger: Stream, policies: Mapping[str, Any]) -> None:

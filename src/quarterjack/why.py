@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from .triggers import Trigger, _words
 from .triggers._mismatch import fires_at, is_skipped_by_clock, mismatch
 from .triggers.base import from_ns, instant_ns
 
-__all__ = ["Held", "Place", "Why", "WhyKind", "why_at", "why_next", "why_not_fired", "why_waiting"]
+__all__ = ["Held", "Place", "Why", "WhyKind", "why_at", "why_next", "why_not_fired", "why_open", "why_waiting"]
 
 WhyKind = Literal[
     # will it run next
@@ -348,6 +348,16 @@ def _became(row: Schedule, job: JobRecord) -> Why:
     return Why(
         kind="open", words=f"job {job.id} for {head} is {state_of(job)}{lag}{because}", at=at, job=job.id, reason=reason
     )
+
+
+def why_open(found: Why, cause: Why) -> Why:
+    """Return the answer *found* about a job that is not finished, with what holds it up if its body has not begun."""
+    if found.kind != "open" or found.at is None or cause.kind not in _HOLDS_UP:
+        return found
+    return replace(found, words=f"job {found.job} for {told_at(found.at)} waits: {cause.words}", reason=cause.reason)
+
+
+_HOLDS_UP: Final = frozenset[WhyKind]({"not_due", "retry", "orphaned", "serial", "unserved", "flow", "no_slot"})
 
 
 def _missed_with(row: Schedule, ns: int, jobs: Sequence[JobRecord]) -> JobRecord | None:

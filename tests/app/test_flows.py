@@ -869,6 +869,77 @@ async def test_the_oldest_gives_way_if_the_flow_says_so() -> None:
         assert states(jobs[3:]) == {"done": 2}
 
 
+async def test_a_job_without_a_key_is_told_what_an_app_takes() -> None:
+    """The bug: it named `options(key=…)`, which a `TaskManager` has and an app refuses."""
+    app = Quarterjack()
+    limit = ConcurrencyLimit(1, by="tenant")
+    task = sleeper(app, flow=Flow(limit))
+    async with virtual_time(app) as world:
+        with pytest.raises(InvalidOption, match=r"give it one: metadata=\{'tenant': …\} in options"):
+            await app.submit(task, 1.0)
+        job = await app.submit(task.options(metadata={"tenant": "acme"}), 1.0)
+        await world.run_for(2)
+        assert job.state is JobState.DONE
+
+
+async def test_a_trigger_whose_runs_would_have_no_key_is_refused_at_the_start() -> None:
+    """The bug: it was accepted, and then every run failed."""
+    app = Quarterjack()
+
+    @app.task(Every(seconds=10), flow=Flow(ConcurrencyLimit(1, by="nope")))
+    async def tick() -> None: ...
+
+    with pytest.raises(InvalidOption, match=r"task 'tick' has a trigger.*metadata=\{'nope': …\}"):
+        async with virtual_time(app):
+            raise AssertionError("it started")
+
+
+@pytest.mark.parametrize("where", ["argument", "task", "app", "group", "function", "no trigger"])
+async def test_a_trigger_whose_runs_have_a_key_starts(where: str) -> None:
+    """It may come from an argument's default, or from metadata at any level; a function finds its own."""
+    metadata: Any = {"metadata": {"tenant": "acme"}}
+    app = Quarterjack(**metadata) if where == "app" else Quarterjack()
+    group = Group(**metadata) if where == "group" else Group()
+    by: Any = (lambda job: job.task) if where == "function" else "tenant"
+    trigger = None if where == "no trigger" else Every(seconds=10)
+    decorate = group.task(trigger, flow=Flow(ConcurrencyLimit(1, by=by)), **(metadata if where == "task" else {}))
+    if where == "argument":
+
+        async def with_argument(tenant: str = "acme") -> None: ...
+
+        decorate(with_argument)
+    else:
+
+        async def without() -> None: ...
+
+        decorate(without)
+    app.include_group(group)
+    async with virtual_time(app) as world:
+        await world.run_for(25)
+        assert {job.state for job in world.jobs()} == (set() if trigger is None else {JobState.DONE})
+
+
+async def test_why_of_a_fire_time_whose_run_waits_names_what_holds_it_up() -> None:
+    """The bug: it was said to be about to begin, for as long as the gate was full."""
+    app = Quarterjack()
+    gate = ConcurrencyLimit(1, name="printer")
+
+    @app.task(Every(minutes=1), flow=Flow(gate), overlap="allow")
+    async def page() -> None:
+        await asyncio.sleep(90)
+
+    async with virtual_time(app, start="2026-03-02T09:00:30") as world:
+        await world.run_until("2026-03-02T09:02:10")
+        one, two = world.jobs(page)
+        said = [await app.why("page", job.nominal or world.now) for job in (one, two)]
+        assert [why.kind for why in said] == ["open", "open"]
+        assert "still running" in said[0].words
+        assert said[1].words == (
+            f"job {two.id} for Monday 2 March 2026 at 09:02 UTC waits: {(await app.why_waiting(two)).words}"
+        )
+        assert "printer is full" in said[1].words
+
+
 def test_a_simulation_leaves_the_gates_alone() -> None:
     """What they would let through is not foreseen, and they belong to the loop of the app, not to that of a play."""
     app = Quarterjack()

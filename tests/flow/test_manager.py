@@ -7,7 +7,18 @@ from contextvars import ContextVar
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, JobCancelled, JobState, NotRunning, Retry, TaskManager, current_job, gather
+from quarterjack import (
+    ConcurrencyLimit,
+    Flow,
+    InvalidOption,
+    JobCancelled,
+    JobState,
+    NotRunning,
+    Retry,
+    TaskManager,
+    current_job,
+    gather,
+)
 from quarterjack.testing import virtual_loop
 
 
@@ -31,6 +42,35 @@ async def test_at_most_so_many_run_at_once_and_all_are_done_at_the_end() -> None
         assert clock.monotonic() - began == pytest.approx(3)
         assert [job.result() for job in jobs] == list(range(8))
         assert await gather(jobs) == list(range(8))
+
+
+async def test_the_oldest_that_waits_is_cancelled_for_a_newer_one() -> None:
+    """As in an app; the bug: it ended as FAILED, with advice for whoever submits as the reason."""
+
+    async def work() -> None:
+        await asyncio.sleep(1)
+
+    with virtual_loop():
+        async with TaskManager(Flow(ConcurrencyLimit(1), max_queue=1, overflow="drop_oldest")) as manager:
+            first = manager.submit(work)
+            await asyncio.sleep(0.1)
+            second, third = manager.submit(work), manager.submit(work)
+            with pytest.raises(JobCancelled):
+                await second
+        assert [job.state for job in (first, second, third)] == [JobState.DONE, JobState.CANCELLED, JobState.DONE]
+        assert second.reason == "a newer one came while max_queue=1 jobs waited"
+
+
+async def test_a_job_without_a_key_is_told_what_a_manager_takes() -> None:
+    """Each of the four uses of a flow has its own way to give a key."""
+    limit = ConcurrencyLimit(1, by="tenant")
+    async with TaskManager(limit) as manager:
+        with pytest.raises(InvalidOption, match=r"give it one: options\(key=\{'tenant': …\}\)"):
+            manager.submit(asyncio.sleep, 0)
+        await manager.options(key={"tenant": "acme"}).submit(asyncio.sleep, 0)
+    with pytest.raises(InvalidOption, match=r"give it one: permit\(tenant=…\)"):
+        async with limit.permit():
+            pass
 
 
 async def test_job_raises_the_very_exception_of_its_body() -> None:

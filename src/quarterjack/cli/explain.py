@@ -144,7 +144,7 @@ def _about_stream(stream: Stream) -> list[str]:
     notes = ["each process that fires schedules takes items for itself", acknowledged]
     if stream.key is not None:
         notes.append(f"an item whose key ({label_of(stream.key)}) another job holds makes no second one")
-    notes.append("a source that raises is opened again, after pauses that grow from 1 to 60 seconds")
+    notes.append("a source that raises is opened again, after pauses that grow from about 1 to 60 seconds")
     if stream.restart is None:
         notes.append("a source that ends is not opened again before the next start of the app")
     return notes

@@ -38,7 +38,7 @@ def key_of(by: By | None, job: Waiting, gate: object) -> Hashable:
         if key is _ABSENT:
             raise InvalidOption(
                 f"{gate!r} goes by {by!r}, and {job.task or 'this pass'} has neither a key nor an argument of that "
-                f"name; give it one: options(key={{{by!r}: …}})"
+                f"name; give it one: {job.how_keyed.format(name=by)}"
             )
     else:
         key = None if by is None else by(job)

@@ -39,6 +39,8 @@ class Pass(BarePass):
 
     __slots__ = ("cost", "key")
 
+    how_keyed = "permit({name}=…)"
+
     def __init__(self, key: Mapping[str, Hashable] = NO_KEY, cost: float = 1.0) -> None:
         self.key = key
         self.cost = cost

@@ -20,7 +20,7 @@ from .waiting import Phase, Waiting
 if TYPE_CHECKING:
     from .base import Gate, Order
 
-__all__ = ["Lane", "Overflow", "WaitingRoom"]
+__all__ = ["Lane", "MadeWay", "Overflow", "WaitingRoom"]
 
 log = logging.getLogger("quarterjack.flow")
 
@@ -42,6 +42,13 @@ def _has_own(kind: type[Gate | Order], method: str) -> bool:
         if method in vars(cls):
             return "_is_contract" not in vars(cls)
     return False
+
+
+class MadeWay(QueueFull):
+    """What ``"drop_oldest"`` tells the one that waited longest: it did nothing wrong, and can do nothing about it."""
+
+    def __str__(self) -> str:
+        return f"a newer one came while max_queue={self.max_queue} jobs waited"
 
 
 class Lane:
@@ -338,7 +345,7 @@ class WaitingRoom:
                 arrival = self._arrivals.popleft()
                 if self._waits(arrival):
                     self.remove(arrival[2])
-                    self.refuse(arrival[2], QueueFull(self.max_queue or 0, "a newer one came while it was full"))
+                    self.refuse(arrival[2], MadeWay(self.max_queue or 0))
                     return
         raise QueueFull(self.max_queue or 0, f"no room for {job.task or 'one more'}")
 

@@ -45,6 +45,8 @@ class Waiting:
     kwargs: Mapping[str, Any] = NO_KEY
     key: Mapping[str, Hashable] = NO_KEY
     """What ``by="name"`` looks up before it looks at the arguments."""
+    how_keyed: str = "options(key={{{name!r}: …}})"
+    """How whoever asks for such a pass gives it a key, for people: to be formatted with the *name*."""
     cost: float = 1.0
     """How much it weighs at gates that count by cost."""
     priority: int = 2

@@ -23,6 +23,7 @@ from quarterjack.flow.base import Wrap
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.inheritance import inherit
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
+from quarterjack.flow.room import MadeWay
 from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
 from quarterjack.model import FinishKind, JobIds, JobState, Outcome, OutcomeKind
@@ -204,7 +205,10 @@ class Engine:
             job.worker = worker
 
     def refuse(self, job: ManagedRun, error: Exception) -> None:
-        """A gate turned it away."""
+        """A gate turned it away, or it made way for a newer one."""
+        if isinstance(error, MadeWay):
+            self._finish(job, Verdict(FinishKind.CANCELLED, reason=str(error)))
+            return
         self._finish(job, Verdict(FinishKind.FAILED, error=describe(error), reason=str(error)))
 
     def began(self, run: ManagedRun, now: float) -> bool:

@@ -55,6 +55,8 @@ class Candidate(Waiting):
         "task",
     )
 
+    how_keyed = "metadata={{{name!r}: …}} in options(…), or in @app.task(…) for all its jobs"
+
     def __init__(self, record: JobRecord, fn: Callable[..., Any], enqueued_at: float) -> None:
         self.id = record.id
         self.task = record.task

@@ -39,8 +39,8 @@ class Stream(UnlistedTrigger):
 
     An item that cannot become a job (its arguments do not fit, or *value* or *key*
     raised) is refused: told with its reason, counted, not acknowledged; the stream goes on.
-    A source that raises is closed and opened anew, after pauses that grow from 1 to
-    60 seconds and begin small again once it has given an item. It is not a
+    A source that raises is closed and opened anew, after pauses that grow from
+    about 1 to 60 seconds and begin small again once it has given an item. It is not a
     schedule: it has no fire times, nothing is missed, and it cannot be combined.
 
     Args:
