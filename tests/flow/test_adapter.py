@@ -17,6 +17,7 @@ from quarterjack import (
     ConcurrencyLimit,
     Delay,
     Flow,
+    Gate,
     InvalidOption,
     JobState,
     Order,
@@ -241,6 +242,32 @@ async def test_method_that_raises_fails_a_job_and_the_others_go_on(method: str) 
         assert all("a mistake" in str(job.reason) for job in failed)
     assert len(failed) == (0 if method == "on_task_done" else 1)
     assert sum(job.state is JobState.DONE for job in jobs) == 4 - len(failed)
+
+
+async def test_gate_beside_it_that_raises_costs_no_slot() -> None:
+    """Whoever was handed out and turned away is over, and nothing of it is kept."""
+
+    class Breaks(Gate):
+        calls = 0
+
+        def eta(self, job: Waiting, now: float) -> float:
+            return now
+
+        def take(self, job: Waiting, now: float) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                raise LookupError("a mistake")
+
+    strategy = Slots(1)
+    adapter = StrategyAdapter(strategy)
+    with virtual_loop():
+        async with TaskManager(adapter, Breaks()) as manager:
+            jobs = [manager.submit(asyncio.sleep, 1, n) for n in range(3)]
+        await asyncio.sleep(0)
+    assert [job.state for job in jobs] == [JobState.FAILED, JobState.DONE, JobState.DONE]
+    assert strategy.free == 1
+    assert adapter.stats() == {"waiting": 0, "running": 0}
+    assert not adapter._gone
 
 
 @pytest.mark.parametrize("answer", ["soon", -1, float("nan"), float("inf")])
