@@ -64,8 +64,8 @@ class Naming:
             )
         self._named.add(definition)
         definition.adopt(prefix, defaults, self._root)
-        if definition.triggers:
-            check_keys(definition)
+        if any(not isinstance(trigger, Stream) for trigger, _ in definition.triggers):
+            check_keys(definition)  # the items of a stream are refused one by one, each with the reason
 
 
 def is_rule_class(it: object) -> TypeGuard[type[Trigger]]:

@@ -130,13 +130,15 @@ class Ledger:
         self._is_paused, self._until = True, until
 
     def resume(self, now: Moment, *, catch_up: bool = False) -> None:
-        """Its pause ended."""
+        """Its pause ended: now, or before the fire time at the instant that was set."""
         if not self._is_paused:
             return
+        until = self._until
+        last = now.wall if until is None or until > now.wall else until - 1
         self._is_paused, self._until = False, None
         if not catch_up and not self._is_over:
-            self._leave(self._between(self.cursor, now.wall), "paused")
-            self.cursor = max(self.cursor, now.wall)
+            self._leave(self._between(self.cursor, last), "paused")
+            self.cursor = max(self.cursor, last)
         self.look(now)
 
     def stops(self, now: Moment) -> None:
