@@ -296,3 +296,36 @@ def test_trees_of_jobs_end_whatever_happens(
         assert not (lends and told)
 
     asyncio.run(main())
+
+
+async def test_interrupted_before_its_job_has_its_slots_back_a_block_keeps_nothing() -> None:
+    """It was let in already: what it took there would be gone for ever."""
+    lent, other = ConcurrencyLimit(1, reentrant="donate"), ConcurrencyLimit(1)
+
+    async def body() -> None:
+        async def pass_other() -> None:
+            async with other:
+                pytest.fail("its job has no slot")
+
+        async def await_child() -> None:
+            await manager.submit(asyncio.sleep, 1)
+
+        child = asyncio.create_task(await_child())
+        await asyncio.sleep(0)
+        block = asyncio.create_task(pass_other())
+        await child
+        await asyncio.sleep(1)
+        block.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await block
+
+    with virtual_loop():
+        async with TaskManager(lent) as manager, asyncio.timeout(60):
+            async with other:
+                first = manager.submit(body)
+                await asyncio.sleep(0.5)
+                manager.submit(asyncio.sleep, 10)
+                await asyncio.sleep(1)
+            await first
+            assert other.used == 0
+        assert lent.used == 0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from quarterjack import (
+    AdaptiveLimit,
     ConcurrencyLimit,
     Flow,
     InvalidOption,
@@ -564,3 +565,37 @@ async def test_keyed_permits_pass_without_waiting_for_a_turn() -> None:
         entering.send(None)
     with pytest.raises(InvalidOption):
         await limit.permit().__aenter__()
+
+
+@pytest.mark.parametrize("limit", [ConcurrencyLimit(10), AdaptiveLimit(10, 1, 10, pressure=None)], ids=repr)
+async def test_costs_that_are_no_whole_numbers_leave_nothing_behind(limit: ConcurrencyLimit | AdaptiveLimit) -> None:
+    """In binary 0.1 + 0.7 - 0.1 - 0.7 is not 0: crumbs would close a gate for ever to whoever needs all of it."""
+    costs = (0.1, 0.7, 2.3, 0.3, 1.1, 0.2)
+    passes = [limit.permit(cost=cost) for cost in costs]
+    for one in passes:
+        await one.__aenter__()
+    for one in passes:
+        await one.__aexit__(None, None, None)
+    assert limit.used == 0
+    async with asyncio.timeout(1), limit.permit(cost=10):
+        assert limit.used == 10
+    with virtual_loop():
+        async with TaskManager(ConcurrencyLimit(1)) as manager:
+            job = [manager.options(cost=0.1).submit(asyncio.sleep, 1) for _ in range(10)]
+            await asyncio.sleep(0.5)
+            assert [one.state for one in job] == [JobState.RUNNING] * 10
+
+
+async def test_a_job_that_costs_more_than_a_limit_that_shrank_holds_nobody_up() -> None:
+    """It could never start, nor could anybody behind it."""
+    limit = ConcurrencyLimit(3)
+    async with TaskManager(limit) as manager:
+        manager.submit(asyncio.sleep, 0.01)
+        wide = manager.options(cost=3).submit(asyncio.sleep, 0)
+        await asyncio.sleep(0)
+        limit.update(max_concurrent=2)
+        narrow = manager.submit(asyncio.sleep, 0)
+        async with asyncio.timeout(5):
+            with pytest.raises(InvalidOption, match="cost=3 is above max_concurrent=2"):
+                await wide
+            await narrow

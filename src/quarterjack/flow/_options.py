@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from quarterjack.errors import InvalidOption
 
-__all__ = ["changed", "number"]
+__all__ = ["CRUMBS", "changed", "number"]
+
+CRUMBS: Final = 1e-9
+"""Costs such as 0.1 do not add up exactly in binary; a limit is a limit to this much."""
 
 
 def number(

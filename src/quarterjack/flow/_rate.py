@@ -25,10 +25,8 @@ from .outcome import Ended, EndKind
 from .permit import Pass
 from .waiting import Waiting
 
-__all__ = ["CRUMBS", "LONG_AGO", "Pace", "RateGate"]
+__all__ = ["LONG_AGO", "Pace", "RateGate"]
 
-CRUMBS: Final = 1e-9
-"""Costs such as 0.1 do not add up exactly in binary; a limit is a limit to this much."""
 LONG_AGO: Final = -math.inf
 
 

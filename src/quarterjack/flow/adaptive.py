@@ -22,7 +22,7 @@ from quarterjack.errors import InvalidOption
 
 from ._counts import Counts, judge_of
 from ._keys import By
-from ._options import changed, number
+from ._options import CRUMBS, changed, number
 from .alarms import Alarm
 from .base import Gate
 from .outcome import Ended
@@ -198,6 +198,8 @@ class AdaptiveLimit(Gate):
         self._limit = self._initial
         self.used = 0.0
         """Slots in use."""
+        self._users = 0
+        """Jobs that use some."""
         self._sample = Sample()
         self._window_ends: float | None = None
         self._unloaded_s = math.inf
@@ -223,9 +225,10 @@ class AdaptiveLimit(Gate):
     # -- as a gate -------------------------------------------------------------------
 
     def eta(self, job: Waiting, now: float) -> float:
-        return now if self.used + job.cost <= self.limit or not self.used else math.inf
+        return now if self.used + job.cost <= self.limit + CRUMBS or not self._users else math.inf
 
     def take(self, job: Waiting, now: float) -> None:
+        self._users += 1
         self.used += job.cost
         sample = self._sample
         sample.most = max(sample.most, self.used)
@@ -235,7 +238,8 @@ class AdaptiveLimit(Gate):
             self._watch_lag(now)
 
     def give(self, job: Waiting, now: float, ended: Ended) -> None:
-        self.used -= job.cost
+        self._users -= 1
+        self.used = self.used - job.cost if self._users else 0.0
         self._left_at = now
         failed = self._judge(ended)
         sample = self._sample

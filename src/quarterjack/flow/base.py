@@ -175,6 +175,8 @@ class Gate(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         turnstile = self._turnstile or self._turnstile_here()
+        if kind is GeneratorExit and (turnstile.loop.is_closed() or not turnstile.inside):
+            return  # its loop was closed under it, and its pass went with that
         task = current_task(turnstile.loop)
         one = turnstile.inside.pop(task, None) or turnstile.held_by_another()
         if one.below is not None:

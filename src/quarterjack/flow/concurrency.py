@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from quarterjack.errors import InvalidOption
 
 from ._keys import By
-from ._options import changed, number
+from ._options import CRUMBS, changed, number
 from .base import Gate
 from .outcome import Ended
 from .waiting import Waiting
@@ -28,7 +28,8 @@ class ConcurrencyLimit(Gate):
 
     A job of ``cost=3`` takes three slots. Slots come back when the body is over,
     however it ends. `update` may change the limit at any time; one that shrinks
-    withholds slots and cancels nobody. O(1) time and space.
+    withholds slots and cancels nobody; a job that waits and costs more than the new
+    limit ends with `InvalidOption`. O(1) time and space.
 
     A job that awaits another one (or ``async with`` this gate) keeps its slots.
     Where that can never end, because all slots are held by jobs that wait for
@@ -64,29 +65,40 @@ class ConcurrencyLimit(Gate):
         self.max_concurrent = number(max_concurrent, "max_concurrent", 1, whole=True)
         self.used = 0.0
         """Slots in use."""
+        self._users = 0
+        """Jobs that use some."""
 
     def eta(self, job: Waiting, now: float) -> float:
-        return now if self.used + job.cost <= self.max_concurrent else math.inf
+        if self.used + job.cost <= self.max_concurrent + CRUMBS:
+            return now
+        self.check(job)  # the limit may have shrunk since it came
+        return math.inf
 
     def take(self, job: Waiting, now: float) -> None:
+        self._users += 1
         self.used += job.cost
 
     def give(self, job: Waiting, now: float, ended: Ended) -> None:
         if self._lent and job in self._lent:  # its body is over, and somebody in it waits still
             self._lent.discard(job)
         else:
-            self.used -= job.cost
+            self._free(job)
 
     def stays_closed(self, job: Waiting, held: float) -> bool:
-        return bool(held + job.cost > self.max_concurrent)
+        return bool(held + job.cost > self.max_concurrent + CRUMBS)
 
     def lend(self, job: Waiting) -> None:
-        self.used -= job.cost
+        self._free(job)
         self._lent.add(job)
 
     def take_back(self, job: Waiting) -> None:
+        self._users += 1
         self.used += job.cost
         self._lent.discard(job)
+
+    def _free(self, job: Waiting) -> None:
+        self._users -= 1
+        self.used = self.used - job.cost if self._users else 0.0
 
     def check(self, job: Waiting) -> None:
         if job.cost > self.max_concurrent:
@@ -96,10 +108,10 @@ class ConcurrencyLimit(Gate):
             )
 
     def is_idle(self, now: float) -> bool:
-        return not self.used and not self._lent
+        return not self._users and not self._lent
 
     def forget(self) -> None:
-        self.used = 0.0
+        self.used, self._users = 0.0, 0
         self._lent.clear()
 
     def stats(self) -> dict[str, Any]:

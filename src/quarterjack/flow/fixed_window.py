@@ -12,8 +12,8 @@ from quarterjack.errors import InvalidOption
 from quarterjack.triggers import Aligned, Cron, Trigger
 
 from ._keys import By
-from ._options import changed, number
-from ._rate import CRUMBS, LONG_AGO, RateGate
+from ._options import CRUMBS, changed, number
+from ._rate import LONG_AGO, RateGate
 from .waiting import Waiting
 
 __all__ = ["FixedWindow"]

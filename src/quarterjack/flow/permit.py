@@ -50,7 +50,7 @@ class Pass(BarePass):
 class Turnstile:
     """The waiting room of bare passes through some gates, on one loop."""
 
-    __slots__ = ("dispatcher", "inside", "loop", "room", "thread")
+    __slots__ = ("dispatcher", "inside", "left_behind", "loop", "room", "thread")
 
     def __init__(self, gates: Sequence[Gate], loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -59,6 +59,9 @@ class Turnstile:
         self.room = WaitingRoom(self.dispatcher, gates, None, start=_let_in, refuse=_turn_away)
         self.inside: dict[asyncio.Task[Any] | None, BarePass] = {}
         """The last pass of each task, for ``async with gate``."""
+        self.left_behind: list[object] = []
+        """Tasks whose loop was closed while they were inside. Python would close their coroutines at any moment, and
+        those leave their blocks then: kept here, they cannot be taken for somebody who is inside now."""
 
     async def wait(self, one: BarePass) -> None:
         """Wait until every gate lets *one* through. Cancelled meanwhile, it leaves nothing taken."""
@@ -77,12 +80,21 @@ class Turnstile:
         try:
             await one.waiter
         except BaseException:  # cancelled, turned away, or its coroutine was closed
-            if not room.remove(one) and one._phase is Phase.TAKEN:  # let in, and cancelled in the same turn
-                dispatcher.give(one, NOT_STARTED)
+            if dispatcher.loop.is_closed():  # under it: nothing of that loop counts any more
+                raise
+            self._withdraw(one)
             await wait.end(at_once=True)
             raise
-        await wait.end()
+        try:
+            await wait.end()
+        except BaseException:  # cancelled while its job waited for slots that it had lent
+            self._withdraw(one)
+            raise
         dispatcher.started(one, dispatcher.monotonic())
+
+    def _withdraw(self, one: BarePass) -> None:
+        if not self.room.remove(one) and one._phase is Phase.TAKEN:  # let in, and cancelled in the same turn
+            self.dispatcher.give(one, NOT_STARTED)
 
     def _needs_none(self, one: BarePass, holder: Waiting | None) -> bool:
         """Say whether the task holds as much of gates that lend already: it passes in the slots it has."""
@@ -104,7 +116,10 @@ class Turnstile:
                 f"{gates[0]!r} belongs to the event loop that used it first; make one for each loop, "
                 'or a limit for all processes with scope="fleet"'
             )
-        return cls(gates, loop)
+        turnstile = cls(gates, loop)
+        if known is not None:
+            turnstile.left_behind = [*known.left_behind, *known.inside]
+        return turnstile
 
 
 def _let_in(one: BarePass) -> None:
@@ -137,5 +152,5 @@ class Permit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._turnstile is not None:
+        if self._turnstile is not None and not self._turnstile.loop.is_closed():  # else its pass went with the loop
             self._turnstile.dispatcher.give(self._pass, RETURNED if error is None else ended_by(error))

@@ -10,8 +10,8 @@ from typing import Any, Final
 from quarterjack._durations import Seconds, to_seconds
 
 from ._keys import By
-from ._options import changed, number
-from ._rate import CRUMBS, Pace, RateGate
+from ._options import CRUMBS, changed, number
+from ._rate import Pace, RateGate
 from .waiting import Waiting
 
 __all__ = ["SlidingWindow"]

@@ -10,8 +10,8 @@ from quarterjack._durations import NS_PER_S, Seconds, to_ns
 from quarterjack.errors import InvalidOption
 
 from ._keys import By
-from ._options import changed, number
-from ._rate import CRUMBS, RateGate
+from ._options import CRUMBS, changed, number
+from ._rate import RateGate
 from .waiting import Waiting
 
 __all__ = ["TokenBucket"]
