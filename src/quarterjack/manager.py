@@ -143,6 +143,8 @@ class TaskManager:
         self._idle = asyncio.Event()
         self._fatal: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
+        self._is_ending = False
+        self._has_cancelled_host = False
         self.event_stream: Final = EventStream()
 
     # -- life --------------------------------------------------------------------------
@@ -180,9 +182,13 @@ class TaskManager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await self.stop(drain=kind is None)
-        if self._fatal is not None and kind is None:
-            raise self._fatal
+        try:
+            await self.stop(drain=kind is None)
+        except asyncio.CancelledError:
+            self._raise_fatal()
+            raise
+        if kind is None or issubclass(kind, asyncio.CancelledError):
+            self._raise_fatal()
 
     async def idle(self) -> None:
         """Wait until no job is left; more may be submitted meanwhile and afterwards."""
@@ -211,6 +217,7 @@ class TaskManager:
             await self._end(engine)
 
     async def _end(self, engine: Engine) -> None:
+        self._is_ending = True
         try:
             async with asyncio.timeout(self._grace_s):
                 await self.idle()
@@ -222,9 +229,19 @@ class TaskManager:
 
     def _on_fatal(self, error: BaseException) -> None:
         """A body raised KeyboardInterrupt or SystemExit: the block ends with it."""
-        self._fatal = self._fatal or error
-        if self._host is not None:
-            self._host.cancel()
+        if self._fatal is not None:
+            return
+        self._fatal = error
+        if self._host is not None and not self._is_ending:  # a host that is cancelled then would leave jobs behind
+            self._has_cancelled_host = self._host.cancel()
+
+    def _raise_fatal(self) -> None:
+        """The block was cancelled because a body wants the program to end: let it hear that instead."""
+        if self._fatal is None:
+            return
+        if self._has_cancelled_host and self._host is not None:
+            self._host.uncancel()
+        raise self._fatal
 
     def _running(self) -> Engine:
         if self._engine is None:

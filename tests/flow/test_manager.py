@@ -11,6 +11,7 @@ from quarterjack import (
     ConcurrencyLimit,
     Flow,
     InvalidOption,
+    Job,
     JobCancelled,
     JobState,
     NotRunning,
@@ -194,3 +195,68 @@ async def test_callbacks_run_before_the_one_who_awaits_is_told() -> None:
         await job
         told.append("awaited")
     assert told == ["callback", "awaited"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("is_leaving", [False, True], ids=["in the block", "leaving it"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_body_that_ends_the_program_ends_the_block_with_that(
+    error: BaseException, is_leaving: bool, count: int
+) -> None:
+    """``sys.exit(3)`` in a body means exit status 3, and the other jobs are cancelled first."""
+    ends: list[asyncio.Task[None] | None] = []
+    others: list[Job[None]] = []
+
+    async def end_it() -> None:
+        await asyncio.sleep(0.01)
+        raise error
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        try:
+            async with TaskManager() as manager:
+                others.append(manager.submit(asyncio.sleep, 3600))
+                for _ in range(count):
+                    manager.submit(end_it)
+                if not is_leaving:
+                    await asyncio.sleep(3600)
+        finally:
+            assert task is not None
+            assert not task.cancelling()
+            ends.append(task)
+
+    with pytest.raises(type(error)) as caught:
+        asyncio.run(main())
+    assert caught.value is error
+    assert len(ends) == 1
+    assert [job.state for job in others] == [JobState.CANCELLED]
+
+
+async def test_a_body_that_ends_the_program_when_it_is_cancelled_leaves_no_job_behind() -> None:
+    """The block is left already: whoever takes longer to end is waited for as ever."""
+    ended = False
+
+    async def end_it() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise SystemExit(3)
+
+    async def tidy_up() -> None:
+        nonlocal ended
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.01)
+            ended = True
+
+    async def block() -> None:
+        async with TaskManager() as manager:
+            manager.submit(end_it)
+            manager.submit(tidy_up)
+            await asyncio.sleep(0.01)
+            await manager.stop(drain=False)
+
+    with pytest.raises(SystemExit):
+        await block()
+    assert ended

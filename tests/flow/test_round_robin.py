@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -493,3 +494,12 @@ def test_a_job_too_heavy_for_every_resource_is_refused_at_once() -> None:
     assert heavy.resource.name == "b"
     with pytest.raises(InvalidOption, match="cost=3 is above"):
         router.check(Pass(cost=3.0))
+
+
+@pytest.mark.parametrize("limit", [ConcurrencyLimit, partial(SlidingWindow, per=1)], ids=["at once", "per second"])
+async def test_a_job_too_heavy_for_one_resource_gets_another(limit: Callable[[int], Gate]) -> None:
+    """The one that can never take it is no reason to fail."""
+    router = WeightedRoundRobin(Resource("small", "s", limit=limit(1)), Resource("large", "l", limit=limit(9)))
+    for _ in range(3):
+        async with router.permit(cost=2) as one:
+            assert one.resource.name == "large"

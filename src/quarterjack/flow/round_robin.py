@@ -143,7 +143,7 @@ class _Target(Generic[T]):
                 eta = gate.eta(job, now)
             except CircuitOpen as error:
                 eta, is_down = math.inf if error.retry_in_s is None else now + error.retry_in_s, True
-            except FlowRefused:
+            except (FlowRefused, InvalidOption):  # that one can never take this job
                 eta, is_down = math.inf, True
             if eta > now and gate is self.resource.breaker:
                 is_down = True
