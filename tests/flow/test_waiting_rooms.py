@@ -599,3 +599,24 @@ async def test_a_job_that_costs_more_than_a_limit_that_shrank_holds_nobody_up() 
             with pytest.raises(InvalidOption, match="cost=3 is above max_concurrent=2"):
                 await wide
             await narrow
+
+
+async def test_keys_whose_passes_are_refused_are_forgotten() -> None:
+    """Anybody may ask for too much under names without end."""
+
+    class Refusing(Gate):
+        def eta(self, job: Waiting, now: float) -> float:
+            return math.inf
+
+        def check(self, job: Waiting) -> None:
+            raise InvalidOption("never")
+
+        def is_idle(self, now: float) -> bool:
+            return True
+
+    gate = Refusing(by="tenant")
+    for tenant in range(50):
+        with pytest.raises(InvalidOption, match="never"):
+            async with gate.permit(tenant=tenant):
+                pytest.fail("it was let in")
+    assert len(gate.keys()) < 10

@@ -256,6 +256,7 @@ class WaitingRoom:
         try:
             for post in lane.posts:  # no `check`: who passes now cannot be one who never could
                 if post.entries or not post.gate.eta(job, now) <= now:
+                    self.idle(lane)  # should the job be refused, nobody else will see to it
                     return False
         except BaseException:
             self.idle(lane)
