@@ -543,12 +543,7 @@ class TaskManager:
 
     async def cancel_job(self, record: Any, wait_s: float) -> bool:
         """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
-        engine = self._engine
-        if engine is None:
-            self._early.remove(record)
-            self._singles.pop(record.single, None)
-            record.state, record.reason = JobState.CANCELLED, "cancelled by request"
-            return True
+        engine = self._running()
         engine.cancel(record, "cancelled by request")
         ended = asyncio.Event()
 

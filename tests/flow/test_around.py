@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, Final
 
@@ -323,44 +323,91 @@ bodies = st.tuples(st.floats(0, 8), st.booleans(), st.floats(0, 2))
 """How long a body takes, whether it has a result, and how long it takes to end once it is cancelled."""
 
 
+async def hedged(
+    kind: type[Hedge], plan: list[tuple[float, bool, float]], after: float, cancel_at: float | None
+) -> None:
+    """Hedge a job whose bodies go by *plan*, and assert what must hold."""
+    inside = most = begun = 0
+
+    async def ask() -> int:
+        nonlocal inside, most, begun
+        takes, has_result, ending = plan[begun]
+        begun, inside = begun + 1, inside + 1
+        most = max(most, inside)
+        try:
+            await asyncio.sleep(takes)
+            if not has_result:
+                raise OSError
+        except asyncio.CancelledError:
+            await asyncio.sleep(ending)
+            raise
+        finally:
+            inside -= 1
+        return begun
+
+    with virtual_loop():
+        async with TaskManager(kind(after=after, max=3)) as manager:
+            job = manager.submit(ask)
+            if cancel_at is not None:
+                await asyncio.sleep(cancel_at)
+                await job.cancel(0)
+            await gather([job], return_exceptions=True)
+            assert inside == 0
+            assert most <= 3
+
+
 @given(plan=st.lists(bodies, min_size=4, max_size=4), after=st.floats(0.1, 4), cancel_at=st.none() | st.floats(0, 9))
 @settings(max_examples=100)
 def test_hedge_leaves_no_body_behind(
     plan: list[tuple[float, bool, float]], after: float, cancel_at: float | None
 ) -> None:
     """However bodies end and whenever the job is cancelled: at most so many at once, all over when the job is."""
+    asyncio.run(hedged(Hedge, plan, after, cancel_at))
 
-    async def main() -> None:
-        inside = most = begun = 0
 
-        async def ask() -> int:
-            nonlocal inside, most, begun
-            takes, has_result, ending = plan[begun]
-            begun, inside = begun + 1, inside + 1
-            most = max(most, inside)
-            try:
-                await asyncio.sleep(takes)
-                if not has_result:
-                    raise OSError
-            except asyncio.CancelledError:
-                await asyncio.sleep(ending)
-                raise
-            finally:
-                inside -= 1
-            return begun
+class Careless(Hedge):
+    """Takes the first result and is gone."""
 
-        with virtual_loop():
-            async with TaskManager(Hedge(after=after, max=3)) as manager:
-                job = manager.submit(ask)
-                if cancel_at is not None:
-                    await asyncio.sleep(cancel_at)
-                    await job.cancel(0)
-                while not job.state.is_finished:
-                    await asyncio.sleep(0.25)
-                assert inside == 0
-                assert most <= 3
+    async def __call__(self, job: Waiting, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        tasks = [asyncio.ensure_future(proceed()) for _ in range(2)]
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return ended.pop().result()
 
-    asyncio.run(main())
+
+@pytest.mark.leaks("tasks")
+def test_check_finds_a_hedge_that_leaves_its_bodies() -> None:
+    """A check that cannot fail proves nothing."""
+    plan = [(1.0, True, 0.0), (2.0, True, 0.0)]
+    asyncio.run(hedged(Hedge, plan, 0.5, None))
+    with pytest.raises(AssertionError):
+        asyncio.run(hedged(Careless, plan, 0.5, None))
+
+
+async def test_job_that_is_cancelled_while_the_loser_cleans_up_waits_for_it() -> None:
+    """The slot is not free before the last body has ended, whoever is in a hurry."""
+    inside = 0
+
+    async def ask() -> str:
+        nonlocal inside
+        inside += 1
+        try:
+            await asyncio.sleep(4 if inside == 1 else 1)
+        except asyncio.CancelledError:
+            await asyncio.sleep(5)
+            raise
+        finally:
+            inside -= 1
+        return "fine"
+
+    with virtual_loop() as clock:
+        began = clock.monotonic()
+        async with TaskManager(Hedge(after=1)) as manager:
+            job = manager.submit(ask)
+            await asyncio.sleep(3)  # the second has won, the first cleans up until 7
+            assert inside == 1
+            assert await job.cancel()
+            assert inside == 0
+        assert clock.monotonic() - began == pytest.approx(7)
 
 
 @pytest.mark.parametrize("make", [lambda: Hedge(after=0), lambda: Hedge(after=1, max=1), lambda: Hedge(after=-1)])

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quarterjack import ConcurrencyLimit, JobState, Retry, TaskManager, WouldDeadlock, gather
+from quarterjack import (
+    AdaptiveLimit,
+    ConcurrencyLimit,
+    Delay,
+    JobState,
+    Retry,
+    TaskManager,
+    Waiting,
+    WouldDeadlock,
+    gather,
+)
 from quarterjack.testing import virtual_loop
 
 HOUR: Final = 3600.0
@@ -81,35 +91,65 @@ async def test_the_wait_that_closes_the_circle_is_told_and_the_others_go_on() ->
     assert outcomes[:2] == ["fine", "fine"]
 
 
-@pytest.mark.parametrize("way", ["two managers", "a chain", "a weight", "a retry", "a smaller limit", "a gate inside"])
+WAYS: Final = (
+    "two managers",
+    "a chain",
+    "a weight",
+    "a weight before it",
+    "a batch",
+    "a retry",
+    "a smaller limit",
+    "a gate inside",
+    "a pause",
+    "an adaptive limit",
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_circles_are_found_wherever_they_close(way: str) -> None:
     """Over other managers and jobs between, by a cost, after a pause, by `update`, at ``async with``."""
-    limit = ConcurrencyLimit(2 if way == "a smaller limit" else 3 if way == "a weight" else 1)
+    slots = {"a smaller limit": 2, "a weight": 3, "a weight before it": 2}.get(way, 1)
+    gates: dict[str, Any] = {"a pause": Delay(5), "an adaptive limit": AdaptiveLimit(initial=1, min=1, max=1)}
+    limit = gates.get(way) or ConcurrencyLimit(slots)
 
     async def leaf() -> None: ...
 
     async def flaky() -> None:
         raise OSError
 
+    async def all_at_once(items: list[int]) -> list[int]:
+        return items
+
     async def between() -> None:
         await inner.submit(leaf)
 
     child: Any = None
 
+    async def submit(manager: TaskManager, fn: Any, cost: float = 1.0) -> None:
+        await manager.options(cost=cost).submit(fn)
+
+    async def behind_a_weight() -> None:
+        manager.options(cost=2).submit(leaf)
+        await manager.submit(leaf)
+
+    async def to_retry() -> None:
+        await child
+
+    async def block() -> None:
+        async with limit:
+            pass
+
     async def parent() -> None:
-        if way == "two managers":
-            await inner.submit(leaf)
-        elif way == "a chain":
-            await free.submit(between)
-        elif way == "a weight":
-            await manager.options(cost=3).submit(leaf)
-        elif way == "a retry":
-            await child
-        elif way == "a smaller limit":
-            await manager.submit(leaf)
-        else:
-            async with limit:
-                pass
+        awaited: dict[str, Any] = {
+            "two managers": lambda: submit(inner, leaf),
+            "a chain": lambda: submit(free, between),
+            "a weight": lambda: submit(manager, leaf, 3),
+            "a weight before it": behind_a_weight,
+            "a batch": lambda: manager.submit(together, 1),
+            "a retry": to_retry,
+            "a gate inside": block,
+        }
+        await awaited.get(way, lambda: submit(manager, leaf))()
 
     with virtual_loop():
         retry = Retry(on=OSError, base=5, jitter="none")
@@ -122,6 +162,7 @@ async def test_circles_are_found_wherever_they_close(way: str) -> None:
             if way == "a retry":
                 child = retrying.submit(flaky)
                 await asyncio.sleep(1)  # it pauses, its slot is free
+            together = manager.batch(all_at_once, max_size=1)
             blocker = manager.submit(asyncio.sleep, 10) if way == "a smaller limit" else None
             job = manager.submit(parent)
             await asyncio.sleep(1)
@@ -130,7 +171,7 @@ async def test_circles_are_found_wherever_they_close(way: str) -> None:
                 limit.update(max_concurrent=1)
             with pytest.raises(WouldDeadlock):
                 await asyncio.wait_for(job.wait(), HOUR)
-        assert limit.used == 0
+        assert limit.stats().get("used", 0) == 0
 
 
 async def test_tasks_that_take_two_gates_crosswise_are_told() -> None:
@@ -204,6 +245,56 @@ async def test_a_parent_goes_on_before_those_who_came_later() -> None:
     assert order == ["other 0", "other 1", "other 2", "child", "parent"]
 
 
+async def test_a_parent_takes_its_slot_back_before_a_crowd() -> None:
+    """At most the one who was let in as the child left comes between."""
+    order: list[str] = []
+
+    async def child() -> None:
+        await asyncio.sleep(1)
+        for n in range(9):
+            manager.submit(other, n)
+
+    async def parent() -> None:
+        await manager.submit(child)
+        order.append("parent")
+
+    async def other(n: int) -> None:
+        await asyncio.sleep(1)
+        order.append(f"other {n}")
+
+    with virtual_loop():
+        async with TaskManager(ConcurrencyLimit(1, reentrant="donate")) as manager:
+            await manager.submit(parent)
+    assert order.index("parent") <= 1
+
+
+async def test_tasks_of_one_body_lend_its_slot_once() -> None:
+    """It works again when the last of them has what it waited for; one that is left behind takes nothing back."""
+    limit = ConcurrencyLimit(1, reentrant="donate")
+    behind: list[asyncio.Task[None]] = []
+
+    async def child(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def wait_for(seconds: float) -> None:
+        await manager.submit(child, seconds)
+
+    async def parent() -> float:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(wait_for(1))
+            group.create_task(wait_for(2))
+        behind.append(asyncio.create_task(wait_for(5)))
+        await asyncio.sleep(1)
+        return limit.used
+
+    with virtual_loop():
+        async with TaskManager(limit) as manager:
+            job = manager.submit(parent)
+            assert await job == 1
+            await asyncio.gather(*behind)
+    assert limit.used == 0
+
+
 async def test_a_block_of_what_the_job_holds_already_needs_no_slot_at_a_limit_that_lends() -> None:
     """A helper guards itself with the limit that its caller has passed: one body, one slot."""
     limit = ConcurrencyLimit(1, reentrant="donate")
@@ -251,6 +342,51 @@ steps = st.recursive(
 )
 
 
+async def grown(
+    kind: type[ConcurrencyLimit], forest: list[Any], slots: int, lends: bool, cancels: list[tuple[int, float]]
+) -> None:
+    """Run a job for each tree, which awaits one for each branch, and assert what must hold."""
+    limit = kind(slots, reentrant="donate" if lends else "raise")
+    told = working = 0
+
+    async def work(step: str) -> None:
+        nonlocal working
+        working += 1
+        assert working <= slots or cancels, "never more bodies at work than slots"
+        await asyncio.sleep(0.5)
+        if step == "stall":
+            clock.move_to(clock.monotonic_ns() + 700_000_000)
+        working -= 1
+
+    async def node(tree: Any) -> None:
+        nonlocal told
+        await work("begin")
+        if isinstance(tree, list):
+            jobs = [manager.submit(node, one) for one in tree]
+            try:
+                await gather(jobs, return_exceptions=len(tree) % 2 == 0)
+            except WouldDeadlock:
+                told += 1
+                raise
+        await work(str(tree))
+        if tree == "fail":
+            raise OSError
+
+    with virtual_loop() as clock:
+        async with TaskManager(limit) as manager:
+            jobs = [manager.submit(node, tree) for tree in forest]
+            for n, after in cancels:
+                await asyncio.sleep(after)
+                await jobs[n % len(jobs)].cancel(0)
+            async with asyncio.timeout(HOUR):
+                outcomes = await gather(jobs, return_exceptions=True)
+                await manager.idle()
+    bugs = [outcome for outcome in outcomes if isinstance(outcome, AssertionError)]
+    assert not bugs
+    assert limit.used == 0, "no slot is lost"
+    assert not (lends and told), "a limit that lends tells of no deadlock"
+
+
 @given(
     forest=st.lists(steps, min_size=1, max_size=4),
     slots=st.integers(1, 3),
@@ -262,40 +398,39 @@ def test_trees_of_jobs_end_whatever_happens(
     forest: list[Any], slots: int, lends: bool, cancels: list[tuple[int, float]]
 ) -> None:
     """No hang, no slot lost, no more bodies at work than slots; and a limit that lends tells of no deadlock."""
+    asyncio.run(grown(ConcurrencyLimit, forest, slots, lends, cancels))
 
-    async def main() -> None:
-        limit = ConcurrencyLimit(slots, reentrant="donate" if lends else "raise")
-        told = 0
 
-        async def node(tree: Any) -> None:
-            nonlocal told
-            await asyncio.sleep(0.5)
-            if isinstance(tree, list):
-                jobs = [manager.submit(node, one) for one in tree]
-                try:
-                    await gather(jobs, return_exceptions=len(tree) % 2 == 0)
-                except WouldDeadlock:
-                    told += 1
-                    raise
-                assert limit.used <= limit.max_concurrent or cancels
-            if tree == "stall":
-                clock.move_to(clock.monotonic_ns() + 700_000_000)
-            if tree == "fail":
-                raise OSError
+class Silent(ConcurrencyLimit):
+    """Does not say that it stays closed."""
 
-        with virtual_loop() as clock:
-            async with TaskManager(limit) as manager:
-                jobs = [manager.submit(node, tree) for tree in forest]
-                for n, after in cancels:
-                    await asyncio.sleep(after)
-                    await jobs[n % len(jobs)].cancel(0)
-                async with asyncio.timeout(HOUR):
-                    await gather(jobs, return_exceptions=True)
-                    await manager.idle()
-        assert limit.used == 0
-        assert not (lends and told)
+    def stays_closed(self, job: Waiting, held: float) -> bool:
+        return False
 
-    asyncio.run(main())
+
+class Generous(ConcurrencyLimit):
+    """Lends, and does not wait for what it lent."""
+
+    def eta(self, job: Waiting, now: float) -> float:
+        return now if job in self._lent else super().eta(job, now)
+
+
+class Leaky(ConcurrencyLimit):
+    """Forgets to count what it has back."""
+
+    def take_back(self, job: Waiting) -> None:
+        self._lent.discard(job)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lends"), [(Silent, False), (Generous, True), (Leaky, True)], ids=["silent", "generous", "leaky"]
+)
+def test_check_finds_a_limit_that_does_not_hold(kind: type[ConcurrencyLimit], lends: bool) -> None:
+    """A check that cannot fail proves nothing."""
+    forest = [[["work"], ["work"]], "work", "work"]
+    asyncio.run(grown(ConcurrencyLimit, forest, 1, lends, []))
+    with pytest.raises((AssertionError, TimeoutError)):
+        asyncio.run(grown(kind, forest, 1, lends, []))
 
 
 async def test_interrupted_before_its_job_has_its_slots_back_a_block_keeps_nothing() -> None:

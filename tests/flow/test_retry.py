@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from quarterjack import (
     CircuitOpen,
     ConcurrencyLimit,
+    Fallback,
     Flow,
     InvalidOption,
     Job,
     JobFailed,
     JobState,
     Quarterjack,
+    QueueFull,
     Retry,
     RetryBudget,
     RetryLater,
@@ -34,7 +36,9 @@ from quarterjack import (
     Timeout,
     current_job,
 )
+from quarterjack.model import FinishKind, Outcome, OutcomeKind
 from quarterjack.policies.backoff import equal_jitter, random_walk
+from quarterjack.runtime.verdict import decide
 from quarterjack.testing import virtual_loop, virtual_time
 
 TIMEOUT_S: Final = 2.0
@@ -400,30 +404,83 @@ async def test_wish_of_the_body_ends_at_the_deadline() -> None:
             assert job.attempt == 4
 
 
+async def test_slot_that_comes_after_the_deadline_in_a_stalled_loop_begins_nothing() -> None:
+    """The instant that counts is the one at which the body would begin."""
+    starts = 0
+
+    async def fails() -> None:
+        nonlocal starts
+        starts += 1
+        raise OSError("first")
+
+    with virtual_loop() as clock:
+
+        async def hold() -> None:
+            await asyncio.sleep(9.5)
+            clock.move_to(clock.monotonic_ns() + 10**9)
+
+        async with TaskManager(ConcurrencyLimit(1)) as manager:
+            job = manager.options(retry=Retry(on=OSError, base=1, jitter="none", deadline=10)).submit(fails)
+            manager.submit(hold)
+            with pytest.raises(OSError, match="first"):
+                await job
+    assert starts == 1
+
+
+@pytest.mark.parametrize("on", [Exception, lambda error: True])
+def test_what_a_flow_refused_is_never_tried_again(on: Any) -> None:
+    """To ask again at once is what a breaker is there to prevent."""
+    retry = Retry(on=on)
+    assert retry.allows(1, OSError())
+    assert not any(retry.allows(1, error) for error in (CircuitOpen("api"), QueueFull(3), asyncio.CancelledError()))
+
+
+def test_a_budget_is_asked_once_for_a_body_that_does_not_stop() -> None:
+    """Its retry is decided when it has really ended, and only then costs one."""
+    budget = RetryBudget(per_second=0.1, window=10)
+    retry = Retry(on=TimeoutError, budget=budget)
+    still = Outcome(OutcomeKind.TIMED_OUT, stopped=False)
+    given: dict[str, Any] = {"failures": 0, "retry": retry, "cancel_requested": False, "rng": Random(0)}
+    kinds = [decide(one, **given).kind for one in (still, still._replace(stopped=True), still._replace(stopped=True))]
+    assert kinds == [FinishKind.RETRY, FinishKind.RETRY, FinishKind.TIMED_OUT]
+
+
+def test_mistake_of_a_predicate_shows_what_it_was_asked_about() -> None:
+    """Where the body ran elsewhere, in a thread, Python does not note it by itself."""
+    error = OSError("first")
+    retry = Retry(on=lambda error: error.missing)  # type: ignore[attr-defined]
+    outcome = Outcome(OutcomeKind.RAISED, error=error)
+    verdict = decide(outcome, failures=0, retry=retry, cancel_requested=False, rng=Random(0))
+    assert verdict.error is not None
+    assert isinstance(verdict.error.exception, AttributeError)
+    assert "OSError: first" in verdict.error.traceback_text
+
+
 # -- in an app -----------------------------------------------------------------------------------------
 
 
-async def test_app_keeps_to_the_same_policy() -> None:
+@pytest.mark.parametrize("in_flow", [False, True])
+async def test_app_keeps_to_the_same_policy(in_flow: bool) -> None:
     """Predicates, results, server's hints and the deadline mean the same where a store keeps the job."""
     app = Quarterjack()
 
-    @app.task(
-        retry=Retry(
-            on=lambda error: "again" in str(error),
-            on_result=lambda result: result == "bad",
-            retry_after=lambda error: float(str(error).split()[-1]),
-            attempts=9,
-            base=5,
-            jitter="none",
-            deadline=60,
-        )
+    retry = Retry(
+        on=lambda error: "again" in str(error),
+        on_result=lambda result: result == "bad",
+        retry_after=lambda error: float(str(error).split()[-1]),
+        attempts=9,
+        base=5,
+        jitter="none",
+        deadline=60,
     )
-    async def ask(*answers: str) -> str:
+
+    async def answered(*answers: str) -> str:
         answer = answers[current_job().attempt - 1]
         if answer.startswith(("again", "never")):
             raise ValueError(answer)
         return answer
 
+    ask = app.task(flow=Flow(retry))(answered) if in_flow else app.task(retry=retry)(answered)
     async with virtual_time(app) as world:
         begin = world.now
         job = await app.submit(ask, "again 7", "bad", "fine")
@@ -461,28 +518,50 @@ async def test_deadline_of_an_app_counts_from_when_the_job_was_due() -> None:
             assert again.attempt == 6
 
 
-async def test_retry_that_found_no_slot_in_time_is_not_begun() -> None:
-    """The claim comes after the deadline: the job ends with what went wrong, as in a manager."""
-    app = Quarterjack(concurrency=1)
+@pytest.mark.parametrize("in_flow", [False, True])
+async def test_retry_that_found_no_slot_in_time_is_not_begun(in_flow: bool) -> None:
+    """The claim, or the gate, comes after the deadline: the job ends with what went wrong, as in a manager."""
+    app = Quarterjack(concurrency=5 if in_flow else 1)
 
-    @app.task(retry=Retry(on=OSError, attempts=9, base=4, jitter="none", deadline=10))
+    limit = ConcurrencyLimit(1)
+    retry = Retry(on=OSError, attempts=9, base=4, jitter="none", deadline=10)
+    starts = 0
+
     async def fails() -> None:
+        nonlocal starts
+        starts += 1
         raise OSError("first")
 
-    @app.task
     async def hold() -> None:
         await asyncio.sleep(60)
 
+    failing = app.task(flow=Flow(limit, retry))(fails) if in_flow else app.task(retry=retry)(fails)
+    holding = app.task(flow=limit)(hold) if in_flow else app.task(hold)
     async with virtual_time(app):
-        job = await app.submit(fails)
+        job = await app.submit(failing)
         await asyncio.sleep(1)
-        holder = await app.submit(hold)
+        holder = await app.submit(holding)
         with pytest.raises(JobFailed) as caught:
             await job
         assert "past the deadline of 10 s" in (job.reason or "")
         assert isinstance(caught.value.__cause__, OSError)
-        assert (job.attempt, job.failures) == (2, 2)
+        assert starts == 1
         await holder
+
+
+async def test_what_a_fallback_returns_is_not_judged() -> None:
+    """It is the second best, and the last word: asked again it would come for ever."""
+    app = Quarterjack()
+    retry = Retry(on=OSError, on_result=lambda result: result == "bad", attempts=2, base=0)
+
+    @app.task(retry=retry, flow=Flow(Fallback("bad")))
+    async def ask() -> str:
+        raise ValueError
+
+    async with virtual_time(app):
+        job = await app.submit(ask)
+        assert await job == "bad"
+        assert job.attempt == 1
 
 
 async def test_app_shares_a_budget_over_its_tasks() -> None:

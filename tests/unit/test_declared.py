@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from quarterjack import Cron, Every, Filter, LoopThread, Overlap, Retry, Trigger, Unique, planner
+from quarterjack import Cron, Every, Filter, LoopThread, Overlap, Retry, RetryBudget, Trigger, Unique, planner
 from quarterjack.declared import Verdict, code_hash_of, declared_form, judged, why_not_fired
 from quarterjack.model import Payload, RunOptions, Schedule, Timing
 from tests.unit.rules import HOUR, NOON
@@ -243,3 +243,13 @@ def test_generation_goes_on_where_code_and_operator_meet() -> None:
     by_hand = Schedule("s", Timing(trigger=C), PAYLOAD, in_code=True)
     row, _ = put(code(A), by_hand, code(B))
     assert (row.generation, row.cursor_ns, row.next_nominal_ns) == (3, NOON, NOON + 2 * HOUR)
+
+
+def test_function_among_the_options_is_told_by_its_name() -> None:
+    """Its repr is another one in each process, and the schedule would change with each start."""
+
+    def policy() -> Retry:
+        return Retry(on=lambda error: "busy" in str(error), budget=RetryBudget())
+
+    one, other = (changed(PAYLOAD, "options", changed(RunOptions(), "retry", policy())) for _ in range(2))
+    assert hash_of(TIMING, one) == hash_of(TIMING, other)

@@ -227,6 +227,9 @@ class AdaptiveLimit(Gate):
     def eta(self, job: Waiting, now: float) -> float:
         return now if self.used + job.cost <= self.limit + CRUMBS or not self._users else math.inf
 
+    def stays_closed(self, job: Waiting, held: float) -> bool:
+        return held + job.cost > self._settings.max
+
     def take(self, job: Waiting, now: float) -> None:
         self._users += 1
         self.used += job.cost

@@ -88,6 +88,9 @@ class Delay(Gate):
     def take(self, job: Waiting, now: float) -> None:
         self._is_taken = True
 
+    def stays_closed(self, job: Waiting, held: float) -> bool:
+        return self.after == "finish"
+
     def started(self, job: Waiting, now: float) -> None:
         if self.after == "start":
             self._is_taken = False
