@@ -29,7 +29,7 @@ from .model import NO_KWARGS, NO_OPTIONS, JobIds, JobRecord, JobState, RunOption
 from .options import check_names, resolve_options
 from .policies.backoff import Retry
 from .runtime.engine import Engine
-from .runtime.handles import Handles
+from .runtime.handles import Handles, settled_within
 from .runtime.job_events import FINAL_KINDS, job_event
 from .runtime.managed import Chosen, ManagedRun, NotYet, Once
 from .runtime.managed_items import Batched
@@ -545,17 +545,7 @@ class TaskManager:
         """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
         engine = self._running()
         engine.cancel(record, "cancelled by request")
-        ended = asyncio.Event()
-
-        def notify(_: Any) -> None:
-            ended.set()
-
-        if self.watch((record,), notify):
-            try:
-                async with asyncio.timeout(wait_s):
-                    await ended.wait()
-            except TimeoutError:
-                self.unwatch((record,), notify)
+        await settled_within(self, record, wait_s)
         return record.state is JobState.CANCELLED
 
     async def fetch(self, record: Any) -> Any:

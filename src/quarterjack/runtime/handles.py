@@ -20,7 +20,7 @@ from quarterjack.job import CallbackKind, Job, JobClient
 from quarterjack.model import JobRecord, JobState
 from quarterjack.task import TaskDefinition
 
-__all__ = ["FINAL_KINDS", "Handles"]
+__all__ = ["FINAL_KINDS", "Handles", "settled_within"]
 
 log = logging.getLogger("quarterjack.callbacks")
 
@@ -270,3 +270,21 @@ class Handles:
                 task.cancel()
         if left:
             await asyncio.wait(left, timeout=CANCEL_GRACE_S)
+
+
+async def settled_within(client: JobClient, record: JobRecord, wait_s: float) -> None:
+    """Wait until the job is settled, at most *wait_s* seconds; which of the two it was, its state says."""
+    done = asyncio.Event()
+
+    def notify(_: JobRecord) -> None:
+        done.set()
+
+    if not client.watch((record,), notify):
+        return
+    try:
+        async with asyncio.timeout(wait_s):
+            await done.wait()
+    except TimeoutError:
+        pass
+    finally:
+        client.unwatch((record,), notify)

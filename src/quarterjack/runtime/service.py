@@ -33,7 +33,7 @@ from quarterjack.timer import ClockJump, Timer
 from . import notices
 from .batch_executor import BatchExecutor
 from .flows import Flows
-from .handles import Handles
+from .handles import Handles, settled_within
 from .job_events import FINAL_KINDS, job_event
 from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
@@ -579,24 +579,8 @@ class Service:
         (answer,) = await self.store.jobs_request_cancel([record.id], "cancelled by request")
         if answer is CancelAnswer.GONE:
             raise JobGone(record.id)
-        await self._wait_settled(record, wait_s)
+        await settled_within(self, record, wait_s)
         return record.state is JobState.CANCELLED
-
-    async def _wait_settled(self, record: JobRecord, wait_s: float) -> None:
-        done = asyncio.Event()
-
-        def notify(_: JobRecord) -> None:
-            done.set()
-
-        if not self.watch((record,), notify):
-            return
-        try:
-            async with asyncio.timeout(wait_s):
-                await done.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self.unwatch((record,), notify)
 
 
 def _named(records: Sequence[JobRecord]) -> str:
