@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack.clock import clock_of
 
 from ._options import number
 from .base import Wrap
@@ -67,10 +68,10 @@ class Hedge(Wrap):
 
 async def _first_result(running: set[asyncio.Future[Any]], patience: float | None) -> asyncio.Future[Any] | None:
     """Wait for a body that returns; None once *patience* is over, or all have failed. The ended leave *running*."""
-    loop = asyncio.get_running_loop()
-    until = None if patience is None else loop.time() + patience
+    monotonic = clock_of(asyncio.get_running_loop()).monotonic
+    until = None if patience is None else monotonic() + patience
     while running:
-        left = None if until is None else max(0.0, until - loop.time())
+        left = None if until is None else max(0.0, until - monotonic())
         ended, _ = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if not ended:
             return None

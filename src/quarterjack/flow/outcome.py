@@ -6,7 +6,7 @@ from asyncio import CancelledError
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-__all__ = ["CANCELLED", "NOT_STARTED", "RETURNED", "EndKind", "Ended", "ended_by"]
+__all__ = ["CANCELLED", "NOT_STARTED", "RETURNED", "TIMED_OUT", "EndKind", "Ended", "ended_by"]
 
 
 class EndKind(StrEnum):
@@ -30,12 +30,13 @@ class Ended(NamedTuple):
 
     @property
     def has_failed(self) -> bool:
-        """True if the body raised or ran too long: what a breaker and an adaptive limit count."""
+        """True if the body raised or ran too long."""
         return self.kind is EndKind.RAISED or self.kind is EndKind.TIMED_OUT
 
 
 RETURNED: Final = Ended(EndKind.RETURNED)
 CANCELLED: Final = Ended(EndKind.CANCELLED)
+TIMED_OUT: Final = Ended(EndKind.TIMED_OUT)
 NOT_STARTED: Final = Ended(EndKind.NOT_STARTED)
 
 

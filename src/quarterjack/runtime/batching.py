@@ -26,7 +26,7 @@ from quarterjack.flow.base import Gate
 from quarterjack.flow.batch import Basket, Batch, results_of, size_of
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
-from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
+from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, TIMED_OUT, Ended, EndKind
 from quarterjack.flow.waiting import NO_KEY, Phase, Waiting
 from quarterjack.model import OutcomeKind
 
@@ -36,7 +36,6 @@ log = logging.getLogger("quarterjack.batch")
 
 SWEEP_ABOVE: Final = 64
 """Baskets that are left as they are, empty or not."""
-_TIMED_OUT: Final = Ended(EndKind.TIMED_OUT)
 _OUTCOMES: Final = {EndKind.CANCELLED: OutcomeKind.CANCELLED, EndKind.TIMED_OUT: OutcomeKind.TIMED_OUT}
 
 
@@ -282,7 +281,7 @@ class Batcher:
                 seat.failed(OutcomeKind.RAISED, error)
 
     def _interrupted(self, group: Group) -> None:
-        ended = _TIMED_OUT if group.timed_out else CANCELLED
+        ended = TIMED_OUT if group.timed_out else CANCELLED
         self._over(group, ended)
         for seat in self._emptied(group):
             seat.failed(_OUTCOMES[ended.kind], None)

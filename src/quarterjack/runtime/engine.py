@@ -22,7 +22,7 @@ from quarterjack.errors import DeadlineExceeded
 from quarterjack.flow.base import Wrap
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.inheritance import inherit
-from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
+from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, TIMED_OUT, Ended, EndKind
 from quarterjack.flow.room import MadeWay
 from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
@@ -51,7 +51,6 @@ _STATES: Final[Mapping[FinishKind, JobState]] = {
     FinishKind.TIMED_OUT: JobState.TIMED_OUT,
     FinishKind.CANCELLED: JobState.CANCELLED,
 }
-_TIMED_OUT: Final = Ended(EndKind.TIMED_OUT)
 
 
 class Engine:
@@ -495,4 +494,4 @@ _WHY: Final = {OutcomeKind.CANCELLED: "the body raised CancelledError"}
 def _ended(kind: OutcomeKind, error: BaseException | None) -> Ended:
     if kind is OutcomeKind.RAISED:
         return Ended(EndKind.RAISED, error)
-    return _TIMED_OUT if kind is OutcomeKind.TIMED_OUT else CANCELLED
+    return TIMED_OUT if kind is OutcomeKind.TIMED_OUT else CANCELLED
