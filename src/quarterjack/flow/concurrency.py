@@ -82,7 +82,8 @@ class ConcurrencyLimit(Gate):
         if self._lent and job in self._lent:  # its body is over, and somebody in it waits still
             self._lent.discard(job)
         else:
-            self._free(job)
+            self._users = users = self._users - 1
+            self.used = self.used - job.cost if users else 0.0
 
     def stays_closed(self, job: Waiting, held: float) -> bool:
         return bool(held + job.cost > self.max_concurrent + CRUMBS)

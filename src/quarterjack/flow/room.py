@@ -57,6 +57,7 @@ class Lane:
     __slots__ = (
         "__weakref__",
         "entry",
+        "etas",
         "givers",
         "inside",
         "is_faded",
@@ -75,6 +76,7 @@ class Lane:
         self.room = room
         self.keys = keys
         self.posts: tuple[Post, ...] = tuple(map(room.dispatcher.post, gates))
+        self.etas = tuple((post, post.gate.eta) for post in self.posts)
         self.takers = tuple(gate for gate in gates if says(gate, "take"))
         self.starters = tuple(gate for gate in gates if says(gate, "started"))
         self.givers = tuple(gate for gate in gates if says(gate, "give"))
@@ -254,8 +256,8 @@ class WaitingRoom:
         if lane.size or (dispatcher._ready and dispatcher.is_sought(lane.posts)):
             return False
         try:
-            for post in lane.posts:  # no `check`: who passes now cannot be one who never could
-                if post.entries or not post.gate.eta(job, now) <= now:
+            for post, eta in lane.etas:  # no `check`: who passes now cannot be one who never could
+                if post.entries or not eta(job, now) <= now:
                     self.idle(lane)  # should the job be refused, nobody else will see to it
                     return False
         except BaseException:
@@ -272,10 +274,10 @@ class WaitingRoom:
             raise
         job._lane = lane
         lane.inside += 1
+        job._phase = _STARTED
+        job.started_at = now
         if lane.starters:
             dispatcher.started(job, now)
-        else:
-            job._phase, job.started_at = _STARTED, now
         return True
 
     async def wait_for_room(self) -> None:
