@@ -86,7 +86,7 @@ async def _nobody(service: Service, row: Schedule) -> str | None:
         return "no process fires schedules: start one whose role is 'both' or 'scheduler'"
     if unfired is not None and not service.store.is_shared:
         return unfired
-    here = service.worker is not None and queue in service.worker.queues
+    here = service.worker is not None and queue in service.worker.claimer.queues
     if not here and not any(one.role in {"both", "worker"} and queue in one.queues for one in workers):
         return f"no process serves the queue {queue!r} of its jobs"
     return None
@@ -94,7 +94,7 @@ async def _nobody(service: Service, row: Schedule) -> str | None:
 
 def _place(service: Service, record: JobRecord) -> Place:
     worker, prepared = service.worker, service.prepared.get(record.task)
-    serves = worker is not None and record.queue in worker.queues
+    serves = worker is not None and record.queue in worker.claimer.queues
     if prepared is None:
         return Place(knows_task=False, serves_queue=serves)
     executor = prepared.executor if record.options.executor is None else service.executor_of(record, prepared)

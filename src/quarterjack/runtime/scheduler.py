@@ -23,7 +23,8 @@ from quarterjack.model import JobRecord, JobState, Schedule
 from quarterjack.stores.base import Fired, Store
 
 from .agenda import Agenda
-from .worker import POLL_S, Worker
+from .claiming import POLL_S
+from .worker import Worker
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -175,7 +176,7 @@ class Scheduler:
             schedule_id = self._changed.pop()
             self._know(schedule_id, await self._store.schedules_get(schedule_id))
         if self._worker is not None:
-            self._worker.keep_for_ticks(len(self._agenda) > 0)
+            self._worker.claimer.keep_for_ticks(len(self._agenda) > 0)
 
     def _know(self, schedule_id: str, row: Schedule | None) -> None:
         if row is None:
@@ -268,7 +269,7 @@ class Scheduler:
 
     async def _fire(self, plans: list[planner.Plan]) -> None:
         wanted = sum([len(plan.nominals) for plan in plans])  # several of one schedule where it catches up
-        claim = self._worker.free_for_ticks(wanted) if self._worker is not None else None
+        claim = self._worker.claimer.free_for_ticks(wanted) if self._worker is not None else None
         fired = await self._store.schedules_fire(plans, claim)
         lost = [plan.schedule_id for plan, after in zip(plans, fired.schedules, strict=True) if after is None]
         for after in fired.schedules:

@@ -32,6 +32,7 @@ from quarterjack.timer import ClockJump, Timer
 
 from . import notices
 from .batch_executor import BatchExecutor
+from .claiming import POLL_S
 from .flows import Flows
 from .handles import Handles, settled_within
 from .job_events import FINAL_KINDS, job_event
@@ -39,7 +40,7 @@ from .prepare import PreparedTask, Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler, run_at_once
 from .streams import DeclaredStream, Streams
-from .worker import POLL_S, Worker
+from .worker import Worker
 from .worker_host import Lanes, Prepared
 
 __all__ = ["Role", "Service"]
@@ -168,7 +169,7 @@ class Service:
             socket.gethostname(),
             self._pid,
             self.role,
-            tuple(worker.queues) if worker is not None else (),
+            tuple(worker.claimer.queues) if worker is not None else (),
             self._started_ns,
             self.clock.now_ns(),
             self.version,
@@ -188,7 +189,7 @@ class Service:
             return
         self.queues.add(queue)
         if not self._fixed_queues and self.worker is not None:
-            self.worker.queues.append(queue)
+            self.worker.claimer.queues.append(queue)
 
     async def ensure_executor(self, executor: Executor | str | None) -> None:
         """Start an executor that only single jobs or schedules name."""
@@ -243,7 +244,7 @@ class Service:
         """Upsert schedules; a broken trigger parks its own and is logged, and so is who disagrees with other code."""
         puts = await self.store.schedules_put(schedules)
         if self.scheduler is not None and self.worker is not None:
-            self.worker.keep_for_ticks(True)  # now: jobs may be claimed before the scheduler has read its rows
+            self.worker.claimer.keep_for_ticks(True)  # now: jobs may be claimed before the scheduler has read its rows
         for row, verdict in puts:
             if verdict is Verdict.OLDER:
                 continue
@@ -314,7 +315,8 @@ class Service:
         now, worker = await self.store.now_ns(), self.worker
         waiting = await self.store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)
         return worker is not None and any(
-            row.run_at_ns <= now and row.task in self.tasks and row.queue in worker.queues for row in waiting.jobs
+            row.run_at_ns <= now and row.task in self.tasks and row.queue in worker.claimer.queues
+            for row in waiting.jobs
         )
 
     @property

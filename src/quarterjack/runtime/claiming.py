@@ -1,0 +1,147 @@
+"""The claimer: asks the store for as many jobs as there are free slots.
+
+One small task, asleep when there is nothing to do. Fairness: a tenth of the
+slots is kept for scheduled ticks, which come already leased from
+``schedules_fire``, so a flood of submitted jobs never fills the last slot
+before a tick; and the loop turns after each batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from quarterjack.errors import StoreError
+from quarterjack.stores.base import Claim, Want
+
+from .worker_host import Lanes, WorkerHost
+
+if TYPE_CHECKING:
+    from quarterjack.timer import TimerHandle
+
+    from .worker import Worker
+
+__all__ = ["POLL_S", "Claimer"]
+
+log = logging.getLogger("quarterjack.worker")
+
+TICK_SHARE: Final = 10
+"""One slot in this many is kept for scheduled ticks (none where there is only one, or no schedule)."""
+CLAIM_MOST: Final = 32
+"""Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
+POLL_S: Final = 1.0
+"""On a shared store hints may be lost; looking again this often (jittered) is what counts."""
+
+
+class Claimer:
+    """Claims jobs for one worker."""
+
+    def __init__(self, worker: Worker, host: WorkerHost, queues: Sequence[str]) -> None:
+        self._worker = worker
+        self._host = host
+        self._store = host.store
+        self.queues = list(queues)
+        self.wake = asyncio.Event()
+        """Set when there may be something to claim, or room for it."""
+        self.is_open = True
+        """False once it was told to stop: then nothing is claimed any more."""
+        self.by_executor: list[Lanes] = []
+        self._keep_for_ticks = False
+        self._most = CLAIM_MOST if host.store.keeps_objects else 1_000_000
+        self._rng = Random()  # noqa: S311  # spreads the looks, guards nothing
+        self._due: TimerHandle | None = None
+        self._poll: asyncio.TimerHandle | None = None
+
+    def free_for_ticks(self, wanted: int) -> Claim | None:
+        """Return a claim over every free slot, for jobs that fire now; None if there is none."""
+        if not self.is_open:
+            return None
+        flows = self._worker.flows
+        queues = tuple(self.queues if flows is None else flows.plain(self.queues))
+        wants = [
+            Want(queues, lanes, min(free, wanted))
+            for executor, lanes, _ in self.by_executor
+            if (free := executor.free) > 0
+        ]
+        if flows is not None:
+            wants += flows.wants(self.queues, most=wanted, for_ticks=True)
+        return Claim(self._host.owner, wants, self._host.lease_s) if wants else None
+
+    def keep_for_ticks(self, is_wanted: bool) -> None:
+        """Keep a share of the slots for ticks from now on, or (without schedules) none."""
+        if self._keep_for_ticks and not is_wanted:
+            self._worker.poke()
+        self._keep_for_ticks = is_wanted
+
+    def kept_of(self, slots: int) -> int:
+        """Return how many of an executor's slots are kept for ticks now."""
+        return max(1, slots // TICK_SHARE) if self._keep_for_ticks and slots > 1 else 0
+
+    def _wants(self) -> list[Want]:
+        """Return what there is room for, leaving a share of each executor to ticks."""
+        flows = self._worker.flows
+        queues = tuple(self.queues if flows is None else flows.plain(self.queues))
+        wants: list[Want] = [] if flows is None else flows.wants(self.queues, most=self._most)
+        for executor, lanes, ticks in self.by_executor:
+            slots, free = executor.slots, executor.free
+            if flows is not None:
+                free -= flows.reserved(executor)
+            kept = self.kept_of(slots)
+            if free > kept:
+                wants.append(Want(queues, lanes, min(free - kept, self._most)))
+            if kept and free > 0:  # ticks that found every slot taken are not to wait behind a flood
+                wants.append(Want(queues, ticks, min(free, kept)))
+        if len(self.queues) > 1:
+            self.queues.append(self.queues.pop(0))  # the next claim begins with the next queue
+        return wants
+
+    async def run(self) -> None:
+        """Claim whenever there is room, until cancelled."""
+        while True:
+            self.wake.clear()
+            if self._worker.flows is not None and self._worker.flows.look_at_slots():
+                # What waits for a slot goes first; only once it went is it known how many slots are left.
+                asyncio.get_running_loop().call_soon(self.wake.set)
+            if self.is_open and (wants := self._wants()):
+                found = await self._claim(wants)
+                if found:
+                    await asyncio.sleep(0)  # let the bodies, the timer and everybody else have their turn
+                    continue
+            await self.wake.wait()
+
+    async def _claim(self, wants: list[Want]) -> bool:
+        try:
+            claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
+        except StoreError:
+            log.exception("claiming jobs failed; trying again in %g s", POLL_S)
+            asyncio.get_running_loop().call_later(POLL_S, self._worker.poke)
+            return False
+        self._arm(claimed.next_run_at_ns)
+        self._worker.begin(claimed.jobs)
+        return bool(claimed.jobs)
+
+    def _arm(self, next_run_at_ns: int | None) -> None:
+        if self._store.is_shared:
+            if self._poll is not None:
+                self._poll.cancel()
+            self._poll = asyncio.get_running_loop().call_later(POLL_S * self._rng.uniform(0.8, 1.2), self._worker.poke)
+        if self._due is not None:
+            if self._due.due_ns == next_run_at_ns:
+                return
+            self._due.cancel()
+            self._due = None
+        if next_run_at_ns is not None:
+            self._due = self._host.timer.call_at(next_run_at_ns, self._on_due)
+
+    def _on_due(self) -> None:
+        self._due = None
+        self._worker.poke()
+
+    def disarm(self) -> None:
+        """Set no alarm and poll no more."""
+        for timer in (self._due, self._poll):
+            if timer is not None:
+                timer.cancel()
+        self._due = self._poll = None
