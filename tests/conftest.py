@@ -6,8 +6,7 @@ processes. Who leaves one behind fails, told by name, so that a leak is found by
 the test that makes it and not by the one that trips over it. A test that means
 to leave something says so: `@pytest.mark.leaks("threads")`.
 
-Nothing here starts a server; `require_server` is what code that looks for one
-calls when there is none."""
+Servers are started by fixtures of `tests/servers`, for the tests that ask for one."""
 
 from __future__ import annotations
 
@@ -17,21 +16,24 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final, NoReturn
+from typing import Final
 
 import pytest
 from hypothesis import settings
 
+from tests.servers import fixtures as servers
+from tests.servers.fixtures import own_postgres, own_redis, postgres_server, postgres_url, redis_server, redis_url
+
+__all__ = ["own_postgres", "own_redis", "postgres_server", "postgres_url", "redis_server", "redis_url"]
+
 PROC: Final = Path("/proc/self")  # Linux; elsewhere tasks and threads are watched alone
 GRACE_S: Final = 1.0  # how long a thread or child that is about to end may take
 GRACE_TURNS: Final = 3  # loop turns for a task whose end is already scheduled
-SERVERS: Final = {"postgres": "QJ_TEST_POSTGRES_URL", "redis": "QJ_TEST_REDIS_URL"}
 
 # A deadline per example would be a timed test; how long a test may take is pytest-timeout's business.
 settings.register_profile("quarterjack", parent=settings(), deadline=None)
@@ -195,9 +197,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 # ---------------------------------------------------------------- servers and the network
 
-_missing: Counter[str] = Counter()  # server and reason, by the number of tests skipped for it
-_must_have_servers = False
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's options."""
@@ -206,44 +205,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--network", action="store_true", help="run the tests that need a package index (CI does)")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep what `require_server` has to know, and give Ctrl-C its usual meaning."""
-    global _must_have_servers  # noqa: PLW0603  # one pytest per process, and callers have no config at hand
+def pytest_configure() -> None:
+    """Give Ctrl-C its usual meaning."""
     # A shell starts its background jobs with SIGINT ignored, which every child inherits and quarterjack respects.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _must_have_servers = bool(config.getoption("--require-servers"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse names with an address in them: they differ from process to process, and several share the work."""
+    """Mark who needs a server, and refuse names that differ from process to process: several share the work."""
+    for item in items:
+        for kind in servers.needed_kinds(item):
+            item.add_marker(servers.MARKERS[kind])
     changing = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if changing:
         raise pytest.UsageError(f"give these tests ids that stay the same: {', '.join(changing)}")
 
 
-def require_server(name: str, reason: str) -> NoReturn:
-    """Skip the running test for want of the server *name*, or fail it under `--require-servers`.
-
-    Raises:
-        pytest.skip.Exception: Or ``pytest.fail.Exception`` where servers are required.
-    """
-    if _must_have_servers:
-        pytest.fail(f"no {name} server: {reason}", pytrace=False)
-    _missing[f"{name}: {reason}"] += 1
-    pytest.skip(f"no {name} server: {reason}")
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Hold back the tests that lack their server or the network."""
-    for name, variable in SERVERS.items():
-        if item.get_closest_marker(f"needs_{name}") and not os.environ.get(variable):
-            require_server(name, f"{variable} names none")
+    servers.require(item)
     if item.get_closest_marker("network") and not (os.environ.get("CI") or item.config.getoption("--network")):
         pytest.skip("needs a package index: run with --network")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was not tested for want of a server."""
-    for missing, tests in _missing.items():
+    for missing, tests in servers.missing(terminalreporter.stats.get("skipped", ())).items():
         terminalreporter.write_line(f"NOT TESTED: {tests} tests, no {missing}", yellow=True, bold=True)

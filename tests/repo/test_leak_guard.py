@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
+
+
+@pytest.fixture(autouse=True)
+def _conftest_finds_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the copy of conftest.py import what stands beside the original."""
+    monkeypatch.setenv("PYTHONPATH", str(CONFTEST.parents[1]), prepend=os.pathsep)
+
 
 LEAKY = """
 import asyncio, os, subprocess, sys, threading
@@ -161,7 +169,8 @@ def test_missing_server_skips_loudly_or_fails(pytester: pytest.Pytester, monkeyp
     """CI must not turn green because a server did not start."""
     monkeypatch.delenv("QJ_TEST_REDIS_URL", raising=False)
     monkeypatch.setenv("QJ_TEST_POSTGRES_URL", "postgresql://somewhere")
-    pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
+    absent = "\nfrom tests.servers import running\nrunning.find_valkey = lambda: None\n"
+    pytester.makeconftest(CONFTEST.read_text(encoding="utf-8") + absent)
     pytester.makepyfile(
         """
         import pytest
@@ -175,7 +184,7 @@ def test_missing_server_skips_loudly_or_fails(pytester: pytest.Pytester, monkeyp
     )
     skipped = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore")
     skipped.assert_outcomes(passed=1, skipped=1)
-    skipped.stdout.fnmatch_lines(["NOT TESTED: 1 tests, no redis: QJ_TEST_REDIS_URL names none"])
+    skipped.stdout.fnmatch_lines(["NOT TESTED: 1 tests, no valkey: neither QJ_TEST_REDIS_URL nor *"])
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "-W", "ignore", "--require-servers").assert_outcomes(
         passed=1, errors=1
     )
