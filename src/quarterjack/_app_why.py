@@ -93,11 +93,11 @@ async def _nobody(service: Service, row: Schedule) -> str | None:
 
 
 def _place(service: Service, record: JobRecord) -> Place:
-    worker, prepared = service.worker, service.prepared.get(record.task)
+    worker, prepared = service.worker, service.places.prepared.get(record.task)
     serves = worker is not None and record.queue in worker.claimer.queues
     if prepared is None:
         return Place(knows_task=False, serves_queue=serves)
-    executor = prepared.executor if record.options.executor is None else service.executor_of(record, prepared)
+    executor = prepared.executor if record.options.executor is None else service.places.of(record, prepared)
     slots, free = executor.slots, executor.free
     if worker is not None and (record.origin is None or record.is_backfill):
         free -= worker.kept_of(slots)

@@ -212,7 +212,7 @@ async def test_kept_slots_are_used_while_ticks_wait() -> None:
         service = app._service
         assert service is not None
         waiting = [j.task for n in range(6) for j in await app.jobs(task=f"tick{n}", state=JobState.SUBMITTED)]
-        free = service._own_executors["loop"].free
+        free = service.places.own["loop"].free
         assert not (waiting and free), (waiting, free)
 
 

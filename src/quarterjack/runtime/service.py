@@ -12,36 +12,34 @@ import contextvars
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
 from quarterjack.declared import Verdict, why_not_fired
-from quarterjack.errors import JobGone, NotRunning, StoreError
-from quarterjack.events import ClockJumped, EventStream
-from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
-from quarterjack.flow.batch import Batch
+from quarterjack.errors import JobGone, NotRunning
+from quarterjack.events import EventStream
+from quarterjack.executors import Executor
 from quarterjack.flow.flow import Flow
 from quarterjack.job import CallbackKind, Job
-from quarterjack.model import TICK_LANE, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo, lane_suffix
+from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
 from quarterjack.planner import never_fires
-from quarterjack.stores.base import CancelAnswer, Hint, Store
+from quarterjack.stores.base import CancelAnswer, Store
 from quarterjack.task import TaskDefinition
-from quarterjack.timer import ClockJump, Timer
+from quarterjack.timer import Timer
 
 from . import notices
-from .batch_executor import BatchExecutor
-from .claiming import POLL_S
 from .flows import Flows
 from .handles import Handles, settled_within
-from .job_events import FINAL_KINDS, job_event
-from .prepare import PreparedTask, Preparer
+from .hints import Hints
+from .job_events import job_event
+from .places import Places
+from .prepare import Preparer
 from .renewal import Renewer
-from .scheduler import Scheduler, run_at_once
+from .scheduler import Scheduler
 from .streams import DeclaredStream, Streams
 from .worker import Worker
-from .worker_host import Lanes, Prepared
 
 __all__ = ["Role", "Service"]
 
@@ -52,8 +50,6 @@ NAMED_MOST: Final = 5
 NEVER_FIRES: Final = (
     "schedule %s will not run: %s; for one run now `await app.trigger_now(%r)`, or Once() without an instant"
 )
-
-PAUSED: Final = "schedule %s is paused: %s; `await app.resume(%r)` lets it go on"
 
 log = logging.getLogger("quarterjack")
 
@@ -97,28 +93,18 @@ class Service:
         self.lease_s: float | None = lease_s if store.is_shared else None
         self.timer = Timer.shared(clock)
         self.handles = Handles(self, tasks, events, clock, lambda: self.context, on_fatal)
-        self.prepared: dict[str, PreparedTask] = {}
+        self.places = Places(preparer, concurrency, self._on_new_executor)
         self._preparer = preparer
         self._declared = declared
         self._code = {row.id: row.code_hash or "" for row in declared}
-        self._loop_executor = LoopExecutor(concurrency)
-        self._own_executors: dict[str, Executor] = {
-            "loop": self._loop_executor,
-            "thread": ThreadExecutor(),
-        }
-        self._batches: dict[str, BatchExecutor] = {}
-        self._executors: set[Executor] = set(self._own_executors.values())
         self._fixed_queues = queues is not None
         self._on_fatal = on_fatal
         self._pid = os.getpid()
         self.hurried = asyncio.Event()
         self._is_open = False
-        self._starting = asyncio.Lock()
         self.is_closed_to_jobs = False
         """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._started_ns = clock.now_ns()
-        self._unlisten: list[Callable[[], None]] = []
-        self._settling: set[asyncio.Task[None]] = set()
         works = role in {"both", "worker"}
         fires = role in {"both", "scheduler"}
         has_flows = bool(flow_by_queue) or any(task.flow is not None for task in tasks.values())
@@ -130,6 +116,7 @@ class Service:
         self.worker = Worker(self, known) if works else None
         self.scheduler = Scheduler(self, self.worker) if fires else None
         self.streams = Streams(self, streams, are_here=fires)
+        self._hints = Hints(self)
         self._check_call = check_call
         self._renewer = Renewer(self) if store.is_shared and self.worker is not None else None
 
@@ -139,12 +126,10 @@ class Service:
         """Open the store and get the executors ready; jobs can be submitted from now on."""
         await self.store.open(self.clock, self.ids)
         self._is_open = True
-        self._unlisten = [self.store.listen(self._on_hint), self.timer.on_jump(self._on_jump)]
+        self._hints.start()
         for definition in self.tasks.values():
-            self.prepare(definition)
-        for executor in {*self._executors, *(task.executor for task in self.prepared.values())}:
-            await executor.start(self.clock)
-            self._executors.add(executor)
+            self.places.prepare(definition)
+        await self.places.start(self.clock)
 
     async def start(self) -> None:
         """Put the declared schedules; claim and fire from now on."""
@@ -177,12 +162,6 @@ class Service:
             worker.zombies if worker is not None else 0,
         )
 
-    def prepare(self, definition: TaskDefinition) -> PreparedTask:
-        """Make a task ready to run."""
-        prepared = self._preparer.prepare(definition, self.executor_named(definition.options.executor, definition))
-        self.prepared[definition.name] = prepared
-        return prepared
-
     def serve_queue(self, queue: str) -> None:
         """Claim from *queue* too, unless the app was given its queues."""
         if queue in self.queues:
@@ -193,30 +172,11 @@ class Service:
 
     async def ensure_executor(self, executor: Executor | str | None) -> None:
         """Start an executor that only single jobs or schedules name."""
-        if executor is None or isinstance(executor, str) or executor in self._executors:
-            return
-        async with self._starting:
-            if executor not in self._executors:
-                await executor.start(self.clock)
-                self._executors.add(executor)
-                if self.worker is not None:
-                    self.worker.regroup()
+        await self.places.ensure(executor, self.clock)
 
-    def lanes(self) -> list[Lanes]:
-        """Return each executor with the lanes of jobs that go to it; see `stores.base.Want`."""
-        own = {executor: name for name, executor in self._own_executors.items()}
-        found: list[Lanes] = []
-        for executor in self._executors:
-            submitted = frozenset(self._lanes_of(executor, lane_suffix(own.get(executor, executor))))
-            ticks = frozenset(TICK_LANE + lane for lane in submitted)
-            found.append(Lanes(executor, submitted | ticks, ticks))
-        return found
-
-    def _lanes_of(self, executor: Executor, suffix: str) -> Iterator[str]:
-        for name, prepared in self.prepared.items():
-            yield name + suffix
-            if prepared.executor is executor and prepared.definition.options.executor is None:
-                yield name
+    def _on_new_executor(self) -> None:
+        if self.worker is not None:
+            self.worker.regroup()
 
     def is_watched(self, record: JobRecord) -> bool:
         """Say whether anybody wants to hear of this job's moves."""
@@ -264,7 +224,7 @@ class Service:
             self.scheduler.stop_firing()
         if self.worker is not None:
             self.worker.stop_claiming()
-        self._loop_executor.hold()
+        self.places.loop.hold()
 
     async def drain(self, grace_s: float) -> str:
         """Take, fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""
@@ -274,7 +234,7 @@ class Service:
         if self.worker is not None:
             self.worker.stop_claiming()
             self.worker.leave_flows()
-        self._flush_batches()
+        self.places.flush_batches()
         is_busy = not self.streams.are_ended or (self.worker is not None and self.worker.running)
         if is_busy and grace_s > 0 and not self.hurried.is_set():
             idle = self.loop.create_task(self._until_ended())
@@ -285,10 +245,6 @@ class Service:
             await asyncio.gather(idle, hurry, return_exceptions=True)
         return "" if self.worker is None else _named([attempt.record for attempt in self.worker.attempts()])
 
-    def _flush_batches(self) -> None:
-        for executor in self._batches.values():
-            executor.flush()
-
     async def _until_ended(self) -> None:
         await self.streams.ended()
         if self.worker is not None:
@@ -297,7 +253,7 @@ class Service:
     async def until_idle(self) -> None:
         """Wait until nothing runs here and nothing that is due waits for this process."""
         while self.worker is not None:
-            self._flush_batches()
+            self.places.flush_batches()
             await self.worker.idle()
             if self._fires_now():
                 await asyncio.sleep(0.001)  # the timer rings in a moment; after a store's failure, in a second
@@ -338,34 +294,24 @@ class Service:
                 self.worker.interrupt_all()
             if self._renewer is not None:
                 steps.push_async_callback(self._renewer.stop)
-            steps.push_async_callback(self._stop_executors, cancel_grace_s)
+            steps.push_async_callback(self.places.stop, cancel_grace_s)
             await self.streams.close(cancel_grace_s)
 
     async def _end_jobs(self, grace_s: float) -> None:
         """Let callbacks end, and then those of the jobs that are left over."""
         await self.handles.drain(grace_s, self.hurried)
         await self._leftovers()
-        await self._settled(grace_s)
+        await self._hints.settled(grace_s)
         await self.handles.drain(grace_s, self.hurried)
-
-    async def _stop_executors(self, grace_s: float) -> None:
-        """Stop each executor once: a shared one counts its apps."""
-        while self._executors:
-            executor = self._executors.pop()
-            try:
-                await executor.stop(grace_s)
-            except Exception:  # a third party's executor runs here; the others, the store and the timer are still ended
-                log.exception("executor %s raised while it was stopped", executor.name)
 
     async def close(self) -> None:
         """Let go of everything else; also after a start that failed half-way."""
-        await self._stop_executors(0)
+        await self.places.stop(0)
         if self._is_open:  # else another app has the store, and its rows are not ours to clear
             await self._leftovers()
-            await self._settled(0)
+            await self._hints.settled(0)
             await self.handles.drain(0, self.hurried)
-            for end in self._unlisten:
-                end()
+            self._hints.stop()
             await self.store.close()
         self.timer.release()
 
@@ -408,94 +354,6 @@ class Service:
             )
             await self.store.jobs_request_cancel([job.id for job in waiting.jobs], "shutdown")
 
-    # -- what the store and the clock say ----------------------------------------------
-
-    def _on_hint(self, hint: Hint, ids: Sequence[str]) -> None:
-        if hint is Hint.JOBS:
-            if self.worker is not None:
-                self.worker.poke()
-        elif hint is Hint.SCHEDULES:
-            if self.scheduler is not None:
-                self.scheduler.on_change(ids)
-        elif hint is Hint.PAUSED:
-            self._on_paused(ids)
-        elif hint is Hint.CANCELS:
-            if self.worker is not None:
-                self.worker.cancel_local(ids)
-        else:
-            self._on_ended_by_store(ids)
-            if self.worker is not None:
-                self.worker.notice()
-
-    def _on_paused(self, schedule_ids: Sequence[str]) -> None:
-        if self.scheduler is not None:
-            self.scheduler.on_change(schedule_ids)
-        if self.store.never_suspends:
-            run_at_once(self._tell_paused(schedule_ids))
-        else:
-            self.loop.create_task(self._tell_paused(schedule_ids), context=self.context.copy())
-
-    async def _tell_paused(self, schedule_ids: Sequence[str]) -> None:
-        """A schedule that stops by itself is told: its silence would look like health."""
-        for schedule_id in schedule_ids:
-            row = await self.store.schedules_get(schedule_id)
-            if row is None or row.paused_at_ns is None:
-                continue
-            log.warning(PAUSED, row.id, row.pause_note, row.id, extra={"schedule": row.id})
-            if self.scheduler is not None:
-                self.scheduler.tell("paused", row, reason=row.pause_note)
-
-    def _on_ended_by_store(self, job_ids: Sequence[str]) -> None:
-        if self.flows is not None:
-            for job_id in job_ids:
-                self.flows.left(job_id)
-        if self.store.never_suspends:  # at once: a moment later the store may have purged the row
-            run_at_once(self._settle(job_ids))
-            return
-        self.handles.expect(job_ids)
-        task = self.loop.create_task(self._settle_surely(job_ids), context=self.context.copy())
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-
-    async def _settle_surely(self, job_ids: Sequence[str]) -> None:
-        """Settle them, however often the store must be asked: who waits for them hears of it nowhere else."""
-        while True:
-            try:
-                await self._settle(job_ids)
-            except StoreError:
-                log.exception("reading %d jobs that ended failed; trying again in %g s", len(job_ids), POLL_S)
-                await asyncio.sleep(POLL_S)
-            else:
-                return
-
-    async def _settled(self, grace_s: float) -> None:
-        """Wait up to *grace_s* seconds until the ends the store told of are told on."""
-        if self._settling:
-            _, late = await asyncio.wait(self._settling, timeout=grace_s)
-            for task in late:
-                task.cancel()
-
-    async def _settle(self, job_ids: Sequence[str]) -> None:
-        """The store ended these jobs itself: tell events, callbacks and waiters."""
-        for job_id, record in zip(job_ids, await self.store.jobs_get(job_ids), strict=True):
-            if record is None:
-                self.handles.forget(job_id)
-                continue
-            if self.events.has_listeners:
-                self.events.send(job_event(FINAL_KINDS[record.state], record))
-            self.handles.settle(record, self.tasks.get(record.task))
-
-    def _on_jump(self, jump: ClockJump) -> None:
-        log.warning("the clock jumped: %s of %+.3f s; schedules are looked at again", jump.kind, jump.delta_s)
-        if self.events.has_listeners:
-            self.events.send(ClockJumped(at_ns=self.clock.now_ns(), kind=jump.kind, delta_s=jump.delta_s))
-        if jump.kind == "step" and self.store.uses_local_clock:
-            self.store.clock_stepped(round(jump.delta_s * 1e9))
-        if self.scheduler is not None:
-            self.scheduler.wake()
-        if self.worker is not None:
-            self.worker.poke()
-
     def fatal(self, error: BaseException) -> None:
         """Something ended that must not end: stop the app, and raise *error* where it was started."""
         self._on_fatal(error)
@@ -505,24 +363,6 @@ class Service:
     def why_not_fired(self, row: Schedule) -> str | None:
         """Return why this process does not fire a schedule; None if it does."""
         return why_not_fired(row, self.tasks, self._code)
-
-    def executor_named(self, executor: Any, definition: TaskDefinition) -> Executor:
-        """Return the executor an option names; None is the loop for coroutines, else a thread."""
-        if executor is None and definition.batch is not None:
-            return self._executor_of_batches(definition.name, definition.batch, definition.batch_flow)
-        if executor is None:
-            executor = "loop" if definition.is_coroutine else "thread"
-        return self._own_executors[executor] if isinstance(executor, str) else executor
-
-    def _executor_of_batches(self, task: str, batch: Batch, flow: Flow | None) -> Executor:
-        executor = self._batches.get(task)
-        if executor is None:
-            executor = self._batches[task] = BatchExecutor(task, batch, flow)
-        return executor
-
-    def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor:
-        """Return where this job runs, if its options name a place of their own."""
-        return self.executor_named(record.options.executor, prepared.definition)
 
     @property
     def checks_results(self) -> bool:

@@ -87,7 +87,7 @@ class Worker:
             dispatcher = Dispatcher.of(asyncio.get_running_loop())
             self.flows = Admission(self, dispatcher, host.flows, host.tasks, is_shared=self._store.is_shared)
         self.regroup()
-        self._prepared, self._context = self._host.prepared, self._host.context
+        self._prepared, self._context = self._host.places.prepared, self._host.context
         self._claiming = self._begin_task(self.claimer.run(), "quarterjack-claimer")
         self._recording = self._begin_task(self.recorder.run(), "quarterjack-recorder")
 
@@ -111,7 +111,7 @@ class Worker:
         """Learn anew which executors there are, and which lanes of jobs go to each."""
         for end in self._unlisten:
             end()
-        lanes = self._host.lanes()
+        lanes = self._host.places.lanes()
         self._unlisten = [one.executor.on_free(self.poke) for one in lanes]
         self.claimer.by_executor = lanes if self.flows is None else self.flows.regroup(lanes)
         self.poke()
@@ -212,7 +212,7 @@ class Worker:
         prepared = self._prepared[record.task]
         executor = prepared.executor
         if record.options.executor is not prepared.definition.options.executor:
-            executor = host.executor_of(record, prepared)
+            executor = host.places.of(record, prepared)
         attempt = Attempt(
             self,
             record,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .flows import Flows
     from .handles import Handles
 
-__all__ = ["Lanes", "Prepared", "WorkerHost"]
+__all__ = ["Lanes", "Prepared", "WorkPlaces", "WorkerHost"]
 
 
 class Prepared(Protocol):
@@ -43,6 +43,15 @@ class Lanes(NamedTuple):
     ticks: frozenset[str]
 
 
+class WorkPlaces(Protocol):
+    """Where bodies run."""
+
+    @property
+    def prepared(self) -> Mapping[str, Prepared]: ...
+    def lanes(self) -> list[Lanes]: ...
+    def of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
+
+
 class WorkerHost(Protocol):
     """What the worker needs of the app around it."""
 
@@ -57,15 +66,13 @@ class WorkerHost(Protocol):
     @property
     def handles(self) -> Handles: ...
     @property
-    def prepared(self) -> Mapping[str, Prepared]: ...
-    def lanes(self) -> list[Lanes]: ...
+    def places(self) -> WorkPlaces: ...
     @property
     def context(self) -> Context: ...
     @property
     def owner(self) -> str: ...
     @property
     def lease_s(self) -> float | None: ...
-    def executor_of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
     @property
     def flows(self) -> Flows | None: ...
     @property

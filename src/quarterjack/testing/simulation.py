@@ -198,8 +198,8 @@ class _Play:
                 "loop": standins.own("loop", app.concurrency),
                 "thread": standins.own("thread", ThreadExecutor().slots),
             }
-            service._own_executors = {**own}
-            service._executors = set(standins.executors.values())
+            service.places.own = {**own}
+            service.places.executors = set(standins.executors.values())
             end = events.listen(self._heard)
             try:
                 await service.open()

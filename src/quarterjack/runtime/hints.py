@@ -1,0 +1,167 @@
+"""What the store and the clock tell a running app, passed on to whom it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from quarterjack.clock import Clock
+from quarterjack.errors import StoreError
+from quarterjack.events import ClockJumped, EventStream
+from quarterjack.stores.base import Hint, Store
+from quarterjack.task import TaskDefinition
+from quarterjack.timer import ClockJump, Timer
+
+from .claiming import POLL_S
+from .job_events import FINAL_KINDS, job_event
+from .scheduler import Scheduler, run_at_once
+
+if TYPE_CHECKING:
+    from .flows import Flows
+    from .handles import Handles
+    from .worker import Worker
+
+__all__ = ["Hints", "HintsHost"]
+
+log = logging.getLogger("quarterjack")
+
+PAUSED: Final = "schedule %s is paused: %s; `await app.resume(%r)` lets it go on"
+
+
+class HintsHost(Protocol):
+    """What is needed of the app around it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def timer(self) -> Timer: ...
+    @property
+    def events(self) -> EventStream: ...
+    @property
+    def handles(self) -> Handles: ...
+    @property
+    def context(self) -> Context: ...
+    @property
+    def tasks(self) -> Mapping[str, TaskDefinition]: ...
+    @property
+    def flows(self) -> Flows | None: ...
+    @property
+    def worker(self) -> Worker | None: ...
+    @property
+    def scheduler(self) -> Scheduler | None: ...
+
+
+class Hints:
+    """Listens for one app."""
+
+    def __init__(self, host: HintsHost) -> None:
+        self._host = host
+        self._unlisten: list[Callable[[], None]] = []
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Listen from now on; the store is open."""
+        host = self._host
+        self._unlisten = [host.store.listen(self._on_hint), host.timer.on_jump(self._on_jump)]
+
+    def stop(self) -> None:
+        """Listen no more."""
+        for end in self._unlisten:
+            end()
+
+    def _on_hint(self, hint: Hint, ids: Sequence[str]) -> None:
+        worker, scheduler = self._host.worker, self._host.scheduler
+        if hint is Hint.JOBS:
+            if worker is not None:
+                worker.poke()
+        elif hint is Hint.SCHEDULES:
+            if scheduler is not None:
+                scheduler.on_change(ids)
+        elif hint is Hint.PAUSED:
+            if scheduler is not None:
+                scheduler.on_change(ids)
+            self._soon(self._tell_paused(ids))
+        elif hint is Hint.CANCELS:
+            if worker is not None:
+                worker.cancel_local(ids)
+        else:
+            self._on_ended_by_store(ids)
+            if worker is not None:
+                worker.notice()
+
+    def _soon(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it at once where the store's calls end at once, else as a task that `settled` waits for."""
+        if self._host.store.never_suspends:  # a moment later the store may have purged the row
+            run_at_once(coroutine)
+            return
+        task = asyncio.get_running_loop().create_task(coroutine, context=self._host.context.copy())
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _tell_paused(self, schedule_ids: Sequence[str]) -> None:
+        """A schedule that stops by itself is told: its silence would look like health."""
+        scheduler = self._host.scheduler
+        for schedule_id in schedule_ids:
+            row = await self._host.store.schedules_get(schedule_id)
+            if row is None or row.paused_at_ns is None:
+                continue
+            log.warning(PAUSED, row.id, row.pause_note, row.id, extra={"schedule": row.id})
+            if scheduler is not None:
+                scheduler.tell("paused", row, reason=row.pause_note)
+
+    def _on_ended_by_store(self, job_ids: Sequence[str]) -> None:
+        host = self._host
+        if host.flows is not None:
+            for job_id in job_ids:
+                host.flows.left(job_id)
+        if not host.store.never_suspends:
+            host.handles.expect(job_ids)
+            self._soon(self._settle_surely(job_ids))
+        else:
+            self._soon(self._settle(job_ids))
+
+    async def _settle_surely(self, job_ids: Sequence[str]) -> None:
+        """Settle them, however often the store must be asked: who waits for them hears of it nowhere else."""
+        while True:
+            try:
+                await self._settle(job_ids)
+            except StoreError:
+                log.exception("reading %d jobs that ended failed; trying again in %g s", len(job_ids), POLL_S)
+                await asyncio.sleep(POLL_S)
+            else:
+                return
+
+    async def settled(self, grace_s: float) -> None:
+        """Wait up to *grace_s* seconds until the ends the store told of are told on."""
+        if self._settling:
+            _, late = await asyncio.wait(self._settling, timeout=grace_s)
+            for task in late:
+                task.cancel()
+
+    async def _settle(self, job_ids: Sequence[str]) -> None:
+        """The store ended these jobs itself: tell events, callbacks and waiters."""
+        host = self._host
+        for job_id, record in zip(job_ids, await host.store.jobs_get(job_ids), strict=True):
+            if record is None:
+                host.handles.forget(job_id)
+                continue
+            if host.events.has_listeners:
+                host.events.send(job_event(FINAL_KINDS[record.state], record))
+            host.handles.settle(record, host.tasks.get(record.task))
+
+    def _on_jump(self, jump: ClockJump) -> None:
+        host = self._host
+        log.warning("the clock jumped: %s of %+.3f s; schedules are looked at again", jump.kind, jump.delta_s)
+        if host.events.has_listeners:
+            host.events.send(ClockJumped(at_ns=host.clock.now_ns(), kind=jump.kind, delta_s=jump.delta_s))
+        if jump.kind == "step" and host.store.uses_local_clock:
+            host.store.clock_stepped(round(jump.delta_s * 1e9))
+        if host.scheduler is not None:
+            host.scheduler.wake()
+        if host.worker is not None:
+            host.worker.poke()

@@ -1,0 +1,114 @@
+"""The places of one process: its executors, its tasks made ready to run on them, and the lanes that lead there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+
+from quarterjack.clock import Clock
+from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
+from quarterjack.flow.batch import Batch
+from quarterjack.flow.flow import Flow
+from quarterjack.model import TICK_LANE, JobRecord, lane_suffix
+from quarterjack.task import TaskDefinition
+
+from .batch_executor import BatchExecutor
+from .prepare import PreparedTask, Preparer
+from .worker_host import Lanes, Prepared
+
+__all__ = ["Places"]
+
+log = logging.getLogger("quarterjack")
+
+
+class Places:
+    """Where the bodies of one app run.
+
+    Args:
+        preparer: Makes tasks ready to run.
+        concurrency: Slots on the app's loop.
+        on_new: Told when there is one more executor.
+    """
+
+    def __init__(self, preparer: Preparer, concurrency: int, on_new: Callable[[], None]) -> None:
+        self._preparer = preparer
+        self._on_new = on_new
+        self.loop = LoopExecutor(concurrency)
+        self.own: dict[str, Executor] = {"loop": self.loop, "thread": ThreadExecutor()}
+        self.executors: set[Executor] = set(self.own.values())
+        self.prepared: dict[str, PreparedTask] = {}
+        self._batches: dict[str, BatchExecutor] = {}
+        self._starting = asyncio.Lock()
+
+    def prepare(self, definition: TaskDefinition) -> PreparedTask:
+        """Make a task ready to run."""
+        prepared = self._preparer.prepare(definition, self.named(definition.options.executor, definition))
+        self.prepared[definition.name] = prepared
+        return prepared
+
+    async def start(self, clock: Clock) -> None:
+        """Get the executors ready, those of prepared tasks too."""
+        for executor in {*self.executors, *(task.executor for task in self.prepared.values())}:
+            await executor.start(clock)
+            self.executors.add(executor)
+
+    async def ensure(self, executor: Executor | str | None, clock: Clock) -> None:
+        """Start an executor that only single jobs or schedules name."""
+        if executor is None or isinstance(executor, str) or executor in self.executors:
+            return
+        async with self._starting:
+            if executor not in self.executors:
+                await executor.start(clock)
+                self.executors.add(executor)
+                self._on_new()
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop each executor once: a shared one counts its apps."""
+        while self.executors:
+            executor = self.executors.pop()
+            try:
+                await executor.stop(grace_s)
+            except Exception:  # a third party's executor runs here; the others, the store and the timer are still ended
+                log.exception("executor %s raised while it was stopped", executor.name)
+
+    def flush_batches(self) -> None:
+        """Let batches begin that wait for more items."""
+        for executor in self._batches.values():
+            executor.flush()
+
+    # -- which ---------------------------------------------------------------------------
+
+    def lanes(self) -> list[Lanes]:
+        """Return each executor with the lanes of jobs that go to it; see `stores.base.Want`."""
+        own = {executor: name for name, executor in self.own.items()}
+        found: list[Lanes] = []
+        for executor in self.executors:
+            submitted = frozenset(self._lanes_of(executor, lane_suffix(own.get(executor, executor))))
+            ticks = frozenset(TICK_LANE + lane for lane in submitted)
+            found.append(Lanes(executor, submitted | ticks, ticks))
+        return found
+
+    def _lanes_of(self, executor: Executor, suffix: str) -> Iterator[str]:
+        for name, prepared in self.prepared.items():
+            yield name + suffix
+            if prepared.executor is executor and prepared.definition.options.executor is None:
+                yield name
+
+    def named(self, executor: Executor | str | None, definition: TaskDefinition) -> Executor:
+        """Return the executor an option names; None is the loop for coroutines, else a thread."""
+        if executor is None and definition.batch is not None:
+            return self._of_batches(definition.name, definition.batch, definition.batch_flow)
+        if executor is None:
+            executor = "loop" if definition.is_coroutine else "thread"
+        return self.own[executor] if isinstance(executor, str) else executor
+
+    def _of_batches(self, task: str, batch: Batch, flow: Flow | None) -> Executor:
+        executor = self._batches.get(task)
+        if executor is None:
+            executor = self._batches[task] = BatchExecutor(task, batch, flow)
+        return executor
+
+    def of(self, record: JobRecord, prepared: Prepared) -> Executor:
+        """Return where this job runs, if its options name a place of their own."""
+        return self.named(record.options.executor, prepared.definition)
