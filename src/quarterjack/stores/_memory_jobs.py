@@ -32,6 +32,7 @@ from .base import AGING_NS, Claim, Claimed, Hint, HintListener, Renewal, Renewed
 __all__ = ["MemoryJobs"]
 
 _NEW, _SUBMITTED, _SCHEDULED = JobState.NEW, JobState.SUBMITTED, JobState.SCHEDULED
+_RUNNING = JobState.RUNNING
 _SKIPPED, _MISSED = JobState.SKIPPED, JobState.MISSED
 _MINUTE_NS: Final = 60 * NS_PER_S
 _STEP_NS: Final = NS_PER_S
@@ -346,6 +347,10 @@ class MemoryJobs(Store):
                 job.progress = renewal.progress
             if renewal.checkpoint is not None:
                 job.checkpoint = renewal.checkpoint
+            if renewal.running_at_ns is not None and job.state.is_held and job.state is not _RUNNING:
+                job.state = move(job.state, Move.BEGAN)
+                job.running_at_ns = renewal.running_at_ns
+                job.started_at_ns = job.started_at_ns or renewal.running_at_ns
             if lease_s is not None:
                 self._extend(job, now + round(lease_s * NS_PER_S))
             if job.cancel_requested:

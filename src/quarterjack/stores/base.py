@@ -13,6 +13,7 @@ the suite that holds a store to it."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -35,6 +36,8 @@ from quarterjack.model import (
     WorkerInfo,
 )
 from quarterjack.planner import Plan
+
+from .leases import CarriedLink, LeaseLink
 
 __all__ = [
     "AGING_NS",
@@ -114,12 +117,14 @@ class Backfilled(NamedTuple):
 
 
 class Renewal(NamedTuple):
-    """A holder's sign of life for one job, with what its body wants kept."""
+    """A holder's sign of life for one job, with what its body wants kept (None: nothing new)."""
 
     job_id: str
     attempt: int
     progress: Progress | None = None
     checkpoint: Any = None
+    running_at_ns: int | None = None
+    """When its body began: from now on others see it as RUNNING."""
 
 
 class Renewed(NamedTuple):
@@ -148,7 +153,11 @@ class Hint(StrEnum):
     CANCELS = "cancels"
     """Somebody wants these held jobs to end."""
     FINISHED = "finished"
-    """The store itself ended these jobs: cancelled while waiting, replaced, lost."""
+    """The store itself ended these jobs in a call of this process: cancelled while waiting, replaced, lost.
+
+    Told in this process alone, which runs their callbacks; the others get ENDED."""
+    ENDED = "ended"
+    """These jobs ended, by whichever process: whoever waits for one may look."""
     PAUSED = "paused"
     """The store itself paused these schedules, by their ``pause_on_failure``."""
 
@@ -216,6 +225,14 @@ class Store(ABC):
     async def now_ns(self) -> int:
         """Return the store's clock: the only one for due times and leases."""
 
+    def lease_link(self) -> LeaseLink:
+        """Return a way to renew leases from another thread; call it on the app's loop.
+
+        By default its calls are carried to the app's loop, where users' code may block
+        them: a store that can connect twice returns a link with a connection of its own.
+        """
+        return CarriedLink(self, asyncio.get_running_loop())
+
     @abstractmethod
     def listen(self, hint: HintListener) -> Callable[[], None]:
         """Call *hint* on the loop when there may be something to do; returns the function that ends it.
@@ -262,7 +279,11 @@ class Store(ABC):
 
     @abstractmethod
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
-        """Extend leases and keep progress and checkpoints; answer which are lost and which to cancel."""
+        """Extend leases, keep progress and checkpoints; answer which are lost and which to cancel.
+
+        A job whose ``running_at_ns`` is given becomes RUNNING, if it is not. Bodies that
+        outlived their outcome (``Finish.zombie``) are renewed likewise, until `jobs_ended`.
+        """
 
     @abstractmethod
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[Finish]:
@@ -311,8 +332,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def jobs_purge(self, older_than: timedelta, limit: int = 10_000) -> int:
-        """Delete finished jobs that ended longer ago than *older_than*; return how many."""
+    async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
+        """Delete finished jobs that ended longer ago than *older_than*, at most *limit*; return how many.
+
+        With *keep*, those beyond the newest *keep* finished jobs go too, however young.
+        """
 
     @abstractmethod
     async def stats(self) -> StoreStats:

@@ -186,14 +186,13 @@ class MemoryStore(MemoryJobs):
         more = next(rows, None) is not None
         return JobPage(page, page[-1].id if page and more else None)
 
-    async def jobs_purge(self, older_than: timedelta, limit: int = 10_000) -> int:
-        """Delete finished jobs that ended longer ago than *older_than*."""
+    async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
+        """Delete finished jobs that ended longer ago than *older_than*, and those beyond the newest *keep*."""
         before = self._clock.now_ns() - older_than // timedelta(microseconds=1) * 1_000
-        old = [
-            job
-            for job in self._jobs.values()
-            if job.state.is_finished and not job.zombie and (job.finished_at_ns or 0) < before
-        ][:limit]
+        done = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie]
+        done.sort(key=lambda job: job.finished_at_ns or 0)
+        surplus = 0 if keep is None else len(done) - keep
+        old = [job for n, job in enumerate(done) if n < surplus or (job.finished_at_ns or 0) < before][:limit]
         for job in old:
             del self._jobs[job.id]
         self._forget_finished({job.id for job in old})

@@ -1,0 +1,74 @@
+"""The part of the store contract's suite that is about keeping leases from a thread, and about retention."""
+
+# ruff: noqa: S101  # assert is how a suite of tests speaks
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from quarterjack.model import JobState, WorkerInfo
+from quarterjack.stores.base import Renewal
+
+from ._bench import Bench
+
+__all__ = ["LeaseContract"]
+
+
+class LeaseContract:
+    """Renewals over `Store.lease_link`, what a renewal tells others, and how much is kept."""
+
+    async def test_renewal_that_tells_of_the_body_makes_the_job_running(self, b: Bench) -> None:
+        """Other processes see what runs, although only its worker knows when it began."""
+        job = await b.put()
+        (row,) = await b.claim(lease_s=30)
+        now = await b.store.now_ns()
+        for _ in range(2):  # a renewal that is sent again says nothing new
+            await b.store.jobs_renew("w1", [Renewal(row.id, row.attempt, running_at_ns=now)], 30)
+        seen = await b.get(job.id)
+        assert (seen.state, seen.running_at_ns) == (JobState.RUNNING, now)
+        assert await b.finish(row.fence, started_at_ns=now, running_at_ns=now)
+        assert (await b.get(job.id)).state is JobState.DONE
+
+    async def test_stale_renewal_makes_nothing_running(self, b: Bench) -> None:
+        """Whoever has lost a job says nothing of it any more."""
+        job = await b.put()
+        (row,) = await b.claim(lease_s=30)
+        await b.advance(31)
+        await b.claim(owner="w2")
+        answer = await b.store.jobs_renew("w1", [Renewal(row.id, row.attempt, running_at_ns=1)], 30)
+        assert answer.lost == [job.id]
+        assert (await b.get(job.id)).running_at_ns is None
+
+    async def test_lease_link_renews_from_another_thread(self, b: Bench) -> None:
+        """A loop that users' code blocks must not be the one that keeps leases."""
+        await b.put()
+        (row,) = await b.claim(lease_s=30)
+        await b.advance(20)
+        link = b.store.lease_link()
+        worker = WorkerInfo("w1", "host", 1, "worker", ("default",), 0, 0)
+
+        async def renew() -> tuple[object, object]:
+            await link.open()
+            try:
+                answer = await link.jobs_renew("w1", [Renewal(row.id, row.attempt)], 30)
+                return answer, await link.workers_put(worker)
+            finally:
+                await link.close()
+
+        answer, command = await asyncio.to_thread(lambda: asyncio.run(renew()))
+        assert (answer, command) == (([], []), None)
+        await b.advance(20)
+        assert await b.claim(owner="w2") == []
+        assert [one.id for one in await b.store.workers_list()] == ["w1"]
+
+    async def test_purge_keeps_the_newest_finished_jobs(self, b: Bench) -> None:
+        """History is bounded in rows as well as in days."""
+        waiting = await b.put("b")
+        jobs = []
+        for _ in range(4):
+            jobs.append(await b.put())
+            await b.finish((await b.claim(tasks=frozenset({"a"})))[0].fence)
+            await b.advance(1)
+        assert await b.store.jobs_purge(timedelta(days=1), keep=5) == 0
+        assert await b.store.jobs_purge(timedelta(days=1), keep=2) == 2
+        assert await b.states([waiting, *jobs]) == ["submitted", "gone", "gone", "done", "done"]
