@@ -59,7 +59,8 @@ class AppBackfill(AppBase):
         They go by the schedule's rule, its ``start=`` and ``end=``, and run as its jobs
         do, with priority 4 and without its ``start_deadline=``; ``job.nominal`` is the
         fire time. The same range again makes no job twice (`Job.is_duplicate`; `retry`
-        repeats what failed), but a fire time that the schedule ran itself is run once
+        repeats what failed; one whose row was purged is not made anew, and not among
+        those returned), but a fire time that the schedule ran itself is run once
         more. The schedule goes on: none of its runs is left out or counted because one
         of these is open, and one that is due while they wait goes first. It waits for
         the one that runs, though, and may end late for the next run of its own;

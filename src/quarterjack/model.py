@@ -597,6 +597,7 @@ class Schedule:
         "cursor_ns",
         "failures_in_a_row",
         "generation",
+        "held_up_ns",
         "id",
         "immediate_ns",
         "in_code",
@@ -605,6 +606,7 @@ class Schedule:
         "last_job_id",
         "last_nominal_ns",
         "last_state",
+        "newest_job_id",
         "next_due_ns",
         "next_nominal_ns",
         "parked_reason",
@@ -655,6 +657,10 @@ class Schedule:
         self.pause_note: str | None = None
         self.parked_reason: str | None = None
         self.last_nominal_ns: int | None = None
+        self.newest_job_id: str | None = None
+        """The job of that fire time."""
+        self.held_up_ns: int | None = None
+        """That fire time again, while it runs after its job's end and waits for room: others have a key of its."""
         self.last_job_id: str | None = None
         self.last_state: JobState | None = None
         self.last_finished_ns: int | None = None

@@ -12,6 +12,7 @@ from quarterjack import Every, MemoryStore, Quarterjack, Trigger
 from quarterjack.clock import Clock
 from quarterjack.events import ScheduleConflict, ScheduleEvent
 from quarterjack.model import JobIds
+from quarterjack.stores.base import RowEncoding
 from quarterjack.testing import World, virtual_time
 from tests.app.kit import START
 
@@ -25,9 +26,9 @@ class Shared(MemoryStore):
         super().__init__()
         self.users = 0
 
-    async def open(self, clock: Clock, ids: JobIds) -> None:
+    async def open(self, clock: Clock, ids: JobIds, encoding: RowEncoding | None = None) -> None:
         if not self._schedules and not self.users:
-            await super().open(clock, ids)
+            await super().open(clock, ids, encoding)
         self.users += 1
 
     async def close(self) -> None:

@@ -46,7 +46,7 @@ DECISIONS: Final = {
     "pause, resume": "planner:resumed",
     "resume(catch_up=True)": "planner:resumed",
     "pause(until=)": "runtime.scheduler:Scheduler._resume",
-    "pause_on_failure=": "stores._memory_jobs:MemoryJobs._count_failure",
+    "pause_on_failure=": "stores._book_base:BookBase._count_failure",
     "trigger_now": "stores.memory:MemoryStore.schedules_trigger",
     "backfill": "backfill:backfill_plan",
     "Another time: a new generation": "planner:upserted",

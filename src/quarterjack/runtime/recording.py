@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from quarterjack.errors import StoreError
-from quarterjack.model import Finish, FinishKind
+from quarterjack.model import Finish, FinishKind, JobState
 
 from .claiming import POLL_S
 from .job_events import FINAL_KINDS, FINISH_KINDS, job_event
@@ -63,7 +63,7 @@ class Recorder:
             self.wake.clear()
             batch, self.outbox = self.outbox, []
             try:
-                refused = await self._store.jobs_finish([finish for finish, _ in batch])
+                states = await self._store.jobs_finish([finish for finish, _ in batch])
             except StoreError:
                 tries += self.is_ending
                 if tries >= LAST_TRIES:
@@ -76,25 +76,27 @@ class Recorder:
             except asyncio.CancelledError:  # who ends us left the rest of the runtime; the next one records it
                 self.outbox = batch + self.outbox
                 raise
-            self._tell(batch, refused)
+            self._tell(batch, states)
         self.wake.clear()
 
-    def _tell(self, batch: list[tuple[Finish, Attempt]], refused: list[Finish]) -> None:
+    def _tell(self, batch: list[tuple[Finish, Attempt]], states: list[JobState | None]) -> None:
         """The outcomes are recorded: tell events, callbacks and waiters."""
-        stale = {id(finish) for finish in refused} if refused else None
+        is_copy = not self._store.keeps_objects
         listeners, settle = self._events.has_listeners, self._handles.settle
-        for finish, attempt in batch:
+        for (finish, attempt), state in zip(batch, states, strict=True):
             record = attempt.record
             if self._worker.held_by_id.get(record.id) is attempt:
                 del self._worker.held_by_id[record.id]
-            if stale is not None and id(finish) in stale:
+            if state is None:
                 log.warning("the outcome of job %s was refused: its lease had moved on", record.id)
                 continue
+            if is_copy:
+                record.state = state
             if listeners:
                 # The store may have made another end of it: a retry of a job somebody cancelled is none.
-                kind = FINAL_KINDS.get(record.state) or FINISH_KINDS[finish.kind]
+                kind = FINAL_KINDS.get(state) or FINISH_KINDS[finish.kind]
                 self._events.send(job_event(kind, record, finish.at_ns))
-            if record.state.is_finished:
+            if state.is_finished:
                 settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
                 self._handles.tell(record, "retry")

@@ -1,4 +1,4 @@
-"""Chains, for the memory store: schedules that run again after their job's end.
+"""Chains: schedules that run again after their job's end.
 
 A chain is always in one of three places: *armed* (its row has a next fire time),
 *running* (the job of its newest fire time is open, or its body is), or *held up*
@@ -20,16 +20,19 @@ __all__ = ["Chains"]
 
 
 class Chains:
-    """Which chains are held up, and since which run of theirs."""
+    """Which chains are held up; `Schedule.held_up_ns` says since which run of theirs."""
 
-    __slots__ = ("_keys", "_schedules", "_unique", "held_up")
+    __slots__ = ("_jobs", "_keys", "_schedules", "_unique", "held_up")
 
-    def __init__(self, schedules: dict[str, Schedule], keys: OverlapKeys, unique: UniqueKeys) -> None:
+    def __init__(
+        self, jobs: dict[str, JobRecord], schedules: dict[str, Schedule], keys: OverlapKeys, unique: UniqueKeys
+    ) -> None:
+        self._jobs = jobs
         self._schedules = schedules
         self._keys = keys
         self._unique = unique
-        self.held_up: dict[str, int] = {}
-        """The newest fire time by schedule id; with a newer one the entry says nothing any more."""
+        self.held_up: dict[str, None] = {}
+        """Their ids, the longest held up first."""
 
     def ended(self, row: Schedule, job: JobRecord, now: int) -> bool:
         """The body of *job* has ended, or will never begin; say whether that armed its schedule.
@@ -47,10 +50,13 @@ class Chains:
     def free(self, now: int) -> list[str]:
         """Something may have made room: arm the chains that have it; return their ids."""
         armed: list[str] = []
-        for schedule_id, nominal in list(self.held_up.items()):
+        for schedule_id in list(self.held_up):
             del self.held_up[schedule_id]
             row = self._schedules.get(schedule_id)
-            if row is None or row.next_nominal_ns is not None or row.last_nominal_ns != nominal:
+            if row is None:
+                continue
+            since, row.held_up_ns = row.held_up_ns, None
+            if row.next_nominal_ns is not None or since is None or row.last_nominal_ns != since:
                 continue
             if self._wait_or_arm(row, now):
                 armed.append(schedule_id)
@@ -60,10 +66,14 @@ class Chains:
         """A schedule was put anew: go on if it had come to its end, or was parked, and is not running."""
         if row.next_nominal_ns is not None or row.trigger.after_finish_ns is None or row.last_nominal_ns is None:
             return False
-        for job in self._keys.all_open():
-            if job.origin is not None and planner.is_newest(row, job.origin):
-                return False
-        return self._wait_or_arm(row, now)
+        return not self._is_open(row) and self._wait_or_arm(row, now)
+
+    def _is_open(self, row: Schedule) -> bool:
+        """Say whether the job of its newest fire time is open, or its body is."""
+        job = None if row.newest_job_id is None else self._jobs.get(row.newest_job_id)
+        if job is None or job.origin is None or not planner.is_newest(row, job.origin):
+            return False
+        return job.zombie or not job.state.is_finished
 
     def _wait_or_arm(self, row: Schedule, now: int) -> bool:
         payload = row.payload
@@ -75,11 +85,14 @@ class Chains:
         elif self._has_room(row):
             return self._arm(row, now)
         if row.trigger.after_finish_ns is not None and row.last_nominal_ns is not None:
-            self.held_up[row.id] = row.last_nominal_ns
+            self.held_up[row.id] = None
+            row.held_up_ns = row.last_nominal_ns
         return False
 
     def _has_room(self, row: Schedule) -> bool:
         policy = row.payload.overlap
+        if policy.mode == "allow" and policy.maximum is None:
+            return True
         others = self._keys.open(row.overlap_key)
         waiting = sum(other.state is JobState.SUBMITTED for other in others)
         return has_room(policy.mode, policy.maximum, running=len(others) - waiting, waiting=waiting)

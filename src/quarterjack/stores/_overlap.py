@@ -1,15 +1,17 @@
-"""Open jobs by overlap key, for the memory store: who overlaps whom, and whose turn it is."""
+"""Open jobs by overlap key: who overlaps whom, and whose turn it is."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from itertools import count
 
 from quarterjack.model import JobRecord, JobState
 
 __all__ = ["OverlapKeys"]
 
 _NONE: list[JobRecord] = []
+_Line = list[tuple[int, int, JobRecord]]
+"""Parked jobs of a key, as a heap by what claims go by."""
 
 
 class OverlapKeys:
@@ -19,23 +21,19 @@ class OverlapKeys:
     their turn comes when no other job is parked.
     """
 
-    __slots__ = ("_backfills", "_holder", "_open", "_parked")
+    __slots__ = ("_backfills", "_holder", "_open", "_parked", "_ticket")
 
     def __init__(self) -> None:
         self._open: dict[str, list[JobRecord]] = {}
         self._holder: dict[str, JobRecord] = {}
-        self._parked: dict[str, deque[JobRecord]] = {}
-        self._backfills: dict[str, deque[JobRecord]] = {}
+        self._parked: dict[str, _Line] = {}
+        self._backfills: dict[str, _Line] = {}
         """The parked ones of backfills."""
+        self._ticket = count()
 
     def open(self, key: str) -> list[JobRecord]:
         """Return the open jobs of *key* but those of backfills, oldest first; not to be changed."""
         return self._open.get(key, _NONE)
-
-    def all_open(self) -> Iterator[JobRecord]:
-        """Yield the open jobs of all keys."""
-        for jobs in self._open.values():
-            yield from jobs
 
     def add(self, key: str, job: JobRecord) -> None:
         """Count *job* as open, unless it is a backfill's."""
@@ -61,15 +59,18 @@ class OverlapKeys:
                 jobs.remove(job)
         return self.let_go(job) if job.serial else None
 
+    def take(self, job: JobRecord) -> bool:
+        """Let *job*, which waits, have its serial key; False if another one has it."""
+        key = job.overlap_key
+        return not job.serial or key is None or self._holder.setdefault(key, job) is job
+
     def hold(self, job: JobRecord) -> bool:
         """Take the serial key for *job*, or park the job and return False."""
-        key = job.overlap_key
-        if not job.serial or key is None:
-            return True
-        if self._holder.setdefault(key, job) is job:
+        if self.take(job):
             return True
         parked = self._backfills if job.is_backfill else self._parked
-        parked.setdefault(key, deque()).append(job)
+        entry = (job.order_at_ns, next(self._ticket), job)
+        heappush(parked.setdefault(job.overlap_key or "", []), entry)
         return False
 
     def let_go(self, job: JobRecord) -> JobRecord | None:
@@ -85,25 +86,27 @@ class OverlapKeys:
         return _next_of(self._parked, key) or _next_of(self._backfills, key)
 
     def compact(self) -> int:
-        """Drop the entries of parked jobs that wait no more; return how many are left. O(n)."""
-        return _compact(self._parked) + _compact(self._backfills)
+        """Drop parked jobs that wait no more, take up the others' new orders; return how many these are. O(n)."""
+        return _renew(self._parked) + _renew(self._backfills)
 
 
-def _next_of(parked: dict[str, deque[JobRecord]], key: str) -> JobRecord | None:
+def _next_of(parked: dict[str, _Line], key: str) -> JobRecord | None:
     """Take out and return the first job of *key* that still waits."""
-    jobs = parked.get(key)
+    line = parked.get(key)
     following = None
-    while jobs and following is None:
-        candidate = jobs.popleft()
+    while line and following is None:
+        candidate = heappop(line)[2]
         following = candidate if candidate.state is JobState.SUBMITTED else None
-    if jobs is not None and not jobs:
+    if line is not None and not line:
         del parked[key]
     return following
 
 
-def _compact(parked: dict[str, deque[JobRecord]]) -> int:
-    for key, jobs in list(parked.items()):
-        left = deque(job for job in jobs if job.state is JobState.SUBMITTED)
+def _renew(parked: dict[str, _Line]) -> int:
+    """Keep the jobs that still wait, by the order they have now; return how many they are."""
+    for key, line in list(parked.items()):
+        left = [(job.order_at_ns, ticket, job) for _, ticket, job in line if job.state is JobState.SUBMITTED]
+        heapify(left)
         if left:
             parked[key] = left
         else:

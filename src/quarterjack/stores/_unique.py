@@ -1,4 +1,4 @@
-"""Unique keys, for the memory store: which job stands in the way of another with its key.
+"""Unique keys: which job stands in the way of another with its key.
 
 A key of a period is about time, not about rows: it holds until the period is
 over, and keeps the row it answers with for as long. Periods that are over are

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
@@ -52,6 +52,7 @@ __all__ = [
     "JobPage",
     "Renewal",
     "Renewed",
+    "RowEncoding",
     "Store",
     "StoreStats",
     "Want",
@@ -110,10 +111,17 @@ class Fired(NamedTuple):
 
 
 class Backfilled(NamedTuple):
-    """The rows that stand for the fire times of a backfill, in order, and the ids of those inserted by this call."""
+    """What ``schedules_backfill`` did.
+
+    Attributes:
+        rows: The rows that stand for the fire times, in their order.
+        new: The ids of those inserted by this call.
+        gone: The fire times whose job was made before, and whose row was purged.
+    """
 
     rows: list[JobRecord]
     new: frozenset[str]
+    gone: tuple[int, ...] = ()
 
 
 class Renewal(NamedTuple):
@@ -190,6 +198,26 @@ class AuditRow(NamedTuple):
     note: str = ""
 
 
+class RowEncoding(Protocol):
+    """Rows to and from plain values: integers, texts, booleans, bytes and None, by the names of their columns."""
+
+    def job_row(self, record: JobRecord, /) -> Mapping[str, Any]:
+        """Return what to store of a job."""
+        ...
+
+    def record(self, row: Mapping[str, Any], /) -> JobRecord:
+        """Return the job that *row* stores."""
+        ...
+
+    def schedule_row(self, schedule: Schedule, /) -> Mapping[str, Any]:
+        """Return what to store of a schedule."""
+        ...
+
+    def schedule(self, row: Mapping[str, Any], /) -> Schedule:
+        """Return the schedule that *row* stores."""
+        ...
+
+
 class Store(ABC):
     """Where schedules and jobs live. All calls belong to one event loop."""
 
@@ -206,11 +234,12 @@ class Store(ABC):
     # -- life ------------------------------------------------------------------------
 
     @abstractmethod
-    async def open(self, clock: Clock, ids: JobIds) -> None:
+    async def open(self, clock: Clock, ids: JobIds, encoding: RowEncoding | None = None) -> None:
         """Connect, and refuse a schema newer than this version knows.
 
         *clock* is the app's: the store's own where `uses_local_clock`. *ids*
-        names the jobs that ``schedules_fire`` inserts.
+        names the jobs that ``schedules_fire`` inserts. *encoding* turns rows into
+        plain values and back; a store that keeps objects needs none.
         """
 
     @abstractmethod
@@ -255,12 +284,12 @@ class Store(ABC):
 
     @abstractmethod
     async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
-        """Store new jobs; return, for each, the row that stands for it.
+        """Store new jobs; return, for each, the row that stands for it: the caller's own object where it was stored.
 
         Stamps ``submitted_at``, turns ``delay`` into ``run_at`` and moves the
         job to SUBMITTED. Where a ``unique`` key is taken the existing row is
-        returned and nothing is stored; ``on_conflict="raise"`` raises
-        `UniqueConflict` and stores none of *jobs*.
+        returned and nothing is stored (a row that was purged has little more than its
+        id); ``on_conflict="raise"`` raises `UniqueConflict` and stores none of *jobs*.
         """
 
     @abstractmethod
@@ -286,8 +315,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def jobs_finish(self, finishes: Sequence[Finish]) -> list[Finish]:
-        """Record how attempts ended; return those refused because their lease moved on.
+    async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
+        """Record how attempts ended; return the state each job has now, None where its lease had moved on.
 
         RETRY and SNOOZE put the job back with ``run_at = now + delay``; the first
         RETRY keeps in ``first_due`` the ``run_at`` that the failed attempt had; a final
@@ -362,7 +391,7 @@ class Store(ABC):
 
     @abstractmethod
     async def schedules_remove(self, schedule_ids: Sequence[str]) -> int:
-        """Delete rows (their jobs stay); return how many there were."""
+        """Delete rows (their jobs stay, their backfills are forgotten); return how many there were."""
 
     @abstractmethod
     async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
@@ -409,6 +438,9 @@ class Store(ABC):
     @abstractmethod
     async def schedules_backfill(self, plan: Backfill, by: SubmittedBy | None = None) -> Backfilled | None:
         """Insert a job for each fire time of *plan*, one per occurrence ever: those that are there stay.
+
+        "Ever" is as long as there is the schedule: what was made outlives the purge of
+        its row, and is forgotten by ``schedules_remove``.
 
         Their ``run_at`` is now, their options are `backfill.backfill_options` of the
         row's, and they end without a trace in the schedule's row. No overlap policy

@@ -11,49 +11,85 @@ By default leases do not run out (`Claim.lease_s` None): a worker in this
 process cannot die apart from the store. Delays count elapsed time: when the
 wall clock is set, waiting delays shift with it (`clock_stepped`).
 
-Jobs are in `_memory_jobs`, what schedules make of them in `_firing`; here are life, schedules, views and limits."""
+What its calls decide is in `_book`, who is next among the waiting in `_memory_book`; here are life and views."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Final, Literal, cast
+from typing import ClassVar, Final, Literal
 
-from quarterjack import planner
 from quarterjack._durations import NS_PER_S
 from quarterjack.backfill import Backfill
-from quarterjack.clock import Clock
-from quarterjack.declared import Put, judged
+from quarterjack.clock import SYSTEM_CLOCK, Clock
+from quarterjack.declared import Put
 from quarterjack.errors import Conflict
-from quarterjack.lifecycle import Move, move
-from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Overlap, Schedule, SubmittedBy, WorkerInfo
+from quarterjack.model import (
+    Fenced,
+    Finish,
+    JobFilter,
+    JobIds,
+    JobRecord,
+    JobState,
+    Schedule,
+    SubmittedBy,
+    WorkerInfo,
+)
 from quarterjack.planner import Plan
-from quarterjack.policies.overlap import OverlapMode
 
-from ._firing import Firing
 from ._limits import Limits
-from ._memory_jobs import MemoryJobs
-from .base import AuditRow, Backfilled, CancelAnswer, Claim, Fired, Hint, JobPage, StoreStats
+from ._memory_book import MINUTE_NS, MemoryBook
+from .base import (
+    AuditRow,
+    Backfilled,
+    CancelAnswer,
+    Claim,
+    Claimed,
+    Fired,
+    Hint,
+    HintListener,
+    JobPage,
+    Renewal,
+    Renewed,
+    RowEncoding,
+    Store,
+    StoreStats,
+)
 
 __all__ = ["MemoryStore"]
 
 _SUBMITTED = JobState.SUBMITTED
-_MINUTE_NS: Final = 60 * NS_PER_S
+_STEP_NS: Final = NS_PER_S
+"""A wall clock that went this much against elapsed time was set; less is a time server's nudge."""
 
 
-class MemoryStore(MemoryJobs):
+class MemoryStore(Store):
     """Keeps everything in this process.
 
     Args:
         keep_finished: How many finished jobs stay for views and look-ups by id; the newest one always does.
     """
 
+    name: ClassVar[str] = "memory"
+    is_shared: ClassVar[bool] = False
+    keeps_objects: ClassVar[bool] = True
+    never_suspends: ClassVar[bool] = True
+    uses_local_clock: ClassVar[bool] = True
+
     def __init__(self, *, keep_finished: int = 1_000) -> None:
-        super().__init__(keep_finished=keep_finished)
+        self._clock: Clock = SYSTEM_CLOCK
+        self._ahead_ns = self._clock.now_ns() - self._clock.boottime_ns()
         self._is_open = False
+        self._hinted = False
+        """Somebody was told of new jobs and has not claimed since: telling again would say nothing new."""
+        self._listeners: tuple[HintListener, ...] = ()
+        keep = max(1, keep_finished)  # the newest: whoever is told of an end by its id may look
+        self._book = MemoryBook(JobIds(), self._tell, keep_finished=keep)
+        self._jobs = self._book.jobs
+        self._schedules = self._book.schedules
         self._limits = Limits()
         self._workers: dict[str, WorkerInfo] = {}
         self._commands: dict[str, str] = {}
@@ -61,18 +97,19 @@ class MemoryStore(MemoryJobs):
 
     # -- life ------------------------------------------------------------------------
 
-    async def open(self, clock: Clock, ids: JobIds) -> None:
+    async def open(self, clock: Clock, ids: JobIds, encoding: RowEncoding | None = None) -> None:
         """Adopt the app's clock and ids. Rows of schedules are made anew at each start.
 
         Raises:
             Conflict: If another running app has this store.
         """
+        del encoding  # rows are live objects
         if self._is_open:
             raise Conflict("this MemoryStore serves a running app already; make one store per app")
         self._is_open = True
         self._clock = clock
         self._ahead_ns = clock.now_ns() - clock.boottime_ns()
-        self._ids = ids
+        self._book.ids = ids
         self._schedules.clear()
 
     async def close(self) -> None:
@@ -80,7 +117,7 @@ class MemoryStore(MemoryJobs):
         self._is_open = False
         self._schedules.clear()
         for job in [job for job in self._jobs.values() if job.zombie]:
-            self._bury(job, self._now())  # nobody is left to say when its body ends, and its schedule may start anew
+            self._book.bury(job, self._now())  # nobody is left to say when its body ends; its schedule may start anew
         self._workers.clear()
         self._commands.clear()
 
@@ -91,75 +128,85 @@ class MemoryStore(MemoryJobs):
         """Return the app's wall clock."""
         return self._clock.now_ns()
 
+    def _now(self) -> int:
+        """Return the wall clock; should it have been set since the last call, what waits is moved first.
+
+        Others may hear of the step later than the next job comes in: that one has the
+        new time already, and must not be moved with those before it.
+        """
+        clock = self._clock
+        now = clock.now_ns()
+        ahead = now - clock.boottime_ns()
+        step = ahead - self._ahead_ns
+        self._ahead_ns = ahead
+        if step > _STEP_NS or step < -_STEP_NS:
+            self._book.shift(now, step)
+        return now
+
+    def clock_stepped(self, delta_ns: int) -> None:
+        """Shift waiting delays and leases with the clock, and rebase schedules after a step back."""
+        now = self._now()
+        if delta_ns < 0:
+            self._book.rebase(list(self._schedules.values()), -delta_ns, now)
+        self._tell(Hint.JOBS)
+        self._tell(Hint.SCHEDULES)
+
+    def listen(self, hint: HintListener) -> Callable[[], None]:
+        """Call *hint* when there may be something to do."""
+        self._listeners = (*self._listeners, hint)
+
+        def end() -> None:
+            self._listeners = tuple(known for known in self._listeners if known is not hint)
+
+        return end
+
+    def _tell(self, hint: Hint, ids: Sequence[str] = ()) -> None:
+        for listener in self._listeners:
+            listener(hint, ids)
+
     async def wake(self, hint: Hint) -> None:
         """Send a hint to every listener."""
         self._tell(hint)
 
-    def clock_stepped(self, delta_ns: int) -> None:
-        """Shift waiting delays and leases with the clock, and rebase schedules after a step back."""
-        self._now()
-        if delta_ns < 0:
-            self._rebase(-delta_ns)
-        self._tell(Hint.JOBS)
-        self._tell(Hint.SCHEDULES)
+    # -- jobs ------------------------------------------------------------------------
 
-    def _rebase(self, step_ns: int) -> None:
-        now = self._clock.now_ns()
-        for row in list(self._schedules.values()):
-            try:
-                moved = planner.rebased(row, now, step_ns)
-            except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
-                moved = planner.parked(row, error)
-            if moved is not None:
-                self._schedules[row.id] = moved
+    async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        """Store new jobs; see the contract."""
+        rows = self._book.put(jobs, self._now())
+        if not self._hinted:
+            self._hinted = True
+            self._tell(Hint.JOBS)
+        return rows
 
-    # -- jobs: control and views -----------------------------------------------------
+    async def jobs_claim(self, claim: Claim) -> Claimed:
+        """Lease waiting jobs; see the contract."""
+        self._hinted = False
+        return self._book.claim(claim, self._now())
+
+    async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
+        """Give jobs back unrun."""
+        self._book.release(jobs, self._now(), delay_ns, reason)
+
+    async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
+        """Extend leases; see the contract."""
+        return self._book.renew(owner, renewals, lease_s, self._now())
+
+    async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
+        """Record how attempts ended; see the contract."""
+        return self._book.finish(finishes, self._now())
+
+    async def jobs_ended(self, jobs: Iterable[Fenced]) -> None:
+        """Free what bodies that outlived their outcome still kept; a schedule may have waited for that."""
+        self._book.ended(jobs, self._now())
 
     async def jobs_request_cancel(self, job_ids: Sequence[str], reason: str = "") -> list[CancelAnswer]:
         """Cancel waiting jobs at once and ask the workers of held ones."""
-        now = self._now()
-        answers = [self._request_cancel(job_id, reason, now) for job_id in job_ids]
-        asked = [job_id for job_id, a in zip(job_ids, answers, strict=True) if a is CancelAnswer.REQUESTED]
-        if asked:
-            self._tell(Hint.CANCELS, asked)
-        return answers
-
-    def _request_cancel(self, job_id: str, reason: str, now: int) -> CancelAnswer:
-        job = self._jobs.get(job_id)
-        if job is None:
-            return CancelAnswer.GONE
-        if job.state.is_finished:
-            return CancelAnswer.FINISHED
-        job.cancel_requested = True
-        if job.state is _SUBMITTED:
-            self._end_here(job, Move.CANCELLED, now, reason or None)
-            return CancelAnswer.CANCELLED
-        return CancelAnswer.REQUESTED
+        return self._book.request_cancel(job_ids, reason, self._now())
 
     async def jobs_retry(self, where: JobFilter) -> list[str]:
         """Run finished jobs again from the start; return their ids."""
-        now = self._now()
         meant = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
-        if meant:
-            self._compact()  # each waits once: cancelled where it waited, it would stand there twice
-        again: list[str] = []
-        for job in meant:
-            if not self._unique.retake(job, now):
-                continue
-            again.append(job.id)
-            job.state = move(job.state, Move.REPEATED)
-            job.failures = job.rescues = 0
-            job.cancel_requested = job.delay_born = False
-            job.finished_at_ns = job.started_at_ns = job.running_at_ns = None
-            job.result = job.error = job.reason = None
-            job.run_at_ns = now
-            if job.overlap_key is not None:
-                self._keys.add(job.overlap_key, job)
-            self._enqueue(job, now)
-        if again:
-            self._forget_finished(set(again))
-            self._tell(Hint.JOBS)
-        return again
+        return self._book.repeat_all(meant, self._now())
 
     async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the live rows."""
@@ -193,14 +240,8 @@ class MemoryStore(MemoryJobs):
         done.sort(key=lambda job: job.finished_at_ns or 0)
         surplus = 0 if keep is None else len(done) - keep
         old = [job for n, job in enumerate(done) if n < surplus or (job.finished_at_ns or 0) < before][:limit]
-        for job in old:
-            del self._jobs[job.id]
-        self._forget_finished({job.id for job in old})
+        self._book.purge(old)
         return len(old)
-
-    def _forget_finished(self, job_ids: set[str]) -> None:
-        """Count these jobs no more among the finished ones that are kept; they may come again, at the end."""
-        self._finished = deque(job for job in self._finished if job.id not in job_ids)
 
     async def stats(self) -> StoreStats:
         """Return counts for views; O(jobs kept)."""
@@ -219,9 +260,9 @@ class MemoryStore(MemoryJobs):
     async def outcomes(self, since_ns: int) -> Mapping[tuple[int, str, JobState], int]:
         """Return how many jobs ended, per minute, task and state; the last 24 hours are kept."""
         return {
-            (minute * _MINUTE_NS, task, state): n
-            for minute, counts in self._outcomes.items()
-            if (minute + 1) * _MINUTE_NS > since_ns
+            (minute * MINUTE_NS, task, state): n
+            for minute, counts in self._book.outcomes.items()
+            if (minute + 1) * MINUTE_NS > since_ns
             for (task, state), n in counts.items()
         }
 
@@ -229,20 +270,7 @@ class MemoryStore(MemoryJobs):
 
     async def schedules_put(self, schedules: Sequence[Schedule]) -> list[Put]:
         """Insert or update by id; a trigger that raises parks its own row."""
-        now = self._clock.now_ns()
-        puts: list[Put] = []
-        for schedule in schedules:
-            old = self._schedules.get(schedule.id)
-            verdict = judged(old, schedule)
-            try:
-                row = planner.upserted(old, schedule, now)
-            except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
-                row = planner.upserted_parked(old, schedule, now, error)
-            self._schedules[row.id] = row
-            self._chains.revive(row, now)
-            puts.append(Put(self._schedules[row.id], verdict))
-        self._tell(Hint.SCHEDULES, [put.row.id for put in puts])
-        return puts
+        return self._book.put_schedules(schedules, self._clock.now_ns())
 
     async def schedules_get(self, schedule_id: str) -> Schedule | None:
         """Return the live row, or None."""
@@ -254,9 +282,7 @@ class MemoryStore(MemoryJobs):
 
     async def schedules_remove(self, schedule_ids: Sequence[str]) -> int:
         """Delete rows; their jobs stay."""
-        removed = [key for key in schedule_ids if self._schedules.pop(key, None) is not None]
-        self._tell(Hint.SCHEDULES, removed)
-        return len(removed)
+        return self._book.remove_schedules(schedule_ids)
 
     async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
         """Return the live rows due within the horizon, earliest first."""
@@ -266,59 +292,27 @@ class MemoryStore(MemoryJobs):
 
     async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
         """Make plans true; see the contract."""
-        firing = Firing(self, self._now(), claim)
-        rows = [firing.fire(plan) for plan in plans]
-        if self._chains.held_up:
-            self._free_chains(firing.now)
-        if firing.waiting:
-            self._tell(Hint.JOBS)
-        return Fired(rows, firing.rows, firing.jobs, firing.cancelled, firing.wait_ns)
+        return self._book.fire(plans, claim, self._now())
 
     async def schedules_pause(self, schedule_id: str, note: str | None, until_ns: int | None) -> Schedule | None:
         """Stop firing; the cursor stands still."""
-        row = self._schedules.get(schedule_id)
-        if row is not None:
-            row.paused_at_ns = self._clock.now_ns()
-            row.pause_note, row.paused_until_ns = note, until_ns
-            self._tell(Hint.SCHEDULES, (schedule_id,))
-        return row
+        return self._book.pause(schedule_id, note, until_ns, self._clock.now_ns())
 
     async def schedules_resume(self, schedule_id: str, *, catch_up: bool) -> Schedule | None:
         """Fire again, from now on or from the cursor. A schedule that is not paused stays as it is."""
-        row = self._schedules.get(schedule_id)
-        if row is None or row.paused_at_ns is None:
-            return row
-        row = self._schedules[schedule_id] = planner.resumed(row, self._clock.now_ns(), catch_up=catch_up)
-        self._tell(Hint.SCHEDULES, (schedule_id,))
-        return row
+        return self._book.resume(schedule_id, self._clock.now_ns(), catch_up=catch_up)
 
     async def schedules_park(self, schedule_id: str, reason: str) -> None:
         """Stop a schedule whose rule is broken, and keep the reason."""
-        row = self._schedules.get(schedule_id)
-        if row is not None:
-            row.parked_reason = reason
-            row.next_nominal_ns = row.next_due_ns = None
+        self._book.park(schedule_id, reason)
 
     async def schedules_trigger(self, schedule_id: str, job: JobRecord, overlap: str | None = None) -> JobRecord | None:
         """Insert one extra job of a schedule under its overlap policy, or *overlap*."""
-        row = self._schedules.get(schedule_id)
-        if row is None:
-            return None
-        policy = row.payload.overlap if overlap is None else Overlap(cast("OverlapMode", overlap))
-        firing = Firing(self, self._now(), None)
-        job.submitted_at_ns = job.run_at_ns = firing.now
-        firing.admit(row, job, policy)
-        self._tell(Hint.JOBS)
-        return job
+        return self._book.trigger(schedule_id, job, overlap, self._now())
 
     async def schedules_backfill(self, plan: Backfill, by: SubmittedBy | None = None) -> Backfilled | None:
-        """Insert the jobs of fire times that have passed, those not there yet. O(jobs kept)."""
-        row = self._schedules.get(plan.schedule_id)
-        if row is None or row.generation != plan.generation:
-            return None
-        done = Firing(self, self._now(), None).backfill(row, plan, by)
-        self._tell(Hint.JOBS)
-        return done
+        """Insert the jobs of fire times that have passed, those never made yet."""
+        return self._book.backfill(plan, by, self._now())
 
     # -- limits, workers, records ----------------------------------------------------
 

@@ -87,8 +87,8 @@ class Bench:
         """Record the outcome of a body that ran; say whether it was taken."""
         if kind is not FinishKind.MISSED:
             await self.began(fence)
-        refused = await self.store.jobs_finish([Finish(*fence, kind, await self.store.now_ns(), **facts)])
-        return not refused
+        (state,) = await self.store.jobs_finish([Finish(*fence, kind, await self.store.now_ns(), **facts)])
+        return state is not None
 
     async def get(self, job_id: str) -> JobRecord:
         """Return a snapshot of one row."""

@@ -3,6 +3,8 @@
 # ruff: noqa: S101  # assert is how a suite of tests speaks
 from __future__ import annotations
 
+from datetime import timedelta
+
 from quarterjack.backfill import Backfill
 from quarterjack.errors import MissingExtra
 from quarterjack.model import (
@@ -62,6 +64,22 @@ class BackfillContract:
         assert [row.id for row in more.rows][::2] == [row.id for row in first.rows]
         assert more.new == {more.rows[1].id}
         assert len((await b.store.jobs_list(JobFilter())).jobs) == 3
+
+    async def test_backfill_makes_an_occurrence_once_though_its_row_was_purged(self, b: Bench) -> None:
+        """Retention deletes rows, it makes no work; a schedule of the same id that comes later is another one."""
+        await b.schedule()
+        await b.store.schedules_backfill(Backfill("s", 1, (10,)))
+        await b.finish((await b.claim(1))[0].fence)
+        await b.advance(100)
+        assert await b.store.jobs_purge(timedelta(0)) == 1
+        again = await b.store.schedules_backfill(Backfill("s", 1, (10, 20)))
+        assert again is not None
+        assert ([row.origin for row in again.rows], again.gone) == ([Origin("s", 1, 20, trigger="backfill")], (10,))
+        await b.store.schedules_remove(["s"])
+        await b.schedule()
+        anew = await b.store.schedules_backfill(Backfill("s", 1, (10,)))
+        assert anew is not None
+        assert len(anew.new) == 1
 
     async def test_backfill_has_keys_of_its_own(self, b: Bench) -> None:
         """A fire time that the schedule ran itself, or an operator, is run once more."""

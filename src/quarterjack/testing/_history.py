@@ -41,13 +41,14 @@ class History:
     def recording(self, *, with_events: bool) -> Iterator[None]:
         """Keep everything that happens inside the block."""
         end = self._app.event_stream.listen(self.events.append) if with_events else None
-        kept = self._store._keep_finished
+        book = self._store._book
+        kept = book.keep_finished
         self._earlier = frozenset(self._store._jobs)
         try:
-            self._store._keep_finished = _KEEP
+            book.keep_finished = _KEEP
             yield
         finally:
-            self._store._keep_finished = kept
+            book.keep_finished = kept
             if end is not None:
                 end()
 

@@ -84,6 +84,16 @@ class StoreContract(BackfillContract, VersionContract, LeaseContract):
         assert {row.submitted_at_ns for row in rows} == {now}
         assert [row.run_at_ns - now for row in rows] == [0, 5 * NS_PER_S, 7]
 
+    async def test_put_answers_with_the_callers_own_record_where_it_was_stored(self, b: Bench) -> None:
+        """Whoever submits reads the stamps from the record at hand; a duplicate's is never stored, and stays new."""
+        unique = Unique("k")
+        jobs = [b.job(), b.job(unique=unique), b.job(unique=unique)]
+        rows = await b.store.jobs_put(jobs)
+        assert rows[0] is jobs[0]
+        assert rows[1] is jobs[1]
+        assert rows[2].id == jobs[1].id
+        assert (jobs[0].submitted_at_ns, jobs[2].state) == (await b.store.now_ns(), JobState.NEW)
+
     async def test_put_answers_a_taken_unique_key_with_its_holder(self, b: Bench) -> None:
         """One key, one unfinished job per task."""
         first = await b.put(unique=Unique("k"))
@@ -328,8 +338,20 @@ class StoreContract(BackfillContract, VersionContract, LeaseContract):
         await b.began(one, two)
         now = await b.store.now_ns()
         stale = Finish(*one._replace(attempt=9), FinishKind.DONE, now)
-        assert await b.store.jobs_finish([stale, Finish(*two, FinishKind.DONE, now)]) == [stale]
+        answers = await b.store.jobs_finish([stale, Finish(*two, FinishKind.DONE, now)])
+        assert answers == [None, JobState.DONE]
         assert (await b.get(two.job_id)).state is JobState.DONE
+
+    async def test_finish_answers_the_state_that_it_made(self, b: Bench) -> None:
+        """A retry of a job that somebody wants cancelled is none, and its worker hears of it."""
+        await b.store.jobs_put([b.job() for _ in range(3)])
+        fences = [row.fence for row in await b.claim()]
+        await b.store.jobs_request_cancel([fences[1].job_id])
+        await b.began(*fences)
+        now = await b.store.now_ns()
+        kinds = (FinishKind.RETRY, FinishKind.RETRY, FinishKind.FAILED)
+        answers = await b.store.jobs_finish([Finish(*f, kind, now) for f, kind in zip(fences, kinds, strict=True)])
+        assert answers == [JobState.SUBMITTED, JobState.CANCELLED, JobState.FAILED]
 
     async def test_body_that_outlives_its_outcome_keeps_its_overlap_until_it_ends(self, b: Bench) -> None:
         """One at a time means bodies, not rows."""
