@@ -101,13 +101,13 @@ def _plain(value: Any) -> Any:
 
 
 def _defaults(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
-    """Return the fields of a dataclass with their defaults, `MISSING` where there is none."""
+    """Return the fields of a dataclass that count, with their defaults, `MISSING` where there is none."""
     known = _DEFAULTS.get(kind)
     if known is None:
         known = _DEFAULTS[kind] = tuple(
             (field.name, field.default if field.default_factory is MISSING else field.default_factory())
             for field in fields(kind)
-            if field.init
+            if field.init and field.compare
         )
     return known
 

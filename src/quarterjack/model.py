@@ -238,11 +238,14 @@ class RunOptions:
     max_result_bytes: int = 262_144
     metadata: Mapping[str, Any] | None = None
     submitted_by: str | None = None
+    own_executor: Any = field(compare=False, repr=False, default=None)
+    """The task's own executor: jobs that go there are in the task's lane, whatever it is in this version."""
     lane_suffix: str = field(init=False, compare=False, repr=False, default="")
     """What `JobRecord.lane` has behind the task's name."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lane_suffix", lane_suffix(self.executor))
+        is_own = self.executor is self.own_executor or self.executor == self.own_executor
+        object.__setattr__(self, "lane_suffix", "" if is_own else lane_suffix(self.executor))
 
 
 TICK_LANE: Final = "\x1e"
@@ -255,7 +258,11 @@ def lanes_of(tasks: Iterable[str]) -> frozenset[str]:
 
 
 def lane_suffix(executor: Any) -> str:
-    """Return what makes the lane of jobs that name this executor another one than their task's."""
+    """Return what makes the lane of jobs that name this executor another one than their task's.
+
+    Names make the same lane in every process. An object does not, and only a store
+    that keeps objects takes a job that names one; see `RunOptions.own_executor`.
+    """
     if executor is None:
         return ""
     return "\x1f" + (executor if isinstance(executor, str) else f"{executor.name}#{id(executor):x}")

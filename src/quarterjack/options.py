@@ -192,13 +192,13 @@ _RESOLVERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
 }
 
 
-def resolve_options(options: Mapping[str, Any], where: str) -> RunOptions:
-    """Return *options* checked and in the engine's units.
+def resolve_options(options: Mapping[str, Any], where: str, own_executor: Any = None) -> RunOptions:
+    """Return *options* checked and in the engine's units; *own_executor* is that of their task.
 
     Raises:
         InvalidOption: Naming *where*, the field, the value and what is allowed.
     """
-    return RunOptions(**_resolved(options, where))
+    return RunOptions(**_resolved(options, where), own_executor=own_executor)
 
 
 def changed_options(before: RunOptions, changes: Mapping[str, Any], where: str) -> RunOptions:

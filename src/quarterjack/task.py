@@ -151,7 +151,8 @@ class TaskDefinition:
                 f"task {self.name!r}: its flow holds {self.flow.retry!r} and retry={given['retry']!r} is given too; "
                 "give one of the two"
             )
-        return resolve_options(given, f"task {self.name!r}")
+        own = overlaid(self.defaults, self.declared).get("executor")
+        return resolve_options(given, f"task {self.name!r}", own)
 
 
 def _positional(signature: inspect.Signature) -> tuple[int, int] | None:

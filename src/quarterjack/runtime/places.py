@@ -92,7 +92,7 @@ class Places:
     def _lanes_of(self, executor: Executor, suffix: str) -> Iterator[str]:
         for name, prepared in self.prepared.items():
             yield name + suffix
-            if prepared.executor is executor and prepared.definition.options.executor is None:
+            if prepared.executor is executor:
                 yield name
 
     def named(self, executor: Executor | str | None, definition: TaskDefinition) -> Executor:

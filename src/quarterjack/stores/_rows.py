@@ -1,0 +1,383 @@
+"""Jobs and schedules as flat rows: the one table of columns, for every durable store.
+
+`Encoding` turns a `JobRecord` or a `Schedule` into a tuple of plain values, in
+the order of `JOB_COLUMNS` and `SCHEDULE_COLUMNS`, and back. Each table has two
+parts: what is said once, when the row is inserted, and then its *state*, which
+moves; to write a move, an engine encodes the state alone (`job_state`,
+`schedule_state`). Nothing here asks a clock or a database.
+
+Instants are integer nanoseconds. Users' data (arguments, results, the words of
+errors, progress, checkpoints) is bytes: JSON, through the app's codec if it has
+one (`_payloads`). Options are what differs from the task's own
+(`_stored_options`), triggers are JSON (`_stored_schedules`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from quarterjack._payload import PayloadCodec
+from quarterjack.errors import InvalidOption
+from quarterjack.model import JobRecord, JobState, Origin, RunOptions, Schedule, SubmittedBy
+
+from ._payloads import MAX_ARGUMENT_BYTES, Payloads, cleaned
+from ._stored_options import OptionsStore, stored_unique, unique_of
+from ._stored_schedules import ScheduleParts, UnknownTrigger, parked_here
+
+__all__ = [
+    "JOB_COLUMNS",
+    "JOB_STATE_COLUMNS",
+    "SCHEDULE_COLUMNS",
+    "SCHEDULE_STATE_COLUMNS",
+    "Column",
+    "ColumnKind",
+    "ColumnValue",
+    "Encoding",
+    "Row",
+]
+
+ColumnKind = Literal["int", "bool", "text", "bytes"]
+ColumnValue = int | bool | str | bytes | None
+Row = Sequence[Any]
+"""What a driver gives: values in the order of the columns."""
+
+
+class Column(NamedTuple):
+    """A column of a table. An *int* takes 64 bits; a *bool* comes back as one, or as 0 and 1."""
+
+    name: str
+    kind: ColumnKind
+    is_nullable: bool = False
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    """Read ``name:kind`` or ``name:kind?`` (may be null), in order."""
+    columns: list[Column] = []
+    for word in text.split():
+        name, kind = word.rstrip("?").split(":")
+        columns.append(Column(name, kind, word.endswith("?")))  # type: ignore[arg-type]  # the words stand below
+    return tuple(columns)
+
+
+JOB_STATE_COLUMNS: Final = _columns("""
+    state:text reason:text? attempt:int failures:int rescues:int owner:text? lease_until_ns:int?
+    run_at_ns:int order_at_ns:int delay_born:bool first_due_ns:int?
+    scheduled_at_ns:int? started_at_ns:int? running_at_ns:int? finished_at_ns:int?
+    cancel_requested:bool zombie:bool overlap_key:text? serial:bool
+    result:bytes? error:bytes? progress:bytes? checkpoint:bytes?
+""")
+"""What moves in a job's row."""
+
+JOB_COLUMNS: Final = (
+    _columns("""
+    id:text task:text lane:text queue:text priority:int max_rescues:int
+    call:bytes? options:text? unique_key:text? unique_scope:text? unique_conflict:text?
+    submitted_by:text? parent:text?
+    origin_schedule:text? origin_generation:int? origin_nominal_ns:int? origin_missed:int? origin_trigger:text?
+    submitted_at_ns:int?
+""")
+    + JOB_STATE_COLUMNS
+)
+"""A job's row; `JOB_STATE_COLUMNS` are its end."""
+
+SCHEDULE_STATE_COLUMNS: Final = _columns("""
+    resolved:text? generation:int revision:int created_at_ns:int cursor_ns:int immediate_ns:int? is_plain:bool
+    next_nominal_ns:int? next_due_ns:int? wake_ns:int? runs:int
+    paused_at_ns:int? paused_until_ns:int? pause_note:text? parked_reason:text?
+    last_nominal_ns:int? last_job_id:text? last_state:text? last_finished_ns:int? failures_in_a_row:int
+""")
+"""What moves in a schedule's row. *resolved* is null while the rule is the declared one; *wake_ns* is for an index."""
+
+SCHEDULE_COLUMNS: Final = (
+    _columns("""
+    id:text task:text overlap_key:text timing:text payload:text call:bytes?
+    in_code:bool version:text? code_hash:text? code_before:text?
+""")
+    + SCHEDULE_STATE_COLUMNS
+)
+"""A schedule's row; `SCHEDULE_STATE_COLUMNS` are its end. *overlap_key* is for an index."""
+
+_STATES: Final = {state.value: state for state in JobState}
+
+
+class Encoding:
+    """Turns jobs and schedules into rows and back.
+
+    Args:
+        options_of: Finds a task's own options by its name; None where the task is not known.
+        codec: What payloads pass on their way.
+        max_argument_bytes: How many bytes of JSON the arguments of one job may take.
+    """
+
+    __slots__ = ("_options", "_parts", "payloads")
+
+    def __init__(
+        self,
+        options_of: Callable[[str], RunOptions | None] = lambda task: None,  # noqa: ARG005  # a parameter's name
+        codec: PayloadCodec | None = None,
+        *,
+        max_argument_bytes: int = MAX_ARGUMENT_BYTES,
+    ) -> None:
+        self.payloads = Payloads(codec, max_argument_bytes)
+        """For engines that write single columns: ``result``, ``error``, ``progress``, ``packed`` for a checkpoint."""
+        self._options = OptionsStore(options_of)
+        self._parts = ScheduleParts(self._options, self.payloads)
+
+    # -- jobs ----------------------------------------------------------------------------
+
+    def job_row(self, job: JobRecord) -> tuple[ColumnValue, ...]:
+        """Return a job as a row, in the order of `JOB_COLUMNS`.
+
+        Raises:
+            InvalidArguments: If its arguments are no JSON, or too large.
+            InvalidOption: If one of its options cannot be written down.
+            StoreError: If the codec raises.
+        """
+        options, origin, by = job.options, job.origin, job.submitted_by
+        return (
+            job.id,
+            job.task,
+            job.lane,
+            job.queue,
+            job.priority,
+            options.max_rescues,
+            self.payloads.call(job.task, job.args, job.kwargs),
+            self._options.text(job.task, options),
+            *(_NO_UNIQUE if options.unique is None else stored_unique(options.unique)),
+            None if by is None else _submitter(job.task, by),
+            job.parent,
+            *(_NO_ORIGIN if origin is None else origin),
+            job.submitted_at_ns,
+            *self.job_state(job),
+        )
+
+    def job_state(self, job: JobRecord) -> tuple[ColumnValue, ...]:
+        """Return what moves in a job's row, in the order of `JOB_STATE_COLUMNS`.
+
+        Raises:
+            StoreError: If the codec raises.
+        """
+        payloads, reason, error, result = self.payloads, job.reason, job.error, job.result
+        if result is not None:
+            result, problem = payloads.result(result)
+            error = problem or error
+        return (
+            job.state.value,
+            reason if reason is None or (reason.isascii() and "\0" not in reason) else cleaned(reason),
+            job.attempt,
+            job.failures,
+            job.rescues,
+            job.owner,
+            job.lease_until_ns,
+            job.run_at_ns,
+            job.order_at_ns,
+            job.delay_born,
+            job.first_due_ns,
+            job.scheduled_at_ns,
+            job.started_at_ns,
+            job.running_at_ns,
+            job.finished_at_ns,
+            job.cancel_requested,
+            job.zombie,
+            job.overlap_key,
+            job.serial,
+            result,
+            None if error is None else payloads.error(error),
+            None if job.progress is None else payloads.progress(job.progress),
+            None if job.checkpoint is None else payloads.packed(job.checkpoint),
+        )
+
+    def record(self, row: Row) -> JobRecord:
+        """Return the job that a row in the order of `JOB_COLUMNS` stands for.
+
+        It never fails for its contents: what cannot be read stands in it as an `Unreadable`,
+        and is written back as it was.
+        """
+        (
+            job_id,
+            task,
+            lane,
+            queue,
+            priority,
+            max_rescues,
+            call,
+            options_text,
+            unique_key,
+            unique_scope,
+            unique_conflict,
+            by,
+            parent,
+            origin_schedule,
+            origin_generation,
+            origin_nominal_ns,
+            origin_missed,
+            origin_trigger,
+            submitted_at_ns,
+            state,
+            reason,
+            attempt,
+            failures,
+            rescues,
+            owner,
+            lease_until_ns,
+            run_at_ns,
+            order_at_ns,
+            delay_born,
+            first_due_ns,
+            scheduled_at_ns,
+            started_at_ns,
+            running_at_ns,
+            finished_at_ns,
+            cancel_requested,
+            zombie,
+            overlap_key,
+            serial,
+            result,
+            error,
+            progress,
+            checkpoint,
+        ) = row
+        payloads = self.payloads
+        args, kwargs = payloads.call_of(call)
+        unique = None if unique_key is None else unique_of(unique_key, unique_scope, unique_conflict)
+        job = JobRecord(
+            job_id,
+            task,
+            args,
+            kwargs,
+            self._options.options(task, options_text, queue, priority, max_rescues, unique),
+            None if by is None else SubmittedBy(*from_json(by)),
+            None
+            if origin_schedule is None
+            else Origin(origin_schedule, origin_generation, origin_nominal_ns, origin_missed, origin_trigger),
+        )
+        job.lane = lane
+        job.parent = parent
+        job.submitted_at_ns = submitted_at_ns
+        job.state = _STATES[state]
+        job.reason = reason
+        job.attempt = attempt
+        job.failures = failures
+        job.rescues = rescues
+        job.owner = owner
+        job.lease_until_ns = lease_until_ns
+        job.run_at_ns = run_at_ns
+        job.order_at_ns = order_at_ns
+        job.delay_born = bool(delay_born)
+        job.first_due_ns = first_due_ns
+        job.scheduled_at_ns = scheduled_at_ns
+        job.started_at_ns = started_at_ns
+        job.running_at_ns = running_at_ns
+        job.finished_at_ns = finished_at_ns
+        job.cancel_requested = bool(cancel_requested)
+        job.zombie = bool(zombie)
+        job.overlap_key = overlap_key
+        job.serial = bool(serial)
+        if result is not None:
+            job.result = payloads.unpacked(result)
+        if error is not None:
+            job.error = payloads.error_of(error)
+        if progress is not None:
+            job.progress = payloads.progress_of(progress)
+        if checkpoint is not None:
+            job.checkpoint = payloads.unpacked(checkpoint)
+        return job
+
+    # -- schedules -----------------------------------------------------------------------
+
+    def settled(self, schedule: Schedule) -> Schedule:
+        """Return *schedule* as it comes back from a row: what ``schedules_put`` goes on with, and compares.
+
+        Raises:
+            InvalidTrigger: If its trigger cannot be written as JSON, or would come back as another one.
+            InvalidArguments: If its arguments are no JSON, or too large.
+            InvalidOption: If one of its options cannot be written down.
+        """
+        return self._parts.settled(schedule)
+
+    def schedule_row(self, schedule: Schedule) -> tuple[ColumnValue, ...]:
+        """Return a schedule as a row, in the order of `SCHEDULE_COLUMNS`; raises as `settled` does."""
+        payload, call = self._parts.payload(schedule.payload)
+        return (
+            schedule.id,
+            schedule.payload.task,
+            schedule.overlap_key,
+            self._parts.timing(schedule.timing),
+            payload,
+            call,
+            schedule.in_code,
+            schedule.version,
+            schedule.code_hash,
+            schedule.code_before,
+            *self.schedule_state(schedule),
+        )
+
+    def schedule_state(self, schedule: Schedule) -> tuple[ColumnValue, ...]:
+        """Return what moves in a schedule's row, in the order of `SCHEDULE_STATE_COLUMNS`."""
+        note, trigger = schedule.pause_note, schedule.trigger
+        parked, nominal, due = schedule.parked_reason, schedule.next_nominal_ns, schedule.next_due_ns
+        if isinstance(trigger, UnknownTrigger) and parked == trigger.reason:  # parked here, and nowhere else
+            parked, nominal, due = trigger.was
+        return (
+            self._parts.resolved(schedule),
+            schedule.generation,
+            schedule.revision,
+            schedule.created_at_ns,
+            schedule.cursor_ns,
+            schedule.immediate_ns,
+            schedule.is_plain,
+            nominal,
+            due,
+            due if schedule.paused_at_ns is None else schedule.paused_until_ns,
+            schedule.runs,
+            schedule.paused_at_ns,
+            schedule.paused_until_ns,
+            None if note is None else cleaned(note),
+            None if parked is None else cleaned(parked),
+            schedule.last_nominal_ns,
+            schedule.last_job_id,
+            None if schedule.last_state is None else schedule.last_state.value,
+            schedule.last_finished_ns,
+            schedule.failures_in_a_row,
+        )
+
+    def schedule(self, row: Row) -> Schedule:
+        """Return the schedule that a row in the order of `SCHEDULE_COLUMNS` stands for.
+
+        One whose trigger cannot be rebuilt here comes back parked, with the reason; its
+        row stays as it is, for processes that know the trigger.
+        """
+        values = iter(row)
+
+        def take() -> Any:
+            return next(values)
+
+        schedule_id, task, _, timing, payload, call = take(), take(), take(), take(), take(), take()
+        found = Schedule(schedule_id, self._parts.timing_of(timing), self._parts.payload_of(task, payload, call))
+        found.in_code, found.version, found.code_hash, found.code_before = bool(take()), take(), take(), take()
+        resolved = take()
+        if resolved is not None:
+            found.trigger = self._parts.rule_of(resolved)
+        found.generation, found.revision, found.created_at_ns, found.cursor_ns = take(), take(), take(), take()
+        found.immediate_ns, found.is_plain = take(), bool(take())
+        found.next_nominal_ns, found.next_due_ns, _, found.runs = take(), take(), take(), take()
+        found.paused_at_ns, found.paused_until_ns = take(), take()
+        found.pause_note, found.parked_reason = take(), take()
+        found.last_nominal_ns, found.last_job_id, last_state = take(), take(), take()
+        found.last_state = None if last_state is None else _STATES[last_state]
+        found.last_finished_ns, found.failures_in_a_row = take(), take()
+        parked_here(found)
+        return found
+
+
+_NO_UNIQUE: Final = (None, None, None)
+_NO_ORIGIN: Final = (None, None, None, None, None)
+
+
+def _submitter(task: str, by: SubmittedBy) -> str:
+    try:
+        return to_json(by).decode()
+    except PydanticSerializationError as error:
+        raise InvalidOption(f"submitted_by= of a job of {task} cannot be written as JSON: {error}") from None
