@@ -12,7 +12,7 @@ from quarterjack import Every, MemoryStore, Quarterjack, Trigger
 from quarterjack.clock import Clock
 from quarterjack.events import ScheduleConflict, ScheduleEvent
 from quarterjack.model import JobIds
-from quarterjack.stores.base import RowEncoding
+from quarterjack.stores._rows import Encoding
 from quarterjack.testing import World, virtual_time
 from tests.app.kit import START
 
@@ -26,7 +26,7 @@ class Shared(MemoryStore):
         super().__init__()
         self.users = 0
 
-    async def open(self, clock: Clock, ids: JobIds, encoding: RowEncoding | None = None) -> None:
+    async def open(self, clock: Clock, ids: JobIds, encoding: Encoding | None = None) -> None:
         if not self._schedules and not self.users:
             await super().open(clock, ids, encoding)
         self.users += 1

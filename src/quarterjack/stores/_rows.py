@@ -86,7 +86,8 @@ SCHEDULE_STATE_COLUMNS: Final = _columns("""
     resolved:text? generation:int revision:int created_at_ns:int cursor_ns:int immediate_ns:int? is_plain:bool
     next_nominal_ns:int? next_due_ns:int? wake_ns:int? runs:int
     paused_at_ns:int? paused_until_ns:int? pause_note:text? parked_reason:text?
-    last_nominal_ns:int? last_job_id:text? last_state:text? last_finished_ns:int? failures_in_a_row:int
+    last_nominal_ns:int? newest_job_id:text? held_up_ns:int?
+    last_job_id:text? last_state:text? last_finished_ns:int? failures_in_a_row:int
 """)
 """What moves in a schedule's row. *resolved* is null while the rule is the declared one; *wake_ns* is for an index."""
 
@@ -337,6 +338,8 @@ class Encoding:
             None if note is None else cleaned(note),
             None if parked is None else cleaned(parked),
             schedule.last_nominal_ns,
+            schedule.newest_job_id,
+            schedule.held_up_ns,
             schedule.last_job_id,
             None if schedule.last_state is None else schedule.last_state.value,
             schedule.last_finished_ns,
@@ -365,7 +368,8 @@ class Encoding:
         found.next_nominal_ns, found.next_due_ns, _, found.runs = take(), take(), take(), take()
         found.paused_at_ns, found.paused_until_ns = take(), take()
         found.pause_note, found.parked_reason = take(), take()
-        found.last_nominal_ns, found.last_job_id, last_state = take(), take(), take()
+        found.last_nominal_ns, found.newest_job_id, found.held_up_ns = take(), take(), take()
+        found.last_job_id, last_state = take(), take()
         found.last_state = None if last_state is None else _STATES[last_state]
         found.last_finished_ns, found.failures_in_a_row = take(), take()
         parked_here(found)

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
@@ -37,6 +37,7 @@ from quarterjack.model import (
 )
 from quarterjack.planner import Plan
 
+from ._rows import Encoding
 from .leases import CarriedLink, LeaseLink
 
 __all__ = [
@@ -52,7 +53,6 @@ __all__ = [
     "JobPage",
     "Renewal",
     "Renewed",
-    "RowEncoding",
     "Store",
     "StoreStats",
     "Want",
@@ -198,26 +198,6 @@ class AuditRow(NamedTuple):
     note: str = ""
 
 
-class RowEncoding(Protocol):
-    """Rows to and from plain values: integers, texts, booleans, bytes and None, by the names of their columns."""
-
-    def job_row(self, record: JobRecord, /) -> Mapping[str, Any]:
-        """Return what to store of a job."""
-        ...
-
-    def record(self, row: Mapping[str, Any], /) -> JobRecord:
-        """Return the job that *row* stores."""
-        ...
-
-    def schedule_row(self, schedule: Schedule, /) -> Mapping[str, Any]:
-        """Return what to store of a schedule."""
-        ...
-
-    def schedule(self, row: Mapping[str, Any], /) -> Schedule:
-        """Return the schedule that *row* stores."""
-        ...
-
-
 class Store(ABC):
     """Where schedules and jobs live. All calls belong to one event loop."""
 
@@ -234,7 +214,7 @@ class Store(ABC):
     # -- life ------------------------------------------------------------------------
 
     @abstractmethod
-    async def open(self, clock: Clock, ids: JobIds, encoding: RowEncoding | None = None) -> None:
+    async def open(self, clock: Clock, ids: JobIds, encoding: Encoding | None = None) -> None:
         """Connect, and refuse a schema newer than this version knows.
 
         *clock* is the app's: the store's own where `uses_local_clock`. *ids*

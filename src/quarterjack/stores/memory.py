@@ -42,6 +42,7 @@ from quarterjack.planner import Plan
 
 from ._limits import Limits
 from ._memory_book import MINUTE_NS, MemoryBook
+from ._rows import Encoding
 from .base import (
     AuditRow,
     Backfilled,
@@ -54,7 +55,6 @@ from .base import (
     JobPage,
     Renewal,
     Renewed,
-    RowEncoding,
     Store,
     StoreStats,
 )
@@ -97,7 +97,7 @@ class MemoryStore(Store):
 
     # -- life ------------------------------------------------------------------------
 
-    async def open(self, clock: Clock, ids: JobIds, encoding: RowEncoding | None = None) -> None:
+    async def open(self, clock: Clock, ids: JobIds, encoding: Encoding | None = None) -> None:
         """Adopt the app's clock and ids. Rows of schedules are made anew at each start.
 
         Raises:
