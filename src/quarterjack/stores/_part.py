@@ -1,0 +1,372 @@
+"""A book of the few rows that one call of a durable store concerns.
+
+    part = Part(ids)
+    part.load(needs, loaded)             # what the call is known to want
+    answer = part.run(decide, now_ns)    # or `Missing`: load that too, and run it again
+    write(part.changes())                # in the same transaction
+
+What was asked for and not found is known to be absent; asking for anything else
+raises `Missing`. A run that raises leaves the part as it was loaded, whatever had
+been changed by then, so a decision is made as often as it takes, and names the
+jobs it inserts alike each time. What has changed is told by identity: rows are
+changed by assignment alone, and to look costs a fraction of writing them down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from operator import attrgetter, is_not
+from typing import Any, Final, TypeVar
+
+from quarterjack._durations import NS_PER_S
+from quarterjack.lifecycle import Move
+from quarterjack.model import NO_OPTIONS, JobRecord, JobState, Schedule
+
+from ._book import Book
+from ._book_base import Occurrence
+from ._needs import Changes, Loaded, Missing, Needs, Taken, UniqueKey
+from ._overlap import OverlapKeys
+from ._rows import JOB_STATE_COLUMNS
+from ._unique import UniqueKeys
+from .base import Hint
+
+__all__ = ["Part", "worked_out"]
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MINUTE_NS: Final = 60 * NS_PER_S
+_JOB_FIELDS: Final = tuple(column.name for column in JOB_STATE_COLUMNS)
+_job_facts: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*_JOB_FIELDS)
+_SCHEDULE_FIELDS: Final = tuple(name for name in Schedule.__slots__ if name != "id")
+_schedule_facts: Final[Callable[[Schedule], tuple[Any, ...]]] = attrgetter(*_SCHEDULE_FIELDS)
+
+
+class Names:
+    """Ids for the jobs a decision inserts: the same ones each time it is made."""
+
+    __slots__ = ("_draw", "_drawn", "_next")
+
+    def __init__(self, draw: Callable[[], str]) -> None:
+        self._draw = draw
+        self._drawn: list[str] = []
+        self._next = 0
+
+    def __call__(self) -> str:
+        """Return the next id."""
+        if self._next == len(self._drawn):
+            self._drawn.append(self._draw())
+        self._next += 1
+        return self._drawn[self._next - 1]
+
+    def begin(self) -> None:
+        """Begin with the first one again."""
+        self._next = 0
+
+
+class _Known(dict[K, V]):
+    """What was found; to ask for what nobody has looked for raises `Missing`."""
+
+    __slots__ = ("_needs", "asked")
+
+    def __init__(self, found: dict[K, V], asked: Iterable[K], needs: Callable[[K], Needs]) -> None:
+        super().__init__(found)
+        self.asked = frozenset(asked)
+        self._needs = needs
+
+    def get(self, key: Any, default: Any = None, /) -> Any:
+        if key not in self and key not in self.asked:
+            raise Missing(self._needs(key))
+        return super().get(key, default)
+
+    def pop(self, key: Any, default: Any = None, /) -> Any:
+        if key not in self and key not in self.asked:
+            raise Missing(self._needs(key))
+        return super().pop(key, default)
+
+
+class _Lines(OverlapKeys):
+    """The open jobs of the lines that were loaded. Who is next in a line is the engine's to find."""
+
+    __slots__ = ("_backfills_open", "_lines", "turns")
+
+    def __init__(self, lines: _Known[str, list[JobRecord]]) -> None:
+        super().__init__()
+        self._backfills_open = {key: [job for job in jobs if job.is_backfill] for key, jobs in lines.items()}
+        for key, jobs in lines.items():
+            lines[key] = [job for job in jobs if not job.is_backfill]
+        self._open = self._lines = lines
+        self.turns: set[str] = set()
+        """Keys whose turn may have come free."""
+
+    def add(self, key: str, job: JobRecord) -> None:
+        if key in self._lines or key in self._lines.asked:
+            super().add(key, job)
+        else:
+            job.overlap_key = key
+
+    def close(self, job: JobRecord) -> JobRecord | None:
+        if job.overlap_key in self._lines:
+            return super().close(job)
+        return self.let_go(job) if job.serial else None
+
+    def take(self, job: JobRecord) -> bool:
+        key = job.overlap_key
+        if not job.serial or key is None:
+            return True
+        others = [*self.open(key), *self._backfills_open.get(key, ())]
+        return not any(other.serial and other is not job and (other.state.is_held or other.zombie) for other in others)
+
+    def let_go(self, job: JobRecord) -> JobRecord | None:
+        if job.serial and job.overlap_key is not None:
+            self.turns.add(job.overlap_key)
+        return None
+
+
+class _Uniques(UniqueKeys):
+    """The unique keys that were loaded."""
+
+    __slots__ = ()
+
+    def __init__(self, entries: _Known[UniqueKey, tuple[JobRecord, int | None]]) -> None:
+        super().__init__()
+        self._entries = entries
+
+    @property
+    def entries(self) -> dict[UniqueKey, tuple[JobRecord, int | None]]:
+        """Who holds which key."""
+        return self._entries
+
+
+class Part(Book):
+    """A book that holds what was loaded.
+
+    Args:
+        ids: Names the jobs that schedules make.
+    """
+
+    keys: _Lines
+    unique: _Uniques
+
+    def __init__(self, ids: Callable[[], str]) -> None:
+        self._names = Names(ids)
+        self.needs = Needs()
+        """All that was loaded so far: what an optimistic engine verifies when it commits."""
+        self._found_jobs: dict[str, JobRecord] = {}
+        self._found_schedules: dict[str, Schedule] = {}
+        self._found_lines: dict[str, list[JobRecord]] = {}
+        self._found_uniques: dict[UniqueKey, tuple[JobRecord, int | None]] = {}
+        self._found_occurrences: dict[Occurrence, str] = {}
+        self._held_up: dict[str, Schedule] = {}
+        self._jobs_before: dict[str, tuple[Any, ...]] = {}
+        self._schedules_before: dict[str, tuple[Any, ...]] = {}
+        self._begin()
+
+    def fresh(self) -> Part:
+        """Return a part with nothing loaded, for another try at the same call: its jobs have the same ids."""
+        part = Part(self._names)
+        self._names.begin()
+        return part
+
+    # -- loading ---------------------------------------------------------------------
+
+    def load(self, needs: Needs, loaded: Loaded) -> None:
+        """Take up what was found of *needs*; the rows are the part's own from now on, and the first of each counts."""
+        for job_id, job in loaded.jobs.items():
+            if job_id not in self._found_jobs:
+                self._found_jobs[job_id] = job
+                self._jobs_before[job_id] = _job_facts(job)
+        for row in (*loaded.schedules.values(), *loaded.held_up):
+            if row.id not in self._found_schedules:
+                self._found_schedules[row.id] = row
+                self._schedules_before[row.id] = _schedule_facts(row)
+        for row in loaded.held_up:
+            self._held_up.setdefault(row.id, self._found_schedules[row.id])
+        for key, ids in loaded.lines.items():
+            self._found_lines.setdefault(key, [self._found_jobs[job_id] for job_id in ids])
+        for unique, taken in loaded.uniques.items():
+            self._found_uniques.setdefault(unique, (self._holder(unique, taken), taken.until_ns))
+        self._found_occurrences.update(loaded.occurrences)
+        self.needs |= needs
+
+    def _holder(self, unique: UniqueKey, taken: Taken) -> JobRecord:
+        """Return the row of who holds a key; where it was purged, one that says no more than its id."""
+        job = self._found_jobs.get(taken.job_id)
+        if job is None:
+            job = JobRecord(taken.job_id, unique[0], (), {}, NO_OPTIONS)
+            job.state, job.reason = JobState.DONE, "its row was purged"
+        return job
+
+    def _begin(self) -> None:
+        """Be what was loaded, and nothing else."""
+        needs = self.needs
+        jobs = _Known(self._found_jobs, needs.jobs | self._found_jobs.keys(), lambda key: Needs(jobs=frozenset({key})))
+        schedules = _Known(
+            self._found_schedules,
+            needs.schedules | self._found_schedules.keys(),
+            lambda key: Needs(schedules=frozenset({key})),
+        )
+        lines = _Known(dict(self._found_lines), needs.lines, lambda key: Needs(lines=frozenset({key})))
+        uniques = _Known(self._found_uniques, needs.uniques, lambda key: Needs(uniques=frozenset({key})))
+        made = _Known(self._found_occurrences, needs.occurrences, lambda key: Needs(occurrences=frozenset({key})))
+        super().__init__(self._names, jobs, schedules, _Lines(lines), _Uniques(uniques), made)
+        self._names.begin()
+        self._removed: list[str] = []
+        self._outcomes: dict[tuple[int, str, JobState], int] = {}
+        self._ended: list[str] = []
+        self._hints: dict[Hint, dict[str, None] | None] = {}
+        for row in sorted(self._held_up.values(), key=_since):
+            if self._concerns(row):
+                self.chains.held_up[row.id] = None
+
+    def _concerns(self, row: Schedule) -> bool:
+        unique = row.payload.options.unique
+        is_by_key = unique is not None and (row.payload.task, unique.key) in self.needs.uniques
+        return is_by_key or row.overlap_key in self.needs.touched
+
+    # -- deciding --------------------------------------------------------------------
+
+    def run(self, decide: Callable[[Part, int], T], now: int) -> T:
+        """Return what *decide* answers; its changes stand in `changes`.
+
+        Raises:
+            Missing: If it came to what was not loaded. Nothing has changed then, nor with any other error.
+        """
+        self._begin()
+        try:
+            return decide(self, now)
+        except BaseException:
+            self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        for job_id, facts in self._jobs_before.items():
+            job = self._found_jobs[job_id]
+            for name, value in zip(_JOB_FIELDS, facts, strict=True):
+                setattr(job, name, value)
+        for schedule_id, facts in self._schedules_before.items():
+            row = self._found_schedules[schedule_id]
+            for name, value in zip(_SCHEDULE_FIELDS, facts, strict=True):
+                setattr(row, name, value)
+        self._begin()
+
+    def require(self, needs: Needs) -> None:
+        """Ask for all of *needs* at once, where one after the other would each cost a round.
+
+        Raises:
+            Missing: If some of it was not loaded.
+        """
+        missing = needs.without(self.needs)
+        missing = missing._replace(jobs=missing.jobs - self.jobs.keys())
+        if any(missing):
+            raise Missing(missing)
+
+    def require_around(self, job_ids: Iterable[str]) -> None:
+        """Ask for these jobs, and for what their ends or returns may concern: their keys and schedules."""
+        ids = frozenset(job_ids)
+        self.require(Needs(jobs=ids))
+        found = [job for job_id in ids if (job := self.jobs.get(job_id)) is not None]
+        self.require(
+            Needs(
+                schedules=frozenset(job.origin.schedule_id for job in found if job.origin is not None),
+                keys=frozenset(job.overlap_key for job in found if job.overlap_key is not None),
+                uniques=frozenset((job.task, u.key) for job in found if (u := job.options.unique) is not None),
+            )
+        )
+
+    def free_key(self, job: JobRecord, now: int) -> None:
+        self._touch(job)
+        super().free_key(job, now)
+
+    def back(self, job: JobRecord, how: Move, now: int, delay_ns: int, reason: str | None) -> None:
+        if job.serial:
+            self._touch(job)
+        super().back(job, how, now, delay_ns, reason)
+
+    def _touch(self, job: JobRecord) -> None:
+        if job.overlap_key is not None:
+            self.require(Needs(keys=frozenset({job.overlap_key})))
+
+    # -- what the book leaves to its store -------------------------------------------
+
+    def tell(self, hint: Hint, ids: Iterable[str] = ()) -> None:
+        known = self._hints.setdefault(hint, {})
+        ids = tuple(ids)
+        if known is None or not ids:
+            self._hints[hint] = None
+        else:
+            known.update(dict.fromkeys(ids))
+
+    def give_turn(self, job: JobRecord) -> None:
+        del job  # the engine finds out whose turn it is
+
+    def extend(self, job: JobRecord, until: int) -> None:
+        job.lease_until_ns = until
+
+    def left_waiting(self, job: JobRecord) -> None:
+        del job
+
+    def record(self, job: JobRecord, now: int) -> None:
+        key = (now // _MINUTE_NS * _MINUTE_NS, job.task, job.state)
+        self._outcomes[key] = self._outcomes.get(key, 0) + 1
+        self._ended.append(job.id)
+
+    def forget_occurrences(self, schedule_id: str) -> None:
+        self._removed.append(schedule_id)
+
+    # -- what has changed ------------------------------------------------------------
+
+    def changes(self) -> Changes:
+        """Return what the last run has changed."""
+        before = self._jobs_before
+        jobs, schedules = self.jobs.values(), self.schedules.values()
+        inserted = [job for job in jobs if job.id not in before]
+        updated = [job for job in jobs if job.id in before and _moved(_job_facts(job), before[job.id])]
+        rows = {row.id: row for row in schedules if self._is_changed(row)}
+        removed = [schedule_id for schedule_id in self._removed if schedule_id not in self.schedules]
+        hints = [(hint, () if ids is None else tuple(ids)) for hint, ids in self._hints.items()]
+        made = {at: job_id for at, job_id in self.occurrences.items() if at not in self._found_occurrences}
+        return Changes(
+            inserted,
+            updated,
+            rows,
+            removed,
+            self._changed_uniques(),
+            made,
+            frozenset(self.keys.turns),
+            self._outcomes,
+            self._ended,
+            hints,
+        )
+
+    def _is_changed(self, row: Schedule) -> bool:
+        before = self._schedules_before.get(row.id)
+        return before is None or _moved(_schedule_facts(row), before)
+
+    def _changed_uniques(self) -> dict[UniqueKey, Taken | None]:
+        before, now = self._found_uniques, self.unique.entries
+        changed: dict[UniqueKey, Taken | None] = {
+            key: Taken(entry[0].id, entry[1]) for key, entry in now.items() if before.get(key) != entry
+        }
+        changed.update((key, None) for key in before if key not in now)
+        return changed
+
+
+def _moved(facts: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    return any(map(is_not, facts, before))
+
+
+def _since(row: Schedule) -> int:
+    return row.held_up_ns or 0
+
+
+def worked_out(
+    part: Part, needs: Needs, load: Callable[[Needs], Loaded], decide: Callable[[Part, int], T], now: int
+) -> T:
+    """Return what *decide* answers, after as many rounds of loading as it takes, for an engine whose calls block."""
+    part.load(needs, load(needs))
+    while True:
+        try:
+            return part.run(decide, now)
+        except Missing as missing:
+            part.load(missing.needs, load(missing.needs))
