@@ -21,7 +21,7 @@ from .base import Backfilled, CancelAnswer, Claim
 if TYPE_CHECKING:
     from ._book import Book
 
-__all__ = ["Firing"]
+__all__ = ["Firing", "asks_who_is_open"]
 
 _UNBOUNDED: Final = frozenset({"queue_all", "allow"})
 """Policies that ask which jobs are open only if they have a bound."""
@@ -39,6 +39,13 @@ def _whose(blocker: JobRecord, row: Schedule, key: str) -> str:
     """Say whose job stands in the way of a run of *row*."""
     schedule_id = blocker.origin.schedule_id if blocker.origin is not None else row.id
     return "the same schedule" if schedule_id == row.id else f"schedule {schedule_id} (overlap_key={key!r})"
+
+
+def asks_who_is_open(policy: Overlap, is_claiming: bool = False) -> bool:
+    """Say whether it takes the open jobs of the key to admit a run; with a claim, to let it begin at once as well."""
+    if policy.maximum is not None or policy.mode not in _UNBOUNDED:
+        return True
+    return is_claiming and policy.mode in SERIAL_MODES
 
 
 def _age(job: JobRecord) -> int:
@@ -124,8 +131,7 @@ class Firing:
         """Insert *job* as the overlap policy and its unique key say: to run, or as a SKIPPED row."""
         book = self._book
         key = row.payload.overlap_key or row.id
-        is_bounded = policy.maximum is not None or policy.mode not in _UNBOUNDED
-        others = book.keys.open(key) if is_bounded else ()  # those who wait may be thousands
+        others = book.keys.open(key) if asks_who_is_open(policy) else ()  # those who wait may be thousands
         self.rows.append(job)
         job.serial = policy.mode in SERIAL_MODES
         replacing: tuple[list[JobRecord], Verdict] | None = None

@@ -14,8 +14,7 @@ changed by assignment alone, and to look costs a fraction of writing them down."
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from operator import attrgetter, is_not
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.lifecycle import Move
@@ -23,119 +22,16 @@ from quarterjack.model import NO_OPTIONS, JobRecord, JobState, Schedule
 
 from ._book import Book
 from ._book_base import Occurrence
+from ._firing import asks_who_is_open
 from ._needs import Changes, Loaded, Missing, Needs, Taken, UniqueKey
-from ._overlap import OverlapKeys
-from ._rows import JOB_STATE_COLUMNS
-from ._unique import UniqueKeys
+from ._part_rows import JOB, SCHEDULE, Facts, Known, Lines, Names, Uniques
 from .base import Hint
 
 __all__ = ["Part", "worked_out"]
 
 T = TypeVar("T")
-K = TypeVar("K")
-V = TypeVar("V")
 
 _MINUTE_NS: Final = 60 * NS_PER_S
-_JOB_FIELDS: Final = tuple(column.name for column in JOB_STATE_COLUMNS)
-_job_facts: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*_JOB_FIELDS)
-_SCHEDULE_FIELDS: Final = tuple(name for name in Schedule.__slots__ if name != "id")
-_schedule_facts: Final[Callable[[Schedule], tuple[Any, ...]]] = attrgetter(*_SCHEDULE_FIELDS)
-
-
-class Names:
-    """Ids for the jobs a decision inserts: the same ones each time it is made."""
-
-    __slots__ = ("_draw", "_drawn", "_next")
-
-    def __init__(self, draw: Callable[[], str]) -> None:
-        self._draw = draw
-        self._drawn: list[str] = []
-        self._next = 0
-
-    def __call__(self) -> str:
-        """Return the next id."""
-        if self._next == len(self._drawn):
-            self._drawn.append(self._draw())
-        self._next += 1
-        return self._drawn[self._next - 1]
-
-    def begin(self) -> None:
-        """Begin with the first one again."""
-        self._next = 0
-
-
-class _Known(dict[K, V]):
-    """What was found; to ask for what nobody has looked for raises `Missing`."""
-
-    __slots__ = ("_needs", "asked")
-
-    def __init__(self, found: dict[K, V], asked: Iterable[K], needs: Callable[[K], Needs]) -> None:
-        super().__init__(found)
-        self.asked = frozenset(asked)
-        self._needs = needs
-
-    def get(self, key: Any, default: Any = None, /) -> Any:
-        if key not in self and key not in self.asked:
-            raise Missing(self._needs(key))
-        return super().get(key, default)
-
-    def pop(self, key: Any, default: Any = None, /) -> Any:
-        if key not in self and key not in self.asked:
-            raise Missing(self._needs(key))
-        return super().pop(key, default)
-
-
-class _Lines(OverlapKeys):
-    """The open jobs of the lines that were loaded. Who is next in a line is the engine's to find."""
-
-    __slots__ = ("_backfills_open", "_lines", "turns")
-
-    def __init__(self, lines: _Known[str, list[JobRecord]]) -> None:
-        super().__init__()
-        self._backfills_open = {key: [job for job in jobs if job.is_backfill] for key, jobs in lines.items()}
-        for key, jobs in lines.items():
-            lines[key] = [job for job in jobs if not job.is_backfill]
-        self._open = self._lines = lines
-        self.turns: set[str] = set()
-        """Keys whose turn may have come free."""
-
-    def add(self, key: str, job: JobRecord) -> None:
-        if key in self._lines or key in self._lines.asked:
-            super().add(key, job)
-        else:
-            job.overlap_key = key
-
-    def close(self, job: JobRecord) -> JobRecord | None:
-        if job.overlap_key in self._lines:
-            return super().close(job)
-        return self.let_go(job) if job.serial else None
-
-    def take(self, job: JobRecord) -> bool:
-        key = job.overlap_key
-        if not job.serial or key is None:
-            return True
-        others = [*self.open(key), *self._backfills_open.get(key, ())]
-        return not any(other.serial and other is not job and (other.state.is_held or other.zombie) for other in others)
-
-    def let_go(self, job: JobRecord) -> JobRecord | None:
-        if job.serial and job.overlap_key is not None:
-            self.turns.add(job.overlap_key)
-        return None
-
-
-class _Uniques(UniqueKeys):
-    """The unique keys that were loaded."""
-
-    __slots__ = ()
-
-    def __init__(self, entries: _Known[UniqueKey, tuple[JobRecord, int | None]]) -> None:
-        super().__init__()
-        self._entries = entries
-
-    @property
-    def entries(self) -> dict[UniqueKey, tuple[JobRecord, int | None]]:
-        """Who holds which key."""
-        return self._entries
 
 
 class Part(Book):
@@ -145,8 +41,8 @@ class Part(Book):
         ids: Names the jobs that schedules make.
     """
 
-    keys: _Lines
-    unique: _Uniques
+    keys: Lines
+    unique: Uniques
 
     def __init__(self, ids: Callable[[], str]) -> None:
         self._names = Names(ids)
@@ -158,8 +54,8 @@ class Part(Book):
         self._found_uniques: dict[UniqueKey, tuple[JobRecord, int | None]] = {}
         self._found_occurrences: dict[Occurrence, str] = {}
         self._held_up: dict[str, Schedule] = {}
-        self._jobs_before: dict[str, tuple[Any, ...]] = {}
-        self._schedules_before: dict[str, tuple[Any, ...]] = {}
+        self._jobs_before: dict[str, Facts] = {}
+        self._schedules_before: dict[str, Facts] = {}
         self._begin()
 
     def fresh(self) -> Part:
@@ -175,11 +71,11 @@ class Part(Book):
         for job_id, job in loaded.jobs.items():
             if job_id not in self._found_jobs:
                 self._found_jobs[job_id] = job
-                self._jobs_before[job_id] = _job_facts(job)
+                self._jobs_before[job_id] = JOB.facts(job)
         for row in (*loaded.schedules.values(), *loaded.held_up):
             if row.id not in self._found_schedules:
                 self._found_schedules[row.id] = row
-                self._schedules_before[row.id] = _schedule_facts(row)
+                self._schedules_before[row.id] = SCHEDULE.facts(row)
         for row in loaded.held_up:
             self._held_up.setdefault(row.id, self._found_schedules[row.id])
         for key, ids in loaded.lines.items():
@@ -200,16 +96,16 @@ class Part(Book):
     def _begin(self) -> None:
         """Be what was loaded, and nothing else."""
         needs = self.needs
-        jobs = _Known(self._found_jobs, needs.jobs | self._found_jobs.keys(), lambda key: Needs(jobs=frozenset({key})))
-        schedules = _Known(
+        jobs = Known(self._found_jobs, needs.jobs | self._found_jobs.keys(), lambda key: Needs(jobs=frozenset({key})))
+        schedules = Known(
             self._found_schedules,
             needs.schedules | self._found_schedules.keys(),
             lambda key: Needs(schedules=frozenset({key})),
         )
-        lines = _Known(dict(self._found_lines), needs.lines, lambda key: Needs(lines=frozenset({key})))
-        uniques = _Known(self._found_uniques, needs.uniques, lambda key: Needs(uniques=frozenset({key})))
-        made = _Known(self._found_occurrences, needs.occurrences, lambda key: Needs(occurrences=frozenset({key})))
-        super().__init__(self._names, jobs, schedules, _Lines(lines), _Uniques(uniques), made)
+        lines = Known(dict(self._found_lines), needs.lines, lambda key: Needs(lines=frozenset({key})))
+        uniques = Known(self._found_uniques, needs.uniques, lambda key: Needs(uniques=frozenset({key})))
+        made = Known(self._found_occurrences, needs.occurrences, lambda key: Needs(occurrences=frozenset({key})))
+        super().__init__(self._names, jobs, schedules, Lines(lines), Uniques(uniques), made)
         self._names.begin()
         self._removed: list[str] = []
         self._outcomes: dict[tuple[int, str, JobState], int] = {}
@@ -241,13 +137,9 @@ class Part(Book):
 
     def _take_back(self) -> None:
         for job_id, facts in self._jobs_before.items():
-            job = self._found_jobs[job_id]
-            for name, value in zip(_JOB_FIELDS, facts, strict=True):
-                setattr(job, name, value)
+            JOB.restore(self._found_jobs[job_id], facts)
         for schedule_id, facts in self._schedules_before.items():
-            row = self._found_schedules[schedule_id]
-            for name, value in zip(_SCHEDULE_FIELDS, facts, strict=True):
-                setattr(row, name, value)
+            SCHEDULE.restore(self._found_schedules[schedule_id], facts)
         self._begin()
 
     def require(self, needs: Needs) -> None:
@@ -271,6 +163,20 @@ class Part(Book):
                 schedules=frozenset(job.origin.schedule_id for job in found if job.origin is not None),
                 keys=frozenset(job.overlap_key for job in found if job.overlap_key is not None),
                 uniques=frozenset((job.task, u.key) for job in found if (u := job.options.unique) is not None),
+            )
+        )
+
+    def require_to_fire(self, schedule_ids: Iterable[str], *, is_claiming: bool) -> None:
+        """Ask for these schedules, and for what their fire times are decided by: open jobs and unique keys."""
+        ids = frozenset(schedule_ids)
+        self.require(Needs(schedules=ids))
+        rows = [row for key in ids if (row := self.schedules.get(key)) is not None]
+        self.require(
+            Needs(
+                lines=frozenset(row.overlap_key for row in rows if asks_who_is_open(row.payload.overlap, is_claiming)),
+                uniques=frozenset(
+                    (row.payload.task, unique.key) for row in rows if (unique := row.payload.options.unique) is not None
+                ),
             )
         )
 
@@ -321,7 +227,7 @@ class Part(Book):
         before = self._jobs_before
         jobs, schedules = self.jobs.values(), self.schedules.values()
         inserted = [job for job in jobs if job.id not in before]
-        updated = [job for job in jobs if job.id in before and _moved(_job_facts(job), before[job.id])]
+        updated = [job for job in jobs if job.id in before and JOB.has_moved(job, before[job.id])]
         rows = {row.id: row for row in schedules if self._is_changed(row)}
         removed = [schedule_id for schedule_id in self._removed if schedule_id not in self.schedules]
         hints = [(hint, () if ids is None else tuple(ids)) for hint, ids in self._hints.items()]
@@ -341,7 +247,7 @@ class Part(Book):
 
     def _is_changed(self, row: Schedule) -> bool:
         before = self._schedules_before.get(row.id)
-        return before is None or _moved(_schedule_facts(row), before)
+        return before is None or SCHEDULE.has_moved(row, before)
 
     def _changed_uniques(self) -> dict[UniqueKey, Taken | None]:
         before, now = self._found_uniques, self.unique.entries
@@ -350,10 +256,6 @@ class Part(Book):
         }
         changed.update((key, None) for key in before if key not in now)
         return changed
-
-
-def _moved(facts: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
-    return any(map(is_not, facts, before))
 
 
 def _since(row: Schedule) -> int:
