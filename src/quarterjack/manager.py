@@ -10,27 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import math
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 from ._durations import Seconds, to_seconds
+from ._manager_jobs import ManagedJob, ManagerJobs
 from .clock import clock_of
-from .errors import DeadlineExceeded, InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
-from .events import EventStream, JobEventKind, Subscription
+from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
+from .events import Subscription
 from .flow._keys import key_of
 from .flow._options import number
 from .flow.batch import Batch, OnError
 from .flow.flow import Flow, Strategy
 from .flow.waiting import NO_KEY
-from .job import CallbackKind, Job, error_of
-from .model import NO_KWARGS, NO_OPTIONS, JobIds, JobRecord, JobState, RunOptions
+from .job import Job
+from .model import NO_KWARGS, NO_OPTIONS, JobIds, RunOptions
 from .options import check_names, resolve_options
 from .policies.backoff import Retry
 from .runtime.engine import Engine
-from .runtime.handles import Handles, settled_within
-from .runtime.job_events import FINAL_KINDS, job_event
+from .runtime.handles import Handles
 from .runtime.managed import Chosen, ManagedRun, NotYet, Once
 from .runtime.managed_items import Batched
 
@@ -40,11 +39,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item")
 Res = TypeVar("Res")
-
-_SUBMITTED: Final = JobState.SUBMITTED
-
-
-_CALLBACKS: Final[Mapping[str, CallbackKind]] = {"running": "start", "retry": "retry"}
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -60,28 +54,6 @@ class ManagerOptions(TypedDict, total=False):
 
 
 _FIELDS: Final = frozenset(ManagerOptions.__annotations__)
-
-
-class ManagedJob(Job[T]):
-    """A job of a manager: awaiting it raises what its body raised, the very exception."""
-
-    __slots__ = ()
-
-    def _error(self) -> BaseException | None:
-        record = self._record
-        original = None if record.error is None else record.error.exception
-        is_own = record.state is JobState.FAILED or isinstance(original, DeadlineExceeded)
-        return original if original is not None and is_own else error_of(record)
-
-
-class _Several(list[Callable[[Any], None]]):
-    """Those who wait for one job, where there are several."""
-
-    __slots__ = ()
-
-    def __call__(self, record: Any) -> None:
-        for notify in self:
-            notify(record)
 
 
 class Submitter:
@@ -109,7 +81,7 @@ class Submitter:
         return self._manager._submit_threadsafe(fn, args, kwargs, self._chosen)
 
 
-class TaskManager:
+class TaskManager(ManagerJobs):
     """Runs coroutine functions as its flow allows.
 
         async with TaskManager(ConcurrencyLimit(3)) as manager:
@@ -129,23 +101,18 @@ class TaskManager:
 
     def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0) -> None:
         is_flow = len(strategies) == 1 and isinstance(strategies[0], Flow)
-        self.flow: Final = cast("Flow", strategies[0]) if is_flow else Flow(*strategies)
+        super().__init__(cast("Flow", strategies[0]) if is_flow else Flow(*strategies))
         self._plain: Final = self._chosen(NO_OPTIONS, NO_KEY, 1.0)
         self._grace_s = to_seconds(grace, "grace")
         self._ids = JobIds()
-        self._early: list[ManagedRun] = []
-        self._engine: Engine | None = None
         self._direct: Engine | None = None
         """The engine while jobs go to it without a further look."""
-        self._singles: dict[Hashable, ManagedRun] = {}
-        self._handles: Handles | None = None
         self._is_closed = False
         self._idle = asyncio.Event()
         self._fatal: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_cancelled_host = False
-        self.event_stream: Final = EventStream()
 
     # -- life --------------------------------------------------------------------------
 
@@ -191,8 +158,16 @@ class TaskManager:
             self._raise_fatal()
 
     async def idle(self) -> None:
-        """Wait until no job is left; more may be submitted meanwhile and afterwards."""
+        """Wait until no job is left; more may be submitted meanwhile and afterwards.
+
+        Raises:
+            UsageError: In the body of one of its jobs, which would wait for itself.
+        """
         engine = self._running()
+        engine.refuse_own("idle()", "await the jobs that are meant, gather([…])")
+        await self._no_job_left(engine)
+
+    async def _no_job_left(self, engine: Engine) -> None:
         engine.flush()
         while engine.unfinished:
             self._idle.clear()
@@ -201,16 +176,23 @@ class TaskManager:
     async def stop(self, *, drain: bool = True) -> None:
         """Take no more jobs, and wait until those there are have ended: by themselves, or cancelled. Idempotent.
 
-        Cancelled while it waits, it cancels them.
+        Cancelled while it waits, it cancels them. Before the block is entered it cancels what was submitted.
+
+        Raises:
+            UsageError: With *drain* in the body of one of its jobs, which would wait for itself.
         """
-        self._is_closed, self._direct = True, None
         engine = self._engine
+        if engine is not None and drain:
+            engine.refuse_own("stop()", "return and let the block end, or cancel all of them: stop(drain=False)")
+        self._is_closed, self._direct = True, None
         if engine is None:
+            for run in tuple(self._early):
+                self.cancel_early(run, "the manager was stopped")
             return
         engine.flush(drain=True)
         try:
             if drain and self._fatal is None:
-                await self.idle()
+                await self._no_job_left(engine)
         finally:
             for run in tuple(engine.unfinished):
                 engine.cancel(run, "the manager was stopped")
@@ -220,7 +202,7 @@ class TaskManager:
         self._is_ending = True
         try:
             async with asyncio.timeout(self._grace_s):
-                await self.idle()
+                await self._no_job_left(engine)
                 await engine.end_batches(self._grace_s)
         except TimeoutError:
             engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
@@ -242,11 +224,6 @@ class TaskManager:
         if self._has_cancelled_host and self._host is not None:
             self._host.uncancel()
         raise self._fatal
-
-    def _running(self) -> Engine:
-        if self._engine is None:
-            raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
-        return self._engine
 
     # -- batches -----------------------------------------------------------------------
 
@@ -284,8 +261,8 @@ class TaskManager:
             raise InvalidOption(f"batch takes a coroutine function of a list of items, got {fn!r}")
         how = Batch(max_size, max_wait, max_bytes, on_error)
 
-        def submit(batched: Batched[Item, Res], item: Item) -> Job[Res]:
-            return self.submit(batched, item)
+        async def submit(batched: Batched[Item, Res], item: Item) -> Job[Res]:
+            return await self.submit_wait(batched, item)
 
         return Batched(fn, how, submit)
 
@@ -399,11 +376,10 @@ class TaskManager:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
         engine = self._running()
-        room = engine.room
-        if room.overflow == "block":
+        if self.flow.overflow == "block":
             probe = ManagedRun(engine, fn, args, kwargs, chosen, None, 0.0)
             if self._there_already(probe) is None:  # a duplicate needs no room
-                await room.wait_for_room()
+                await engine.room_of(fn).wait_for_room()
         return self._submit(fn, args, kwargs, chosen)
 
     def _submit_threadsafe(
@@ -429,131 +405,3 @@ class TaskManager:
         At most *limit* events wait; a slower reader loses the oldest and is told by `EventsDropped`.
         """
         return self.event_stream.subscribe(number(limit, "limit", 1, whole=True))
-
-    # -- looking -----------------------------------------------------------------------
-
-    def why_waiting(self, job: Job[Any]) -> str | None:
-        """Return in words which gate holds *job* up and for how long, or what else; None if it does not wait."""
-        run: Any = job._record
-        if run.state is not JobState.SUBMITTED:
-            return None
-        engine = self._engine
-        if engine is None:
-            return "the manager is not entered yet"
-        now = engine.monotonic()
-        if run.due is not None and run.due > now:
-            return f"it pauses for {run.due - now:.3g} s more" + (f" after {run.reason}" if run.reason else "")
-        if run.seat is not None:
-            held = run.seat.why()
-        else:
-            gate_at = engine.room.why(run)
-            held = None if gate_at is None else (gate_at[0].label, gate_at[1])
-        if held is None:
-            return "its turn comes in the loop's next turn"
-        label, at = held
-        return f"{label} is full" if math.isinf(at) else f"{label} lets it start in {max(0.0, at - now):.3g} s"
-
-    def stats(self) -> dict[str, Any]:
-        """Return counts: jobs waiting, pausing and running, and what each gate tells of itself (per key, too)."""
-        engine = self._engine
-        runs = engine.unfinished if engine is not None else ()
-        states = [run.state for run in runs]
-        seated = sum(run.seat is not None and not run.state.is_finished for run in runs if run.state is _SUBMITTED)
-        waiting = engine.room.size + seated if engine is not None else len(self._early)
-        submitted = states.count(JobState.SUBMITTED)
-        return {
-            "waiting": waiting,
-            "pausing": submitted - waiting if engine is not None else 0,
-            "running": len(states) - submitted,
-            "gates": {gate.label: gate.stats_by_key() for gate in self.flow.gates},
-        }
-
-    # -- what its jobs ask ---------------------------------------------------------------
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop it runs on.
-
-        Raises:
-            NotRunning: Before it is entered.
-        """
-        return self._running().loop
-
-    @property
-    def handles(self) -> Handles:
-        """Who waits for jobs with callbacks.
-
-        Raises:
-            NotRunning: Before it is entered.
-        """
-        if self._handles is None:
-            raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
-        return self._handles
-
-    def is_settled(self, record: Any) -> bool:
-        """Say whether the job is finished and its callbacks have run."""
-        if record.callbacks:
-            return self.handles.is_settled(record)
-        is_finished: bool = record.state.is_finished
-        return is_finished
-
-    def watch(self, records: Iterable[Any], notify: Callable[[Any], None]) -> int:
-        """Call *notify* once for each job that is not settled yet, when it is; return how many those are."""
-        waited = 0
-        for run in records:
-            if run.callbacks:
-                waited += self.handles.watch((run,), notify)
-            elif not run.state.is_finished:
-                waited += 1
-                known = run.watcher
-                run.watcher = notify if known is None else _Several((*_each(known), notify))
-        return waited
-
-    def unwatch(self, records: Iterable[Any], notify: Callable[[Any], None]) -> None:
-        """Forget *notify*."""
-        for run in records:
-            left = [other for other in _each(run.watcher) if other is not notify]
-            run.watcher = None if not left else left[0] if len(left) == 1 else _Several(left)
-            if run.callbacks:
-                self.handles.unwatch((run,), notify)
-
-    def add_callback(self, record: Any, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
-        """Call *fn* when the job makes a move of *kind*.
-
-        Raises:
-            NotRunning: Before the manager is entered.
-        """
-        self._running()
-        if not record.callbacks and not record.state.is_finished:
-            record.callbacks = True
-            for notify in _each(record.watcher):
-                self.handles.watch((record,), notify)
-            record.watcher = None
-        self.handles.add(record, kind, fn)
-
-    def _on_move(self, move: str, run: ManagedRun) -> None:
-        record: JobRecord = cast("Any", run)
-        if self.event_stream.has_listeners:
-            kind = FINAL_KINDS[run.state] if move == "end" else cast("JobEventKind", move)
-            self.event_stream.send(job_event(kind, record))
-        if move == "end":
-            self.handles.settle(record, None)
-        elif move in _CALLBACKS:
-            self.handles.tell(record, _CALLBACKS[move])
-
-    async def cancel_job(self, record: Any, wait_s: float) -> bool:
-        """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
-        engine = self._running()
-        engine.cancel(record, "cancelled by request")
-        await settled_within(self, record, wait_s)
-        return record.state is JobState.CANCELLED
-
-    async def fetch(self, record: Any) -> Any:
-        """Return the job as it is: a manager's is always current."""
-        return record
-
-
-def _each(known: Callable[[Any], None] | None) -> list[Callable[[Any], None]]:
-    if known is None:
-        return []
-    return list(known) if isinstance(known, _Several) else [known]

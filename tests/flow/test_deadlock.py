@@ -464,3 +464,78 @@ async def test_interrupted_before_its_job_has_its_slots_back_a_block_keeps_nothi
             await first
             assert other.used == 0
         assert lent.used == 0
+
+
+async def test_a_body_lends_its_slot_whatever_another_of_its_tasks_waits_for() -> None:
+    """One that waits at some other gate first must not keep the slot from the child that the body awaits."""
+    lent, other = ConcurrencyLimit(1, reentrant="donate"), ConcurrencyLimit(1)
+
+    async def body() -> str:
+        async def pass_other() -> None:
+            async with other:
+                assert lent.used == 1
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pass_other())
+            await asyncio.sleep(0)
+            child = manager.submit(asyncio.sleep, 5, "child")
+            return await child
+
+    with virtual_loop():
+        async with TaskManager(lent) as manager:
+            async with other:
+                job = manager.submit(body)
+                await asyncio.sleep(1)
+            assert await job == "child"
+    assert (lent.used, other.used) == (0, 0)
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+async def test_a_body_that_lends_once_more_while_it_waits_for_its_slot_has_it_back_once(is_interrupted: bool) -> None:
+    """Two of its tasks by turns: the first waits for the slot still when the second lends it again."""
+    lent = ConcurrencyLimit(1, reentrant="donate")
+
+    async def await_child(seconds: float) -> None:
+        await manager.submit(asyncio.sleep, seconds)
+
+    async def body() -> None:
+        first = asyncio.create_task(await_child(1))
+        await asyncio.sleep(0.5)
+        manager.submit(asyncio.sleep, 10)  # has the slot from the first second to the eleventh
+        await asyncio.sleep(3)  # what a loan does not forbid: this task has no slot, and asks for none
+        second = asyncio.create_task(await_child(5))
+        await asyncio.sleep(0)
+        if is_interrupted:
+            first.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert lent.used == 1
+
+    with virtual_loop():
+        async with TaskManager(lent) as manager:
+            job = manager.submit(body)
+            async with asyncio.timeout(HOUR):
+                await job
+        assert lent.used == 0
+
+
+async def test_an_attempt_that_left_a_waiting_task_behind_leaves_no_slot_to_it() -> None:
+    """What it lent ended with it; the next attempt of the same job has a slot of its own."""
+    lent = ConcurrencyLimit(2, reentrant="donate")
+    behind: list[asyncio.Task[None]] = []
+
+    async def await_child() -> None:
+        await manager.submit(asyncio.sleep, 5)
+
+    async def body() -> float:
+        if not behind:
+            behind.append(asyncio.create_task(await_child()))
+            await asyncio.sleep(1)
+            raise OSError
+        await asyncio.sleep(60)
+        return lent.used
+
+    with virtual_loop():
+        async with TaskManager(lent, Retry(on=OSError, base=1, jitter="none")) as manager:
+            assert await manager.submit(body) == 1
+            await behind[0]
+        assert lent.used == 0

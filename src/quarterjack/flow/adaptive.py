@@ -225,7 +225,10 @@ class AdaptiveLimit(Gate):
     # -- as a gate -------------------------------------------------------------------
 
     def eta(self, job: Waiting, now: float) -> float:
-        return now if self.used + job.cost <= self.limit + CRUMBS or not self._users else math.inf
+        if self.used + job.cost <= self.limit + CRUMBS:
+            return now
+        self.check(job)  # `max` may have shrunk since it came, and a bare pass was not asked before
+        return math.inf if self._users else now
 
     def stays_closed(self, job: Waiting, held: float) -> bool:
         return held + job.cost > self._settings.max

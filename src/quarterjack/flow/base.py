@@ -23,6 +23,7 @@ from quarterjack.errors import InvalidOption
 from ._keys import By, check_by, key_of
 from .outcome import RETURNED, Ended, ended_by
 from .permit import BarePass, Pass, Permit, Turnstile
+from .room import WaitingRoom
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -188,8 +189,13 @@ class Gate(ABC):
         return Permit(self, Pass(key, cost))
 
     def _turnstile_here(self) -> Turnstile:
-        self._turnstile = turnstile = Turnstile.of(self._turnstile, (self,))
+        self._turnstile = turnstile = Turnstile.of(self._turnstile, self._room_of_passes)
         return turnstile
+
+    def _room_of_passes(
+        self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
+    ) -> WaitingRoom:
+        return WaitingRoom(dispatcher, (self,), None, start=start, refuse=refuse)
 
     # -- what others ask of it -------------------------------------------------------
 

@@ -93,9 +93,9 @@ class ConcurrencyLimit(Gate):
         self._lent.add(job)
 
     def take_back(self, job: Waiting) -> None:
-        self._users += 1
-        self.used += job.cost
-        self._lent.discard(job)
+        if job in self._lent:  # else the attempt that lent it is over, and another one runs
+            self._lent.remove(job)
+            self.take(job, 0.0)
 
     def _free(self, job: Waiting) -> None:
         self._users -= 1

@@ -74,33 +74,42 @@ class Waits:
     def begin(
         self, holder: Waiting | None, awaited: Sequence[Waiting], waiter: asyncio.Future[None], *, lends: bool = True
     ) -> Wait:
-        """Note a wait of the running task; *waiter* gets `WouldDeadlock` if it can never end."""
+        """Note a wait of the running task; *waiter* gets `WouldDeadlock` if it can never end.
+
+        The holder's slots of gates that lend serve others from the first wait of its body that *lends* to the end
+        of the last one.
+        """
         wait = Wait(self, holder, awaited, waiter)
         self._waits[wait] = None
         self._by_task[wait.task] = wait
         if holder is not None and holder._phase in _INSIDE:
-            of_holder = self._by_holder.setdefault(holder, [])
-            of_holder.append(wait)
-            if len(of_holder) == 1:
-                self._hold(holder, lends=lends)
+            if holder not in self._by_holder:
+                self._by_holder[holder] = []
+                self._hold(holder)
+            self._by_holder[holder].append(wait)
+            if lends:
+                self._lend(holder)
         self._fail_if_stuck(wait)
         return wait
 
     async def end(self, wait: Wait, at_once: bool) -> None:
         """See `Wait.end`."""
+        holder = wait.holder
+        self._forget(wait)
+        # Of several tasks of one body the last has the slots back.
+        while holder is not None and holder not in self._by_holder and (loans := self._loans.get(holder)):
+            await self._regain(loans[-1], holder, at_once)
+        self.look_again()
+
+    def _forget(self, wait: Wait) -> None:
         del self._waits[wait]
         if self._by_task.get(wait.task) is wait:
             del self._by_task[wait.task]
         holder = wait.holder
         if holder is not None and (of_holder := self._by_holder.get(holder)) is not None:
             of_holder.remove(wait)
-            if not of_holder:  # of several tasks of one body the last has the slots back
+            if not of_holder:
                 self._let_go(holder)
-                loans = self._loans.get(holder)
-                while loans:
-                    await self._regain(loans, holder, at_once)
-                self._loans.pop(holder, None)
-        self.look_again()
 
     def look_again(self) -> None:
         """Something may have made a wait one without end: a limit that shrank, a retry that came back."""
@@ -110,38 +119,39 @@ class Waits:
 
     # -- who holds what ----------------------------------------------------------------
 
-    def _hold(self, holder: Waiting, *, lends: bool) -> None:
-        lent = self._loans.get(holder, [])
-        held = self._held[holder] = []
-        for post in holder._lane.posts:
-            gate = post.gate
-            if lends and gate.lends and gate not in lent:
-                gate.lend(holder)
-                lent.append(gate)
-                post.dispatcher.open(post)
-            elif gate not in lent:
-                held.append(gate)
-                self._weight[gate] = self._weight.get(gate, 0.0) + holder.cost
-        if lent:
-            self._loans[holder] = lent
+    def _hold(self, holder: Waiting) -> None:
+        lent = self._loans.get(holder, ())
+        held = self._held[holder] = [post.gate for post in holder._lane.posts if post.gate not in lent]
+        for gate in held:
+            self._weight[gate] = self._weight.get(gate, 0.0) + holder.cost
+
+    def _lend(self, holder: Waiting) -> None:
+        """Let others have what *holder* still has of gates that lend."""
+        for gate in [gate for gate in self._held[holder] if gate.lends]:
+            self._held[holder].remove(gate)
+            self._lighten(gate, holder)
+            gate.lend(holder)
+            self._loans.setdefault(holder, []).append(gate)
+            if gate._post is not None:
+                gate._post.dispatcher.open(gate._post)
 
     def _let_go(self, holder: Waiting) -> None:
         del self._by_holder[holder]
         for gate in self._held.pop(holder):
-            self._weight[gate] -= holder.cost
-            if self._weight[gate] <= 0:
-                del self._weight[gate]
+            self._lighten(gate, holder)
 
-    async def _regain(self, loans: list[Gate], holder: Waiting, at_once: bool) -> None:
-        """Wait until *holder* has its slots of the last gate again; it goes before all who came later."""
-        gate = loans[-1]
+    def _lighten(self, gate: Gate, holder: Waiting) -> None:
+        self._weight[gate] -= holder.cost
+        if self._weight[gate] <= 0:
+            del self._weight[gate]
+
+    async def _regain(self, gate: Gate, holder: Waiting, at_once: bool) -> None:
+        """Wait until *holder* has its slots of *gate* again; it goes before all who came later."""
         post = next(post for post in holder._lane.posts if post.gate is gate)
         dispatcher = post.dispatcher
         now = dispatcher.monotonic()
         if holder._phase not in _INSIDE or at_once or gate.eta(holder, now) <= now:
-            loans.pop()
-            if holder._phase in _INSIDE:  # else it was left behind by its body
-                gate.take_back(holder)
+            self._repay(gate, holder)
             return
         back = _Back(holder, dispatcher.loop.create_future())
         room = WaitingRoom(dispatcher, (gate,), None, start=_come_back, refuse=_turn_away)
@@ -150,13 +160,19 @@ class Waits:
         try:
             await back.waiter
         finally:
-            self._waits.pop(wait)
-            self._let_go(holder)
+            self._forget(wait)
             if not room.remove(back) and back._phase is Phase.TAKEN:
                 dispatcher.give(back, NOT_STARTED)
-            loans.pop()
-            if holder._phase in _INSIDE:
-                gate.take_back(holder)
+            if holder not in self._by_holder:  # else another task of its body waits: it will see to that
+                self._repay(gate, holder)
+
+    def _repay(self, gate: Gate, holder: Waiting) -> None:
+        loans = self._loans[holder]
+        loans.remove(gate)
+        if not loans:
+            del self._loans[holder]
+        if holder._phase in _INSIDE:  # else it was left behind by its body
+            gate.take_back(holder)
 
     def _held_of(self, gate: Gate, among: Collection[Wait] | None) -> float:
         """Return how much of *gate* is held by those who wait, or by some of them."""

@@ -32,6 +32,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from contextvars import Context
 from heapq import heappop, heappush
 from itertools import count
@@ -63,6 +64,9 @@ then by the wall clock, and when that jumps: the timer sees to it that this is n
 STEPS_PER_TURN: Final = 64
 """So many jobs are started, refused or found waiting in one turn of the loop. Where tasks start eagerly a
 start runs the body's first part: a hundred thousand of them in one go would let nobody else in for a second."""
+
+DEEPEST: Final = 8
+"""Turns in each other, where a task factory begins bodies at once and those ask to `settle`: Python's stack ends."""
 
 FEW: Final = 8
 """With more lanes about to be asked for it is cheaper to queue than to look at them."""
@@ -155,7 +159,14 @@ class Dispatcher:
         """Left in this turn."""
         self._is_scheduled = False
         self.is_pumping = False
-        """True while jobs are started in a turn of the loop that is its own; `settle` borrows somebody's."""
+        """True while the bodies of jobs that are started may begin at once: in a turn of the loop that is its own."""
+        self._settled = 0
+        """Turns that `settle` has borrowed, and in which jobs were started whose bodies begin after it: until they
+        have, no other body may begin at once, before them."""
+        self._advancing: Lane | None = None
+        """Whose jobs are being started: it stands nowhere meanwhile, and a body that begins at once may ask for it."""
+        self._depth = 0
+        """How many turns are in each other."""
         self._context = Context()
         self.waits: Waits | None = None
         """Who waits while it holds something; None while nobody did yet."""
@@ -180,14 +191,8 @@ class Dispatcher:
         post = gate._post  # the dispatcher's own
         if post is not None and post.dispatcher is self:
             return post
-        if gate._leader is not None:
-            raise InvalidOption(f"{gate!r} belongs to a resource of {gate._leader!r} alone; make one for each")
+        self._refuse_foreign(gate)
         if post is not None:
-            if post.dispatcher.loop is not self.loop and not post.dispatcher.loop.is_closed():
-                raise WrongLoop(
-                    f"{gate!r} belongs to the event loop that used it first, and cannot guard two; "
-                    'make one for each loop, or a limit for all processes with scope="fleet"'
-                )
             post.watch(None)
         for one in (gate, *gate._led):
             one.clock = self.clock
@@ -195,6 +200,26 @@ class Dispatcher:
             gate.forget()  # who held it went down with that loop
         gate._post = post = Post(gate, self)
         return post
+
+    def posts(self, gates: Sequence[Gate]) -> tuple[Post, ...]:
+        """Return where lanes wait at each of *gates*: all of them belong to this loop from now on, or none does.
+
+        Raises:
+            WrongLoop, InvalidOption: As `post` does.
+        """
+        for gate in gates:
+            self._refuse_foreign(gate)
+        return tuple(map(self.post, gates))
+
+    def _refuse_foreign(self, gate: Gate) -> None:
+        if gate._leader is not None:
+            raise InvalidOption(f"{gate!r} belongs to a resource of {gate._leader!r} alone; make one for each")
+        other = None if gate._post is None else gate._post.dispatcher.loop
+        if other is not None and other is not self.loop and not other.is_closed():
+            raise WrongLoop(
+                f"{gate!r} belongs to the event loop that used it first, and cannot guard two; "
+                'make one for each loop, or a limit for all processes with scope="fleet"'
+            )
 
     # -- what happens ----------------------------------------------------------------
 
@@ -272,9 +297,26 @@ class Dispatcher:
         return any(post in posts for entry in ready if entry[2].entry is entry for post in entry[2].posts)
 
     def settle(self) -> None:
-        """Admit at once whoever may start now: somebody wants to know who is left waiting."""
-        if not self.is_pumping and (self._ready or self._open):
+        """Admit at once whoever may start now: somebody wants to know who is left waiting.
+
+        A body that has begun eagerly, in the middle of a turn, may ask as well: who begins then does so in
+        the loop's next turn.
+        """
+        lane, steps = self._advancing, self._steps
+        if lane is not None:
+            self.ready(lane)
+        if self._depth >= DEEPEST or not (self._ready or self._open):
+            return
+        self.is_pumping = False
+        self._settled += 1
+        try:
             Context().run(self._turn)
+        finally:
+            self._advancing, self._steps = lane, steps
+            self.loop.call_soon(self._have_begun, context=self._context)
+
+    def _have_begun(self) -> None:
+        self._settled -= 1
 
     # -- the pump --------------------------------------------------------------------
 
@@ -286,7 +328,7 @@ class Dispatcher:
     def _pump(self) -> None:
         """Start who may start now, best first; those that are too many for one turn in the next."""
         self._is_scheduled = False
-        self.is_pumping = True
+        self.is_pumping = not self._settled
         try:
             self._turn()
         finally:
@@ -295,7 +337,14 @@ class Dispatcher:
                 self._schedule()
 
     def _turn(self) -> None:
-        now = self.monotonic()
+        self._depth += 1
+        try:
+            self._start_all(self.monotonic())
+        finally:
+            self._advancing = None
+            self._depth -= 1
+
+    def _start_all(self, now: float) -> None:
         self._steps = STEPS_PER_TURN
         opened, self._open = self._open, []
         for post in opened:
@@ -307,7 +356,9 @@ class Dispatcher:
             lane = entry[2]
             if lane.entry is not entry:
                 continue
+            self._advancing = lane
             closed = self._advance(lane, now)
+            self._advancing = None
             if lane.promoted is not None and (lane.entry is None or lane.parked is not None):
                 before, lane.promoted = lane.promoted, None
                 if before is not closed:
@@ -328,6 +379,8 @@ class Dispatcher:
         """Start jobs of *lane* until it is empty, parked or not the best any more; return who was found closed."""
         ready = self._ready
         while (job := lane.head()) is not None:
+            if lane.parked is not None:  # a body that began has settled the rest
+                return lane.parked
             if self._steps <= 0 or (ready and ready[0] < (job._rank, job._seq)):
                 lane.entry = entry = (job._rank, job._seq, lane)
                 heappush(ready, entry)

@@ -84,10 +84,19 @@ class Flow:
         self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
     ) -> WaitingRoom:
         """Return a waiting room before its gates."""
+        return self._room(dispatcher, self.order, start, refuse)
+
+    def _room(
+        self,
+        dispatcher: Dispatcher,
+        order: Order | None,
+        start: Callable[[Any], None],
+        refuse: Callable[[Any, Exception], None],
+    ) -> WaitingRoom:
         return WaitingRoom(
             dispatcher,
             self.gates,
-            self.order,
+            order,
             start=start,
             refuse=refuse,
             max_queue=self.max_queue,
@@ -96,12 +105,21 @@ class Flow:
         )
 
     def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
-        """Return a pass through its gates for ``async with``; the other strategies do not act on it."""
+        """Return a pass through its gates for ``async with``.
+
+        ``max_queue``, ``overflow`` and ``max_wait`` count and bound those who wait for such a pass; the other
+        strategies do not act on it.
+        """
         return Permit(self, Pass(key, cost))
 
     def _turnstile_here(self) -> Turnstile:
-        self._turnstile = turnstile = Turnstile.of(self._turnstile, self.gates)
+        self._turnstile = turnstile = Turnstile.of(self._turnstile, self._room_of_passes)
         return turnstile
+
+    def _room_of_passes(
+        self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
+    ) -> WaitingRoom:
+        return self._room(dispatcher, None, start, refuse)
 
     def __repr__(self) -> str:
         shown: list[Any] = [self.dedupe, self.deadline, self.fallback, self.retry]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quarterjack.context import CURRENT
-from quarterjack.errors import WrongLoop
 
 from .deadlock import held_by, waits_of
 from .dispatcher import Dispatcher
@@ -17,10 +16,11 @@ from .outcome import NOT_STARTED, RETURNED, ended_by
 from .room import WaitingRoom
 from .waiting import NO_KEY, Phase, Waiting
 
-if TYPE_CHECKING:
-    from .base import Gate
-
 __all__ = ["BarePass", "Pass", "Permit", "Turnstile"]
+
+
+MakeRoom = Callable[[Dispatcher, Callable[[Any], None], Callable[[Any, Exception], None]], WaitingRoom]
+"""Makes a waiting room on a loop, from who is told of each that is let in, or turned away and why."""
 
 
 class BarePass(Waiting):
@@ -52,11 +52,11 @@ class Turnstile:
 
     __slots__ = ("dispatcher", "inside", "left_behind", "loop", "room", "thread")
 
-    def __init__(self, gates: Sequence[Gate], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, make_room: MakeRoom, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = get_ident()
         self.dispatcher = Dispatcher.of(loop)
-        self.room = WaitingRoom(self.dispatcher, gates, None, start=_let_in, refuse=_turn_away)
+        self.room = make_room(self.dispatcher, _let_in, _turn_away)
         self.inside: dict[asyncio.Task[Any] | None, BarePass] = {}
         """The last pass of each task, for ``async with gate``."""
         self.left_behind: list[object] = []
@@ -66,6 +66,8 @@ class Turnstile:
     async def wait(self, one: BarePass) -> None:
         """Wait until every gate lets *one* through. Cancelled meanwhile, it leaves nothing taken."""
         dispatcher, room = self.dispatcher, self.room
+        if room.overflow == "block":
+            await room.wait_for_room()
         one.waiter = dispatcher.loop.create_future()
         room.put(one)
         attempt = CURRENT.get()
@@ -106,17 +108,16 @@ class Turnstile:
         return self.inside.pop(next(reversed(self.inside)))
 
     @classmethod
-    def of(cls, known: Turnstile | None, gates: Sequence[Gate]) -> Turnstile:
-        """Return *known* if it is the running loop's, else a new one."""
+    def of(cls, known: Turnstile | None, make_room: MakeRoom) -> Turnstile:
+        """Return *known* if it is the running loop's, else a new one.
+
+        Raises:
+            WrongLoop: If a gate belongs to another loop that is still open.
+        """
         loop = asyncio.get_running_loop()
         if known is not None and known.dispatcher.loop is loop:
             return known
-        if known is not None and not known.dispatcher.loop.is_closed():
-            raise WrongLoop(
-                f"{gates[0]!r} belongs to the event loop that used it first; make one for each loop, "
-                'or a limit for all processes with scope="fleet"'
-            )
-        turnstile = cls(gates, loop)
+        turnstile = cls(make_room, loop)
         if known is not None:
             turnstile.left_behind = [*known.left_behind, *known.inside]
         return turnstile

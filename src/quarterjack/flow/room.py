@@ -194,8 +194,7 @@ class WaitingRoom:
         self.size = 0
         """Jobs that wait."""
         self._keyed = tuple(gate for gate in self.gates if gate.by is not None)
-        for gate in self._keyed:
-            dispatcher.post(gate)  # it belongs to this loop, whatever keys will come
+        dispatcher.posts(self.gates)  # they belong to this loop, whatever keys will come
         self._checkers: tuple[Gate | Order, ...] = tuple(gate for gate in self.gates if says(gate, "check"))
         if order is not None and says(order, "check"):
             self._checkers += (order,)
@@ -280,16 +279,25 @@ class WaitingRoom:
             dispatcher.started(job, now)
         return True
 
-    async def wait_for_room(self) -> None:
-        """Wait until one more may come, first come first served. Who returns from this comes before anybody else."""
-        if not self.is_full and not self._blocked:
+    @property
+    def must_wait(self) -> bool:
+        """True if one more would have to `wait_for_room`."""
+        return self.is_full or bool(self._blocked)
+
+    async def wait_for_room(self, *, first: bool = False) -> None:
+        """Wait until one more may come, first come first served. Who returns from this comes before anybody else.
+
+        With *first* it is before all who wait for room already.
+        """
+        if not (self.is_full if first else self.must_wait):
             return
         mine = self.dispatcher.loop.create_future()
-        self._blocked.append(mine)
+        self._blocked.insert(0 if first else len(self._blocked), mine)
         try:
             await mine
             while self.is_full:  # a sheer put was faster
-                self._blocked[0] = mine = self.dispatcher.loop.create_future()
+                place = self._blocked.index(mine)
+                self._blocked[place] = mine = self.dispatcher.loop.create_future()
                 await mine
         finally:
             self._blocked.remove(mine)
@@ -339,18 +347,25 @@ class WaitingRoom:
         lane.push(job)
         self.dispatcher.ready(lane)
 
+    def refuse_if_full(self, what: str) -> None:
+        """Raise `QueueFull` if there is no room for *what*."""
+        if self.is_full:
+            self.dispatcher.settle()  # who came in this very turn may have gates that are open: they do not wait
+        if self.is_full:
+            raise QueueFull(self.max_queue or 0, f"no room for {what}")
+
     def _make_room(self, job: Waiting) -> None:
-        self.dispatcher.settle()  # who came in this very turn may have gates that are open: they do not wait
-        if not self.is_full:
-            return
         if self.overflow == "drop_oldest":
+            self.dispatcher.settle()
+            if not self.is_full:
+                return
             while self._arrivals:
                 arrival = self._arrivals.popleft()
                 if self._waits(arrival):
                     self.remove(arrival[2])
                     self.refuse(arrival[2], MadeWay(self.max_queue or 0))
                     return
-        raise QueueFull(self.max_queue or 0, f"no room for {job.task or 'one more'}")
+        self.refuse_if_full(job.task or "one more")
 
     def _make_lane(self, keys: tuple[Hashable, ...]) -> Lane:
         for _ in range(min(2, len(self._faded))):  # two looked at for one made: never more left over than in use

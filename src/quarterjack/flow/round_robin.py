@@ -231,8 +231,10 @@ class WeightedRoundRobin(Gate, Generic[T]):
                 return now
             soonest = min(soonest, at)
             are_down = are_down and is_down
-        if are_down and self._on_down == "fail":
-            raise NoResource(self.label)
+        if are_down:
+            self.check(job)  # a bare pass was not asked before whether it is too heavy for all of them
+            if self._on_down == "fail":
+                raise NoResource(self.label)
         return soonest
 
     def take(self, job: Waiting, now: float) -> None:

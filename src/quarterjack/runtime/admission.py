@@ -83,9 +83,8 @@ class Admission:
         self._entrances: dict[tuple[Flow | None, Flow | None], Entrance] = {}
         self._lanes: dict[Flow | None, _Lanes] = {}
         self._looks: dict[Entrance, Alarm] = {}
-        for flow in {*flows.by_queue.values(), *(task.flow for task in tasks.values() if task.flow is not None)}:
-            for gate in flow.gates:
-                dispatcher.post(gate)
+        of_tasks = [flow for task in tasks.values() for flow in (task.flow, task.batch_flow) if flow is not None]
+        dispatcher.posts([gate for flow in (*flows.by_queue.values(), *of_tasks) for gate in flow.gates])
 
     # -- claiming ----------------------------------------------------------------------
 

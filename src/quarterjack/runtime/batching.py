@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextvars import Context
 from functools import partial
@@ -27,6 +28,7 @@ from quarterjack.flow.batch import Basket, Batch, results_of, size_of
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, TIMED_OUT, Ended, EndKind
+from quarterjack.flow.room import WaitingRoom
 from quarterjack.flow.waiting import NO_KEY, Phase, Waiting
 from quarterjack.model import OutcomeKind
 
@@ -159,6 +161,10 @@ class Batcher:
         self._baskets: dict[frozenset[tuple[str, Hashable]], Basket[Seat]] = {}
         self._sweep_at = SWEEP_ABOVE
         self._groups: set[Group] = set()
+        self._outside: deque[Group] = deque()
+        """Batches that wait for room, where the flow has them do so."""
+        self._porter: asyncio.Task[None] | None = None
+        """Who lets them in."""
         self._idle = asyncio.Event()
         self.is_draining = False
         """Items go as they come."""
@@ -201,16 +207,42 @@ class Batcher:
         """Batches that wait for their flow, or run."""
         return len(self._groups)
 
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Say whether *task* runs a body."""
+        return any(group.worker is task for group in self._groups)
+
     def _go(self, seats: list[Seat]) -> None:
         self._put(Group(self, seats))
 
+    @property
+    def room(self) -> WaitingRoom:
+        """Where its batches wait for their gates."""
+        return self._room
+
     def _put(self, group: Group) -> None:
+        self._groups.add(group)
+        if self._room.overflow == "block" and (self._outside or self._room.is_full):
+            self._outside.append(group)
+            if self._porter is None:
+                self._porter = self._dispatcher.loop.create_task(self._let_in(), context=Context())
+        else:
+            self._enter(group)
+
+    def _enter(self, group: Group) -> None:
         try:
             self._room.put(group)
         except Exception as error:  # the room is full, or a user's gate runs here: it fails this batch alone
             self._refuse(group, error)
-        else:
-            self._groups.add(group)
+
+    async def _let_in(self) -> None:
+        """Have batches wait for room before their gates: their items have come already, and cannot be asked to."""
+        try:
+            while self._outside:
+                await self._room.wait_for_room(first=True)
+                self._enter(self._outside.popleft())
+        finally:
+            if self._porter is asyncio.current_task():
+                self._porter = None
 
     def _refuse(self, group: Group, error: Exception) -> None:
         self._forget(group)
@@ -329,6 +361,11 @@ class Batcher:
         if group._phase is Phase.TAKEN and group.worker is not None:
             group.worker.cancel()  # before its first step: its coroutine is never entered
             self._dispatcher.give(group, NOT_STARTED)
+        elif group in self._outside:
+            self._outside.remove(group)
+            if self._porter is not None and not self._outside:
+                self._porter.cancel()
+                self._porter = None
         else:
             self._room.remove(group)
         self._forget(group)

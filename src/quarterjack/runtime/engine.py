@@ -18,19 +18,19 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from quarterjack.context import CURRENT
-from quarterjack.errors import DeadlineExceeded
+from quarterjack.errors import DeadlineExceeded, UsageError
 from quarterjack.flow.base import Wrap
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.inheritance import inherit
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, TIMED_OUT, Ended, EndKind
-from quarterjack.flow.room import MadeWay
+from quarterjack.flow.room import MadeWay, WaitingRoom
 from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
 from quarterjack.model import FinishKind, JobIds, JobState, Outcome, OutcomeKind
 
 from .batching import Batcher
 from .managed import Chosen, ManagedRun, Once
-from .managed_items import Batched, ItemSeat
+from .managed_items import Batched, ItemSeat, is_batched
 from .verdict import Verdict, decide, describe, past_deadline_words
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ class Engine:
 
     def put(self, run: ManagedRun) -> None:
         """As `submit`, with a job that was made before."""
+        if self.room.overflow == "block" and is_batched(run.fn):
+            self._batcher_of(run.fn).room.refuse_if_full(run.task)
         if self.room.order is not None:
             self._inherit(run)
         delay_ns = run.chosen.run.delay_ns
@@ -160,19 +162,23 @@ class Engine:
         Raises:
             InvalidOption, QueueFull: As `WaitingRoom.put` does.
         """
-        if isinstance(run.fn, Batched):
-            self._gather(run)
+        if is_batched(run.fn):
+            run.seat = seat = ItemSeat(run)
+            self._batcher_of(run.fn).add(seat)
         else:
             self.room.put(run)
 
-    def _gather(self, run: ManagedRun) -> None:
-        batched = cast("Batched[Any, Any]", run.fn)
+    def room_of(self, fn: Callable[..., Any]) -> WaitingRoom:
+        """Return where jobs of *fn* wait for their gates: those of a batch in another room than single ones."""
+        return self._batcher_of(fn).room if is_batched(fn) else self.room
+
+    def _batcher_of(self, fn: Callable[..., Any]) -> Batcher:
+        batched = cast("Batched[Any, Any]", fn)
         batcher = self.batchers.get(batched)
         if batcher is None:
             batcher = self.batchers[batched] = Batcher(batched.batch, self.flow, self.dispatcher, batched.__qualname__)
             batcher.is_draining = self.is_draining
-        run.seat = seat = ItemSeat(run)
-        batcher.add(seat)
+        return batcher
 
     def _inherit(self, run: ManagedRun) -> None:
         """What a body submits is as urgent as its own job."""
@@ -386,6 +392,16 @@ class Engine:
         for batcher in self.batchers.values():
             batcher.is_draining = self.is_draining
             batcher.flush()
+
+    def refuse_own(self, what: str, instead: str) -> None:
+        """Refuse *what* where the body of one of its own jobs asks for it: that waits for all of them.
+
+        Raises:
+            UsageError: Saying what to do *instead*.
+        """
+        task = asyncio.current_task()
+        if any(run.worker is task for run in self.unfinished) or any(it.runs(task) for it in self.batchers.values()):
+            raise UsageError(f"{what} in the body of a job of this TaskManager would wait for that job: {instead}")
 
     async def end_batches(self, grace_s: float) -> None:
         """Interrupt the bodies of batches, and wait for them."""

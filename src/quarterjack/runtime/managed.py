@@ -272,6 +272,15 @@ class ManagedRun(_Rare):
         """The body goes on."""
         wait_ends(self, awaited)
 
+    # -- an end before any -------------------------------------------------------------
+
+    def drop(self, reason: str) -> None:
+        """It was cancelled before there was an engine to run it."""
+        self.state, self.reason, self.cancel_requested = JobState.CANCELLED, reason, True
+        self.context = None
+        if isinstance(self.fn, Once):
+            self.fn.close()
+
     # -- one attempt -------------------------------------------------------------------
 
     async def drive(self) -> None:

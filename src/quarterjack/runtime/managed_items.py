@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .managed import ManagedRun
 
-__all__ = ["Batched", "ItemSeat"]
+__all__ = ["Batched", "ItemSeat", "is_batched"]
 
 Item = TypeVar("Item")
 Res = TypeVar("Res")
@@ -38,7 +38,7 @@ class Batched(Generic[Item, Res]):
         self,
         fn: Callable[[list[Item]], Awaitable[Sequence[Res]]],
         batch: Batch,
-        submit: Callable[[Batched[Item, Res], Item], Job[Res]],
+        submit: Callable[[Batched[Item, Res], Item], Awaitable[Job[Res]]],
     ) -> None:
         self.fn: Final = fn
         self.batch: Final = batch
@@ -46,8 +46,8 @@ class Batched(Generic[Item, Res]):
         self.__name__ = self.__qualname__ = label_of(fn)
 
     async def __call__(self, item: Item, /) -> Res:
-        """Submit *item* and return its result."""
-        job = self._submit(self, item)
+        """Submit *item*, once there is room for it, and return its result."""
+        job = await self._submit(self, item)
         try:
             return await job
         except asyncio.CancelledError:
@@ -56,6 +56,11 @@ class Batched(Generic[Item, Res]):
 
     def __repr__(self) -> str:
         return f"<batch {self.__qualname__}>"
+
+
+def is_batched(fn: object) -> bool:
+    """Say whether *fn* takes many items at once."""
+    return isinstance(fn, Batched)
 
 
 class ItemSeat(Seat):

@@ -1,0 +1,213 @@
+"""What the jobs of a `TaskManager` ask of it, and what is seen of them from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Final, TypeVar, cast
+
+from ._durations import Seconds
+from .errors import DeadlineExceeded, NotRunning
+from .events import EventStream, JobEventKind
+from .flow.flow import Flow
+from .job import CallbackKind, Job, error_of
+from .model import JobRecord, JobState
+from .runtime.engine import Engine
+from .runtime.handles import Handles, settled_within
+from .runtime.job_events import FINAL_KINDS, job_event
+from .runtime.managed import ManagedRun
+
+__all__ = ["ManagedJob", "ManagerJobs"]
+
+T = TypeVar("T")
+
+_SUBMITTED: Final = JobState.SUBMITTED
+_CALLBACKS: Final[Mapping[str, CallbackKind]] = {"running": "start", "retry": "retry"}
+
+
+class ManagedJob(Job[T]):
+    """A job of a manager: awaiting it raises what its body raised, the very exception."""
+
+    __slots__ = ()
+
+    def _error(self) -> BaseException | None:
+        record = self._record
+        original = None if record.error is None else record.error.exception
+        is_own = record.state is JobState.FAILED or isinstance(original, DeadlineExceeded)
+        return original if original is not None and is_own else error_of(record)
+
+    async def cancel(self, wait: Seconds = 10) -> bool:
+        """See `Job.cancel`. Before the manager is entered the job is CANCELLED at once."""
+        run: Any = self._record
+        manager: Any = self._client
+        if manager.cancel_early(run, "cancelled by request"):
+            return run.state is JobState.CANCELLED
+        return await super().cancel(wait)
+
+
+class _Several(list[Callable[[Any], None]]):
+    """Those who wait for one job, where there are several."""
+
+    __slots__ = ()
+
+    def __call__(self, record: Any) -> None:
+        for notify in self:
+            notify(record)
+
+
+class ManagerJobs:
+    """The jobs of a manager; what submits them and ends it stands in `TaskManager`."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow: Final = flow
+        self.event_stream: Final = EventStream()
+        self._engine: Engine | None = None
+        self._handles: Handles | None = None
+        self._early: list[ManagedRun] = []
+        """Submitted before there was an engine."""
+        self._singles: dict[Hashable, ManagedRun] = {}
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
+        return self._engine
+
+    # -- looking -----------------------------------------------------------------------
+
+    def why_waiting(self, job: Job[Any]) -> str | None:
+        """Return in words which gate holds *job* up and for how long, or what else; None if it does not wait."""
+        run: Any = job._record
+        if run.state is not JobState.SUBMITTED:
+            return None
+        engine = self._engine
+        if engine is None:
+            return "the manager is not entered yet"
+        now = engine.monotonic()
+        if run.due is not None and run.due > now:
+            return f"it pauses for {run.due - now:.3g} s more" + (f" after {run.reason}" if run.reason else "")
+        if run.seat is not None:
+            held = run.seat.why()
+        else:
+            gate_at = engine.room.why(run)
+            held = None if gate_at is None else (gate_at[0].label, gate_at[1])
+        if held is None:
+            return "its turn comes in the loop's next turn"
+        label, at = held
+        return f"{label} is full" if math.isinf(at) else f"{label} lets it start in {max(0.0, at - now):.3g} s"
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts: jobs waiting, pausing and running, and what each gate tells of itself (per key, too)."""
+        engine = self._engine
+        runs = engine.unfinished if engine is not None else ()
+        states = [run.state for run in runs]
+        seated = sum(run.seat is not None and not run.state.is_finished for run in runs if run.state is _SUBMITTED)
+        waiting = engine.room.size + seated if engine is not None else len(self._early)
+        submitted = states.count(JobState.SUBMITTED)
+        return {
+            "waiting": waiting,
+            "pausing": submitted - waiting if engine is not None else 0,
+            "running": len(states) - submitted,
+            "gates": {gate.label: gate.stats_by_key() for gate in self.flow.gates},
+        }
+
+    # -- what its jobs ask ---------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it runs on.
+
+        Raises:
+            NotRunning: Before it is entered.
+        """
+        return self._running().loop
+
+    @property
+    def handles(self) -> Handles:
+        """Who waits for jobs with callbacks.
+
+        Raises:
+            NotRunning: Before it is entered.
+        """
+        if self._handles is None:
+            raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
+        return self._handles
+
+    def is_settled(self, record: Any) -> bool:
+        """Say whether the job is finished and its callbacks have run."""
+        if record.callbacks:
+            return self.handles.is_settled(record)
+        is_finished: bool = record.state.is_finished
+        return is_finished
+
+    def watch(self, records: Iterable[Any], notify: Callable[[Any], None]) -> int:
+        """Call *notify* once for each job that is not settled yet, when it is; return how many those are."""
+        waited = 0
+        for run in records:
+            if run.callbacks:
+                waited += self.handles.watch((run,), notify)
+            elif not run.state.is_finished:
+                waited += 1
+                known = run.watcher
+                run.watcher = notify if known is None else _Several((*_each(known), notify))
+        return waited
+
+    def unwatch(self, records: Iterable[Any], notify: Callable[[Any], None]) -> None:
+        """Forget *notify*."""
+        for run in records:
+            left = [other for other in _each(run.watcher) if other is not notify]
+            run.watcher = None if not left else left[0] if len(left) == 1 else _Several(left)
+            if run.callbacks:
+                self.handles.unwatch((run,), notify)
+
+    def add_callback(self, record: Any, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
+        """Call *fn* when the job makes a move of *kind*.
+
+        Raises:
+            NotRunning: Before the manager is entered.
+        """
+        self._running()
+        if not record.callbacks and not record.state.is_finished:
+            record.callbacks = True
+            for notify in _each(record.watcher):
+                self.handles.watch((record,), notify)
+            record.watcher = None
+        self.handles.add(record, kind, fn)
+
+    def _on_move(self, move: str, run: ManagedRun) -> None:
+        record: JobRecord = cast("Any", run)
+        if self.event_stream.has_listeners:
+            kind = FINAL_KINDS[run.state] if move == "end" else cast("JobEventKind", move)
+            self.event_stream.send(job_event(kind, record))
+        if move == "end":
+            self.handles.settle(record, None)
+        elif move in _CALLBACKS:
+            self.handles.tell(record, _CALLBACKS[move])
+
+    async def cancel_job(self, record: Any, wait_s: float) -> bool:
+        """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
+        engine = self._running()
+        engine.cancel(record, "cancelled by request")
+        await settled_within(self, record, wait_s)
+        return record.state is JobState.CANCELLED
+
+    def cancel_early(self, run: ManagedRun, reason: str) -> bool:
+        """Cancel a job if the block is not entered yet: nobody has to be told. Say whether that was so."""
+        if self._engine is not None:
+            return False
+        if run in self._early:
+            self._early.remove(run)
+            if run.single is not None:
+                self._singles.pop(run.single, None)
+            run.drop(reason)
+        return True
+
+    async def fetch(self, record: Any) -> Any:
+        """Return the job as it is: a manager's is always current."""
+        return record
+
+
+def _each(known: Callable[[Any], None] | None) -> list[Callable[[Any], None]]:
+    if known is None:
+        return []
+    return list(known) if isinstance(known, _Several) else [known]
