@@ -239,7 +239,7 @@ class AppJobs(AppBase):
             (row,) = await service.store.jobs_get([job_id])
             if row is None:
                 raise JobGone(job_id)
-            return Job(row, service)
+            return Job(service.known(row), service)
 
         return await self._carry(service, there)
 
@@ -266,7 +266,7 @@ class AppJobs(AppBase):
 
         async def there() -> list[Job[Any]]:
             page = await service.store.jobs_list(where, limit=limit)
-            return [Job(row, service) for row in page.jobs]
+            return [Job(service.known(row), service) for row in page.jobs]
 
         return await self._carry(service, there)
 
@@ -281,7 +281,7 @@ class AppJobs(AppBase):
 
         async def there() -> list[Job[Any]]:
             page = await service.store.jobs_list(JobFilter(), limit=n, order="slowest")
-            return [Job(row, service) for row in page.jobs if row.has_run]
+            return [Job(service.known(row), service) for row in page.jobs if row.has_run]
 
         return await self._carry(service, there)
 

@@ -123,6 +123,7 @@ class AppLife(AppBase):
                 version=self.version,
                 lease_s=self.lease_s,
                 on_fatal=self._on_fatal,
+                on_stop=self.stop,
                 declared=declared.schedules,
                 streams=declared.streams,
                 check_call=self._checked,

@@ -93,6 +93,13 @@ class ResultCodec:
     def __init__(self, definition: TaskDefinition) -> None:
         self._adapter = _adapter(definition.hints.known.get("return", Any))
 
+    def decode(self, value: Any) -> Any:
+        """Return stored JSON as the return hint says; as it is if it does not fit."""
+        try:
+            return self._adapter.validate_json(to_json(value))
+        except ValidationError:
+            return value
+
     def round_trip(self, value: Any, max_bytes: int) -> Any:
         """Return *value* as whoever awaits the job gets it after a durable store kept it.
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from quarterjack.errors import Discard, FlowRefused
-from quarterjack.model import ErrorInfo, FinishKind, JobRecord
+from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState
 from quarterjack.policies.backoff import Retry
 
 from .verdict import Verdict, past_deadline_words
 
-__all__ = ["age_s", "first_due_ns", "log_failure", "past_deadline", "untried"]
+__all__ = ["adopt", "age_s", "first_due_ns", "log_failure", "past_deadline", "untried"]
 
 log = logging.getLogger("quarterjack.worker")
+
+
+def adopt(record: JobRecord, finish: Finish, state: JobState) -> None:
+    """Write into a worker's own copy of a row what the store made of an outcome."""
+    record.failures += finish.kind is FinishKind.RETRY or state in _FAILED
+    record.state, record.error, record.reason = state, finish.error, finish.reason
+    record.started_at_ns, record.running_at_ns = finish.started_at_ns, finish.running_at_ns
+    if state.is_finished:
+        record.result, record.finished_at_ns = finish.result, finish.at_ns
+
+
+_FAILED: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT})
 
 
 def first_due_ns(record: JobRecord) -> int:

@@ -47,6 +47,10 @@ class Agenda:
         else:
             ids.append(schedule_id)
 
+    def get(self, schedule_id: str) -> Schedule | None:
+        """Return what is known of this id."""
+        return self._rows.get(schedule_id)
+
     def forget(self, schedule_id: str) -> bool:
         """Know the schedule no more; say whether it was known."""
         return self._rows.pop(schedule_id, None) is not None

@@ -31,6 +31,10 @@ TICK_SHARE: Final = 10
 """One slot in this many is kept for scheduled ticks (none where there is only one, or no schedule)."""
 CLAIM_MOST: Final = 32
 """Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
+FETCH_MOST: Final = 500
+"""Jobs claimed in one call of a store that is elsewhere."""
+SLACK_NS: Final = 100_000
+"""An alarm for the store's time is left as it is unless it is off by more: each reading of two clocks differs."""
 POLL_S: Final = 1.0
 """On a shared store hints may be lost; looking again this often (jittered) is what counts."""
 
@@ -49,14 +53,17 @@ class Claimer:
         """False once it was told to stop: then nothing is claimed any more."""
         self.by_executor: list[Lanes] = []
         self._keep_for_ticks = False
-        self._most = CLAIM_MOST if host.store.keeps_objects else 1_000_000
+        self._most = CLAIM_MOST if host.store.keeps_objects else FETCH_MOST
+        self._slack_ns = 0 if host.store.uses_local_clock else SLACK_NS
         self._rng = Random()  # noqa: S311  # spreads the looks, guards nothing
         self._due: TimerHandle | None = None
         self._poll: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._is_over = False
 
     def free_for_ticks(self, wanted: int) -> Claim | None:
         """Return a claim over every free slot, for jobs that fire now; None if there is none."""
-        if not self.is_open:
+        if not self.is_open or self._worker.recorder.is_full:
             return None
         flows = self._worker.flows
         queues = tuple(self.queues if flows is None else flows.plain(self.queues))
@@ -81,6 +88,8 @@ class Claimer:
 
     def _wants(self) -> list[Want]:
         """Return what there is room for, leaving a share of each executor to ticks."""
+        if self._worker.recorder.is_full:  # looked at again when outcomes are recorded
+            return []
         flows = self._worker.flows
         queues = tuple(self.queues if flows is None else flows.plain(self.queues))
         wants: list[Want] = [] if flows is None else flows.wants(self.queues, most=self._most)
@@ -98,50 +107,61 @@ class Claimer:
         return wants
 
     async def run(self) -> None:
-        """Claim whenever there is room, until cancelled."""
-        while True:
+        """Claim whenever there is room, until `end`."""
+        while not self._is_over:
             self.wake.clear()
             if self._worker.flows is not None and self._worker.flows.look_at_slots():
                 # What waits for a slot goes first; only once it went is it known how many slots are left.
                 asyncio.get_running_loop().call_soon(self.wake.set)
-            if self.is_open and (wants := self._wants()):
+            if self.is_open and self._pause is None and (wants := self._wants()):
                 found = await self._claim(wants)
                 if found:
                     await asyncio.sleep(0)  # let the bodies, the timer and everybody else have their turn
                     continue
             await self.wake.wait()
+        self._disarm()
 
     async def _claim(self, wants: list[Want]) -> bool:
         try:
             claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
-        except StoreError:
-            log.exception("claiming jobs failed; trying again in %g s", POLL_S)
-            asyncio.get_running_loop().call_later(POLL_S, self._worker.poke)
+        except StoreError as error:
+            pause_s = self._host.outage.failed("claiming jobs", error)
+            self._pause = asyncio.get_running_loop().call_later(pause_s, self._go_on)
             return False
+        self._host.outage.worked("claiming jobs")
         self._arm(claimed.next_run_at_ns)
         self._worker.begin(claimed.jobs)
         return bool(claimed.jobs)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._worker.poke()
 
     def _arm(self, next_run_at_ns: int | None) -> None:
         if self._store.is_shared:
             if self._poll is not None:
                 self._poll.cancel()
             self._poll = asyncio.get_running_loop().call_later(POLL_S * self._rng.uniform(0.8, 1.2), self._worker.poke)
+        due_ns = None if next_run_at_ns is None else self._host.time.local_ns(next_run_at_ns)
         if self._due is not None:
-            if self._due.due_ns == next_run_at_ns:
+            if due_ns is not None and abs(self._due.due_ns - due_ns) <= self._slack_ns:
                 return
             self._due.cancel()
             self._due = None
-        if next_run_at_ns is not None:
-            self._due = self._host.timer.call_at(next_run_at_ns, self._on_due)
+        if due_ns is not None:
+            self._due = self._host.timer.call_at(due_ns, self._on_due)
 
     def _on_due(self) -> None:
         self._due = None
         self._worker.poke()
 
-    def disarm(self) -> None:
-        """Set no alarm and poll no more."""
-        for timer in (self._due, self._poll):
+    def end(self) -> None:
+        """Claim no more; a call that is under way comes to its end, and what it brings is given back."""
+        self.is_open, self._is_over = False, True
+        self.wake.set()
+
+    def _disarm(self) -> None:
+        for timer in (self._due, self._poll, self._pause):
             if timer is not None:
                 timer.cancel()
-        self._due = self._poll = None
+        self._due = self._poll = self._pause = None

@@ -14,11 +14,13 @@ from contextvars import Context, ContextVar
 from typing import Any, Final, final
 
 from quarterjack.clock import Clock
-from quarterjack.errors import NotRunning
+from quarterjack.errors import JobGone, NotRunning
 from quarterjack.events import CallbackFailed, EventStream
 from quarterjack.job import CallbackKind, Job, JobClient
 from quarterjack.model import JobRecord, JobState
 from quarterjack.task import TaskDefinition
+
+from .afar import Afar
 
 __all__ = ["FINAL_KINDS", "Handles", "settled_within"]
 
@@ -34,6 +36,8 @@ FINAL_KINDS: Final[Mapping[JobState, CallbackKind]] = {
 
 _CALLED_BACK: Final[ContextVar[str]] = ContextVar("quarterjack_called_back")
 """In a callback: the id of its job, which it may await although its callbacks have not all run."""
+GONE_MOST: Final = 1_000
+"""Of so many purged jobs it is remembered that they are gone, for those who still wait."""
 CANCEL_GRACE_S: Final = 1.0
 """How long callbacks that were cancelled at shutdown may take to end."""
 
@@ -71,6 +75,9 @@ class Handles:
         self.of_jobs: dict[str, list[tuple[CallbackKind, Callback]]] = {}
         """Callbacks of single jobs, by id."""
         self._settling: set[str] = set()
+        self.afar: Afar | None = None
+        """Looks after jobs that run elsewhere; None where rows are live."""
+        self._gone: dict[str, None] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     @property
@@ -88,7 +95,13 @@ class Handles:
         """Call *notify* once for each job when it is settled; return how many are not settled yet.
 
         Those that are settled already are not told about.
+
+        Raises:
+            JobGone: If the store has one of them no more.
         """
+        if self.afar is not None:
+            records = tuple(records)
+            self._watch_afar(self.afar, records)
         watchers, settling = self._watchers, self._settling
         waited = 0
         for record in records:
@@ -105,6 +118,13 @@ class Handles:
                 watchers[job_id] = _Several((known, notify))
         return waited
 
+    def _watch_afar(self, afar: Afar, records: Iterable[JobRecord]) -> None:
+        for record in records:
+            if record.id in self._gone:
+                raise JobGone(record.id)
+            if not record.state.is_finished:
+                afar.watch(record)
+
     def unwatch(self, records: Iterable[JobRecord], notify: Notify) -> None:
         """Forget *notify*."""
         watchers = self._watchers
@@ -114,6 +134,8 @@ class Handles:
                 known[:] = [other for other in known if other is not notify]
             if known is notify or known == []:
                 del watchers[record.id]
+                if self.afar is not None and record.id not in self.of_jobs:
+                    self.afar.unwatch(record.id)
 
     def expect(self, job_ids: Sequence[str]) -> None:
         """These jobs have ended in the store: nobody is told before `settle` has run their callbacks."""
@@ -125,6 +147,8 @@ class Handles:
 
     def settle(self, record: JobRecord, definition: TaskDefinition | None) -> None:
         """Run the callbacks of a finished job, then tell whoever waits for it."""
+        if self.afar is not None:
+            self.afar.ended(record)
         if not self.of_jobs and (definition is None or not definition.callbacks):
             if self._settling:
                 self._settling.discard(record.id)
@@ -135,14 +159,36 @@ class Handles:
         calls = self._calls(record, kind) if kind is not None else []
         if calls and kind is not None:
             self._settling.add(record.id)
-            self._spawn(self._settle(record, kind), record, kind)
+            self._spawn(self._settle(record, kind, self._task_calls(record, kind)), record, kind)
             return
         self._settling.discard(record.id)
         self._notify(record)
 
-    async def _settle(self, record: JobRecord, kind: CallbackKind) -> None:
+    def settle_afar(self, record: JobRecord) -> None:
+        """As `settle`, of a job that ended elsewhere: its task's callbacks ran there, those of its handle run here."""
+        if self.afar is not None:
+            self.afar.ended(record)
+        kind = FINAL_KINDS.get(record.state)
+        if kind is not None and self._own_calls(record, kind):
+            self._settling.add(record.id)
+            self._spawn(self._settle(record, kind, []), record, kind)
+            return
+        self._settling.discard(record.id)
+        self._notify(record)
+
+    def gone(self, record: JobRecord) -> None:
+        """The store has the job no more: who waits for it hears of that."""
+        self._gone[record.id] = None
+        if len(self._gone) > GONE_MOST:
+            del self._gone[next(iter(self._gone))]
+        if self.afar is not None:
+            self.afar.unwatch(record.id)
+        self._settling.discard(record.id)
+        self._notify(record)
+
+    async def _settle(self, record: JobRecord, kind: CallbackKind, task_calls: list[Callback]) -> None:
         try:
-            await self._call_all(record, kind, self._task_calls(record, kind))
+            await self._call_all(record, kind, task_calls)
             called = 0
             while following := self._own_calls(record, kind)[called:]:  # one may be added while others run
                 await self._call_all(record, kind, following)
@@ -184,6 +230,8 @@ class Handles:
             self._spawn(self._call_all(record, kind, [fn]), record, kind)
         if not is_settled and kind != "submit":
             self.of_jobs.setdefault(record.id, []).append((kind, fn))
+            if self.afar is not None:
+                self.afar.watch(record)
 
     def _is_here(self) -> bool:
         try:

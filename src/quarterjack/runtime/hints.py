@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from quarterjack.clock import Clock
 from quarterjack.errors import StoreError
 from quarterjack.events import ClockJumped, EventStream
+from quarterjack.model import JobRecord
 from quarterjack.stores.base import Hint, Store
 from quarterjack.task import TaskDefinition
 from quarterjack.timer import ClockJump, Timer
 
-from .claiming import POLL_S
 from .job_events import FINAL_KINDS, job_event
 from .scheduler import Scheduler, run_at_once
 
 if TYPE_CHECKING:
     from .flows import Flows
     from .handles import Handles
+    from .outage import Outage
     from .worker import Worker
 
 __all__ = ["Hints", "HintsHost"]
 
 log = logging.getLogger("quarterjack")
 
+DOING: Final = "reading jobs that ended"
 PAUSED: Final = "schedule %s is paused: %s; `await app.resume(%r)` lets it go on"
 
 
@@ -45,6 +47,8 @@ class HintsHost(Protocol):
     @property
     def handles(self) -> Handles: ...
     @property
+    def outage(self) -> Outage: ...
+    @property
     def context(self) -> Context: ...
     @property
     def tasks(self) -> Mapping[str, TaskDefinition]: ...
@@ -54,6 +58,7 @@ class HintsHost(Protocol):
     def worker(self) -> Worker | None: ...
     @property
     def scheduler(self) -> Scheduler | None: ...
+    def known(self, record: JobRecord) -> JobRecord: ...
 
 
 class Hints:
@@ -89,6 +94,8 @@ class Hints:
         elif hint is Hint.CANCELS:
             if worker is not None:
                 worker.cancel_local(ids)
+        elif hint is Hint.ENDED:
+            self._on_ended_elsewhere(ids)
         else:
             self._on_ended_by_store(ids)
             if worker is not None:
@@ -114,6 +121,14 @@ class Hints:
             if scheduler is not None:
                 scheduler.tell("paused", row, reason=row.pause_note)
 
+    def _on_ended_elsewhere(self, job_ids: Sequence[str]) -> None:
+        host = self._host
+        if host.flows is not None:
+            for job_id in job_ids:
+                host.flows.left(job_id)
+        if host.handles.afar is not None:
+            host.handles.afar.hint(job_ids)
+
     def _on_ended_by_store(self, job_ids: Sequence[str]) -> None:
         host = self._host
         if host.flows is not None:
@@ -130,10 +145,10 @@ class Hints:
         while True:
             try:
                 await self._settle(job_ids)
-            except StoreError:
-                log.exception("reading %d jobs that ended failed; trying again in %g s", len(job_ids), POLL_S)
-                await asyncio.sleep(POLL_S)
+            except StoreError as error:
+                await asyncio.sleep(self._host.outage.failed(DOING, error))
             else:
+                self._host.outage.worked(DOING)
                 return
 
     async def settled(self, grace_s: float) -> None:
@@ -146,13 +161,15 @@ class Hints:
     async def _settle(self, job_ids: Sequence[str]) -> None:
         """The store ended these jobs itself: tell events, callbacks and waiters."""
         host = self._host
+        if not job_ids:
+            return
         for job_id, record in zip(job_ids, await host.store.jobs_get(job_ids), strict=True):
             if record is None:
                 host.handles.forget(job_id)
                 continue
             if host.events.has_listeners:
                 host.events.send(job_event(FINAL_KINDS[record.state], record))
-            host.handles.settle(record, host.tasks.get(record.task))
+            host.handles.settle(host.known(record), host.tasks.get(record.task))
 
     def _on_jump(self, jump: ClockJump) -> None:
         host = self._host

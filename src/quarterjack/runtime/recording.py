@@ -1,48 +1,109 @@
 """The recorder: hands outcomes to the store in batches, and then tells of them.
 
 What ends while a batch is under way makes the next one, so batches grow with
-the load and a lone outcome waits for nobody."""
+the load and a lone outcome waits for nobody. While the store does not answer
+outcomes are kept and tried again; none is dropped. There are at most
+`OUTCOMES_MOST` of them: beyond that the worker begins nothing more.
+
+At the end it tries a few times more, and says what it leaves to the leases:
+those jobs run again, in whichever process takes them over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quarterjack.errors import StoreError
-from quarterjack.model import Finish, FinishKind, JobState
+from quarterjack.events import EventStream
+from quarterjack.model import Fenced, Finish, FinishKind, JobState
+from quarterjack.stores.base import Store
 
-from .claiming import POLL_S
+from ._ends import adopt
 from .job_events import FINAL_KINDS, FINISH_KINDS, job_event
-from .worker_host import WorkerHost
+from .outage import Outage
 
 if TYPE_CHECKING:
+    from .handles import Handles
     from .run import Attempt
-    from .worker import Worker
 
-__all__ = ["Recorder"]
+__all__ = ["OUTCOMES_MOST", "Recorder", "RecorderHost"]
 
 log = logging.getLogger("quarterjack.worker")
 
+OUTCOMES_MOST: Final = 10_000
+"""Outcomes that may wait to be recorded; a job begun before is recorded all the same."""
+BATCH: Final = 200
+"""Outcomes in one call: beyond a hundred or two a bigger transaction is no quicker per outcome."""
 LAST_TRIES: Final = 5
-"""How often a stopping worker tries to record its last outcomes before it gives them up."""
+"""How often a stopping worker tries to record its last outcomes before it leaves them to their leases."""
+LAST_PAUSE_S: Final = 1.0
+"""How long it waits between two of these tries, at most."""
+
+Entry = tuple[Finish, "Attempt"]
+
+
+class RecorderHost(Protocol):
+    """What the recorder needs of the app around it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def events(self) -> EventStream: ...
+    @property
+    def handles(self) -> Handles: ...
+    @property
+    def outage(self) -> Outage: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def lease_s(self) -> float | None: ...
 
 
 class Recorder:
-    """Records the outcomes of one worker."""
+    """Records how the jobs of one worker end, and gives back those that did not begin.
 
-    def __init__(self, worker: Worker, host: WorkerHost) -> None:
-        self._worker = worker
+    Args:
+        host: The app.
+        held: The worker's attempts by job id; one whose end is recorded leaves it.
+        ended_early: Attempts whose body ended before the outcome that says it still runs was recorded.
+        on_room: Told when it is full no more.
+    """
+
+    def __init__(
+        self, host: RecorderHost, held: dict[str, Attempt], ended_early: set[Attempt], on_room: Callable[[], None]
+    ) -> None:
+        self._host = host
         self._store = host.store
-        self._events = host.events
-        self._handles = host.handles
-        self.outbox: list[tuple[Finish, Attempt]] = []
+        self._held = held
+        self._ended_early = ended_early
+        self._on_room = on_room
+        self.outbox: list[Entry] = []
         """What is to be recorded."""
         self.wake = asyncio.Event()
         """To be set once there is something in an empty outbox."""
         self.recorded = asyncio.Event()
         """Set whenever a job is held here no more."""
-        self.is_ending = False
+        self._under_way = 0
+        self._releases: dict[tuple[int, str], list[Fenced]] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._ending = asyncio.Event()
+
+    @property
+    def is_ending(self) -> bool:
+        """True once the worker stops."""
+        return self._ending.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """Outcomes that are not recorded yet."""
+        return len(self.outbox) + self._under_way
+
+    @property
+    def is_full(self) -> bool:
+        """True while no job may begin, for there is no room for its outcome."""
+        return self.waiting >= OUTCOMES_MOST
 
     def add(self, attempt: Attempt, finish: Finish) -> None:
         """Have the end of an attempt recorded."""
@@ -56,52 +117,168 @@ class Recorder:
             await self.wake.wait()
             await self.flush()
 
+    def end(self) -> None:
+        """Record what there is, and then no more."""
+        self._ending.set()
+        self.wake.set()
+
+    async def close(self) -> None:
+        """Wait for the calls under way, and say what is left."""
+        await self.flush()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        if self.outbox:
+            jobs = [finish.job_id for finish, _ in self.outbox[:5]]
+            text = "%d outcomes could not be recorded (%s%s); their leases run out, and these jobs run again"
+            log.error(text, len(self.outbox), ", ".join(jobs), ", …" if len(self.outbox) > len(jobs) else "")
+
+    # -- outcomes ----------------------------------------------------------------------
+
     async def flush(self) -> None:
-        """Record what there is; a store that fails is asked again."""
+        """Record what there is; a store that fails is asked again, a stopping worker asks a few times only."""
         tries = 0
         while self.outbox:
             self.wake.clear()
-            batch, self.outbox = self.outbox, []
+            batch = self._take()
             try:
-                states = await self._store.jobs_finish([finish for finish, _ in batch])
-            except StoreError:
+                answers = await self._finish(batch)
+            except StoreError as error:
+                self._put_back(batch)
                 tries += self.is_ending
+                pause_s = self._host.outage.failed("recording outcomes", error)
                 if tries >= LAST_TRIES:
-                    log.exception("recording %d outcomes failed %d times; they are lost", len(batch), tries)
                     break
-                log.exception("recording %d outcomes failed; trying again in %g s", len(batch), POLL_S)
-                self.outbox = batch + self.outbox
-                await asyncio.sleep(POLL_S)
+                await self._pause(pause_s)
                 continue
             except asyncio.CancelledError:  # who ends us left the rest of the runtime; the next one records it
-                self.outbox = batch + self.outbox
+                self._put_back(batch)
                 raise
-            self._tell(batch, states)
+            self._host.outage.worked("recording outcomes")
+            was_full, self._under_way = self.is_full, 0
+            self._tell(batch, answers)
+            if was_full:
+                self._on_room()
         self.wake.clear()
 
-    def _tell(self, batch: list[tuple[Finish, Attempt]], states: list[JobState | None]) -> None:
+    def _take(self) -> list[Entry]:
+        if len(self.outbox) <= BATCH or self._store.keeps_objects:
+            batch, self.outbox = self.outbox, []
+        else:
+            batch, self.outbox = self.outbox[:BATCH], self.outbox[BATCH:]
+        self._under_way = len(batch)
+        return batch
+
+    def _put_back(self, batch: list[Entry]) -> None:
+        self._under_way = 0
+        self.outbox = batch + self.outbox
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait; not for long once the end has come."""
+        if self.is_ending:
+            await asyncio.sleep(min(pause_s, LAST_PAUSE_S))
+            return
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._ending.wait()
+        except TimeoutError:
+            pass
+
+    async def _finish(self, batch: list[Entry]) -> list[JobState | None]:
+        """Record a batch; return for each the state its job has now, None where it was refused."""
+        if not self._store.keeps_objects:
+            await self._keep_news(batch)
+        answers = await self._store.jobs_finish([finish for finish, _ in batch])
+        if self._store.keeps_objects:
+            return answers
+        if None in answers:
+            await self._look_at_refused(batch, answers)
+        for (finish, attempt), state in zip(batch, answers, strict=True):
+            if state is not None:
+                adopt(attempt.record, finish, state)
+        return answers
+
+    async def _keep_news(self, batch: list[Entry]) -> None:
+        """Store what bodies said last, before their leases end: the next attempt reads the checkpoint."""
+        news = [(attempt, attempt.renewal()) for _, attempt in batch if attempt.has_words]
+        if news:
+            await self._store.jobs_renew(self._host.owner, [renewal for _, renewal in news], self._host.lease_s)
+            for attempt, renewal in news:
+                attempt.sent = renewal
+
+    async def _look_at_refused(self, batch: list[Entry], answers: list[JobState | None]) -> None:
+        """An outcome may be refused because it was recorded before, and only the answer was lost."""
+        refused = [n for n, state in enumerate(answers) if state is None]
+        rows = await self._store.jobs_get([batch[n][0].job_id for n in refused])
+        for n, row in zip(refused, rows, strict=True):
+            finish = batch[n][0]
+            if row is None or row.attempt != finish.attempt or row.state.is_held:
+                continue
+            if row.state.is_finished or finish.kind in _BACK:
+                answers[n] = row.state
+
+    def _tell(self, batch: list[Entry], answers: Sequence[JobState | None]) -> None:
         """The outcomes are recorded: tell events, callbacks and waiters."""
-        is_copy = not self._store.keeps_objects
-        listeners, settle = self._events.has_listeners, self._handles.settle
-        for (finish, attempt), state in zip(batch, states, strict=True):
+        events, handles = self._host.events, self._host.handles
+        listeners, settle, held = events.has_listeners, handles.settle, self._held
+        for (finish, attempt), state in zip(batch, answers, strict=True):
             record = attempt.record
-            if self._worker.held_by_id.get(record.id) is attempt:
-                del self._worker.held_by_id[record.id]
+            if held.get(record.id) is attempt:
+                del held[record.id]
             if state is None:
                 log.warning("the outcome of job %s was refused: its lease had moved on", record.id)
                 continue
-            if is_copy:
-                record.state = state
             if listeners:
                 # The store may have made another end of it: a retry of a job somebody cancelled is none.
-                kind = FINAL_KINDS.get(state) or FINISH_KINDS[finish.kind]
-                self._events.send(job_event(kind, record, finish.at_ns))
+                events.send(job_event(FINAL_KINDS.get(state) or FINISH_KINDS[finish.kind], record, finish.at_ns))
             if state.is_finished:
                 settle(record, attempt.definition)
             elif finish.kind is FinishKind.RETRY:
-                self._handles.tell(record, "retry")
-        if self._worker.ended_early:
-            ended = [attempt for _, attempt in batch if attempt in self._worker.ended_early]
-            self._worker.ended_early.difference_update(ended)
-            self._worker.spawn(self._store.jobs_ended([attempt.fence for attempt in ended]))
+                handles.tell(record, "retry")
+        if self._ended_early:
+            ended = [attempt for _, attempt in batch if attempt in self._ended_early]
+            self._ended_early.difference_update(ended)
+            if ended:
+                self.body_ended([attempt.fence for attempt in ended])
         self.recorded.set()
+
+    # -- what nobody waits for -----------------------------------------------------------
+
+    def body_ended(self, fences: Sequence[Fenced]) -> None:
+        """Free what bodies that outlived their outcome still kept."""
+        self.spawn(self._end_bodies(fences))
+
+    async def _end_bodies(self, fences: Sequence[Fenced]) -> None:
+        for _ in range(LAST_TRIES):  # then their leases run out, which frees the same
+            try:
+                await self._store.jobs_ended(fences)
+            except StoreError as error:
+                await self._pause(self._host.outage.failed("telling that bodies ended", error))
+            else:
+                self._host.outage.worked("telling that bodies ended")
+                return
+
+    def give_back(self, fence: Fenced, reason: str, delay_ns: int = 0) -> None:
+        """Put a job that did not begin back into the store; with others of this turn, in one call."""
+        waiting = self._releases.setdefault((delay_ns, reason), [])
+        waiting.append(fence)
+        if len(waiting) == 1:
+            self.spawn(self._release(delay_ns, reason))
+
+    async def _release(self, delay_ns: int, reason: str) -> None:
+        fences = self._releases.pop((delay_ns, reason))
+        for _ in range(LAST_TRIES):  # then their leases run out, and others take them
+            try:
+                await self._store.jobs_release(fences, delay_ns=delay_ns, reason=reason)
+            except StoreError as error:
+                await self._pause(self._host.outage.failed("giving jobs back", error))
+            else:
+                self._host.outage.worked("giving jobs back")
+                return
+
+    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
+        """Make a store call that nobody waits for but `close`."""
+        task = asyncio.get_running_loop().create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+
+_BACK: Final = frozenset({FinishKind.RETRY, FinishKind.SNOOZE})

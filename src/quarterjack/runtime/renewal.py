@@ -1,29 +1,73 @@
 """Keeps the leases of what runs here, on stores that other processes share.
 
-A third of a lease apart, in one batch: progress and checkpoints travel with
-it, and the answer says which jobs are lost (their bodies are cancelled and
-their outcomes dropped by the fence) and which somebody wants to end."""
+In a thread with a loop and a connection of its own, so that users' code which
+blocks the app's loop cannot let leases run out. A third of a lease apart all
+are renewed in batches; once a second, what bodies have said since (that they
+began, progress, checkpoints) is passed on. The answers say which jobs are lost
+(their bodies are cancelled, and the fence drops their outcomes) and which
+somebody wants to end. With each full round the worker's own row is refreshed,
+and an operator's command for it obeyed.
+
+A hung process must not hold its jobs for ever: what runs on the app's loop is
+renewed no more once that has not turned for `LOOP_DEAD_AFTER_S`, and no job is
+once it is `OVERDUE_S` past its timeout. A store that does not answer is asked
+again, with growing pauses; whatever else goes wrong ends the app, and is told.
+
+On a virtual clock all this happens on the app's loop: a thread would see no
+time pass."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
 
+from quarterjack._durations import NS_PER_S
+from quarterjack.clock import Clock, SystemClock
 from quarterjack.errors import StoreError
-from quarterjack.stores.base import Renewal, Store
+from quarterjack.executors import LoopExecutor
+from quarterjack.model import WorkerInfo
+from quarterjack.stores.base import Renewed, Store
+from quarterjack.stores.leases import LeaseLink
+
+from .batch_executor import BatchExecutor
+from .outage import Outage
 
 if TYPE_CHECKING:
+    from .run import Attempt
     from .worker import Worker
 
-__all__ = ["Renewer", "RenewerHost"]
+__all__ = ["LOOP_DEAD_AFTER_S", "Renewer", "RenewerHost"]
 
 log = logging.getLogger("quarterjack.renewal")
+
+LOOP_DEAD_AFTER_S: Final = 60.0
+"""A loop that has not turned for so long counts as hung; its jobs are left to other workers."""
+OVERDUE_S: Final = 60.0
+"""A job so much past its timeout is out of everybody's control here."""
+NEWS_S: Final = 1.0
+"""What bodies say is passed on so often."""
+TOLD_AFTER_S: Final = 0.5
+"""A body that runs shorter is not told to have begun: its end comes soon enough."""
+SHARE: Final = 3
+"""Leases are renewed so many times before they run out."""
+LONGEST_S: Final = 10.0
+"""However long leases are, a worker gives a sign of life so often."""
+BATCH: Final = 500
+"""Jobs renewed in one call."""
 
 
 class RenewerHost(Protocol):
     """What the renewer needs of the app around it."""
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def clock(self) -> Clock: ...
     @property
     def store(self) -> Store: ...
     @property
@@ -32,46 +76,196 @@ class RenewerHost(Protocol):
     def owner(self) -> str: ...
     @property
     def lease_s(self) -> float | None: ...
+    def info(self) -> WorkerInfo: ...
+    def obey(self, command: str) -> None: ...
     def fatal(self, error: BaseException) -> None: ...
 
 
 class Renewer:
-    """Renews the leases of one worker until it is stopped."""
+    """Renews the leases of one process, and its row, until it is stopped."""
 
     def __init__(self, host: RenewerHost) -> None:
         self._host = host
+        self._lease_s = host.lease_s or 30.0
+        self._link: LeaseLink = host.store.lease_link()
+        self._outage = Outage(host.clock.monotonic, "the connection that renews leases")
+        self._rng = Random()  # noqa: S311  # spreads the rounds, guards nothing
+        self._turned_ns = host.clock.monotonic_ns()
+        self._is_loop_dead = False
+        self._overdue: set[Attempt] = set()
         self._task: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._end: Callable[[], object] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._is_over = False
+
+    # -- life, on the app's loop ---------------------------------------------------------
 
     def start(self) -> None:
         """Begin to renew."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="quarterjack-renewer")
+        loop = self._host.loop
+        self._ended = loop.create_future()
+        if isinstance(self._host.clock, SystemClock):
+            self._thread = threading.Thread(target=self._in_thread, name="quarterjack-leases", daemon=True)
+            self._thread.start()
+            return
+        self._task = loop.create_task(self._guarded(), name="quarterjack-leases")
+        self._task.add_done_callback(lambda _: self._on_end())
 
     async def stop(self) -> None:
         """Renew no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self._is_over = True
+        if self._ended is None:
+            return
+        if self._end is not None:
+            with suppress(RuntimeError):  # its loop is closed: it is at its end
+                self._end()
+        await self._ended
+        if self._thread is not None:
+            self._thread.join()
 
-    async def _run(self) -> None:
-        lease_s = self._host.lease_s or 30.0
-        while True:
-            await asyncio.sleep(lease_s / 3)
+    def _on_end(self) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _pulse(self) -> None:
+        """The app's loop turns."""
+        self._turned_ns = self._host.clock.monotonic_ns()
+
+    # -- life, in the thread ----------------------------------------------------------------
+
+    def _in_thread(self) -> None:
+        try:
+            asyncio.run(self._guarded())
+        finally:
+            self._tell(self._on_end)
+
+    async def _guarded(self) -> None:
+        """Renew until the end. Should anything of ours raise, the app ends: leases must not run out in silence."""
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._end = lambda: loop.call_soon_threadsafe(over.set)
+        try:
+            await self._rounds(over)
+        except asyncio.CancelledError:
+            self._tell(self._host.fatal, RuntimeError("somebody cancelled the renewal of leases"))
+        except Exception as error:  # nothing of ours should raise here; a third party's store may
+            self._tell(self._host.fatal, error)
+        finally:
+            with suppress(StoreError):  # it is let go of in any case
+                await self._link.close()
+
+    def _tell(self, call: Callable[..., object], *args: object) -> None:
+        """Have something done on the app's loop."""
+        with suppress(RuntimeError):  # it is closed: nobody is left to be told
+            self._host.loop.call_soon_threadsafe(call, *args)
+
+    async def _rounds(self, over: asyncio.Event) -> None:
+        monotonic = self._host.clock.monotonic
+        full_at = monotonic() + self._spread(self._between_s)
+        while not self._is_over:
+            pause_s = min(NEWS_S * self._rng.uniform(0.8, 1.0), max(0.0, full_at - monotonic()))
+            if await _is_set_within(over, pause_s):
+                return
+            is_full = monotonic() >= full_at
             try:
-                await self.renew()
-            except StoreError:
-                log.exception("renewing leases failed; trying again in %g s", lease_s / 3)
+                await self._link.open()
+                await self.renew(is_full=is_full)
+            except StoreError as error:
+                pause_s = self._outage.failed("renewing leases", error)
+                full_at = 0.0  # all of them, as soon as it works
+                if await _is_set_within(over, min(pause_s, self._between_s)):
+                    return
+                continue
+            self._outage.worked("renewing leases")
+            if is_full:
+                full_at = monotonic() + self._spread(self._between_s)
 
-    async def renew(self) -> None:
-        """Renew everything once."""
+    @property
+    def _between_s(self) -> float:
+        return min(self._lease_s / SHARE, LONGEST_S)
+
+    def _spread(self, seconds: float) -> float:
+        return seconds * self._rng.uniform(0.85, 1.0)
+
+    # -- a round -----------------------------------------------------------------------------
+
+    async def renew(self, *, is_full: bool = True) -> None:
+        """Renew everything once, or only what has news.
+
+        Raises:
+            StoreError: If the store does not answer; the rest is not renewed then.
+        """
+        self._tell(self._pulse)
         host, worker = self._host, self._host.worker
-        if worker is None:
-            return
-        held = worker.held()
-        if not held:
-            return
-        renewals = [Renewal(a.record.id, a.number, a.record.progress, a.pending_checkpoint) for a in held]
-        answer = await host.store.jobs_renew(host.owner, renewals, host.lease_s)
-        worker.cancel_local(answer.cancelled)
-        if answer.lost:
-            log.warning("the leases of %d jobs were lost; their bodies are cancelled", len(answer.lost))
-            worker.cancel_local(answer.lost, "its lease was lost")
+        if worker is not None:
+            now_ns = host.clock.monotonic_ns()
+            self._look_at_loop(now_ns)
+            held = [attempt for attempt in worker.held() if self._is_alive(attempt, now_ns)]
+            chosen = held if is_full else [attempt for attempt in held if _has_news(attempt, now_ns)]
+            for start in range(0, len(chosen), BATCH):
+                await self._renew(chosen[start : start + BATCH])
+        if is_full:
+            command = await self._link.workers_put(host.info())
+            if command is not None:
+                self._tell(host.obey, command)
+
+    async def _renew(self, attempts: Sequence[Attempt]) -> None:
+        renewals = [attempt.renewal() for attempt in attempts]
+        answer = await self._link.jobs_renew(self._host.owner, renewals, self._host.lease_s)
+        for attempt, renewal in zip(attempts, renewals, strict=True):
+            attempt.sent = renewal
+        if answer.lost or answer.cancelled:
+            self._tell(self._answered, answer)
+
+    def _answered(self, answer: Renewed) -> None:
+        worker = self._host.worker
+        if worker is not None:
+            worker.cancel_local(answer.cancelled)
+            worker.lose(answer.lost)
+
+    # -- who is not renewed --------------------------------------------------------------------
+
+    def _look_at_loop(self, now_ns: int) -> None:
+        still_s = (now_ns - self._turned_ns) / NS_PER_S
+        is_dead = still_s > LOOP_DEAD_AFTER_S
+        if is_dead and not self._is_loop_dead:
+            text = "the event loop has not turned for %.0f s: the leases of its jobs are renewed no more"
+            log.error(text, still_s)
+        elif self._is_loop_dead and not is_dead:
+            log.warning("the event loop turns again: the leases of its jobs are renewed")
+        self._is_loop_dead = is_dead
+
+    def _is_alive(self, attempt: Attempt, now_ns: int) -> bool:
+        if self._is_loop_dead and isinstance(attempt.executor, LoopExecutor | BatchExecutor):
+            return False
+        began_ns, timeout_s = attempt.began_mono_ns, attempt.timeout_s
+        if began_ns is None or timeout_s is None or now_ns - began_ns <= (timeout_s + OVERDUE_S) * NS_PER_S:
+            return True
+        if attempt not in self._overdue:
+            self._overdue = _only(self._overdue, self._host.worker) | {attempt}
+            text = "job %s (%s) is %g s past its timeout and does not end: its lease is renewed no more"
+            log.error(text, attempt.job_id, attempt.record.task, OVERDUE_S)
+        return False
+
+
+def _only(attempts: Iterable[Attempt], worker: Worker | None) -> set[Attempt]:
+    """Return those of *attempts* that are still held."""
+    return set(attempts).intersection(() if worker is None else worker.held())
+
+
+def _has_news(attempt: Attempt, now_ns: int) -> bool:
+    if attempt.has_words:
+        return True
+    began_ns, sent = attempt.began_mono_ns, attempt.sent
+    is_told = sent is not None and sent.running_at_ns is not None
+    return began_ns is not None and not is_told and now_ns - began_ns > TOLD_AFTER_S * NS_PER_S
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -23,6 +23,7 @@ from quarterjack.flow.inheritance import lift
 from quarterjack.flow.waiting import Waiting
 from quarterjack.lifecycle import Move, move
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind, Progress
+from quarterjack.stores.base import Renewal
 from quarterjack.task import TaskDefinition
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Attempt:
         "record",
         "resource",
         "running_at_ns",
+        "sent",
         "timeout_s",
     )
 
@@ -99,6 +101,8 @@ class Attempt:
         self.outcome: Outcome | None = None
         self.ended_mono_ns: int | None = None
         self.pending_checkpoint: Any = None
+        self.sent: Renewal | None = None
+        """What a shared store was told of it last."""
         self.resource: Any = None
         """What a router of its flow chose for it."""
         context.run(CURRENT.set, self)
@@ -134,6 +138,20 @@ class Attempt:
     def stamp(self, mono_ns: int | None = None) -> int:
         """Return store time for a monotonic instant (default: now), never before the claim."""
         return self._offset_ns + (self._worker.monotonic_ns() if mono_ns is None else mono_ns)
+
+    # -- what the store is told while it runs ------------------------------------------
+
+    def renewal(self) -> Renewal:
+        """Return its sign of life, with what its body said last. From any thread."""
+        return Renewal(self.job_id, self.number, self.record.progress, self.pending_checkpoint, self.running_at_ns)
+
+    @property
+    def has_words(self) -> bool:
+        """True if its body has said something that the store does not know. From any thread."""
+        sent = self.sent
+        if sent is None:
+            return self.record.progress is not None or self.pending_checkpoint is not None
+        return sent.progress is not self.record.progress or sent.checkpoint is not self.pending_checkpoint
 
     # -- what the executor reports ---------------------------------------------------
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from quarterjack import planner
@@ -23,7 +24,7 @@ from quarterjack.model import JobRecord, JobState, Schedule
 from quarterjack.stores.base import Fired, Store
 
 from .agenda import Agenda
-from .claiming import POLL_S
+from .claiming import POLL_S, SLACK_NS
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from quarterjack.timer import Timer, TimerHandle
 
     from .handles import Handles
+    from .outage import Outage
+    from .store_time import StoreTime
 
 __all__ = ["Scheduler", "SchedulerHost", "run_at_once"]
 
@@ -40,6 +43,11 @@ log = logging.getLogger("quarterjack.scheduler")
 
 HORIZON_NS: Final = 60 * 1_000_000_000
 """On a shared store the scheduler reads this far ahead, twice as often."""
+NEAR_NS: Final = 5 * 1_000_000_000 // 2
+"""Every second or so (`POLL_S`) it looks for what falls due this soon: a change is known in time without a hint."""
+FEW: Final = 8
+"""So many changed schedules are read one by one; of more, the whole horizon is read anew."""
+DOING: Final = "looking at schedules"
 EVER_NS: Final = 2**62
 CHUNK: Final = 32
 """Fewest schedules fired in one store call when more are due."""
@@ -58,6 +66,10 @@ class SchedulerHost(Protocol):
     def events(self) -> EventStream: ...
     @property
     def handles(self) -> Handles: ...
+    @property
+    def outage(self) -> Outage: ...
+    @property
+    def time(self) -> StoreTime: ...
     @property
     def context(self) -> Context: ...
     def why_not_fired(self, row: Schedule) -> str | None: ...
@@ -81,7 +93,8 @@ class Scheduler:
     def __init__(self, host: SchedulerHost, worker: Worker | None) -> None:
         self._host = host
         self._store = host.store
-        self._clock = host.clock
+        self._time = host.time
+        self._rng = Random()  # noqa: S311  # spreads the looks, guards nothing
         self._events = host.events
         self._worker = worker
         self._agenda = Agenda()
@@ -91,7 +104,8 @@ class Scheduler:
         self._is_over = False
         self._wake = asyncio.Event()
         self._alarm: TimerHandle | None = None
-        self._reload_timer: asyncio.TimerHandle | None = None
+        self._looks = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._task: asyncio.Task[None] | None = None
 
     # -- life ------------------------------------------------------------------------
@@ -114,12 +128,18 @@ class Scheduler:
         """Fire nothing more; a flag only, for a signal's handler. `stop` follows."""
         self._is_over = True
 
+    def hold(self, *, is_held: bool) -> None:
+        """Fire nothing while it is held."""
+        self._is_over = is_held
+        self._reload = True
+        self._wake.set()
+
     async def stop(self) -> None:
         """Fire nothing more."""
         self._is_over = True
         self._disarm()
-        if self._reload_timer is not None:
-            self._reload_timer.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -150,15 +170,21 @@ class Scheduler:
             try:
                 await self._refresh()
                 fired = await self._fire_due()
-            except StoreError:
-                log.exception("the store failed; schedules are looked at again in %g s", POLL_S)
-                asyncio.get_running_loop().call_later(POLL_S, self._wake.set)
-                self._reload, fired = True, False
+            except StoreError as error:
+                await asyncio.sleep(self._failed(error))
+                continue
+            self._host.outage.worked(DOING)
             if fired:
                 await asyncio.sleep(0)  # the bodies that were just leased begin now
                 continue
             self._arm()
             await self._wake.wait()
+
+    def _failed(self, error: StoreError) -> float:
+        """The store failed: know nothing, and return how long to wait before the next look."""
+        self._reload = True
+        self._disarm()
+        return self._host.outage.failed(DOING, error)
 
     async def _refresh(self) -> None:
         if self._reload:
@@ -168,15 +194,45 @@ class Scheduler:
             horizon = HORIZON_NS if self._store.is_shared else EVER_NS
             for row in await self._store.schedules_due(horizon, limit=1_000_000):
                 self._know(row.id, row)
-            if self._store.is_shared:
-                if self._reload_timer is not None:
-                    self._reload_timer.cancel()
-                self._reload_timer = asyncio.get_running_loop().call_later(HORIZON_NS / 2e9, self.on_change, ())
+            self._ahead = None
+            self._again("reload", HORIZON_NS / 2e9)
+            self._again("look", POLL_S)
+        elif self._looks:
+            for row in await self._store.schedules_due(NEAR_NS):
+                self._know_if_new(row)
+            self._again("look", POLL_S)
+        self._looks = False
         while self._changed:
             schedule_id = self._changed.pop()
-            self._know(schedule_id, await self._store.schedules_get(schedule_id))
+            try:
+                changed = await self._store.schedules_get(schedule_id)
+            except StoreError:
+                self._changed.add(schedule_id)
+                raise
+            self._know(schedule_id, changed)
         if self._worker is not None:
             self._worker.claimer.keep_for_ticks(len(self._agenda) > 0)
+
+    def _again(self, what: str, after_s: float) -> None:
+        """Look again after a while, where other processes may change what is stored."""
+        if not self._store.is_shared or self._is_over:
+            return
+        if what in self._timers:
+            self._timers[what].cancel()
+        spread_s = after_s * self._rng.uniform(0.8, 1.2)
+        self._timers[what] = asyncio.get_running_loop().call_later(spread_s, self._look_again, what)
+
+    def _look_again(self, what: str) -> None:
+        if what == "reload":
+            self._reload = True
+        else:
+            self._looks = True
+        self._wake.set()
+
+    def _know_if_new(self, row: Schedule) -> None:
+        known = self._agenda.get(row.id)
+        if known is None or _stand(known) != _stand(row):
+            self._know(row.id, row)
 
     def _know(self, schedule_id: str, row: Schedule | None) -> None:
         if row is None:
@@ -187,9 +243,10 @@ class Scheduler:
             log.info("this process fires schedule %s no more: %s", schedule_id, why)
 
     def _arm(self) -> None:
-        due = self.next_due_ns
+        next_ns = self.next_due_ns
+        due = None if next_ns is None else self._time.local_ns(next_ns)
         if self._alarm is not None:
-            if self._alarm.due_ns == due:
+            if due is not None and abs(self._alarm.due_ns - due) <= (0 if self._time.is_local else SLACK_NS):
                 return
             self._disarm()
         if due is not None and not self._is_over:
@@ -203,9 +260,8 @@ class Scheduler:
                 return
             if self._store.never_suspends and not self._reload and not self._changed:
                 run_at_once(self._fire_due())
-        except StoreError:
-            log.exception("the store failed; schedules are looked at again")
-            self._reload = True
+        except StoreError as error:
+            self._failed(error)
         except Exception as error:  # nothing of ours should raise here; if it does, it must not stop in silence
             self._host.fatal(error)
         finally:
@@ -222,7 +278,7 @@ class Scheduler:
         """Fire one chunk of what is due; say whether there was any."""
         if self._is_over:
             return False
-        chunk = self._take_ahead() or self._plan_due(self._clock.now_ns())
+        chunk = self._take_ahead() or self._plan_due(self._time.now_ns())
         for row in chunk.resume:
             await self._resume(row)
         if chunk.plans:
@@ -261,7 +317,7 @@ class Scheduler:
     def _take_ahead(self) -> _Chunk | None:
         """Return what was planned ahead, if its moment has come; else forget the plans, not the schedules."""
         ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead.now_ns <= self._clock.now_ns():
+        if ahead is None or ahead.now_ns <= self._time.now_ns():
             return ahead
         self._changed.update(row.id for row in ahead.rows)  # read anew: the clock was set, and they with it
         self._wake.set()
@@ -276,7 +332,10 @@ class Scheduler:
             if after is not None:
                 self._agenda.put(after)
         if lost and fired.wait_ns:  # our clock is ahead of the store's: look again when it says so
+            self._time.was_early(fired.wait_ns)
             asyncio.get_running_loop().call_later(fired.wait_ns / 1e9, self.on_change, lost)
+        elif len(lost) > FEW and self._store.is_shared:  # another process was first
+            self._reload = True
         else:
             self._changed.update(lost)
         if self._events.has_listeners:
@@ -331,10 +390,15 @@ class Scheduler:
     def tell(self, kind: ScheduleKind, row: Schedule, *, reason: str | None = None, count: int = 1) -> None:
         """Tell the event stream what became of a schedule."""
         if self._events.has_listeners:
-            now, task = self._clock.now_ns(), row.payload.task
+            now, task = self._time.now_ns(), row.payload.task
             self._events.send(
                 ScheduleEvent(at_ns=now, kind=kind, schedule_id=row.id, task=task, reason=reason, count=count)
             )
+
+
+def _stand(row: Schedule) -> tuple[int, int, int, int | None]:
+    """Return what tells a row that has changed from the one that is known."""
+    return row.generation, row.revision, row.cursor_ns, row.wake_ns
 
 
 def run_at_once(coroutine: Coroutine[Any, Any, object]) -> None:

@@ -23,21 +23,25 @@ from quarterjack.events import EventStream
 from quarterjack.executors import Executor
 from quarterjack.flow.flow import Flow
 from quarterjack.job import CallbackKind, Job
-from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
+from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, RunOptions, Schedule, WorkerInfo
 from quarterjack.planner import never_fires
+from quarterjack.stores._rows import Encoding
 from quarterjack.stores.base import CancelAnswer, Store
 from quarterjack.task import TaskDefinition
 from quarterjack.timer import Timer
 
 from . import notices
+from .afar import Afar, refresh
 from .flows import Flows
 from .handles import Handles, settled_within
 from .hints import Hints
 from .job_events import job_event
+from .outage import Outage
 from .places import Places
 from .prepare import Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler
+from .store_time import StoreTime
 from .streams import DeclaredStream, Streams
 from .worker import Worker
 
@@ -75,6 +79,7 @@ class Service:
         version: str | None,
         lease_s: float,
         on_fatal: Callable[[BaseException], None],
+        on_stop: Callable[[], None],
         declared: Sequence[Schedule],
         streams: Sequence[DeclaredStream] = (),
         check_call: CheckCall = lambda _, args: args,
@@ -92,16 +97,21 @@ class Service:
         self.owner = self.ids.process
         self.lease_s: float | None = lease_s if store.is_shared else None
         self.timer = Timer.shared(clock)
+        self.time = StoreTime(store, clock)
+        self.outage = Outage(clock.monotonic)
         self.handles = Handles(self, tasks, events, clock, lambda: self.context, on_fatal)
+        if not store.keeps_objects:
+            self.handles.afar = Afar(self)
         self.places = Places(preparer, concurrency, self._on_new_executor)
         self._preparer = preparer
         self._declared = declared
         self._code = {row.id: row.code_hash or "" for row in declared}
         self._fixed_queues = queues is not None
         self._on_fatal = on_fatal
+        self._on_stop = on_stop
         self._pid = os.getpid()
         self.hurried = asyncio.Event()
-        self._is_open = False
+        self._is_open = self._is_draining = False
         self.is_closed_to_jobs = False
         """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._started_ns = clock.now_ns()
@@ -118,18 +128,23 @@ class Service:
         self.streams = Streams(self, streams, are_here=fires)
         self._hints = Hints(self)
         self._check_call = check_call
-        self._renewer = Renewer(self) if store.is_shared and self.worker is not None else None
+        self._renewer: Renewer | None = None
 
     # -- life ------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open the store and get the executors ready; jobs can be submitted from now on."""
-        await self.store.open(self.clock, self.ids)
+        await self.store.open(self.clock, self.ids, Encoding(self._options_of))
         self._is_open = True
         self._hints.start()
+        await self.time.open()
         for definition in self.tasks.values():
             self.places.prepare(definition)
         await self.places.start(self.clock)
+
+    def _options_of(self, task: str) -> RunOptions | None:
+        definition = self.tasks.get(task)
+        return None if definition is None else definition.options
 
     async def start(self) -> None:
         """Put the declared schedules; claim and fire from now on."""
@@ -138,16 +153,19 @@ class Service:
             if self._declared:
                 await self.put_schedules(self._declared)
             notices.tell_unfired(await self.store.schedules_list(), self.why_not_fired)
-        await self.store.workers_put(self._info())
+        if self.role != "client":  # it takes nothing and fires nothing: no operator has anything to ask of it
+            await self.store.workers_put(self.info())
         if self.worker is not None:
             self.worker.start()
         if self.scheduler is not None:
             self.scheduler.start()
-        if self._renewer is not None:
+        if self.store.is_shared and self.role != "client":
+            self._renewer = Renewer(self)
             self._renewer.start()
         self.streams.start()
 
-    def _info(self) -> WorkerInfo:
+    def info(self) -> WorkerInfo:
+        """Return this process as the registry shows it. From any thread."""
         worker = self.worker
         return WorkerInfo(
             self.owner,
@@ -156,7 +174,7 @@ class Service:
             self.role,
             tuple(worker.claimer.queues) if worker is not None else (),
             self._started_ns,
-            self.clock.now_ns(),
+            self.time.now_ns(),
             self.version,
             worker.running if worker is not None else 0,
             worker.zombies if worker is not None else 0,
@@ -219,6 +237,7 @@ class Service:
 
     def stop_beginning(self) -> None:
         """Begin no body from now on: flags only, for a signal's handler. `drain` follows."""
+        self._is_draining = True
         self.streams.hold()
         if self.scheduler is not None:
             self.scheduler.stop_firing()
@@ -228,6 +247,7 @@ class Service:
 
     async def drain(self, grace_s: float) -> str:
         """Take, fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""
+        self._is_draining = True
         self.streams.stop()
         if self.scheduler is not None:
             await self.scheduler.stop()
@@ -265,7 +285,7 @@ class Service:
 
     def _fires_now(self) -> bool:
         due = self.scheduler.next_due_ns if self.scheduler is not None else None
-        return due is not None and due <= self.clock.now_ns()
+        return due is not None and due <= self.time.now_ns()
 
     async def _is_something_due(self) -> bool:
         now, worker = await self.store.now_ns(), self.worker
@@ -289,11 +309,11 @@ class Service:
         async with AsyncExitStack() as steps:  # last one first; each takes place though one before it was cancelled
             steps.push_async_callback(self.store.workers_remove, self.owner)
             steps.push_async_callback(self._end_jobs, cancel_grace_s)
+            if self._renewer is not None:  # after the worker: what it could not record yet is its own until then
+                steps.push_async_callback(self._renewer.stop)
             if self.worker is not None:
                 steps.push_async_callback(self.worker.stop)
                 self.worker.interrupt_all()
-            if self._renewer is not None:
-                steps.push_async_callback(self._renewer.stop)
             steps.push_async_callback(self.places.stop, cancel_grace_s)
             await self.streams.close(cancel_grace_s)
 
@@ -312,6 +332,8 @@ class Service:
             await self._hints.settled(0)
             await self.handles.drain(0, self.hurried)
             self._hints.stop()
+            if self.handles.afar is not None:
+                await self.handles.afar.close()
             await self.store.close()
         self.timer.release()
 
@@ -358,6 +380,21 @@ class Service:
         """Something ended that must not end: stop the app, and raise *error* where it was started."""
         self._on_fatal(error)
 
+    def obey(self, command: str) -> None:
+        """Do what an operator asks of this process: drain, go on, or stop."""
+        log.warning("an operator asks this process to %s", command)
+        is_open = command == "resume" and not self._is_draining
+        if command not in {"drain", "resume", "stop"}:
+            log.error("the command %r is not known here; it is drain, resume or stop", command)
+            return
+        if self.worker is not None:
+            self.worker.claimer.is_open = is_open
+            self.worker.poke()
+        if self.scheduler is not None:
+            self.scheduler.hold(is_held=not is_open)
+        if command == "stop":
+            self._on_stop()
+
     # -- what the worker and the scheduler ask ------------------------------------------
 
     def why_not_fired(self, row: Schedule) -> str | None:
@@ -373,6 +410,12 @@ class Service:
         """Return the result as the store will keep it."""
         return self._preparer.check_result(value, self.tasks[record.task], record)
 
+    def decode_call(
+        self, definition: TaskDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """See `Preparer.decode_call`."""
+        return self._preparer.decode_call(definition, args, kwargs)
+
     # -- what streams ask ----------------------------------------------------------------
 
     def check_item(self, definition: TaskDefinition, item: Any) -> tuple[Any, ...]:
@@ -384,6 +427,18 @@ class Service:
         """
         self.check_open(f"{definition.name} got an item that made no job")
         return self._check_call(definition, (item,))
+
+    # -- rows as this process knows them ---------------------------------------------------
+
+    def is_held_here(self, job_id: str) -> bool:
+        """Say whether a job runs in this process, or its end is being recorded."""
+        return self.worker is not None and job_id in self.worker.held_by_id
+
+    def known(self, record: JobRecord) -> JobRecord:
+        """Return a row that was read with its result as whoever awaits it gets it: of its task's return type."""
+        if not self.store.keeps_objects and record.result is not None:
+            record.result = self._preparer.decode_result(record.result, self.tasks.get(record.task))
+        return record
 
     # -- what handles ask ----------------------------------------------------------------
 
@@ -412,7 +467,7 @@ class Service:
         (row,) = await self.store.jobs_get([record.id])
         if row is None:
             raise JobGone(record.id)
-        return row
+        return self.known(row)
 
     async def cancel_job(self, record: JobRecord, wait_s: float) -> bool:
         """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
@@ -421,6 +476,8 @@ class Service:
         (answer,) = await self.store.jobs_request_cancel([record.id], "cancelled by request")
         if answer is CancelAnswer.GONE:
             raise JobGone(record.id)
+        if answer is CancelAnswer.FINISHED and not record.state.is_finished:  # what is known here was out of date
+            refresh(record, await self.fetch(record))
         await settled_within(self, record, wait_s)
         return record.state is JobState.CANCELLED
 

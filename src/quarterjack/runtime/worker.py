@@ -15,7 +15,7 @@ from contextvars import Context
 from random import Random
 from typing import Any, Final
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull
+from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidArguments
 from quarterjack.events import CancelIgnored, JobEventKind
 from quarterjack.executors import Report
 from quarterjack.flow.dispatcher import Dispatcher
@@ -44,6 +44,10 @@ _LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
 OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or await where it waits"
+ORPHANED: Final = "ORPHANED"
+"""How the reason of a job begins that nobody can run, for its arguments fit no task that is known."""
+ORPHANED_DELAY_NS: Final = 60_000_000_000
+"""Such a job is offered again so much later; a worker of the right version may have come."""
 STOPPED: Final = "its worker stopped"
 
 
@@ -57,6 +61,7 @@ class Worker:
         self.events = host.events
         self.handles = host.handles
         self._checks_results = host.checks_results
+        self._decodes = not host.store.keeps_objects
         self._prepared: Mapping[str, Prepared] = {}
         self._context: Context = host.context
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
@@ -71,12 +76,10 @@ class Worker:
         self._change: asyncio.Future[None] | None = None
         self._gives_back = False
         self.claimer = Claimer(self, host, queues)
-        self.recorder = Recorder(self, host)
+        self.recorder = Recorder(host, self.held_by_id, self.ended_early, self.poke)
         self._claiming: asyncio.Task[None] | None = None
         self._recording: asyncio.Task[None] | None = None
         self._unlisten: list[Callable[[], None]] = []
-        self._calls: set[asyncio.Task[None]] = set()
-        """Store calls under way that nobody waits for; `stop` does."""
 
     # -- life ------------------------------------------------------------------------
 
@@ -174,24 +177,19 @@ class Worker:
 
     async def stop(self) -> None:
         """End both tasks; outcomes that are not recorded yet are recorded first."""
-        self.claimer.is_open = False
-        self.recorder.is_ending = True
-        self.recorder.wake.set()
-        if self._claiming is not None:
-            self._claiming.cancel()
-        # The recorder may be at the store with outcomes: it ends by itself when they are recorded.
+        self.claimer.end()
+        self.recorder.end()
+        # Either may be at the store: what was claimed there is given back, what was recorded is told.
         tasks = [task for task in (self._claiming, self._recording) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
             for attempt in self.attempts():
                 self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
-        await self.recorder.flush()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self.recorder.close()
         if self.flows is not None:
             self.flows.close()
         for end in self._unlisten:
             end()
-        self.claimer.disarm()
 
     # -- running ---------------------------------------------------------------------
 
@@ -229,10 +227,23 @@ class Worker:
         self.held_by_id[record.id] = attempt
         if self.events.has_listeners:
             self.send("scheduled", record)
+        if self._decodes and not self._decode(attempt):
+            return
         if (record.options.start_deadline_s is not None or record.failures) and self._is_too_late(attempt):
             return
         if self.flows is None or not self.flows.receive(attempt):
             self.launch(attempt, attempt)
+
+    def _decode(self, attempt: Attempt) -> bool:
+        """Turn stored arguments into those of the body; False if they do not fit, and the job was given back."""
+        record = attempt.record
+        try:
+            attempt.args, attempt.kwargs = self._host.decode_call(attempt.definition, record.args, record.kwargs)
+        except InvalidArguments as error:  # of an older version, or a newer one: a worker of that may know them
+            log.warning("job %s (%s) waits for a worker that its arguments fit: %s", record.id, record.task, error)
+            self.give_back(attempt, f"{ORPHANED}: {error}", ORPHANED_DELAY_NS)
+            return False
+        return True
 
     def launch(self, attempt: Attempt, report: Report) -> bool:
         """Hand an attempt to its executor; False if that has no room, and its job is given back."""
@@ -298,7 +309,7 @@ class Worker:
     def _release(self, record: JobRecord, fence: Fenced, reason: str, delay_ns: int = 0) -> None:
         if self.events.has_listeners:
             self.send("released", record)
-        self.spawn(self._store.jobs_release([fence], delay_ns=delay_ns, reason=reason))
+        self.recorder.give_back(fence, reason, delay_ns)
 
     # -- what attempts tell ----------------------------------------------------------
 
@@ -440,13 +451,11 @@ class Worker:
         elif self.held_by_id.get(attempt.job_id) is attempt:
             self.ended_early.add(attempt)
         else:
-            self.spawn(self._store.jobs_ended([attempt.fence]))
+            self.recorder.body_ended([attempt.fence])
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
-        """Make a store call that nobody waits for."""
-        task = asyncio.get_running_loop().create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        """Do something that nobody waits for but `stop`."""
+        self.recorder.spawn(call)
 
     def interrupt_all(self) -> None:
         """The app stops: interrupt every body. A shared store gets its jobs back, another worker runs them."""
@@ -455,6 +464,17 @@ class Worker:
             attempt.record.cancel_requested = attempt.record.cancel_requested or not self._gives_back
             if attempt.handle is not None:
                 attempt.handle.cancel("shutdown")
+
+    def lose(self, job_ids: Sequence[str]) -> None:
+        """The leases of these jobs have moved on: end what still runs, and keep silent about it."""
+        for job_id in job_ids:
+            attempt = self.held_by_id.get(job_id)
+            if attempt is None or attempt.handle is None:  # over already; the fence judges its outcome
+                continue
+            if not self._store.keeps_objects:
+                attempt.record.owner = None
+            log.warning("the lease of job %s (%s) was lost; its body is cancelled", job_id, attempt.record.task)
+            attempt.handle.cancel("its lease was lost")
 
     def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled") -> None:
         """Interrupt jobs held here that somebody wants to end."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .flows import Flows
     from .handles import Handles
+    from .outage import Outage
+    from .store_time import StoreTime
 
 __all__ = ["Lanes", "Prepared", "WorkPlaces", "WorkerHost"]
 
@@ -80,4 +82,11 @@ class WorkerHost(Protocol):
     @property
     def checks_results(self) -> bool: ...
     def check_result(self, value: Any, record: JobRecord) -> Any: ...
+    def decode_call(
+        self, definition: TaskDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]: ...
+    @property
+    def outage(self) -> Outage: ...
+    @property
+    def time(self) -> StoreTime: ...
     def fatal(self, error: BaseException) -> None: ...

@@ -192,6 +192,7 @@ class _Play:
                 version=None,
                 lease_s=app.lease_s,
                 on_fatal=self._fail,
+                on_stop=lambda: None,
                 declared=rows,
             )
             own: dict[str, StandinExecutor] = {

@@ -1,0 +1,149 @@
+"""Jobs that run elsewhere, and whose end somebody here waits for.
+
+A row of a shared store is a copy in each process. Whoever waits here holds a
+copy of his own, and it is brought up to date when the end is known: from the
+worker of this process, from a hint, or from looking, once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from quarterjack.errors import StoreError
+from quarterjack.model import JobRecord
+from quarterjack.stores.base import Store
+
+from .claiming import POLL_S
+from .outage import Outage
+
+if TYPE_CHECKING:
+    from .handles import Handles
+
+__all__ = ["Afar", "AfarHost", "refresh"]
+
+log = logging.getLogger("quarterjack")
+
+FIRST_LOOK_S: Final = 0.02
+"""The first look comes so soon: a quick job that runs here has ended by then, and is not asked for at all."""
+BATCH: Final = 500
+"""Jobs looked at in one call."""
+DOING: Final = "looking how jobs ended"
+FACTS: Final = tuple(
+    name for name in JobRecord.__slots__ if name not in {"id", "task", "args", "kwargs", "options", "lane"}
+)
+"""What may be different in a newer copy of a row."""
+
+
+class AfarHost(Protocol):
+    """What is needed of the app around it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def handles(self) -> Handles: ...
+    @property
+    def outage(self) -> Outage: ...
+    def is_held_here(self, job_id: str) -> bool: ...
+    def known(self, record: JobRecord) -> JobRecord: ...
+
+
+class Afar:
+    """Looks after the jobs that are waited for. Belongs to the app's loop."""
+
+    def __init__(self, host: AfarHost) -> None:
+        self._host = host
+        self._copies: dict[str, list[JobRecord]] = {}
+        self._new: set[str] = set()
+        self._rng = Random()  # noqa: S311  # spreads the looks, guards nothing
+        self._look = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, record: JobRecord) -> None:
+        """Bring *record* up to date when its job has ended, and have its waiters told."""
+        copies = self._copies.setdefault(record.id, [])
+        if not any(copy is record for copy in copies):
+            copies.append(record)
+        self._hurry(record.id)
+
+    def _hurry(self, job_id: str) -> None:
+        self._new.add(job_id)
+        self._look.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="quarterjack-afar")
+
+    def unwatch(self, job_id: str) -> None:
+        """Nobody waits for it any more."""
+        self._copies.pop(job_id, None)
+
+    def ended(self, record: JobRecord) -> None:
+        """The end of a job is known here: let every copy of its row say so."""
+        for copy in self._copies.pop(record.id, ()):
+            if copy is not record:
+                refresh(copy, record)
+
+    def hint(self, job_ids: Sequence[str]) -> None:
+        """These jobs may have ended (none named: any may have)."""
+        for job_id in job_ids or tuple(self._copies):
+            if job_id in self._copies:
+                self._hurry(job_id)
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            await self._looks()
+        finally:
+            self._task = None
+
+    async def _looks(self) -> None:
+        pause_s = FIRST_LOOK_S
+        while self._copies:
+            await asyncio.sleep(pause_s)
+            self._look.clear()
+            chosen, self._new = list(self._new) or list(self._copies), set()
+            try:
+                for start in range(0, len(chosen), BATCH):
+                    await self._look_at([one for one in chosen[start : start + BATCH] if one in self._copies])
+            except StoreError as error:
+                pause_s = self._host.outage.failed(DOING, error)
+                continue
+            self._host.outage.worked(DOING)
+            pause_s = FIRST_LOOK_S if await self._is_hurried() else 0.0
+
+    async def _is_hurried(self) -> bool:
+        """Wait for the next look; say whether something came up before its time."""
+        try:
+            async with asyncio.timeout(POLL_S * self._rng.uniform(0.8, 1.2)):
+                await self._look.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _look_at(self, job_ids: Sequence[str]) -> None:
+        host = self._host
+        asked = [job_id for job_id in job_ids if not host.is_held_here(job_id)]  # else our own worker will tell
+        if not asked:
+            return
+        for job_id, row in zip(asked, await host.store.jobs_get(asked), strict=True):
+            if job_id not in self._copies or host.is_held_here(job_id):
+                continue
+            if row is None:
+                host.handles.gone(self._copies[job_id][0])
+            elif row.state.is_finished:
+                host.handles.settle_afar(host.known(row))
+            else:
+                for copy in self._copies[job_id]:
+                    refresh(copy, row)
+
+
+def refresh(record: JobRecord, newer: JobRecord) -> None:
+    """Bring a copy of a row up to date."""
+    for name in FACTS:
+        setattr(record, name, getattr(newer, name))
