@@ -32,7 +32,7 @@ class Host:
     def begun(self, session: Session) -> None:
         self.transactions += 1
 
-    def ending(self, session: Session, hints: Sequence[Told]) -> None:
+    def ending(self, session: Session) -> None:
         pass
 
     def tell(self, hints: Sequence[Told]) -> None:

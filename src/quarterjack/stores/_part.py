@@ -13,12 +13,12 @@ changed by assignment alone, and to look costs a fraction of writing them down."
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.lifecycle import Move
-from quarterjack.model import NO_OPTIONS, JobRecord, JobState, Schedule
+from quarterjack.model import NO_OPTIONS, Finish, FinishKind, JobRecord, JobState, Schedule
 
 from ._book import Book
 from ._book_base import Occurrence
@@ -179,6 +179,14 @@ class Part(Book):
                 ),
             )
         )
+
+    def finish(self, finishes: Sequence[Finish], now: int) -> list[JobState | None]:
+        """Record how attempts ended. That their bodies had begun is news here, where no renewal has told it yet."""
+        for finish in finishes:
+            job = self.jobs.get(finish.job_id)
+            if finish.kind is FinishKind.DONE and job is not None and job.state.is_held and job.fence == finish[:3]:
+                job.state = JobState.RUNNING
+        return super().finish(finishes, now)
 
     def free_key(self, job: JobRecord, now: int) -> None:
         self._touch(job)

@@ -13,12 +13,17 @@ from secrets import token_hex
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from quarterjack import planner
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock, SystemClock
+from quarterjack.model import Schedule
 
+from ._rows import Encoding
 from ._sqlite_engine import Session
+from ._sqlite_rows import load_schedules, save_schedules, sql
+from .base import Hint
 
-__all__ = ["StepWatch"]
+__all__ = ["StepWatch", "shift"]
 
 _STEP_NS: Final = NS_PER_S
 """A wall clock that went this much against elapsed time was set; less is a time server's nudge."""
@@ -46,6 +51,26 @@ class StepWatch:
                 return 0
         session.run("INSERT OR REPLACE INTO qj_clock (one, boot, ahead_ns) VALUES (1, ?, ?)", (self._boot, ahead))
         return step if abs(step) >= _STEP_NS else 0
+
+
+def shift(session: Session, encoding: Encoding, step_ns: int) -> None:
+    """Move what counts elapsed time with a wall clock that was set by *step_ns*; see `Store.clock_stepped`."""
+    now = session.now_ns
+    session.run(sql("shift_waiting"), (step_ns, now - step_ns))
+    session.run(sql("shift_leases"), (step_ns,))
+    if step_ns < 0:
+        rows = load_schedules(session, encoding)
+        moved = [row for row in (_rebased(row, now, -step_ns) for row in rows) if row is not None]
+        save_schedules(session, encoding, moved)
+    session.tell(Hint.JOBS)
+    session.tell(Hint.SCHEDULES)
+
+
+def _rebased(row: Schedule, now: int, step_ns: int) -> Schedule | None:
+    try:
+        return planner.rebased(row, now, step_ns)
+    except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other
+        return planner.parked(row, error)
 
 
 def _boot_of(clock: Clock) -> str:

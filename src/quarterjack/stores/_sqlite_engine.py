@@ -56,12 +56,15 @@ Told = tuple[Hint, Sequence[str]]
 class Session:
     """A transaction: the connection, its moment, and whom to tell when it is committed."""
 
-    __slots__ = ("connection", "hints", "now_ns")
+    __slots__ = ("connection", "hints", "now_ns", "others")
 
     def __init__(self, connection: sqlite3.Connection, now_ns: int) -> None:
         self.connection = connection
         self.now_ns = now_ns
         self.hints: list[Told] = []
+        """For the listeners in this process, and those in others."""
+        self.others: list[Told] = []
+        """For those in other processes alone."""
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Execute one statement."""
@@ -75,6 +78,10 @@ class Session:
         """Send a hint once this is committed."""
         self.hints.append((hint, ids))
 
+    def tell_others(self, hint: Hint, ids: Sequence[str]) -> None:
+        """Send a hint to other processes once this is committed: this one knows."""
+        self.others.append((hint, ids))
+
 
 class Host(Protocol):
     """What the writer asks of the store it works for."""
@@ -82,7 +89,7 @@ class Host(Protocol):
     def begun(self, session: Session) -> None:
         """Put right what must be before anything else in a transaction."""
 
-    def ending(self, session: Session, hints: Sequence[Told]) -> None:
+    def ending(self, session: Session) -> None:
         """Write, into the transaction, what other processes must hear of it."""
 
     def tell(self, hints: Sequence[Told]) -> None:
@@ -170,17 +177,16 @@ class Writer(SqlThread):
         session = Session(connection, self._clock.now_ns())
         self._host.begun(session)
         answers = [self._do(session, call) for call in calls]
-        hints = session.hints
-        if hints:
-            self._host.ending(session, hints)
+        if session.hints or session.others:
+            self._host.ending(session)
         connection.execute("COMMIT")
-        if hints:
-            self._send(hints)
+        if session.hints:
+            self._send(session.hints)
         self.answer(answers)
 
     def _do(self, session: Session, call: Call[Any]) -> Answer:
         """Do one call within the transaction; what it wrote goes if it raises."""
-        connection, told = session.connection, len(session.hints)
+        connection, told, left = session.connection, len(session.hints), len(session.others)
         connection.execute("SAVEPOINT call")
         try:
             result = call.work(session)
@@ -189,7 +195,7 @@ class Writer(SqlThread):
                 raise
             connection.execute("ROLLBACK TO call")
             connection.execute("RELEASE call")
-            del session.hints[told:]
+            del session.hints[told:], session.others[left:]
             return Answer(call, None, error)
         connection.execute("RELEASE call")
         return Answer(call, result, None)

@@ -9,17 +9,27 @@ from typing import Final
 
 from quarterjack.model import WorkerInfo
 
-from ._sqlite_engine import Session
+from ._sqlite_engine import Session, Told
 from .base import AuditRow, Hint
 
-__all__ = ["audit_list", "audit_put", "command", "heard", "list_workers", "publish", "put_worker", "remove_worker"]
+__all__ = [
+    "audit_list",
+    "audit_put",
+    "command",
+    "for_others",
+    "heard",
+    "list_workers",
+    "newest",
+    "publish",
+    "put_worker",
+    "remove_worker",
+]
 
 _AUDIT_KEPT: Final = 10_000
 _HINTS_KEPT: Final = 1_000
 """A process that has missed more is told to look at everything."""
 _WORKER: Final = "id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies"
-_NOT_SENT: Final = frozenset({Hint.JOBS})
-"""Any commit of another process may have made jobs: that alone is word enough."""
+_ALL: Final = (Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED)
 
 
 def put_worker(session: Session, worker: WorkerInfo) -> str | None:
@@ -63,20 +73,43 @@ def audit_list(session: Session, limit: int) -> list[AuditRow]:
 # -- word between processes ------------------------------------------------------------
 
 
-def publish(session: Session, hints: Iterable[tuple[Hint, Sequence[str]]], process: str) -> None:
+def newest(session: Session) -> int:
+    """Return the number of the newest hint."""
+    (n,) = session.one("SELECT coalesce(max(n), 0) FROM qj_hints")
+    return int(n)
+
+
+def publish(session: Session, hints: Iterable[Told], process: str) -> None:
     """Leave *hints* for the other processes, in the transaction that they are about."""
-    rows = [(process, hint.value, json.dumps(list(ids))) for hint, ids in hints if hint not in _NOT_SENT]
-    if rows:
-        session.connection.executemany("INSERT INTO qj_hints (process, hint, ids) VALUES (?, ?, ?)", rows)
-        session.run("DELETE FROM qj_hints WHERE n <= (SELECT max(n) FROM qj_hints) - ?", (_HINTS_KEPT,))
+    rows = [(process, hint.value, json.dumps(list(ids))) for hint, ids in hints]
+    session.connection.executemany("INSERT INTO qj_hints (process, hint, ids) VALUES (?, ?, ?)", rows)
+    session.run("DELETE FROM qj_hints WHERE n <= (SELECT max(n) FROM qj_hints) - ?", (_HINTS_KEPT,))
 
 
-def heard(connection: sqlite3.Connection, after: int, process: str) -> tuple[int, list[tuple[Hint, Sequence[str]]]]:
+def for_others(session: Session) -> list[Told]:
+    """Return what other processes are to hear of a transaction, each kind of hint once.
+
+    That there may be jobs is not among it, as any commit of another process says as much; nor what the
+    store ended, which stands there as ENDED already.
+    """
+    found: dict[Hint, list[str] | None] = {}
+    for hint, ids in (*session.hints, *session.others):
+        if hint is Hint.JOBS or hint is Hint.FINISHED:
+            continue
+        known = found.setdefault(hint, [])
+        if not ids:
+            found[hint] = None
+        elif known is not None:
+            known += ids
+    return [(hint, ids or ()) for hint, ids in found.items()]
+
+
+def heard(connection: sqlite3.Connection, after: int, process: str) -> tuple[int, list[Told]]:
     """Return the number of the newest hint, and what other processes have left since number *after*."""
     rows = connection.execute("SELECT n, process, hint, ids FROM qj_hints WHERE n > ? ORDER BY n", (after,)).fetchall()
     if not rows:
         return after, []
     newest = rows[-1][0]
     if after and rows[0][0] > after + 1:
-        return newest, [(hint, ()) for hint in Hint if hint not in _NOT_SENT]
+        return newest, [(hint, ()) for hint in _ALL]
     return newest, [(Hint(hint), json.loads(ids)) for _, whose, hint, ids in rows if whose != process]

@@ -117,6 +117,15 @@ class SqlThread(ABC):
         finally:
             timer.cancel()
 
+    def post(self, work: Callable[[Any], T]) -> None:
+        """Have *work* done, and let nobody wait for it."""
+        if self._end is None and self._pid == os.getpid():
+            loop = asyncio.get_running_loop()
+            call: Call[T] = Call(work, loop, loop.create_future(), self._clock.hold())
+            call.due_s = SYSTEM_CLOCK.monotonic() + self._deadline_s
+            call.future.add_done_callback(_forget)
+            self._calls.put(call)
+
     async def stop(self) -> None:
         """Do what was asked before, then close the connection; idempotent."""
         if self._pid != os.getpid():
@@ -239,3 +248,9 @@ class SqlThread(ABC):
 
 def _nothing(_: object) -> None:
     """The thread's end is work enough."""
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    """Take note of an error that nobody waits for: the next call meets it too."""
+    if not future.cancelled():
+        future.exception()

@@ -21,6 +21,7 @@ from quarterjack.model import (
     Timing,
     lanes_of,
 )
+from quarterjack.stores._rows import Encoding
 from quarterjack.stores.base import Claim, Claimed, Store, Want
 from quarterjack.triggers import Every
 
@@ -39,6 +40,11 @@ class Bench:
         self.store = store
         self.clock = VirtualClock("2026-03-02T09:00Z")
         self.ids = JobIds()
+        self.encoding = Encoding()
+
+    async def open(self) -> None:
+        """Open the store on this clock."""
+        await self.store.open(self.clock, self.ids, self.encoding)
 
     async def advance(self, seconds: float) -> None:
         """Let time pass, for the store too."""

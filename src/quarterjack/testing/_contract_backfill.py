@@ -129,9 +129,10 @@ class BackfillContract:
         assert not running.cancel_requested
         assert await b.claim(lease_s=None) == [], "they take turns"
         await b.finish(running.fence)
-        assert [row.id for row in await b.claim(lease_s=None)] == [fired.id]
+        (held,) = await b.claim(lease_s=None)
+        assert held.id == fired.id
         assert await b.claim(lease_s=None) == []
-        await b.finish(fired.fence)
+        await b.finish(held.fence)
         (second,) = await b.claim(lease_s=None)
         assert second.origin == Origin("s", 1, 20, trigger="backfill")
 

@@ -70,7 +70,7 @@ class StoreContract(BackfillContract, VersionContract, LeaseContract):
     async def b(self) -> AsyncIterator[Bench]:
         """Open a new store for the case, and close it."""
         bench = self.bench()
-        await bench.store.open(bench.clock, bench.ids)
+        await bench.open()
         yield bench
         await bench.store.close()
 

@@ -142,7 +142,7 @@ class _StoreMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.bench = self.make()
         self.model = Model()
-        self.do(self.bench.store.open(self.bench.clock, self.bench.ids))
+        self.do(self.bench.open())
         self.do(self.bench.schedule())
         self.model.now = self.do(self.bench.store.now_ns())
 

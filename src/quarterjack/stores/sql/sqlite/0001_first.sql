@@ -62,6 +62,7 @@ CREATE INDEX qj_jobs_open     ON qj_jobs (overlap_key)               WHERE overl
                                                                        AND (finished_at_ns IS NULL OR zombie = 1);
 CREATE INDEX qj_jobs_finished ON qj_jobs (finished_at_ns)            WHERE finished_at_ns IS NOT NULL;
 CREATE INDEX qj_jobs_made_by  ON qj_jobs (origin_schedule)           WHERE origin_schedule IS NOT NULL;
+CREATE INDEX qj_jobs_zombies  ON qj_jobs (zombie)                    WHERE zombie = 1;
 CREATE INDEX qj_jobs_state    ON qj_jobs (state);
 
 -- Unique keys: the newest job of each, and until when it holds it (null: as long as its scope says).
@@ -103,23 +104,17 @@ CREATE TABLE qj_schedules (
     pause_note         TEXT,
     parked_reason      TEXT,
     last_nominal_ns    INTEGER,
+    newest_job_id      TEXT,
+    held_up_ns         INTEGER,
     last_job_id        TEXT,
     last_state         TEXT,
     last_finished_ns   INTEGER,
     failures_in_a_row  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX qj_schedules_wake ON qj_schedules (wake_ns) WHERE wake_ns IS NOT NULL;
-
--- Schedules that run again after their job's end, and whose newest run was left out: they wait for room.
-CREATE TABLE qj_held_up (
-    schedule_id  TEXT PRIMARY KEY,
-    nominal_ns   INTEGER NOT NULL,
-    overlap_key  TEXT NOT NULL,
-    task         TEXT NOT NULL,
-    unique_key   TEXT
-) STRICT, WITHOUT ROWID;
-CREATE INDEX qj_held_up_key    ON qj_held_up (overlap_key);
-CREATE INDEX qj_held_up_unique ON qj_held_up (task, unique_key) WHERE unique_key IS NOT NULL;
+CREATE INDEX qj_schedules_wake    ON qj_schedules (wake_ns)      WHERE wake_ns IS NOT NULL;
+-- Those that wait for room under an overlap key, or for a unique key of their task.
+CREATE INDEX qj_schedules_held_up ON qj_schedules (overlap_key)  WHERE held_up_ns IS NOT NULL;
+CREATE INDEX qj_schedules_waiting ON qj_schedules (task)         WHERE held_up_ns IS NOT NULL;
 
 -- The fire times that backfills have served. They outlive their jobs.
 CREATE TABLE qj_occurrences (

@@ -1,0 +1,453 @@
+"""The SQLite store: one file on one machine, for one process or several.
+
+What is answered is on the disk: committed jobs survive ``kill -9``, and with
+``synchronous="full"`` (the default) power loss too. The clock is this machine's,
+so virtual time works, and delays survive it being set. Other processes on the
+same file are heard of within *poll* seconds.
+
+The work is done by `_sqlite_engine`: a thread that writes, many calls to a commit,
+and one that reads for views. What a call decides is written once for all durable
+stores (`_durable`), what it loads and writes for that is in `_sqlite_parts`; here are
+life, hints, and the calls that only SQL is needed for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import ClassVar, Final, Literal, Self, TypeVar
+
+from quarterjack._durations import NS_PER_S
+from quarterjack.clock import SYSTEM_CLOCK, Clock
+from quarterjack.errors import Conflict, StoreUnavailable
+from quarterjack.model import Finish, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
+
+from . import _sqlite_jobs as fast
+from . import _sqlite_limits as limits
+from . import _sqlite_parts as parts
+from . import _sqlite_registry as registry
+from . import _sqlite_schema as schema
+from . import _sqlite_views as views
+from ._durable import DurableStore, Leased
+from ._needs import Needs
+from ._part import Part
+from ._rows import Encoding
+from ._schema import SchemaStatus, migrations
+from ._sqlite_clock import StepWatch, shift
+from ._sqlite_engine import Reader, Session, Settings, Told, Writer
+from ._sqlite_rows import load_jobs, load_schedules
+from ._sqlite_url import checked_path, number, options_of, path_of, synchronous_of, warn_of_network
+from .base import AuditRow, Claim, Claimed, Hint, JobPage, Renewal, Renewed, StoreStats
+from .leases import LeaseLink
+
+__all__ = ["SQLiteStore"]
+
+T = TypeVar("T")
+_MINUTE_NS: Final = 60 * NS_PER_S
+_RESCUE_ROUNDS: Final = 10
+_PURGED_AT_ONCE: Final = 500
+"""Rows deleted in one transaction: others wait for it."""
+
+
+class SQLiteStore(DurableStore):
+    """Keeps everything in one file.
+
+    Args:
+        path: The file; it is made if there is none, its folder is not.
+        synchronous: ``"full"`` waits for the disk at each commit; ``"normal"`` may lose the last moments
+            to a power failure, but not to a crash of the process; ``"off"`` may lose the file to one.
+        timeout: How many seconds a call may take, its wait for other processes included.
+        poll: How many seconds it may take to hear of another process's commit.
+
+    Raises:
+        InvalidOption: If one of them is out of its range.
+    """
+
+    name: ClassVar[str] = "sqlite"
+    is_shared: ClassVar[bool] = True
+    uses_local_clock: ClassVar[bool] = True
+
+    def __init__(
+        self, path: str | Path, *, synchronous: str = "full", timeout: float = 30.0, poll: float = 0.05
+    ) -> None:
+        checked = checked_path(str(path), str(path))
+        self.path = Path(checked).expanduser()
+        self.url = f"sqlite:///{self.path}"
+        """How the store is called in errors and views."""
+        self._settings = Settings(
+            self.path, self.url, synchronous_of(synchronous), number(timeout, "timeout"), number(poll, "poll")
+        )
+        super().__init__()
+        self._process = token_hex(8)
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._steps: StepWatch | None = None
+        self._heard = 0
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the store that a URL names, such as ``sqlite:///jobs.db?synchronous=normal``.
+
+        Raises:
+            InvalidOption: If it names no file, or an option that there is not.
+        """
+        return cls(path_of(url), **options_of(url))
+
+    # -- life ------------------------------------------------------------------------
+
+    async def open(self, clock: Clock, ids: JobIds, encoding: Encoding | None = None) -> None:
+        """Open the file, and bring its schema up to date.
+
+        Raises:
+            Conflict: If this object is open; make one store per app.
+            UsageError: If there is no encoding.
+            StoreError: If the file cannot be used, or its schema is newer than this version.
+        """
+        if self._writer is not None:
+            raise Conflict("this SQLiteStore serves a running app already; make one store per app, on the same file")
+        await super().open(clock, ids, encoding)
+        warn_of_network(self.path, self.url)
+        self._steps = None
+        self._writer, self._reader = Writer(self._settings, clock, self), Reader(self._settings, clock)
+        try:
+            await self._writer.call(self._begin)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _begin(self, session: Session) -> None:
+        schema.upgrade(session, self.url)
+        self._steps = StepWatch(self._clock)
+        self._heard = registry.newest(session)
+
+    async def close(self) -> None:
+        """Do what was asked before, and close the file; idempotent."""
+        writer, reader, self._writer, self._reader = self._writer, self._reader, None, None
+        try:
+            if reader is not None:
+                await reader.stop()
+        finally:
+            if writer is not None:
+                await writer.stop()
+
+    async def migrate(self) -> None:
+        """Bring the schema up to this version, as `open` does."""
+        if self._writer is not None:
+            await self._write(lambda session: schema.upgrade(session, self.url))
+
+    async def schema_status(self) -> SchemaStatus:
+        """Say how far the schema is, and change nothing."""
+        return await self._with_file(lambda session: schema.status(session, self.url))
+
+    async def schema_upgrade(self) -> SchemaStatus:
+        """Apply what is pending; return how it was before."""
+        return await self._with_file(lambda session: schema.upgrade(session, self.url))
+
+    def schema_sql(self, after: int = 0) -> str:
+        """Return the statements of all migrations behind number *after*."""
+        return "\n".join(step.sql for step in migrations(schema.ENGINE) if step.number > after)
+
+    async def _with_file(self, work: Callable[[Session], T]) -> T:
+        if self._writer is not None:
+            return await self._write(work)
+        writer = Writer(self._settings, SYSTEM_CLOCK, self)
+        try:
+            return await writer.call(work)
+        finally:
+            await writer.stop()
+
+    async def now_ns(self) -> int:
+        """Return the app's wall clock."""
+        return self._clock.now_ns()
+
+    def clock_stepped(self, delta_ns: int) -> None:
+        """Have the next transaction put things right, now; it sees for itself by how much the clock was set."""
+        del delta_ns
+        if self._writer is not None:
+            self._writer.post(_look_again)
+
+    async def _write(self, work: Callable[[Session], T]) -> T:
+        if self._writer is None:
+            raise StoreUnavailable(f"{self.url} is not open")
+        return await self._writer.call(work)
+
+    async def _read(self, work: Callable[[Session], T]) -> T:
+        if self._reader is None:
+            raise StoreUnavailable(f"{self.url} is not open")
+        return await self._reader.call(work)
+
+    # -- hints -----------------------------------------------------------------------
+
+    async def wake(self, hint: Hint) -> None:
+        """Send a hint to every listener, in other processes too."""
+
+        def send(session: Session) -> None:
+            session.tell(hint)
+            if hint is Hint.JOBS:
+                registry.publish(session, [(hint, ())], self._process)
+
+        await self._write(send)
+
+    def lease_link(self) -> LeaseLink:
+        """Return a link over the store's own thread, which users' code cannot block."""
+        return _Link(self)
+
+    # What the writer asks (`_sqlite_engine.Host`), all but `tell` in its thread.
+
+    def begun(self, session: Session) -> None:
+        """Put right what a clock that was set has moved."""
+        step = 0 if self._steps is None else self._steps.step(session)
+        if step:
+            shift(session, self._encoding, step)
+
+    def ending(self, session: Session) -> None:
+        """Leave word for other processes."""
+        hints = registry.for_others(session)
+        if hints:
+            registry.publish(session, hints, self._process)
+
+    def noticed(self, connection: sqlite3.Connection) -> Sequence[Told]:
+        """Return what another process has left word of, and that there may be jobs."""
+        self._heard, hints = registry.heard(connection, self._heard, self._process)
+        return [(Hint.JOBS, ()), *hints]
+
+    def tell(self, hints: Sequence[Told]) -> None:
+        """Send hints to the listeners, those without ids once."""
+        bare: set[Hint] = set()
+        for hint, ids in hints:
+            if not ids:
+                if hint in bare:
+                    continue
+                bare.add(hint)
+            self._hear(hint, ids)
+
+    # -- jobs: in, held, out ---------------------------------------------------------
+
+    async def _transact(self, needs: Needs, decide: Callable[[Part, int], T]) -> T:
+        """Let *decide* decide in a transaction; see `DurableStore`."""
+        return await self._write(lambda session: self._decided(session, needs, decide))
+
+    def _decided(self, session: Session, needs: Needs, decide: Callable[[Part, int], T]) -> T:
+        return parts.decided(session, self._encoding, self._ids, needs, decide)
+
+    async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        """Store new jobs; see the contract."""
+        if any(job.options.unique is not None or job.state is not JobState.NEW for job in jobs):
+            return await super().jobs_put(jobs)
+        rows = [self._encoding.job_row(job) for job in jobs]
+
+        def work(session: Session) -> int:
+            fast.put(session, jobs, rows)
+            session.tell(Hint.JOBS)
+            return session.now_ns
+
+        now = await self._write(work)
+        for job in jobs:
+            job.submitted_at_ns, job.run_at_ns, job.order_at_ns, job.delay_born = fast.stamped(job, now)
+            job.state = JobState.SUBMITTED
+        return list(jobs)
+
+    async def _claim(self, claim: Claim) -> Leased:
+        """Take back what ran out, lease waiting jobs, and let schedules go on, all in one transaction."""
+
+        def work(session: Session) -> tuple[list[fast.Row], int | None]:
+            next_run_at = fast.promote(session)
+            self._take_back(session)
+            rows = fast.claim(session, claim)
+            self._free(session, rows)
+            return rows, next_run_at
+
+        rows, next_run_at = await self._write(work)
+        return Leased(Claimed([self._encoding.record(row) for row in rows], next_run_at), has_held_up=False)
+
+    def _take_back(self, session: Session) -> None:
+        """Take back jobs whose lease ran out: their worker is gone."""
+        for _ in range(_RESCUE_ROUNDS):
+            expired = fast.expired(session)
+            if not expired:
+                return
+
+            def decide(part: Part, now: int, job_ids: Sequence[str] = expired) -> None:
+                part.require_around(job_ids)
+                for job_id in job_ids:
+                    job = part.jobs.get(job_id)
+                    if job is not None:
+                        part.rescue(job, now)
+
+            self._decided(session, Needs(jobs=frozenset(expired)), decide)
+
+    def _free(self, session: Session, rows: Sequence[fast.Row]) -> None:
+        """Let the schedules go on that waited for these jobs to begin."""
+        keys, uniques = fast.keys_of(rows)
+        if (keys or uniques) and fast.are_waited_for(session, keys, uniques):
+            self._decided(session, Needs(keys=keys, uniques=uniques), lambda part, now: part.free_chains(now))
+
+    async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
+        """Extend leases; see the contract."""
+        return await self._write(lambda session: fast.renew(session, owner, renewals, lease_s, self._encoding))
+
+    async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
+        """Record how attempts ended; see the contract."""
+        ends = [fast.ended(finish, self._encoding) for finish in finishes]
+        return await self._write(lambda session: self._finish(session, finishes, ends))
+
+    def _finish(
+        self, session: Session, finishes: Sequence[Finish], ends: Sequence[fast.Ended | None]
+    ) -> list[JobState | None]:
+        """Write the ends of plain jobs, and let the book decide about the others that are held."""
+        plain: dict[str, fast.Ended] = {}
+        for end in ends:
+            if end is not None:
+                plain.setdefault(end.job_id, end)  # the first one counts
+        done, held = fast.finish(session, list(plain.values()))
+        answers: list[JobState | None] = [None] * len(finishes)
+        left: list[int] = []
+        for index, end in enumerate(ends):
+            if end is not None and end.job_id in done and plain[end.job_id] is end:
+                answers[index] = JobState(end.state)
+            elif end is None or end.job_id in held:
+                left.append(index)
+        if left:
+            for index, state in zip(left, self._decide_ends(session, [finishes[i] for i in left]), strict=True):
+                answers[index] = state
+        return answers
+
+    def _decide_ends(self, session: Session, finishes: Sequence[Finish]) -> list[JobState | None]:
+        job_ids = frozenset(finish.job_id for finish in finishes)
+
+        def decide(part: Part, now: int) -> list[JobState | None]:
+            part.require_around(job_ids)
+            return part.finish(finishes, now)
+
+        return self._decided(session, Needs(jobs=job_ids), decide)
+
+    async def _finished(self, where: JobFilter) -> list[str]:
+        return await self._read(lambda session: views.finished_ids(session, where))
+
+    # -- jobs: views -----------------------------------------------------------------
+
+    async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """Return the rows; None where there is none."""
+        rows = await self._read(lambda session: load_jobs(session, self._encoding, job_ids))
+        by_id = {job.id: job for job in rows}
+        return [by_id.get(job_id) for job_id in job_ids]
+
+    async def jobs_list(
+        self,
+        where: JobFilter,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        order: Literal["newest", "slowest"] = "newest",
+    ) -> JobPage:
+        """Return rows, newest or slowest first, a page at a time."""
+        view = views.newest if order == "newest" else views.slowest
+        rows, following = await self._read(lambda session: view(session, where, limit, cursor))
+        return JobPage([self._encoding.record(row) for row in rows], following)
+
+    async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
+        """Delete old finished jobs, some at a time, so that others get their turn in between."""
+        age_ns, gone = older_than // timedelta(microseconds=1) * 1_000, 0
+        while gone < limit:
+            most = min(_PURGED_AT_ONCE, limit - gone)
+            deleted = await self._write(lambda session: views.purge(session, age_ns, most, keep))  # noqa: B023  # awaited at once
+            gone += deleted
+            if deleted < most:
+                break
+        return gone
+
+    async def stats(self) -> StoreStats:
+        """Return counts for views."""
+        return await self._read(views.stats)
+
+    async def outcomes(self, since_ns: int) -> Mapping[tuple[int, str, JobState], int]:
+        """Return how many jobs ended, per minute, task and state; the last 24 hours are kept."""
+        return await self._read(lambda session: views.outcomes(session, since_ns, _MINUTE_NS))
+
+    # -- schedules: views ------------------------------------------------------------
+
+    async def schedules_get(self, schedule_id: str) -> Schedule | None:
+        """Return the row, or None."""
+        rows = await self._read(lambda session: load_schedules(session, self._encoding, "id = ?", (schedule_id,)))
+        return rows[0] if rows else None
+
+    async def schedules_list(self) -> list[Schedule]:
+        """Return all rows, by id."""
+        return await self._read(lambda session: load_schedules(session, self._encoding))
+
+    async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
+        """Return what is due or falls due within the horizon, earliest first."""
+        where = "wake_ns IS NOT NULL AND wake_ns <= ? ORDER BY wake_ns LIMIT ?"
+        until = self._clock.now_ns() + horizon_ns
+        rows = await self._read(lambda session: load_schedules(session, self._encoding, where, (until, limit)))
+        return [row for row in rows if row.wake_ns is not None]  # one that is parked here alone has none
+
+    # -- limits, workers, records ----------------------------------------------------
+
+    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
+        """Take slots, all or none."""
+        return await self._write(lambda session: limits.acquire(session, limit, holder, n, maximum, ttl_s))
+
+    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
+        """Keep slots longer; False if they are gone."""
+        return await self._write(lambda session: limits.renew(session, limit, holder, ttl_s))
+
+    async def limit_release(self, limit: str, holder: str) -> None:
+        """Give the holder's slots back."""
+        await self._write(lambda session: limits.release(session, limit, holder))
+
+    async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
+        """Take tokens, or say when they are there."""
+        return await self._write(lambda session: limits.take(session, limit, n, rate, burst))
+
+    async def workers_put(self, worker: WorkerInfo) -> str | None:
+        """Register or refresh a worker; return the command that was left for it, once."""
+        return await self._write(lambda session: registry.put_worker(session, worker))
+
+    async def workers_list(self) -> list[WorkerInfo]:
+        """Return the registered workers, the oldest first."""
+        return await self._read(registry.list_workers)
+
+    async def workers_remove(self, worker_id: str) -> None:
+        """Forget a worker that ended."""
+        await self._write(lambda session: registry.remove_worker(session, worker_id))
+
+    async def workers_command(self, worker_id: str, command: str) -> bool:
+        """Leave a command for a worker."""
+        return await self._write(lambda session: registry.command(session, worker_id, command))
+
+    async def audit_put(self, rows: Sequence[AuditRow]) -> None:
+        """Keep rows, the newest ten thousand."""
+        await self._write(lambda session: registry.audit_put(session, rows))
+
+    async def audit_list(self, limit: int = 100) -> list[AuditRow]:
+        """Return the newest rows first."""
+        return await self._read(lambda session: registry.audit_list(session, limit))
+
+
+def _look_again(session: Session) -> None:
+    session.tell(Hint.JOBS)
+    session.tell(Hint.SCHEDULES)
+
+
+class _Link(LeaseLink):
+    """Calls of another thread's loop: the store's writer answers any loop."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self._store = store
+
+    async def open(self) -> None:
+        """Do nothing: the store's own thread is there."""
+
+    async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
+        """Renew in the store's thread."""
+        return await self._store.jobs_renew(owner, renewals, lease_s)
+
+    async def workers_put(self, worker: WorkerInfo) -> str | None:
+        """Refresh the row in the store's thread."""
+        return await self._store.workers_put(worker)
+
+    async def close(self) -> None:
+        """Do nothing: the thread is the store's."""
