@@ -1,0 +1,64 @@
+"""Renewing leases on a Redis server from a thread of its own: a second connection, and nothing of the app's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from quarterjack.model import WorkerInfo
+
+from ._redis_link import Link
+from ._redis_registry import Registry
+from ._redis_scripts import Scripts
+from ._redis_words import renew_words
+from ._rows import Encoding
+from .base import Renewal, Renewed
+from .leases import LeaseLink
+
+__all__ = ["RedisLeaseLink", "renewed"]
+
+
+async def renewed(
+    scripts: Scripts, encoding: Encoding, owner: str, renewals: Sequence[Renewal], lease_s: float | None
+) -> Renewed:
+    """Renew leases by `renew.lua`."""
+    lost, cancelled = await scripts.run("renew", renew_words(owner, renewals, lease_s, encoding))
+    return Renewed(lost, cancelled)
+
+
+class RedisLeaseLink(LeaseLink):
+    """Connects in whichever loop first asks it to.
+
+    Args:
+        connect: Makes what the scripts are sent through; called in that loop.
+        encoding: Writes progress and checkpoints.
+    """
+
+    def __init__(self, connect: Callable[[], Scripts], encoding: Encoding) -> None:
+        self._connect = connect
+        self._encoding = encoding
+        self._scripts: Scripts | None = None
+
+    @property
+    def _link(self) -> Link | None:
+        return None if self._scripts is None else self._scripts.link
+
+    async def open(self) -> None:
+        if self._scripts is None:
+            self._scripts = self._connect()
+        await self._scripts.run("now", ())
+
+    async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
+        return await renewed(self._opened(), self._encoding, owner, renewals, lease_s)
+
+    async def workers_put(self, worker: WorkerInfo) -> str | None:
+        return await Registry(self._opened()).put_worker(worker)
+
+    def _opened(self) -> Scripts:
+        if self._scripts is None:
+            self._scripts = self._connect()
+        return self._scripts
+
+    async def close(self) -> None:
+        link, self._scripts = self._link, None
+        if link is not None:
+            await link.close()

@@ -1,0 +1,177 @@
+-- Lease jobs whose time has come. ARGV: owner, the lease in microseconds or "", how many wants; for each its slots,
+-- queues and lanes.
+-- Returns {now, ids whose lease ran out} if there are such: they are taken back first, then it is asked again.
+-- Else {now, {}, the next instant at which one falls due or "", {id, j:, d:} for each, 1 if one of them had a key that
+-- holds up a schedule}.
+local now = now_us()
+local owner, lease_us = arg(), tonumber(arg())
+local MOST_RESCUED, MOST_PROMOTED = 100, 1000
+
+local over = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, MOST_RESCUED)
+if #over > 0 then
+  return { whole(now), over }
+end
+
+local delayed = P .. 'delayed'
+local due = call('ZRANGEBYSCORE', delayed, '-inf', now, 'WITHSCORES', 'LIMIT', 0, MOST_PROMOTED)
+if #due > 0 then
+  local members = {}
+  for i = 1, #due, 2 do
+    local member, us = due[i], tonumber(due[i + 1])
+    local key = P .. 'j:' .. string.sub(member, ID_AT)
+    local j = call('HMGET', key, 'queue', 'lane', 'priority')
+    make_ready(j[1], j[2], tonumber(j[3]), string.sub(member, 1, 3) == '000' and us or us - 1, member)
+    call('HSET', key, 'at', 'r')
+    members[#members + 1] = member
+  end
+  call('ZREM', delayed, unpack(members))
+end
+
+local until_ns = lease_us and ns_of(now + lease_us)
+local now_ns = ns_of(now)
+local rows = {}
+
+-- Where one waits less, a schedule that is held up may have room.
+local has_held_up = 0
+local function look_for_held_up(id, overlap_key)
+  if overlap_key and call('EXISTS', P .. 'held:' .. overlap_key) == 1 then
+    has_held_up = 1
+  end
+  local unique = call('HGET', P .. 'd:' .. id, 'unique_key')
+  if unique and call('EXISTS', P .. 'barred:' .. two(call('HGET', P .. 'j:' .. id, 'task'), unique)) == 1 then
+    has_held_up = 1
+  end
+end
+
+-- Lease one job, unless its turn has not come: then it is parked.
+local function lease(member, order)
+  local id = string.sub(member, ID_AT)
+  local key = P .. 'j:' .. id
+  local attempt, rev, queue, plain, turns, late, overlap_key = unpack(
+    call('HMGET', key, 'attempt', 'rev', 'queue', 'plain', 'turns', 'late', 'overlap_key')
+  )
+  if turns then
+    if not take_turn(overlap_key, id, late, order, member) then
+      call('HSET', key, 'at', 'p')
+      return false
+    elseif late then
+      call('ZADD', P .. 'open:' .. overlap_key, tonumber(string.sub(member, 4, ID_AT - 1)), id)
+    end
+  end
+  call(
+    'HSET', key, 'state', 'scheduled', 'owner', owner, 'attempt', (attempt or 0) + 1, 'rev', rev + 1,
+    'scheduled_at_ns', now_ns, 'at', ''
+  )
+  local data = P .. 'd:' .. id
+  if attempt then
+    call('HDEL', key, 'started_at_ns', 'running_at_ns')
+    call('HDEL', data, 'reason')
+  end
+  if lease_us then
+    call('HSET', key, 'lease_until_ns', until_ns)
+    call('ZADD', P .. 'leases', now + lease_us, id)
+  end
+  add(waits, queue, -1)
+  if not plain then
+    look_for_held_up(id, overlap_key)
+  end
+  rows[#rows + 1] = { id, call('HGETALL', key), call('HGETALL', data) }
+  return true
+end
+
+-- The waiting jobs of one lane, read a few at a time.
+local function refill(lane)
+  lane.at, lane.from = 1, lane.from + lane.step
+  lane.jobs = call('ZRANGE', lane.key, lane.from - lane.step, lane.from - 1, 'WITHSCORES')
+  lane.score = tonumber(lane.jobs[2])
+  return lane.score
+end
+local function step(lane)
+  lane.at = lane.at + 2
+  lane.score = tonumber(lane.jobs[lane.at + 1])
+  return lane.score or refill(lane)
+end
+
+local function most_urgent(lanes)
+  local best
+  for i = 1, #lanes do
+    local lane = lanes[i]
+    if
+      lane.score
+      and (
+        not best
+        or lane.score < best.score
+        or (lane.score == best.score and lane.jobs[lane.at] < best.jobs[best.at])
+      )
+    then
+      best = lane
+    end
+  end
+  return best
+end
+
+-- Take up to `slots` jobs of a queue's wanted lanes, most urgent first; returns how many.
+local function take(queue, wanted, slots)
+  local lanes, taken = {}, 0
+  for _, name in ipairs(call('SMEMBERS', P .. 'lanes:' .. queue)) do
+    if wanted[name] then
+      lanes[#lanes + 1] = { name = name, key = ready_key(queue, name), from = 0, gone = {} }
+    end
+  end
+  for i = 1, #lanes do
+    lanes[i].step = math.min(500, #lanes == 1 and slots or math.ceil(slots / #lanes) + 1)
+    refill(lanes[i])
+  end
+  while taken < slots do
+    local lane = most_urgent(lanes)
+    if not lane then
+      break
+    end
+    local member = lane.jobs[lane.at]
+    lane.gone[#lane.gone + 1] = member
+    if lease(member, lane.score) then
+      taken = taken + 1
+    end
+    if taken < slots then
+      step(lane)
+    end
+  end
+  for i = 1, #lanes do
+    local lane = lanes[i]
+    local gone = lane.gone
+    for first = 1, #gone, 1000 do
+      call('ZREM', lane.key, unpack(gone, first, math.min(first + 999, #gone)))
+    end
+    if #gone > 0 and call('EXISTS', lane.key) == 0 then
+      call('SREM', P .. 'lanes:' .. queue, lane.name)
+    end
+  end
+  return taken
+end
+
+for _ = 1, count() do
+  local slots = count()
+  local first, last = list()
+  local lanes_from, lanes_to = list()
+  local wanted = {}
+  for i = lanes_from, lanes_to do
+    wanted[ARGV[i]] = true
+  end
+  for i = first, last do
+    if slots > 0 then
+      slots = slots - take(ARGV[i], wanted, slots)
+    end
+  end
+end
+add(moves, 'submitted', -#rows)
+add(moves, 'scheduled', #rows)
+settle(now)
+call('DEL', P .. 'told')
+
+local following = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+local next_ns = ''
+if following[1] then
+  local rest = string.sub(following[1], 1, 3)
+  next_ns = whole(tonumber(following[2]) - (rest == '000' and 0 or 1)) .. rest
+end
+return { whole(now), {}, next_ns, rows, has_held_up }

@@ -1,0 +1,91 @@
+-- What all scripts share. KEYS[1] is what every key begins with, the hash tag "{qj}:", so that all are in one slot.
+--
+-- Numbers of Lua are doubles, exact up to 2^53: enough for microseconds until the year 2255, not for
+-- nanoseconds. So instants in nanoseconds are text, and never computed with. Scores are their microseconds;
+-- the rest, three digits, stands first in a member, and members of one score are in the order of their bytes.
+--
+--   j:<id>         a job: what scripts decide by, and a revision ("rev") that grows with each change
+--   d:<id>         its data: arguments, result, error ...
+--   all            every job by its number ("seq"), which is the order of insertion
+--   ready:<queue><lane>, lanes:<queue>   who may be claimed, by order; which of these there are
+--   delayed        who waits for its time
+--   leases         who is held, or outlived its outcome, by the end of its lease
+--   done           who has ended, by when
+--   open:<key>     the open jobs of an overlap key, by number
+--   turn:<key>, parked:<key>             of those that take turns: who has it, and who waits for it
+--   unique:<task><key>                   who has a unique key
+--   sched:<id>, scheds, due              schedules, their ids, and when each is to be looked at
+--   states, waiting                      how many jobs there are: by state, waiting by queue
+local P = KEYS[1]
+local call = redis.call
+local AGING_US = 10000000
+
+local cursor = 0
+local function arg()
+  cursor = cursor + 1
+  return ARGV[cursor]
+end
+local function count()
+  return tonumber(arg())
+end
+local function list()
+  local first = cursor + 2
+  cursor = first - 1 + tonumber(ARGV[cursor + 1])
+  return first, cursor
+end
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+local function ns_of(us)
+  return string.format('%.0f000', us)
+end
+-- The microseconds of an instant, and the rest of it as three digits.
+local function split(ns)
+  return tonumber(string.sub(ns, 1, -4)) or 0, string.sub('00' .. ns, -3)
+end
+-- The first microsecond at which an instant has come.
+local function due_us(ns)
+  local us, rest = split(ns)
+  if rest ~= '000' then
+    us = us + 1
+  end
+  return us
+end
+-- A name of two parts, of which the first may hold anything.
+local function two(first, second)
+  return #first .. ':' .. first .. second
+end
+
+-- Counts, written at the end of the script, each once.
+local moves, waits, ends = {}, {}, {}
+local function add(counts, name, n)
+  counts[name] = (counts[name] or 0) + n
+end
+local function write(key, counts)
+  for name, n in pairs(counts) do
+    if n ~= 0 and call('HINCRBY', key, name, n) == 0 then
+      call('HDEL', key, name)
+    end
+  end
+end
+local OUTCOMES_MS = 25 * 3600 * 1000
+local function settle(now)
+  write(P .. 'states', moves)
+  write(P .. 'waiting', waits)
+  if next(ends) then
+    local key = P .. 'ended:' .. whole(math.floor(now / 60000000))
+    write(key, ends)
+    call('PEXPIRE', key, OUTCOMES_MS)
+  end
+end
+
+-- Hints. Who listens knows its own by the sender's name; new jobs are told of once until somebody claims.
+local function tell(sender, hint, ids)
+  call('PUBLISH', P .. 'hints', sender .. ' ' .. hint .. ' ' .. (ids or ''))
+end
+local function tell_of_jobs(sender)
+  if call('SET', P .. 'told', 1, 'NX', 'PX', 1000) then
+    tell(sender, 'jobs')
+  end
+end

@@ -1,0 +1,2 @@
+-- Return the store's clock, in microseconds.
+return whole(now_us())

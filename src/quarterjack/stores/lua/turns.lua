@@ -1,0 +1,34 @@
+-- Jobs that take turns ("turns"): one of a key is held at a time, the others are parked, those of backfills ("late")
+-- behind all others.
+local LATER = 2 ^ 52
+
+-- Take the turn of a key for a job, or park the job and return false.
+local function take_turn(key, id, late, order, member)
+  local turn = P .. 'turn:' .. key
+  local holder = call('GET', turn)
+  if holder and holder ~= id then
+    call('ZADD', P .. 'parked:' .. key, late and order + LATER or order, member)
+    return false
+  end
+  call('SET', turn, id)
+  return true
+end
+
+-- A job holds its turn no more, or wants it no more: if nobody has it, let the first of the parked be claimed.
+local function let_go(key, id)
+  local turn = P .. 'turn:' .. key
+  local holder = call('GET', turn)
+  if holder == id then
+    call('DEL', turn)
+  elseif holder then
+    return
+  end
+  local member = call('ZRANGE', P .. 'parked:' .. key, 0, 0)[1]
+  if member then
+    call('ZREM', P .. 'parked:' .. key, member)
+    local job = P .. 'j:' .. string.sub(member, ID_AT)
+    local queue, lane, priority, run_at = unpack(call('HMGET', job, 'queue', 'lane', 'priority', 'run_at_ns'))
+    make_ready(queue, lane, tonumber(priority), split(run_at), member)
+    call('HSET', job, 'at', 'r')
+  end
+end
