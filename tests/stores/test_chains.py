@@ -121,7 +121,7 @@ class Story:
 
 async def tell(chains: list[tuple[Overlap, Unique | None]], key: str | None, story: list[tuple[str, int]]) -> None:
     s = Story(chains, key)
-    await s.b.store.open(s.b.clock, s.b.ids)
+    await s.b.open()
     for n in range(len(NAMES)):
         await s.put(n)
     await s.fire()

@@ -25,7 +25,7 @@ class TestMemoryStore(StoreContract):
 
 async def opened(**options: int) -> Bench:
     bench = Bench(MemoryStore(**options))
-    await bench.store.open(bench.clock, bench.ids)
+    await bench.open()
     return bench
 
 

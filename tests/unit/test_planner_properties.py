@@ -257,7 +257,7 @@ def test_every_fire_time_is_a_row_with_its_reason(
 
 async def _rows_add_up(moves: list[tuple[int, int, int]], missed: MissedMode, overlap: Overlap) -> None:
     bench = Bench(MemoryStore())
-    await bench.store.open(bench.clock, bench.ids)
+    await bench.open()
     row = await bench.schedule(trigger=Every(seconds=10), missed=missed, overlap=overlap)
     begin = row.cursor_ns
     rows: list[JobRecord] = []

@@ -150,6 +150,8 @@ class BookJobs(BookBase):
                 states.append(None)
                 continue
             job.started_at_ns, job.running_at_ns = started_ns, running_ns
+            if job.state is not _RUNNING and (running_ns is not None or kind is FinishKind.DONE):
+                job.state = _RUNNING  # only now does its holder tell that it began
             how = _FINAL_MOVES.get(kind)
             if how is None:
                 self._again(job, finish, now)

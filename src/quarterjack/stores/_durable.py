@@ -20,6 +20,7 @@ the next claims do not come across it. `Changes.turns` names the keys for which 
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
@@ -27,7 +28,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 from quarterjack.backfill import Backfill
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.declared import Put
-from quarterjack.errors import UsageError
+from quarterjack.errors import StoreError, UsageError
 from quarterjack.model import (
     FINISHED,
     Fenced,
@@ -59,6 +60,8 @@ from .base import (
 )
 
 __all__ = ["DurableStore", "Leased"]
+
+log = logging.getLogger("quarterjack")
 
 T = TypeVar("T")
 
@@ -184,12 +187,17 @@ class DurableStore(Store):
     async def _free_after(self, jobs: Sequence[JobRecord]) -> None:
         """Jobs that waited are held now: let the schedules go on that this makes room for.
 
-        A transaction of its own: should it fail, the jobs' ends make the same room.
+        A transaction of its own; should it fail, the jobs' ends make the same room, and
+        who claimed must hear what it holds.
         """
         keys = frozenset(job.overlap_key for job in jobs if job.overlap_key is not None)
         uniques = frozenset((job.task, unique.key) for job in jobs if (unique := job.options.unique) is not None)
-        if keys or uniques:
+        if not keys and not uniques:
+            return
+        try:
             await self._transact(Needs(keys=keys, uniques=uniques), lambda part, now: part.free_chains(now))
+        except StoreError:
+            log.exception("letting schedules go on that wait for room failed; they go on when these jobs have ended")
 
     async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
         """Give jobs back unrun."""

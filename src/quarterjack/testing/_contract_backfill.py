@@ -126,7 +126,7 @@ class BackfillContract:
         await b.advance(60)
         (fired,) = (await b.store.schedules_fire([await b.plan()])).rows
         assert await b.states([running, fired]) == ["scheduled", "submitted"]
-        assert not running.cancel_requested
+        assert not (await b.get(running.id)).cancel_requested
         assert await b.claim(lease_s=None) == [], "they take turns"
         await b.finish(running.fence)
         (held,) = await b.claim(lease_s=None)
