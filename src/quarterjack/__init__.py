@@ -5,6 +5,7 @@ structure and public in their docstrings. Start with `Quarterjack` and `Every`."
 
 from __future__ import annotations
 
+from ._payload import PayloadCodec
 from .app import Quarterjack
 from .context import CurrentJob, current_job
 from .errors import (
@@ -179,6 +180,7 @@ __all__ = [
     "Once",
     "Order",
     "Overlap",
+    "PayloadCodec",
     "Pressure",
     "Priority",
     "Progress",

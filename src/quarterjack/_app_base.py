@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from ._durations import Seconds, to_seconds
+from ._payload import PayloadCodec
 from ._signatures import misfit
 from ._versions import valid_version
 from .clock import SYSTEM_CLOCK, Clock
@@ -22,12 +23,12 @@ from .flow.flow import Flow
 from .flow.for_apps import as_flow, merged
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
-from .model import Schedule
+from .model import RunOptions, Schedule
 from .options import schedule_id_of, valid_name
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
 from .runtime.streams import DeclaredStream
-from .stores import MemoryStore, Store
+from .stores import Encoding, MemoryStore, Store
 from .task import Task, TaskDefinition
 from .triggers import OnShutdown, OnStartup, Stream
 
@@ -35,6 +36,8 @@ __all__ = ["AppBase", "known_schedule", "unknown_schedule"]
 
 T = TypeVar("T")
 
+MOST_ARGUMENT_BYTES: Final = 256 * 2**20
+"""Beyond that no engine takes a value."""
 _ROLES = ("both", "scheduler", "worker", "client")
 _alive: WeakSet[AppBase] = WeakSet()
 
@@ -64,6 +67,8 @@ class AppBase(TaskRegistry):
         shutdown_grace: Seconds,
         watchdog: Seconds | None,
         strict: bool,
+        codec: PayloadCodec | None,
+        max_argument_bytes: int,
         lease: Seconds,
         clock: Clock | None,
         defaults: Mapping[str, Any],
@@ -77,14 +82,25 @@ class AppBase(TaskRegistry):
             raise InvalidOption(f"lifespan must be a context manager factory that takes the app, got {lifespan!r}")
         if not isinstance(strict, bool):
             raise InvalidOption(f"strict must be True or False, got {strict!r}")
+        if codec is not None and (isinstance(codec, type) or not isinstance(codec, PayloadCodec)):
+            raise InvalidOption(f"codec must be an object with encode(data) and decode(data), or None, got {codec!r}")
+        is_count = isinstance(max_argument_bytes, int) and not isinstance(max_argument_bytes, bool)
+        if not is_count or not 1_000 <= max_argument_bytes <= MOST_ARGUMENT_BYTES:
+            raise InvalidOption(
+                f"max_argument_bytes must be a whole number from 1000 to {MOST_ARGUMENT_BYTES}, "
+                f"got {max_argument_bytes!r}"
+            )
         if clock is not None and not isinstance(clock, Clock):
             raise InvalidOption(f"clock must be a Clock such as quarterjack.testing's, or None, got {clock!r}")
         self.store = open_store(store)
+        self._is_durable = not self.store.keeps_objects
         self.role: Role = role
         self.queues = None if queues is None else _queue_names(queues)
         self.concurrency = concurrency
         self.version = None if version is None else valid_version(version)
         self.strict = strict
+        self.codec = codec
+        self.max_argument_bytes = max_argument_bytes
         self.shutdown_grace_s = to_seconds(shutdown_grace, "shutdown_grace")
         self.watchdog_s = None if watchdog is None else to_seconds(watchdog, "watchdog", exclusive=True)
         self.lease_s = to_seconds(lease, "lease", minimum=2.0)
@@ -196,7 +212,21 @@ class AppBase(TaskRegistry):
             merged(of_queue, definition.flow, f"task {definition.name!r} in queue {definition.options.queue!r}")
 
     def _preparer(self) -> Preparer:
-        return Preparer(self.dependency_overrides, self._arounds, strict=self.strict)
+        return Preparer(self.dependency_overrides, self._arounds, strict=self._takes_json)
+
+    def _encoding(self, tasks: Mapping[str, TaskDefinition]) -> Encoding:
+        """Return what makes rows of jobs and schedules, for a store that keeps no objects."""
+
+        def options_of(task: str) -> RunOptions | None:
+            definition = tasks.get(task)
+            return None if definition is None else definition.options
+
+        return Encoding(options_of, self.codec, max_argument_bytes=self.max_argument_bytes)
+
+    @property
+    def _takes_json(self) -> bool:
+        """Say whether arguments and results have to survive JSON."""
+        return self.strict or self._is_durable
 
     # -- the running half ------------------------------------------------------------
 
@@ -230,11 +260,11 @@ class AppBase(TaskRegistry):
         """Return a call's arguments as a body gets them after a durable store kept them.
 
         Raises:
-            InvalidArguments: If they cannot be written as JSON, or do not fit the type hints.
+            InvalidArguments: If they cannot be written as JSON, are too large, or do not fit the type hints.
         """
         codec = self._codecs.get(definition)
         if codec is None:
-            codec = self._codecs[definition] = CallCodec(definition)
+            codec = self._codecs[definition] = CallCodec(definition, self.max_argument_bytes)
         return codec.round_trip(args, kwargs)
 
     def _checked(self, definition: TaskDefinition, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -244,7 +274,7 @@ class AppBase(TaskRegistry):
             InvalidArguments: If they do not fit the task.
         """
         definition.check_call(args, {})
-        return self._through_json(definition, args, {})[0] if self.strict else args
+        return self._through_json(definition, args, {})[0] if self._takes_json else args
 
     async def _carry(self, service: Service, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run *work* on the app's loop, wherever the caller's is."""

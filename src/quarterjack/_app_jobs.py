@@ -181,7 +181,7 @@ class AppJobs(AppBase):
             raise UnknownTask(
                 f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
             )
-        if self.strict:
+        if self.strict or self._is_durable:  # spelled out: a property costs a frame per job
             args, named = self._through_json(definition, args, named)
         return definition, options, args, named
 

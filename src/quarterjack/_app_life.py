@@ -128,6 +128,7 @@ class AppLife(AppBase):
                 streams=declared.streams,
                 check_call=self._checked,
                 flow_by_queue=self._flow_by_queue,
+                encoding=self._encoding(declared.tasks),
             )
             stack.push_async_callback(self._close, service)
             await service.open()

@@ -82,7 +82,7 @@ class AppSchedules(AppBackfill):
         own.pop("start_deadline", None)
         options = call.options(**job).run_options if job else call.run_options
         args, kwargs = call.args, call.kwargs
-        if self.strict:
+        if self._takes_json:
             args, kwargs = self._through_json(definition, args, kwargs)
         timing, payload = resolve_policies(
             trigger,

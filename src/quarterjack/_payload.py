@@ -7,9 +7,15 @@ why, and is written back as it was found."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
-__all__ = ["PayloadCodec", "Unreadable"]
+from pydantic_core import PydanticSerializationError, to_json
+
+__all__ = ["MAX_ARGUMENT_BYTES", "PayloadCodec", "Unreadable", "json_size", "no_json", "too_large"]
+
+MAX_ARGUMENT_BYTES: Final = 1_048_576
+"""How many bytes of JSON the arguments of one job may take."""
 
 
 @runtime_checkable
@@ -57,3 +63,34 @@ class Unreadable(tuple[Any, ...]):  # noqa: SLOT001  # a tuple has room for no s
 
     def __repr__(self) -> str:
         return f"<unreadable: {self.reason}>"
+
+
+# -- what is told of arguments that a store does not take ----------------------------------
+
+
+def json_size(value: Any) -> int | None:
+    """Return how many bytes of JSON *value* takes; None if it is none."""
+    try:
+        return len(to_json(value))
+    except PydanticSerializationError:
+        return None
+
+
+def no_json(task: str, name: str, value: Any, error: Exception) -> str:
+    """Return the message about an argument that cannot be written as JSON."""
+    return (
+        f"argument {name} of {task}, of type {type(value).__name__}, cannot be written as JSON: {error}; "
+        "pass ids, numbers, texts, or pydantic models instead of live objects"
+    )
+
+
+def too_large(task: str, arguments: Mapping[str, Any], size: int, most: int) -> str:
+    """Return the message about arguments that take *size* bytes, where a store takes *most*."""
+    sizes = {name: json_size(value) or 0 for name, value in arguments.items()}
+    largest = max(sizes, key=lambda name: sizes[name])
+    kind = type(arguments[largest]).__name__
+    return (
+        f"the arguments of {task} take {size} bytes of JSON, and a store takes up to {most}; the largest is {largest}, "
+        f"of type {kind}, with {sizes[largest]} bytes: keep it in a file or a bucket and pass its name, "
+        "or raise Quarterjack(max_argument_bytes=…)"
+    )

@@ -21,6 +21,7 @@ from ._app_life import AppLife
 from ._app_schedules import AppSchedules
 from ._app_why import AppWhy
 from ._durations import Seconds
+from ._payload import MAX_ARGUMENT_BYTES, PayloadCodec
 from .clock import Clock
 from .group import GroupOptions
 from .runtime.service import Role
@@ -49,6 +50,11 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
             off, except in asyncio's debug mode.
         strict: Validate arguments and results and take them through JSON, as a
             durable store would, on memory too. The testing kit turns it on.
+        codec: What arguments, results, errors, progress and checkpoints pass on their way
+            into a store and out of it, such as encryption; see `PayloadCodec`. The
+            memory store keeps live objects, and has no use for it.
+        max_argument_bytes: How many bytes of JSON the arguments of one job may take
+            (a store that outlives the process, and strict apps).
         lease: Seconds a worker's claim on a job lasts unless renewed, at least 2 (shared stores).
         clock: Where time is read; tests pass a virtual one.
         defaults: Options and policies for all tasks.
@@ -69,6 +75,8 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
         shutdown_grace: Seconds = 30.0,
         watchdog: Seconds | None = None,
         strict: bool = False,
+        codec: PayloadCodec | None = None,
+        max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         lease: Seconds = 30.0,
         clock: Clock | None = None,
         **defaults: Unpack[GroupOptions],
@@ -83,6 +91,8 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
             shutdown_grace=shutdown_grace,
             watchdog=watchdog,
             strict=strict,
+            codec=codec,
+            max_argument_bytes=max_argument_bytes,
             lease=lease,
             clock=clock,
             defaults=defaults,

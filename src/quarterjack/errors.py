@@ -31,7 +31,7 @@ One root, split by who must act:
     │   ├── QueueFull, WaitedTooLong (TimeoutError), DeadlineExceeded (TimeoutError)
     │   ├── CircuitOpen, NoResource
     ├── StoreError
-    │   ├── LeaseLost, Conflict, StoreUnavailable
+    │   ├── LeaseLost, Conflict, StoreUnavailable, Orphaned
     ├── ExecutorError
     │   ├── ExecutorFull, ExecutorClosed
     ├── StartupFailed              a start-up hook or the lifespan failed
@@ -82,6 +82,7 @@ __all__ = [
     "NoResource",
     "NotPeriodic",
     "NotRunning",
+    "Orphaned",
     "QuarterjackError",
     "QueueFull",
     "ResultUnavailable",
@@ -417,6 +418,20 @@ class Conflict(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store did not answer in time."""
+
+
+class Orphaned(StoreError):
+    """A stored job that this process cannot run: its task is unknown here, or its arguments do not fit it.
+
+    It stays stored, for a process that can.
+    """
+
+    def __init__(self, task: str, why: str) -> None:
+        super().__init__(task, why)
+        self.task, self.why = task, why
+
+    def __str__(self) -> str:
+        return f"no job of {self.task!r} can run here: {self.why}"
 
 
 class ExecutorError(QuarterjackError):

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from ._durations import Seconds, to_seconds
+from ._payload import Unreadable
 from ._signatures import misfit
 from .context import CURRENT, submitter_of
 from .errors import (
@@ -157,6 +158,8 @@ def error_of(record: JobRecord) -> JobError | None:
     reason = record.reason or ""
     state = record.state
     if state is JobState.DONE:
+        if type(record.result) is Unreadable:
+            return ResultUnavailable(record.id, f"it cannot be read: {record.result.reason}")
         return None if record.error is None else ResultUnavailable(record.id, record.error.message)
     if state is JobState.FAILED:
         info = record.error or ErrorInfo("Error", reason)

@@ -43,6 +43,7 @@ class TaskDefinition:
         "batch",
         "batch_flow",
         "callbacks",
+        "codecs",
         "declared",
         "defaults",
         "dependencies",
@@ -96,6 +97,8 @@ class TaskDefinition:
         """Names of the parameters that dependencies fill; callers do not pass them."""
         self.signature = self.needs.call_signature
         """What callers pass."""
+        self.codecs: list[Any] = [None, None]
+        """What `quarterjack.codec` keeps of it: how its arguments and results are read."""
         self.positional = _positional(self.signature) if not self.dependencies else None
         """How many positional arguments fit, where nothing but their number matters; else None."""
 

@@ -417,15 +417,17 @@ def test_a_path_leads_back() -> None:
 
 def test_arguments_that_are_no_json_are_named() -> None:
     """The one to change among six arguments should not have to be guessed."""
-    with pytest.raises(InvalidArguments, match=r"argument number 2 of plain, a object, cannot be written as JSON"):
+    with pytest.raises(
+        InvalidArguments, match=r"argument number 2 of plain, of type object, cannot be written as JSON"
+    ):
         Encoding().job_row(job("plain", 1, object()))
-    with pytest.raises(InvalidArguments, match=r"argument 'who' of plain, a Random,.*pass ids"):
+    with pytest.raises(InvalidArguments, match=r"argument who of plain, of type Random,.*pass ids"):
         Encoding().job_row(job("plain", 1, who=Random()))
 
 
 def test_arguments_that_are_too_large_are_named() -> None:
     """A store is no file server: a megabyte per job would slow everybody's claims."""
-    with pytest.raises(InvalidArguments, match=r"keeps up to 100; the largest is number 2, a str of 99 bytes"):
+    with pytest.raises(InvalidArguments, match=r"takes up to 100; the largest is number 2, of type str, with 99 bytes"):
         Encoding(max_argument_bytes=100).job_row(job("plain", 1, "x" * 97))
     Encoding(max_argument_bytes=100).job_row(job("plain", "x" * 60))
 

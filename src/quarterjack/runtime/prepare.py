@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from quarterjack.codec import CallCodec, ResultCodec
+from quarterjack.codec import decode_call, decode_result, result_codec
 from quarterjack.context import CurrentJob, current_job
 from quarterjack.executors import Executor
 from quarterjack.injection import DependencyOverrides
@@ -34,11 +34,9 @@ class PreparedTask(NamedTuple):
 class Preparer:
     """What an app does to every task's body."""
 
-    __slots__ = ("_arounds", "_call_codecs", "_codecs", "_overrides", "strict")
+    __slots__ = ("_arounds", "_overrides", "strict")
 
     def __init__(self, overrides: DependencyOverrides, arounds: Sequence[Around], *, strict: bool) -> None:
-        self._codecs: dict[TaskDefinition, ResultCodec] = {}
-        self._call_codecs: dict[TaskDefinition, CallCodec] = {}
         self._overrides = overrides
         self._arounds = arounds
         self.strict = strict
@@ -68,17 +66,13 @@ class Preparer:
         """Return stored arguments as the body is to have them.
 
         Raises:
-            InvalidArguments: If they do not fit the task, as this version of the application has it.
+            Orphaned: If they do not fit the task, as this version of the application has it, or cannot be read.
         """
-        definition.check_call(args, kwargs)
-        codec = self._call_codecs.get(definition)
-        if codec is None:
-            codec = self._call_codecs[definition] = CallCodec(definition)
-        return codec.round_trip(args, kwargs)
+        return decode_call(definition, args, kwargs)
 
     def decode_result(self, value: Any, definition: TaskDefinition | None) -> Any:
         """Return a stored result as its task's return type says; as plain JSON where that is not known here."""
-        return value if definition is None else self._result_codec(definition).decode(value)
+        return decode_result(definition, value)
 
     def check_result(self, value: Any, definition: TaskDefinition, record: JobRecord) -> Any:
         """Return *value* as a store that writes JSON will keep it.
@@ -86,13 +80,7 @@ class Preparer:
         Raises:
             ValueError: Carrying an `ErrorInfo`, if it cannot be kept.
         """
-        return self._result_codec(definition).round_trip(value, record.options.max_result_bytes)
-
-    def _result_codec(self, definition: TaskDefinition) -> ResultCodec:
-        codec = self._codecs.get(definition)
-        if codec is None:
-            codec = self._codecs[definition] = ResultCodec(definition)
-        return codec
+        return result_codec(definition).round_trip(value, record.options.max_result_bytes)
 
 
 def _wrapped(fn: Callable[..., Any], around: Around) -> Callable[..., Any]:

@@ -23,9 +23,9 @@ from quarterjack.events import EventStream
 from quarterjack.executors import Executor
 from quarterjack.flow.flow import Flow
 from quarterjack.job import CallbackKind, Job
-from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, RunOptions, Schedule, WorkerInfo
+from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
 from quarterjack.planner import never_fires
-from quarterjack.stores._rows import Encoding
+from quarterjack.stores import Encoding
 from quarterjack.stores.base import CancelAnswer, Store
 from quarterjack.task import TaskDefinition
 from quarterjack.timer import Timer
@@ -84,9 +84,11 @@ class Service:
         streams: Sequence[DeclaredStream] = (),
         check_call: CheckCall = lambda _, args: args,
         flow_by_queue: Mapping[str, Flow] = NO_FLOWS,
+        encoding: Encoding | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.store = store
+        self._encoding = encoding
         self.clock = clock
         self.events = events
         self.tasks = tasks
@@ -134,17 +136,13 @@ class Service:
 
     async def open(self) -> None:
         """Open the store and get the executors ready; jobs can be submitted from now on."""
-        await self.store.open(self.clock, self.ids, Encoding(self._options_of))
+        await self.store.open(self.clock, self.ids, self._encoding)
         self._is_open = True
         self._hints.start()
         await self.time.open()
         for definition in self.tasks.values():
             self.places.prepare(definition)
         await self.places.start(self.clock)
-
-    def _options_of(self, task: str) -> RunOptions | None:
-        definition = self.tasks.get(task)
-        return None if definition is None else definition.options
 
     async def start(self) -> None:
         """Put the declared schedules; claim and fire from now on."""

@@ -15,7 +15,8 @@ from contextvars import Context
 from random import Random
 from typing import Any, Final
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidArguments
+from quarterjack._payload import Unreadable
+from quarterjack.errors import ExecutorClosed, ExecutorFull, Orphaned
 from quarterjack.events import CancelIgnored, JobEventKind
 from quarterjack.executors import Report
 from quarterjack.flow.dispatcher import Dispatcher
@@ -239,9 +240,11 @@ class Worker:
         record = attempt.record
         try:
             attempt.args, attempt.kwargs = self._host.decode_call(attempt.definition, record.args, record.kwargs)
-        except InvalidArguments as error:  # of an older version, or a newer one: a worker of that may know them
-            log.warning("job %s (%s) waits for a worker that its arguments fit: %s", record.id, record.task, error)
-            self.give_back(attempt, f"{ORPHANED}: {error}", ORPHANED_DELAY_NS)
+            if isinstance(record.checkpoint, Unreadable):  # begun without it, the body would do its work twice
+                raise Orphaned(record.task, f"its checkpoint cannot be read: {record.checkpoint.reason}")
+        except Orphaned as error:  # of an older version, or a newer one: a worker of that may know them
+            log.warning("job %s waits for a worker that can run it: %s", record.id, error)
+            self.give_back(attempt, f"{ORPHANED}: {error.why}", ORPHANED_DELAY_NS)
             return False
         return True
 

@@ -1,6 +1,7 @@
 """Where schedules and jobs live: one contract (`base`), one file per engine."""
 
+from ._rows import Encoding
 from .base import Store
 from .memory import MemoryStore
 
-__all__ = ["MemoryStore", "Store"]
+__all__ = ["Encoding", "MemoryStore", "Store"]

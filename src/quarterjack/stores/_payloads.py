@@ -11,14 +11,11 @@ from typing import Any, Final, cast
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from quarterjack._payload import PayloadCodec, Unreadable
+from quarterjack._payload import PayloadCodec, Unreadable, json_size, no_json, too_large
 from quarterjack.errors import InvalidArguments, StoreError
 from quarterjack.model import NO_KWARGS, ErrorInfo, Progress
 
-__all__ = ["MAX_ARGUMENT_BYTES", "Payloads"]
-
-MAX_ARGUMENT_BYTES: Final = 1_048_576
-"""How many bytes of JSON the arguments of one job may take."""
+__all__ = ["Payloads", "cleaned"]
 
 _CODED: Final = b"\x01"
 """What a payload begins with that passed a codec."""
@@ -105,7 +102,7 @@ class Payloads:
         except PydanticSerializationError as error:
             raise InvalidArguments(_no_json(task, args, kwargs, error)) from None
         if len(data) > self._max_argument_bytes:
-            raise InvalidArguments(_too_large(task, args, kwargs, len(data), self._max_argument_bytes))
+            raise InvalidArguments(too_large(task, _arguments(args, kwargs), len(data), self._max_argument_bytes))
         return self._coded(data) if self._codec is not None else data
 
     def call_of(self, data: bytes | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -192,29 +189,11 @@ def _number(value: Any) -> Any:
 # -- messages ----------------------------------------------------------------------------
 
 
-def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [*((f"number {n}", value) for n, value in enumerate(args, 1)), *((repr(k), v) for k, v in kwargs.items())]
-
-
-def _size(value: Any) -> int | None:
-    try:
-        return len(to_json(value))
-    except PydanticSerializationError:
-        return None
+def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{f"number {n}": value for n, value in enumerate(args, 1)}, **kwargs}
 
 
 def _no_json(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> str:
-    bad = next(((name, value) for name, value in _arguments(args, kwargs) if _size(value) is None), None)
-    which = f"argument {bad[0]} of {task}, a {type(bad[1]).__name__}," if bad else f"the arguments of {task}"
-    return (
-        f"{which} cannot be written as JSON: {error}; "
-        "pass ids, numbers, texts, or pydantic models instead of live objects"
-    )
-
-
-def _too_large(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], size: int, most: int) -> str:
-    name, value = max(_arguments(args, kwargs), key=lambda pair: _size(pair[1]) or 0)
-    return (
-        f"the arguments of {task} are {size} bytes of JSON, and a store keeps up to {most}; the largest is {name}, "
-        f"a {type(value).__name__} of {_size(value)} bytes: put it into a file or a bucket, and pass its name"
-    )
+    named = _arguments(args, kwargs)
+    name = next((name for name, value in named.items() if json_size(value) is None), next(iter(named)))
+    return no_json(task, name, named[name], error)

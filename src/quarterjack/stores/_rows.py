@@ -18,11 +18,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from quarterjack._payload import PayloadCodec
+from quarterjack._payload import MAX_ARGUMENT_BYTES, PayloadCodec
 from quarterjack.errors import InvalidOption
 from quarterjack.model import JobRecord, JobState, Origin, RunOptions, Schedule, SubmittedBy
 
-from ._payloads import MAX_ARGUMENT_BYTES, Payloads, cleaned
+from ._payloads import Payloads, cleaned
 from ._stored_options import OptionsStore, stored_unique, unique_of
 from ._stored_schedules import ScheduleParts, UnknownTrigger, parked_here
 
