@@ -1,0 +1,181 @@
+"""The common case of jobs in one statement each: put, claim, renew, finish; the rest is decided by the book.
+
+Plain jobs have no unique key, no overlap key and no schedule. Their ends need no
+decision beyond the fence, so they are written in sets, without a transaction
+around them. What a statement passes over goes the long way (`_durable`)."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+from quarterjack._durations import NS_PER_S
+from quarterjack.model import Finish, FinishKind, JobRecord, JobState
+
+from ._durable import DurableStore, Leased
+from ._postgres_hints import Hints
+from ._postgres_link import Connection, Link
+from ._rows import JOB_COLUMNS, Encoding
+from .base import AGING_NS, Claim, Claimed, Hint, Renewal, Renewed
+
+__all__ = ["PostgresJobs", "renew"]
+
+RESCUED_AT_ONCE: Final = 500
+
+_FINAL_STATES: Final = {
+    FinishKind.DONE: JobState.DONE,
+    FinishKind.FAILED: JobState.FAILED,
+    FinishKind.TIMED_OUT: JobState.TIMED_OUT,
+    FinishKind.CANCELLED: JobState.CANCELLED,
+    FinishKind.MISSED: JobState.MISSED,
+}
+_PUT_COLUMNS: Final = itemgetter(
+    *map(
+        [column.name for column in JOB_COLUMNS].index,
+        ("id", "task", "lane", "queue", "priority", "max_rescues", "call", "options", "submitted_by", "parent"),
+    )
+)
+"""What the statement ``put`` takes of a row."""
+
+
+async def renew(
+    connection: Connection, sql: str, encoding: Encoding, owner: str, renewals: Sequence[Renewal], lease_s: float | None
+) -> Renewed:
+    """Renew leases over *connection*; see the contract."""
+    payloads = encoding.payloads
+    rows = await connection.fetch(
+        sql,
+        owner,
+        [one.job_id for one in renewals],
+        [one.attempt for one in renewals],
+        [None if one.progress is None else payloads.progress(one.progress) for one in renewals],
+        [None if one.checkpoint is None else payloads.packed(one.checkpoint) for one in renewals],
+        [one.running_at_ns for one in renewals],
+        None if lease_s is None else round(lease_s * NS_PER_S),
+    )
+    lost = [job_id for job_id, is_lost, _ in rows if is_lost]
+    return Renewed(lost, [job_id for job_id, _, is_cancelled in rows if is_cancelled])
+
+
+class PostgresJobs(DurableStore, ABC):
+    """Jobs that need no decision, in sets."""
+
+    _link: Link
+    _encoding: Encoding
+    _hints: Hints
+
+    # -- in --------------------------------------------------------------------------
+
+    async def jobs_put(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        """Store new jobs; those without a unique key take one statement."""
+        if any(job.options.unique is not None for job in jobs):
+            return await super().jobs_put(jobs)
+        if jobs:
+            now = await self._link.value("put", *self._put_arguments(jobs))
+            for job in jobs:
+                _stamp(job, now)
+            self._hear(Hint.JOBS)
+            self._hints.send(Hint.JOBS)
+        return list(jobs)
+
+    def _put_arguments(self, jobs: Sequence[JobRecord]) -> list[Any]:
+        row_of = self._encoding.job_row
+        columns = zip(*(_PUT_COLUMNS(row_of(job)) for job in jobs), strict=True)
+        return [
+            *map(list, columns),
+            [job.options.run_at_ns for job in jobs],
+            [job.options.delay_ns for job in jobs],
+        ]
+
+    # -- leases ----------------------------------------------------------------------
+
+    async def _claim(self, claim: Claim) -> Leased:
+        """Lease waiting jobs; a statement per want."""
+        lease_ns = None if claim.lease_s is None else round(claim.lease_s * NS_PER_S)
+        jobs: list[JobRecord] = []
+        next_run_at: int | None = None
+        has_held_up, rescues = False, True
+        for place, want in enumerate(claim.wants):
+            arguments = [list(want.queues), list(want.lanes), want.slots, claim.owner, lease_ns, place == 0]
+            rows = await self._link.rows("claim", *arguments, rescues)
+            if rows[0]["has_expired"]:
+                expired = await self._expired()
+                if expired:
+                    return Leased(Claimed(jobs, None), expired)
+                rescues = False  # somebody else is at them, or a transaction that completes them
+                rows = await self._link.rows("claim", *arguments, rescues)
+            if place == 0:
+                next_run_at, has_held_up = rows[0]["next_run_at_ns"], rows[0]["has_held_up"]
+            jobs += [self._encoding.record(tuple(row)[4:]) for row in rows if row["id"] is not None]
+        return Leased(Claimed(jobs, next_run_at), (), has_held_up)
+
+    async def _expired(self) -> list[str]:
+        """Return jobs whose lease has run out; those that a transaction has completed are done, and no longer there."""
+        rows = await self._link.rows("expired", RESCUED_AT_ONCE)
+        completed = [row for row in rows if row["completed"]]
+        if completed:
+            now = await self.now_ns()
+            await self.jobs_finish(
+                [Finish(row["id"], row["attempt"], row["owner"], FinishKind.DONE, now) for row in completed]
+            )
+        return [row["id"] for row in rows if not row["completed"]]
+
+    async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
+        """Extend leases; see the contract."""
+        if not renewals:
+            return Renewed([], [])
+        async with self._link.connection("renewing leases") as connection:
+            return await renew(connection, self._link.sql["renew"], self._encoding, owner, renewals, lease_s)
+
+    # -- out -------------------------------------------------------------------------
+
+    async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
+        """Record how attempts ended; plain jobs take one statement."""
+        final = sorted(one for one in finishes if one.kind in _FINAL_STATES and not one.zombie)
+        handled, completed = await self._finish_plain(final)
+        left = [_completed(one, completed) for one in finishes if one.job_id not in handled]
+        states = dict(zip([one.job_id for one in left], await super().jobs_finish(left), strict=True)) if left else {}
+        if handled:
+            self._hints.send(Hint.ENDED, list(handled))
+        return [handled.get(one.job_id) or states.get(one.job_id) for one in finishes]
+
+    async def _finish_plain(self, finishes: Sequence[Finish]) -> tuple[dict[str, JobState], dict[str, Any]]:
+        """Return the states of the jobs that it ended, and the results of those that a transaction completed."""
+        if not finishes:
+            return {}, {}
+        rows = await self._link.rows("finish", *map(list, zip(*map(self._finish_row, finishes), strict=True)))
+        kinds = {one.job_id: _FINAL_STATES[one.kind] for one in finishes}
+        handled = {row["id"]: kinds[row["id"]] for row in rows if not row["is_completed"]}
+        return handled, {
+            row["id"]: self._encoding.payloads.unpacked(row["result"]) for row in rows if row["is_completed"]
+        }
+
+    def _finish_row(self, finish: Finish) -> tuple[Any, ...]:
+        job_id, attempt, owner, kind, at_ns, started_ns, running_ns, result, error, reason, _, _ = finish
+        data = None
+        payloads = self._encoding.payloads
+        if result is not None:
+            data, problem = payloads.result(result)
+            error = problem or error
+        words = None if error is None else payloads.error(error)
+        state = _FINAL_STATES[kind].value
+        return job_id, attempt, owner, state, at_ns, started_ns, running_ns, data, words, reason
+
+
+def _stamp(job: JobRecord, now: int) -> None:
+    """Write into the caller's record what the statement ``put`` has decided."""
+    options = job.options
+    job.submitted_at_ns = now
+    job.run_at_ns = now + options.delay_ns if options.run_at_ns is None else options.run_at_ns
+    job.delay_born = options.run_at_ns is None and options.delay_ns > 0
+    job.order_at_ns = job.run_at_ns + job.priority * AGING_NS
+    job.state = JobState.SUBMITTED
+
+
+def _completed(finish: Finish, completed: dict[str, Any]) -> Finish:
+    """Return *finish*, or that the job is done where its effects were committed already."""
+    if finish.job_id not in completed:
+        return finish
+    return finish._replace(kind=FinishKind.DONE, result=completed[finish.job_id], error=None, reason=None, delay_ns=0)
