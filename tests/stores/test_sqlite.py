@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +14,16 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from quarterjack.errors import InvalidOption
-from quarterjack.stores._rows import Encoding
+from quarterjack.errors import Conflict, InvalidOption, StoreUnavailable
+from quarterjack.model import Finish, FinishKind, JobState, Overlap, Unique
+from quarterjack.stores import _sqlite_rows as rows
+from quarterjack.stores._schema import queries
 from quarterjack.stores._sqlite_url import warn_of_network
+from quarterjack.stores.base import Renewal
 from quarterjack.stores.sqlite import SQLiteStore
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
+from tests.stores.sqlite_kit import Computer
 
 
 class TestSQLiteStore(StoreContract):
@@ -83,22 +90,131 @@ def test_network_file_system_is_warned_of(tmp_path: Path, caplog: pytest.LogCapt
     assert "network file system (nfs4)" in caplog.messages[0]
 
 
+async def test_one_store_object_serves_one_app(computer: Computer) -> None:
+    """Two apps on one file are two stores; what is closed says so, and may be opened again."""
+    b = await computer.store()
+    with pytest.raises(Conflict, match="make one store per app, on the same file"):
+        await b.open()
+    await b.store.close()
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db is not open"):
+        await b.put()
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db is not open"):
+        await b.store.stats()
+    await b.open()
+    await b.put()
+
+
+# -- keeping and losing ------------------------------------------------------------------
+
+
+async def test_purge_goes_on_until_all_old_jobs_are_gone(computer: Computer) -> None:
+    """It deletes some at a time, so that others get a turn, and still as many as it was asked to."""
+    b = await computer.store(synchronous="off")
+    for _ in range(3):
+        await b.store.jobs_put([b.job() for _ in range(400)])
+    while held := await b.claim(500):
+        now = await b.store.now_ns()
+        await b.store.jobs_finish([Finish(*row.fence, FinishKind.DONE, now) for row in held])
+    await b.advance(10)
+    assert await b.store.jobs_purge(timedelta(seconds=5), limit=700) == 700
+    assert await b.store.jobs_purge(timedelta(seconds=5)) == 500
+
+
+async def test_unique_keys_of_periods_that_are_over_are_forgotten(computer: Computer) -> None:
+    """A key per customer and hour must not fill the file."""
+    b = await computer.store()
+    await b.put(unique=Unique("k", scope=timedelta(minutes=10)))
+    await b.finish((await b.claim())[0].fence)
+    await b.store.jobs_purge(timedelta(0))
+    assert computer.look("SELECT key FROM qj_unique") == [("k",)]
+    await b.advance(601)
+    await b.store.jobs_purge(timedelta(0))
+    assert computer.look("SELECT key FROM qj_unique") == []
+
+
+async def test_put_that_fails_leaves_the_records_as_they_were(computer: Computer) -> None:
+    """The caller may try again with the same ones."""
+    b = await computer.store(timeout=0.05)
+    shell = sqlite3.connect(computer.path, isolation_level=None)
+    shell.execute("BEGIN IMMEDIATE")
+    jobs = [b.job(), b.job()]
+    keyed = b.job(unique=Unique("k"))
+    for put in (jobs, [keyed]):
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await b.store.jobs_put(put)
+    shell.execute("ROLLBACK")
+    assert {job.state for job in (*jobs, keyed)} == {JobState.NEW}
+    assert await b.store.jobs_put([*jobs, keyed]) == [*jobs, keyed]
+    shell.close()
+
+
+# -- proof: what is broken is found -----------------------------------------------------
+
+
+async def renewal_of_an_earlier_attempt_is_lost(b: Bench) -> None:
+    await b.put()
+    (old,) = await b.claim(lease_s=30)
+    await b.advance(31)
+    await b.claim(lease_s=30)
+    assert (await b.store.jobs_renew("w1", [Renewal(old.id, old.attempt)], 30)).lost == [old.id]
+
+
+_contract: Any = StoreContract()
+_STALE = partial(_contract.test_stale_holder_writes_nothing, verb="finish")
+_STALE_RENEWAL = _contract.test_stale_renewal_makes_nothing_running
+_FINAL = partial(_contract.test_final_outcome_ends_the_job_once, kind="done")
+_TWICE = _contract.test_no_job_is_held_twice
+_RESCUE = _contract.test_lease_that_ran_out_is_rescued_by_the_next_claim
+_ZOMBIE = _contract.test_body_that_outlives_its_outcome_keeps_its_overlap_until_it_ends
+_LEFT_OUT = partial(_contract.test_fire_time_is_not_left_out_for_a_backfill_and_goes_before_its_rest, mode="skip")
+_QUEUED = partial(
+    _contract.test_fire_decides_overlap, overlap=Overlap("queue_all"), expected=["scheduled", "submitted", "submitted"]
+)
+_NEXT = _contract.test_next_in_line_has_its_turn_if_the_one_before_is_cancelled
+_IN_ORDER = _contract.test_claim_takes_due_jobs_of_wanted_tasks_and_queues_in_order
+
+
+@pytest.mark.parametrize(
+    ("query", "part", "instead", "case"),
+    [
+        ("finish", "attempt = ended.column2", "TRUE", _STALE),
+        ("finish", "owner = ended.column3", "TRUE", _STALE),
+        ("finish", "owner = NULL,", "", _FINAL),
+        ("renew", "attempt = alive.column2", "TRUE", renewal_of_an_earlier_attempt_is_lost),
+        ("began", "attempt = ?2 AND owner = ?3", "?2 IS NOT ?3", _STALE_RENEWAL),
+        ("lease", "attempt = attempt + 1", "attempt = attempt", _FINAL),
+        ("lease", "place = 0", "place = 1", _TWICE),
+        ("ready_in_lane", "ORDER BY order_at_ns, seq", "ORDER BY seq", _IN_ORDER),
+        ("expired", "lease_until_ns <= ?1", "lease_until_ns > ?1", _RESCUE),
+        ("line_is_taken", "zombie = 1 OR state IN", "state IN", _ZOMBIE),
+        ("line_is_taken", "AND serial = 1", "AND FALSE", _QUEUED),
+        ("line_goes_on", "AND late = all_late", "", _LEFT_OUT),
+        ("line_goes_on", "place = 3", "FALSE", _NEXT),
+    ],
+)
+async def test_broken_statement_is_found_by_the_contract(
+    computer: Computer, broken: Callable[[str, str, str], None], query: str, part: str, instead: str, case: Any
+) -> None:
+    """A suite that passes whatever the statements say would prove nothing."""
+    await case(await Computer(computer.path.with_name("sound.db"), computer.stack).store())
+    broken(query, part, instead)
+    with pytest.raises((AssertionError, ValueError)):
+        await case(await computer.store())
+
+
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Return a function that opens one more store on the file, as another process would."""
-    benches: list[Bench] = []
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
+    """Return a function that breaks a statement of the store for this test."""
 
-    async def open_(**options: Any) -> Bench:
-        bench = Bench(SQLiteStore(tmp_path / "jobs.db", **options))
-        if benches:
-            bench.clock = benches[0].clock
-        benches.append(bench)
-        await bench.store.open(bench.clock, bench.ids, Encoding())
-        return bench
+    def break_(query: str, part: str, instead: str) -> None:
+        sound = queries("sqlite")[query]
+        assert part in sound
+        monkeypatch.setitem(queries("sqlite"), query, sound.replace(part, instead))
+        rows._sql.cache_clear()
 
-    yield open_
-    for bench in benches:
-        await bench.store.close()
+    yield break_
+    monkeypatch.undo()
+    rows._sql.cache_clear()
 
 
 # -- the contract as a machine -----------------------------------------------------------

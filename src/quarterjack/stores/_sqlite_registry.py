@@ -110,6 +110,6 @@ def heard(connection: sqlite3.Connection, after: int, process: str) -> tuple[int
     if not rows:
         return after, []
     newest = rows[-1][0]
-    if after and rows[0][0] > after + 1:
+    if rows[0][0] > after + 1:
         return newest, [(hint, ()) for hint in _ALL]
     return newest, [(Hint(hint), json.loads(ids)) for _, whose, hint, ids in rows if whose != process]

@@ -17,6 +17,7 @@ __all__ = [
     "AT",
     "COLUMNS",
     "DELAYED",
+    "DUE",
     "INSERT_JOB",
     "IN_LINE",
     "NOWHERE",
@@ -25,6 +26,7 @@ __all__ = [
     "load_jobs",
     "load_schedules",
     "place_of",
+    "put_schedules",
     "save_job_states",
     "save_schedules",
     "sql",
@@ -52,6 +54,8 @@ _PLACES: Final = ", ".join("?" * len(SCHEDULE_COLUMNS))
 _PUT_SCHEDULE: Final = f"INSERT OR REPLACE INTO qj_schedules ({_SCHEDULE}) VALUES ({_PLACES})"  # noqa: S608  # names of ours
 _SET_SCHEDULE: Final = ", ".join(f"{column.name} = ?" for column in SCHEDULE_STATE_COLUMNS)
 _UPDATE_SCHEDULE: Final = f"UPDATE qj_schedules SET {_SET_SCHEDULE} WHERE id = ?"  # noqa: S608  # names of ours
+DUE: Final = "wake_ns IS NOT NULL AND wake_ns <= ? ORDER BY wake_ns LIMIT ?"
+"""Schedules that are due by an instant, earliest first: for `load_schedules`."""
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from quarterjack.model import FINISHED, JobFilter, JobState
 
 from ._sqlite_engine import Session
-from ._sqlite_rows import COLUMNS
+from ._sqlite_rows import COLUMNS, sql
 from .base import StoreStats
 
 __all__ = ["Page", "finished_ids", "newest", "outcomes", "purge", "slowest", "stats"]
@@ -133,8 +133,9 @@ def outcomes(session: Session, since_ns: int, minute_ns: int) -> Mapping[tuple[i
 
 
 def purge(session: Session, older_than_ns: int, limit: int, keep: int | None) -> int:
-    """Delete finished jobs, the oldest first, up to *limit*; return how many."""
+    """Delete finished jobs, the oldest first, up to *limit*; return how many. Periods that are over go as well."""
     before, gone = session.now_ns - older_than_ns, 0
+    session.run(sql("sweep_uniques"), (session.now_ns,))
     if keep is not None:
         (kept,) = session.one("SELECT count(*) FROM qj_jobs WHERE finished_at_ns IS NOT NULL AND zombie = 0")
         if kept > keep:
@@ -143,9 +144,9 @@ def purge(session: Session, older_than_ns: int, limit: int, keep: int | None) ->
 
 
 def _delete(session: Session, before_ns: int, limit: int) -> int:
-    sql = """
+    query = """
         DELETE FROM qj_jobs WHERE seq IN (
             SELECT seq FROM qj_jobs WHERE finished_at_ns IS NOT NULL AND finished_at_ns < ? AND zombie = 0
             ORDER BY finished_at_ns LIMIT ?
         )"""
-    return session.run(sql, (before_ns, limit)).rowcount
+    return session.run(query, (before_ns, limit)).rowcount

@@ -37,7 +37,7 @@ from ._rows import Encoding
 from ._schema import SchemaStatus, migrations
 from ._sqlite_clock import StepWatch, shift
 from ._sqlite_engine import Reader, Session, Settings, Told, Writer
-from ._sqlite_rows import load_jobs, load_schedules
+from ._sqlite_rows import DUE, load_jobs, load_schedules
 from ._sqlite_url import checked_path, number, options_of, path_of, synchronous_of, warn_of_network
 from .base import AuditRow, Claim, Claimed, Hint, JobPage, Renewal, Renewed, StoreStats
 from .leases import LeaseLink
@@ -379,9 +379,8 @@ class SQLiteStore(DurableStore):
 
     async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
         """Return what is due or falls due within the horizon, earliest first."""
-        where = "wake_ns IS NOT NULL AND wake_ns <= ? ORDER BY wake_ns LIMIT ?"
         until = self._clock.now_ns() + horizon_ns
-        rows = await self._read(lambda session: load_schedules(session, self._encoding, where, (until, limit)))
+        rows = await self._read(lambda session: load_schedules(session, self._encoding, DUE, (until, limit)))
         return [row for row in rows if row.wake_ns is not None]  # one that is parked here alone has none
 
     # -- limits, workers, records ----------------------------------------------------
