@@ -28,7 +28,7 @@ from .options import schedule_id_of, valid_name
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
 from .runtime.streams import DeclaredStream
-from .stores import Encoding, MemoryStore, Store
+from .stores import Encoding, Store, store_from
 from .task import Task, TaskDefinition
 from .triggers import OnShutdown, OnStartup, Stream
 
@@ -92,7 +92,7 @@ class AppBase(TaskRegistry):
             )
         if clock is not None and not isinstance(clock, Clock):
             raise InvalidOption(f"clock must be a Clock such as quarterjack.testing's, or None, got {clock!r}")
-        self.store = open_store(store)
+        self.store = store_from(store)
         self._is_durable = not self.store.keeps_objects
         self.role: Role = role
         self.queues = None if queues is None else _queue_names(queues)
@@ -311,19 +311,6 @@ def known_schedule(service: Service, row: Schedule | None, schedule_id: str) -> 
     if row is None:
         raise UnknownSchedule(unknown_schedule(service, schedule_id))
     return row
-
-
-def open_store(store: Store | str) -> Store:
-    """Return the store that *store* names.
-
-    Raises:
-        InvalidOption: If no store goes by that name in this version.
-    """
-    if isinstance(store, Store):
-        return store
-    if store == "memory":
-        return MemoryStore()
-    raise InvalidOption(f'store must be "memory" or a Store in this version, got {store!r}')
 
 
 def _after_fork() -> None:

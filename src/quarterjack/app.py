@@ -34,7 +34,8 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
     """An application: tasks, schedules, jobs, and where they live.
 
     Args:
-        store: Where jobs and schedules live; ``"memory"`` by default.
+        store: Where jobs and schedules live: ``"memory"`` (the default), a URL such as
+            ``"sqlite:///jobs.db"``, ``"postgresql://…"`` or ``"redis://…"``, or a `Store`.
         lifespan: A context manager factory, asynchronous or plain, that takes
             the app: entered before the first job, left after the last.
         role: ``"both"`` fires and runs, ``"scheduler"`` only fires, ``"worker"``
