@@ -11,7 +11,7 @@ import redis
 from quarterjack.stores.redis import RedisStore
 from quarterjack.testing.store_contract import Bench
 
-__all__ = ["KeptClockStore", "RedisBench", "broken_keys", "root_of"]
+__all__ = ["KeptClockStore", "RedisBench", "broken_keys"]
 
 CLOCK = "clock-of-tests"
 HELD = {"scheduled", "started", "running"}
@@ -68,15 +68,12 @@ class RedisBench(Bench):
         try:
             self.check()
         finally:
-            keys = list(self.client.scan_iter(match=f"{self.root}*", count=1_000))
-            if keys:
-                self.client.delete(*keys)
-            self.client.close()
+            self.remove()
 
-
-def root_of(store: RedisStore) -> str:
-    """Return what every key of a store begins with."""
-    return store._root
+    def remove(self) -> None:
+        """Take the keys away."""
+        self.client.delete(*self.client.scan_iter(match=f"{self.root}*", count=1_000))
+        self.client.close()
 
 
 def broken_keys(client: Any, root: str) -> list[str]:

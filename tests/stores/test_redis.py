@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import invariant, run_state_machine_as_test
 
+from quarterjack._durations import NS_PER_S
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.errors import Conflict, InvalidOption, StoreError, StoreUnavailable
+from quarterjack.model import JobIds, JobRecord, RunOptions, lanes_of
+from quarterjack.stores import _redis_scripts
+from quarterjack.stores._rows import Encoding
+from quarterjack.stores.base import Claim, Hint, Want
+from quarterjack.stores.redis import RedisStore
 from quarterjack.testing.store_contract import Bench, StoreContract
+from quarterjack.testing.store_machine import store_machine
+from tests.servers.proxy import Proxy
+from tests.servers.running import OwnServer
 from tests.stores.redis_kit import RedisBench
+
+OwnRedis = Callable[..., OwnServer]
 
 
 class TestContract(StoreContract):
@@ -23,8 +40,267 @@ class TestContract(StoreContract):
     @pytest.fixture
     async def b(self) -> AsyncIterator[Bench]:
         """Open a new store for the case, close it, and look at every key it leaves."""
-        bench = self.bench()
-        await bench.open()
+        async for bench in opened(self.url):
+            yield bench
+
+
+async def opened(url: str) -> AsyncIterator[RedisBench]:
+    """Yield an open store on a prefix of its own; look at every key it leaves."""
+    bench = RedisBench(url)
+    await bench.open()
+    yield bench
+    await bench.store.close()
+    bench.end()
+
+
+@pytest.fixture
+async def b(redis_server: str) -> AsyncIterator[RedisBench]:
+    """A store on a clock that the test moves."""
+    async for bench in opened(redis_server):
         yield bench
-        await bench.store.close()
-        bench.end()
+
+
+@pytest.mark.slow
+def test_state_machine(redis_server: str) -> None:
+    """Any order of calls, with leases that run out: the store shows what the model shows, and every key is in order."""
+
+    class Machine(store_machine(lambda: RedisBench(redis_server))):
+        bench: RedisBench
+
+        @invariant()
+        def keys_are_in_order(self) -> None:
+            if hasattr(self, "bench"):
+                self.bench.check()
+
+        def teardown(self) -> None:
+            super().teardown()
+            if hasattr(self, "bench"):
+                self.bench.end()
+
+    run_state_machine_as_test(Machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))  # type: ignore[no-untyped-call]
+
+
+class TestExactness:
+    """Numbers of Lua are doubles: instants in nanoseconds do not fit, and must come out as they went in."""
+
+    async def test_order_goes_by_nanoseconds(self, b: RedisBench) -> None:
+        """Within one microsecond, too; equals come in the order they were put."""
+        now = await b.store.now_ns()
+        jobs = [b.job(run_at_ns=now - 5_000 + rest) for rest in (999, 1, 2_000, 0, 1_000, 1)]
+        await b.store.jobs_put(jobs)
+        got = await b.claim()
+        assert [job.run_at_ns - now + 5_000 for job in got] == [0, 1, 1, 999, 1_000, 2_000]
+        assert [got[1].id, got[2].id] == [jobs[1].id, jobs[5].id]
+
+    async def test_nothing_is_claimed_a_nanosecond_early(self, b: RedisBench) -> None:
+        """The server's clock ticks in microseconds: what is due within one waits for its end."""
+        now = await b.store.now_ns()
+        (row,) = await b.store.jobs_put([b.job(run_at_ns=now + 1)])
+        claimed = await b.claimed()
+        assert (claimed.jobs, claimed.next_run_at_ns) == ([], now + 1)
+        await b.advance(0.000_001)
+        assert [job.run_at_ns for job in await b.claim()] == [now + 1]
+        assert row.run_at_ns == now + 1
+
+    async def test_schedule_is_due_to_the_nanosecond(self, b: RedisBench) -> None:
+        """A horizon ends where it was said to end."""
+        await b.schedule(every_s=60)
+        assert await b.store.schedules_due(60 * NS_PER_S - 1) == []
+        assert len(await b.store.schedules_due(60 * NS_PER_S)) == 1
+
+    async def test_fencing_token_stays_exact(self, b: RedisBench) -> None:
+        """Beyond what a double tells apart it would let a stale holder in; no job is tried so often."""
+        job = await b.put()
+        b.client.hset(f"{b.root}j:{job.id}", "attempt", 2**53 - 2)
+        (row,) = await b.claim()
+        assert row.attempt == 2**53 - 1
+        assert not await b.finish(row.fence._replace(attempt=2**53))
+        assert not await b.finish(row.fence._replace(attempt=2**53 - 2))
+        assert await b.finish(row.fence)
+
+    async def test_names_may_hold_anything(self, b: RedisBench) -> None:
+        """Names of queues and keys are users'; those of two parts must not run into each other."""
+        odd = "a:b {c} \x1f\n*ä\U0001f600"
+        one = await b.put(queue=odd, unique=None)
+        two = await b.put(odd, queue="q")
+        claim = Claim("w", [Want((odd, "q"), lanes_of(["a", odd]), 5)], 30)
+        assert [job.id for job in (await b.store.jobs_claim(claim)).jobs] == [one.id, two.id]
+        stats = await b.store.stats()
+        assert stats.waiting == {}
+
+
+class TestHints:
+    async def test_other_processes_hear_and_ones_own_is_told_once(self, redis_server: str, b: RedisBench) -> None:
+        """What one store puts wakes the workers of all; telling again before anybody claims says nothing new."""
+        other = type(b.store).from_url(f"{redis_server}?prefix={b.root[1:-2]}")
+        await other.open(b.clock, JobIds(), Encoding())
+        try:
+            assert other._hints is not None
+            await other._hints.listening.wait()
+            here, there = Heard(b.store), Heard(other)
+            for _ in range(20):
+                await b.put()
+            assert here.hints == [Hint.JOBS] * 20
+            await b.schedule()
+            await there.until(Hint.SCHEDULES, ("s",))
+            assert there.hints == [Hint.JOBS, Hint.SCHEDULES]
+            (job,) = await b.claim(1)
+            await b.finish(job.fence)
+            await there.until(Hint.ENDED, (job.id,))
+            await b.put()
+            await other.wake(Hint.CANCELS)
+            await here.until(Hint.CANCELS)
+            assert there.hints == [Hint.JOBS, Hint.SCHEDULES, Hint.ENDED, Hint.JOBS, Hint.CANCELS]
+        finally:
+            await other.close()
+
+    async def test_line_that_was_cut_is_made_anew_and_everybody_looks_at_everything(
+        self, redis_server: str, b: RedisBench
+    ) -> None:
+        """What was said meanwhile nobody knows."""
+        port = int(redis_server.rpartition(":")[2].partition("/")[0])
+        async with Proxy("127.0.0.1", port) as proxy:
+            store = RedisStore(f"redis://127.0.0.1:{proxy.port}/0", prefix=b.root[1:-2])
+            await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+            assert store._hints is not None
+            await store._hints.listening.wait()
+            heard = Heard(store)
+            proxy.cut()
+            await heard.until(Hint.JOBS)
+            await heard.until(Hint.ENDED)
+            assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED} == set(heard.hints)
+            await store.close()
+
+
+class Heard:
+    """The hints that a store tells."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.hints: list[Hint] = []
+        self._ids: list[tuple[Hint, tuple[str, ...]]] = []
+        self._more = asyncio.Event()
+        store.listen(self._hear)
+
+    def _hear(self, hint: Hint, ids: Sequence[str]) -> None:
+        self.hints.append(hint)
+        self._ids.append((hint, tuple(ids)))
+        self._more.set()
+
+    async def until(self, hint: Hint, ids: tuple[str, ...] = ()) -> None:
+        """Wait for a hint."""
+        while (hint, ids) not in self._ids:
+            self._more.clear()
+            await self._more.wait()
+
+
+class TestLife:
+    async def test_keys_of_a_newer_version_are_refused(self, b: RedisBench, redis_server: str) -> None:
+        """It may keep what this one would not understand."""
+        b.client.set(f"{b.root}layout", 99)
+        store = RedisStore.from_url(f"{redis_server}?prefix={b.root[1:-2]}")
+        with pytest.raises(StoreError, match="of layout 99, and this version of quarterjack knows up to 1; upgrade"):
+            await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+
+    async def test_store_serves_one_app_at_a_time_and_says_when_it_is_not_open(self, b: RedisBench) -> None:
+        """Two apps on one object would close each other's connection."""
+        with pytest.raises(Conflict, match="one store per app"):
+            await b.store.open(b.clock, JobIds(), Encoding())
+        await b.store.close()
+        for call in (b.store.now_ns(), b.store.jobs_put([b.job()]), b.store.jobs_request_cancel(["x"])):
+            with pytest.raises(StoreUnavailable, match="not open"):
+                await call
+        await b.open()
+
+    async def test_server_that_throws_keys_away_is_refused(self, own_redis: OwnRedis) -> None:
+        """Jobs are no cache."""
+        server = own_redis("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+        with pytest.raises(StoreError, match="CONFIG SET maxmemory-policy noeviction"):
+            await RedisStore(server.url).open(SYSTEM_CLOCK, JobIds(), Encoding())
+
+    async def test_unreachable_server_is_told_with_its_address_and_without_the_password(self) -> None:
+        """At the start, not at the first job."""
+        store = RedisStore.from_url("redis://me:secret@127.0.0.1:1/0?timeout=2")
+        with pytest.raises(StoreUnavailable, match=r"redis://me:\*\*\*@127.0.0.1:1/0.*is the server running") as caught:
+            await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.slow
+    async def test_cluster_of_one_node_will_do(self, own_redis: OwnRedis) -> None:
+        """All keys are in one slot, and none is touched that has not the store's hash tag."""
+        server = own_redis("--cluster-enabled", "yes")
+        store = RedisStore(server.url)
+        link = store._scripts.link
+        await link.call("testing", "CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+        await until_ok(link)
+        await link.close()
+        await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+        job = JobRecord("one", "a", (), {}, RunOptions())
+        await store.jobs_put([job])
+        claim = Claim("w", [Want(("default",), lanes_of(["a"]), 5)], 30)
+        assert [row.id for row in (await store.jobs_claim(claim)).jobs] == ["one"]
+        await store.close()
+
+    @pytest.mark.parametrize("url", ["redis://host?prefix=a b", "redis://host?timeout=x", "redis://host?prefx=a"])
+    def test_url_with_a_mistake_is_refused(self, url: str) -> None:
+        """A typo must not become a default."""
+        with pytest.raises(InvalidOption):
+            RedisStore.from_url(url)
+
+    async def test_lease_without_a_link_is_renewed_after_the_server_was_away(self, own_redis: OwnRedis) -> None:
+        """The thread that renews finds the server again by itself."""
+        server = own_redis("--appendonly", "yes")
+        store = RedisStore(server.url)
+        await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+        link = store.lease_link()
+        await link.open()
+        server.stop()
+        with pytest.raises(StoreUnavailable):
+            await link.open()
+        server.start()
+        await link.open()
+        await link.close()
+        await link.close()
+        await store.close()
+
+
+async def until_ok(link: Any) -> None:
+    """Wait until a cluster has taken up its slots."""
+    while "cluster_state:ok" not in await link.call("testing", "CLUSTER", "INFO"):
+        await asyncio.sleep(0.05)
+
+
+BROKEN = {
+    "a finish without a fence": ("finish", "j[1] ~= attempt or j[2] ~= owner or", ""),
+    "a renewal without a fence": ("renew", "j[1] ~= attempt or j[2] ~= owner", "not j[1]"),
+    "delays that are due at once": ("put", "if due > now then", "if false then"),
+    "leases that never run out": ("claim", "'leases', '-inf', now,", "'leases', '-inf', 0,"),
+    "a purge of whatever has ended": ("purge", "'(' .. whole(now - age)", "'+inf'"),
+    "keys that stay taken": ("commit", "call('ZREM', P .. 'open:' .. before.overlap_key, id)", "id = id"),
+    "turns that are not passed on": ("turns", "if member then", "if false then"),
+}
+CASES = {
+    "a finish without a fence": ("test_stale_holder_writes_nothing", "finish"),
+    "a renewal without a fence": ("test_stale_renewal_makes_nothing_running",),
+    "delays that are due at once": ("test_claim_says_when_the_next_waiting_job_is_due",),
+    "leases that never run out": ("test_lease_that_ran_out_is_rescued_by_the_next_claim",),
+    "a purge of whatever has ended": ("test_purge_deletes_old_finished_jobs_only",),
+    "keys that stay taken": ("test_chain_whose_run_was_left_out_goes_on_when_there_is_room", "skip"),
+    "turns that are not passed on": ("test_backfill_runs_in_order_and_one_at_a_time_or_side_by_side",),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_broken_script_is_found(redis_server: str, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A suite that a store without the mechanism would pass says nothing about the mechanism."""
+    name, right, wrong = BROKEN[what]
+    source = _redis_scripts._source
+    assert right in source(name), "the mechanism has moved: break it where it is now"
+    broken = source(name).replace(right, wrong)
+    monkeypatch.setattr(_redis_scripts, "_source", lambda asked: broken if asked == name else source(asked))
+    case, *arguments = CASES[what]
+    bench = RedisBench(redis_server)
+    await bench.open()
+    with pytest.raises((AssertionError, ValueError)):
+        await getattr(StoreContract(), case)(bench, *arguments)
+    await bench.store.close()
+    bench.remove()
