@@ -64,7 +64,7 @@ async def b(redis_server: str) -> AsyncIterator[RedisBench]:
 def test_state_machine(redis_server: str) -> None:
     """Any order of calls, with leases that run out: the store shows what the model shows, and every key is in order."""
 
-    class Machine(store_machine(lambda: RedisBench(redis_server))):
+    class Machine(store_machine(lambda: RedisBench(redis_server))):  # type: ignore[misc]  # made by a call
         bench: RedisBench
 
         @invariant()
@@ -77,7 +77,7 @@ def test_state_machine(redis_server: str) -> None:
             if hasattr(self, "bench"):
                 self.bench.end()
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None))
 
 
 class TestExactness:
