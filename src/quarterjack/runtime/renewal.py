@@ -57,6 +57,8 @@ SHARE: Final = 3
 """Leases are renewed so many times before they run out."""
 LONGEST_S: Final = 10.0
 """However long leases are, a worker gives a sign of life so often."""
+_LEAST_PAUSE_S: Final = 0.001
+"""The difference of two readings may be less than any clock can show: no time would pass in such a pause."""
 BATCH: Final = 500
 """Jobs renewed in one call."""
 
@@ -164,7 +166,7 @@ class Renewer:
         monotonic = self._host.clock.monotonic
         full_at = monotonic() + self._spread(self._between_s)
         while not self._is_over:
-            pause_s = min(NEWS_S * self._rng.uniform(0.8, 1.0), max(0.0, full_at - monotonic()))
+            pause_s = min(NEWS_S * self._rng.uniform(0.8, 1.0), max(_LEAST_PAUSE_S, full_at - monotonic()))
             if await _is_set_within(over, pause_s):
                 return
             is_full = monotonic() >= full_at
