@@ -23,7 +23,7 @@ from quarterjack.stores._limits import Limits
 from quarterjack.stores._needs import Changes, Loaded, Missing, Needs, Taken, UniqueKey
 from quarterjack.stores._part import Part
 from quarterjack.stores._rows import ColumnValue, Encoding
-from quarterjack.stores.base import AuditRow, Claim, Claimed, Hint, JobPage, StoreStats
+from quarterjack.stores.base import AuditRow, Claim, Claimed, Hint, JobPage, StoreStats, Want
 
 __all__ = ["Fault", "ReferenceStore", "Tables"]
 
@@ -148,7 +148,7 @@ class ReferenceStore(DurableStore):
             self.whim.shuffle(held_up)
         return Loaded(jobs, schedules, lines, uniques, made, held_up)
 
-    def _commit(self, changes: Changes) -> None:
+    def _commit(self, changes: Changes, parked: Iterable[str] = ()) -> None:
         """Write all or nothing: whatever cannot be encoded says so before anything is written."""
         fault = self.faults.pop(0) if self.faults else None
         tables, encoding = self.tables, self._encoding
@@ -176,6 +176,8 @@ class ReferenceStore(DurableStore):
         tables.occurrences.update(changes.occurrences)
         for counted, n in changes.outcomes.items():
             tables.outcomes[counted] = tables.outcomes.get(counted, 0) + n
+        for job_id in parked:
+            tables.jobs[job_id].parked = True
         for key in changes.turns:
             self._give_turn(key)
         self._tell_others(changes)
@@ -208,8 +210,8 @@ class ReferenceStore(DurableStore):
         if expired:
             expired.sort(key=lambda job: job.lease_until_ns or 0)
             return Leased(Claimed([], None), [job.id for job in expired])
-        part = Part(self._ids)
-        taken = [job for want in claim.wants for job in self._wanted(want.queues, want.lanes, want.slots, now)]
+        part, parked = Part(self._ids), list[str]()
+        taken = [job for want in claim.wants for job in self._wanted(want, now, parked)]
         part.load(Needs(), Loaded({job.id: job for job in taken}))
 
         def lease(part: Part, now: int) -> None:
@@ -217,22 +219,23 @@ class ReferenceStore(DurableStore):
                 part.lease(job, claim, now)
 
         part.run(lease, now)
-        self._commit(part.changes())
+        self._commit(part.changes(), parked)
         held_up = any(self._schedule(key).held_up_ns is not None for key in self.tables.schedules)
         later = [job.run_at_ns for job in self._jobs() if job.state is JobState.SUBMITTED and job.run_at_ns > now]
         return Leased(Claimed(taken, min(later, default=None)), has_held_up=held_up)
 
-    def _wanted(self, queues: Sequence[str], lanes: frozenset[str], slots: int, now: int) -> list[JobRecord]:
+    def _wanted(self, want: Want, now: int, parked: list[str]) -> list[JobRecord]:
         taken: list[JobRecord] = []
         held = {job.overlap_key for job in self._jobs() if job.serial and (job.state.is_held or job.zombie)}
-        for queue in queues:
+        for queue in want.queues:
             for job in sorted(self._jobs(), key=lambda job: job.order_at_ns):
-                stored = self.tables.jobs[job.id]
-                is_due = job.state is JobState.SUBMITTED and job.run_at_ns <= now and not stored.parked
-                if len(taken) == slots or not is_due or job.queue != queue or job.lane not in lanes:
+                is_due = job.state is JobState.SUBMITTED and job.run_at_ns <= now
+                if len(taken) == want.slots or not is_due or self.tables.jobs[job.id].parked:
+                    continue
+                if job.queue != queue or job.lane not in want.lanes:
                     continue
                 if job.serial and job.overlap_key in held:
-                    stored.parked = True
+                    parked.append(job.id)
                     continue
                 if job.serial:
                     held.add(job.overlap_key)

@@ -65,6 +65,7 @@ class Chains:
     def revive(self, row: Schedule, now: int) -> bool:
         """A schedule was put anew: go on if it had come to its end, or was parked, and is not running."""
         if row.next_nominal_ns is not None or row.trigger.after_finish_ns is None or row.last_nominal_ns is None:
+            row.held_up_ns = None  # it may have waited for room as what it was before
             return False
         return not self._is_open(row) and self._wait_or_arm(row, now)
 
@@ -98,6 +99,7 @@ class Chains:
         return has_room(policy.mode, policy.maximum, running=len(others) - waiting, waiting=waiting)
 
     def _arm(self, row: Schedule, now: int) -> bool:
+        row.held_up_ns = None
         try:
             row.next_nominal_ns = row.next_due_ns = planner.rearmed(row, now)
         except Exception as error:  # a user's trigger runs here; it parks its own schedule and no other

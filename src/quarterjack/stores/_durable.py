@@ -194,8 +194,14 @@ class DurableStore(Store):
         uniques = frozenset((job.task, unique.key) for job in jobs if (unique := job.options.unique) is not None)
         if not keys and not uniques:
             return
+        needs = Needs(keys=keys, uniques=uniques)
+
+        def decide(part: Part, now: int) -> None:
+            part.require(needs)
+            part.free_chains(now)
+
         try:
-            await self._transact(Needs(keys=keys, uniques=uniques), lambda part, now: part.free_chains(now))
+            await self._transact(needs, decide)
         except StoreError:
             log.exception("letting schedules go on that wait for room failed; they go on when these jobs have ended")
 

@@ -48,8 +48,9 @@ def asks_who_is_open(policy: Overlap, is_claiming: bool = False) -> bool:
     return is_claiming and policy.mode in SERIAL_MODES
 
 
-def _age(job: JobRecord) -> int:
-    return job.submitted_at_ns or 0
+def _age(job: JobRecord) -> tuple[int, int, str]:
+    """Return what tells the older of two jobs, whatever the order they come in; ids of a process are counted."""
+    return job.submitted_at_ns or 0, len(job.id), job.id
 
 
 def _judge(policy: Overlap, others: Sequence[JobRecord]) -> Verdict:
@@ -141,7 +142,7 @@ class Firing:
                 blocker = min(others, key=_age)
                 self._skip(row, job, f"job {blocker.id} of {_whose(blocker, row, key)} is {_still(blocker)}")
                 return
-            replacing = list(others), verdict
+            replacing = sorted(others, key=_age), verdict
         if job.options.unique is not None and not self._take_unique(row, job):
             return
         self._insert(key, job)
