@@ -130,6 +130,20 @@ async def test_other_processes_hear_of_jobs_ends_cancels_and_schedules(computer:
     await ear.hears(Hint.JOBS)
 
 
+async def test_process_does_not_hear_its_own_word_again(computer: Computer) -> None:
+    """What it knows it need not look up when another process has written."""
+    one, two = await computer.store(poll=0.01), await computer.store()
+    ear = Ear(one.store)
+    job = await one.put()
+    await one.claim()
+    await one.store.jobs_request_cancel([job.id])
+    assert (Hint.CANCELS, (job.id,)) in ear.heard
+    ear.heard.clear()
+    await two.schedule("s")
+    await ear.hears(Hint.SCHEDULES, "s")
+    assert Hint.CANCELS not in {hint for hint, _ in ear.heard}
+
+
 async def test_process_that_has_missed_word_looks_at_everything(computer: Computer) -> None:
     """Word is kept for a while, not for ever."""
     one, two = await computer.store(), await computer.store(poll=0.01)
