@@ -365,6 +365,23 @@ def test_hedge_leaves_no_body_behind(
     asyncio.run(hedged(Hedge, plan, after, cancel_at))
 
 
+async def test_after_a_standstill_of_the_loop_a_body_that_is_ready_is_not_made_twice() -> None:
+    """The bug: the second body began beside a first that had its answer; it was the loop that had been slow."""
+    begun: list[int] = []
+
+    async def ask() -> str:
+        begun.append(len(begun))
+        await asyncio.sleep(0.2)
+        return "answer"
+
+    loop = asyncio.get_running_loop()
+    with virtual_loop() as clock:
+        loop.call_later(0.09, lambda: clock.move_to(clock.monotonic_ns() + 500_000_000))
+        async with TaskManager(Hedge(after=0.1)) as manager:
+            assert await manager.submit(ask) == "answer"
+    assert begun == [0]
+
+
 class Careless(Hedge):
     """Takes the first result and is gone."""
 

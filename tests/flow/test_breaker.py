@@ -24,6 +24,7 @@ from quarterjack import (
     TaskManager,
     Waiting,
 )
+from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
 from quarterjack.flow.permit import Pass
 from quarterjack.testing import virtual_loop
@@ -538,6 +539,61 @@ async def test_keys_break_one_by_one() -> None:
     async with gate.permit(host="b"):
         pass
     gate.reset()
+
+
+@pytest.mark.parametrize("remembers", [{"window": 60}, {"window_calls": 20}], ids=["time", "calls"])
+async def test_what_worked_for_a_key_is_not_forgotten_when_another_key_comes(remembers: dict[str, Any]) -> None:
+    """The bug: who had not failed yet was dropped with all its good calls, and two failures more opened its breaker."""
+    gate = CircuitBreaker(by="host", min_calls=2, jitter=0, **remembers)
+    with virtual_loop():
+        for _ in range(10):
+            async with gate.permit(host="a"):
+                pass
+        for host in "bcdefgh":
+            async with gate.permit(host=host):
+                pass
+        for _ in range(2):
+            with pytest.raises(OSError, match="down"):
+                async with gate.permit(host="a"):
+                    raise OSError("down")
+        assert gate.at("a").stats()["state"] == "closed"
+        assert gate.at("a").stats()["calls"] == 12
+
+
+async def test_keys_that_nobody_uses_any_more_are_forgotten() -> None:
+    """Hosts come and go, those that failed too: what is remembered of them is not kept for ever."""
+    gates = [CircuitBreaker(by="host", window=60), CircuitBreaker(by="host", window_calls=20)]
+    with virtual_loop():
+        for gate in gates:
+            for number in range(100):
+                with pytest.raises(OSError, match="down"):
+                    async with gate.permit(host=number):
+                        raise OSError("down")
+        await asyncio.sleep(86_401)
+        for gate in gates:
+            for number in range(100, 200):
+                async with gate.permit(host=number):
+                    pass
+            assert len(gate.keys()) <= 101
+
+
+async def test_a_probe_that_has_ended_leaves_no_timer_and_no_job_behind() -> None:
+    """The bug: its timeout was left to ring, and held the job and its result until then."""
+    gate = breaker(probe_timeout=600)
+    loop = asyncio.get_running_loop()
+    with virtual_loop():
+        async with TaskManager(gate) as manager:
+            for _ in range(2):
+                manager.submit(fail)
+            await manager.idle()
+            await asyncio.sleep(11)
+            await manager.submit(asyncio.sleep, 0)
+            assert gate.state == "closed"
+            assert not Dispatcher.of(loop).alarms
+
+
+async def fail() -> None:
+    raise OSError("down")
 
 
 def test_moves_are_told_and_a_bad_listener_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:

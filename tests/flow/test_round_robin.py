@@ -443,10 +443,38 @@ async def test_keys_have_turns_of_their_own_and_share_the_values() -> None:
         assert sorted(names) == ["a", "b", "b"]
     acme, blue = router.at("acme"), router.at("blue")
     assert isinstance(acme, WeightedRoundRobin)
-    assert acme.is_idle(0.0)
+    assert acme.is_idle(1e12)
     assert acme is not blue
     assert acme.resources[0].limit is not limit
     assert [gate._leader for gate in acme.resources[0].gates] == [acme, acme]
+
+
+async def test_each_key_gets_its_shares_whoever_comes_between() -> None:
+    """The bug: a key with nobody inside was forgotten as others came, and began anew with the first resource each time."""
+    router = WeightedRoundRobin(Resource("a"), Resource("b"), Resource("c"), by="tenant")
+    got: list[str] = []
+    firsts: list[str] = []
+    for number in range(30):
+        async with router.permit(tenant="steady") as one:
+            got.append(one.resource.name)
+        async with router.permit(tenant=number) as one:
+            firsts.append(one.resource.name)
+    assert [got[at : at + 3].count("a") for at in range(0, 30, 3)] == [1] * 10
+    assert {name: firsts.count(name) for name in "abc"} == pytest.approx({"a": 10, "b": 10, "c": 10}, abs=1)
+
+
+async def test_keys_that_nobody_uses_any_more_are_forgotten_by_their_router() -> None:
+    """Tenants come and go."""
+    router = WeightedRoundRobin(Resource("a"), Resource("b"), by="tenant")
+    with virtual_loop():
+        for number in range(100):
+            async with router.permit(tenant=number):
+                pass
+        await asyncio.sleep(3601)
+        for number in range(100, 200):
+            async with router.permit(tenant=number):
+                pass
+        assert len(router.keys()) <= 101
 
 
 @pytest.mark.parametrize(

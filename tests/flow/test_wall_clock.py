@@ -76,3 +76,21 @@ async def test_who_gives_up_leaves_no_alarm() -> None:
         await asyncio.wait([waiting])
         await asyncio.sleep(0)
         assert gate._post.wall is None
+
+
+async def test_instant_between_two_nanoseconds_is_reached() -> None:
+    """The bug: such an alarm rang at once and found nothing due, again and again, and virtual time stood still."""
+
+    class Hair(Gate):
+        follows_wall_clock = True
+        opens_at = math.inf
+
+        def eta(self, job: Waiting, now: float) -> float:
+            return self.opens_at
+
+    with virtual_loop() as clock:
+        gate = Hair()
+        gate.opens_at = math.nextafter(clock.monotonic() + 0.35, math.inf)
+        async with asyncio.timeout(1):
+            async with gate:
+                assert clock.monotonic() >= gate.opens_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final
@@ -10,6 +11,8 @@ __all__ = ["CallTally", "Tally", "TimeTally"]
 
 GRAINS: Final = 10
 """A span of time is forgotten in tenths: ten counters, however many calls."""
+KEPT_S: Final = 86_400.0
+"""A number of calls is remembered for ever, but for a key that nobody used for a day: keys come and go."""
 
 
 class Tally(ABC):
@@ -28,6 +31,10 @@ class Tally(ABC):
     @abstractmethod
     def trim(self, now: float) -> None:
         """Forget what is too old."""
+
+    @abstractmethod
+    def matters(self, now: float) -> bool:
+        """Say whether what is remembered could still decide something."""
 
     @abstractmethod
     def clear(self) -> None:
@@ -68,6 +75,10 @@ class TimeTally(Tally):
             self.calls -= calls
             self.failures -= failures
 
+    def matters(self, now: float) -> bool:
+        self.trim(now)
+        return self.calls > 0
+
     def clear(self) -> None:
         self._grains.clear()
         self.calls = self.failures = 0
@@ -76,14 +87,15 @@ class TimeTally(Tally):
 class CallTally(Tally):
     """The last *size* calls. O(1) time, O(size) space."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "_last_at")
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self._calls: deque[bool] = deque(maxlen=size)
+        self._last_at = -math.inf
 
     def add(self, now: float, failed: bool) -> None:
-        calls = self._calls
+        calls, self._last_at = self._calls, now
         if len(calls) == calls.maxlen:
             self.failures -= calls[0]
         calls.append(failed)
@@ -92,6 +104,9 @@ class CallTally(Tally):
 
     def trim(self, now: float) -> None:
         """Do nothing: calls are pushed out by calls."""
+
+    def matters(self, now: float) -> bool:
+        return self.calls > 0 and now < self._last_at + KEPT_S
 
     def clear(self) -> None:
         self._calls.clear()

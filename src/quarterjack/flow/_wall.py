@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.timer import Timer
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from quarterjack.clock import Clock, ClockJump
 
 __all__ = ["WallAlarm"]
+
+SHORTEST_NS: Final = 1_000
+"""An instant that comes within a nanosecond would ring now, still be ahead for a gate that reckons in floats, and be set
+anew without end where time stands still meanwhile (a virtual clock)."""
 
 
 class WallAlarm:
@@ -26,7 +30,7 @@ class WallAlarm:
         self._callback = callback
         self._timer = Timer.shared(clock)
         self._unlisten = self._timer.on_jump(self._on_jump)
-        self._handle = self._timer.call_at(clock.now_ns() + round(delay_s * NS_PER_S), callback)
+        self._handle = self._timer.call_at(clock.now_ns() + max(round(delay_s * NS_PER_S), SHORTEST_NS), callback)
 
     def close(self) -> None:
         """Never call back. Once, as the timer is given back."""

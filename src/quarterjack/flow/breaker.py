@@ -58,7 +58,8 @@ class CircuitBreaker(Gate):
         failure_ratio: Share of failures that opens it, above 0 and at most 1.
         min_calls: Calls that must be remembered before it opens, 1 or more.
         window: Seconds for which calls are remembered, to a tenth.
-        window_calls: Remember the last so many calls instead, however old.
+        window_calls: Remember the last so many calls instead, however old; of a key that nobody
+            used for a day they are forgotten.
         slow_call: Seconds from which a call counts as failed though it returned.
         open_for: Seconds for which it stays open the first time; twice as long each
             time that a probe or a health check fails in a row.
@@ -140,6 +141,8 @@ class CircuitBreaker(Gate):
         )
         self._passes: dict[Waiting, int] = {}
         """The epoch in which each job inside was admitted."""
+        self._lates: dict[Waiting, Alarm] = {}
+        """For the probes inside: when each has taken too long."""
         self._until = -math.inf
         """When the opening is over."""
         self._asks_health = False
@@ -183,10 +186,13 @@ class CircuitBreaker(Gate):
         if self._state == "half_open":
             self._probing += 1
             limit_s = self._settings.probe_s
-            if limit_s is not None:
-                self._call_at(now + limit_s, partial(self._on_late, job, self._epoch))
+            alarm = None if limit_s is None else self._call_at(now + limit_s, partial(self._on_late, job, self._epoch))
+            if alarm is not None:
+                self._lates[job] = alarm
 
     def give(self, job: Waiting, now: float, ended: Ended) -> None:
+        if self._lates and (alarm := self._lates.pop(job, None)) is not None:
+            alarm.cancel()
         if self._passes.pop(job, None) != self._epoch:
             return  # the state it was admitted in is over
         failed = self._verdict(job, now, ended)
@@ -234,6 +240,9 @@ class CircuitBreaker(Gate):
         self._epoch += 1
         self._probing = self._worked = 0
         self._tally.clear()
+        for alarm in self._lates.values():
+            alarm.cancel()
+        self._lates.clear()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -301,10 +310,7 @@ class CircuitBreaker(Gate):
         return 1.0 - self._tally.failures / (self._tally.calls + doubt)
 
     def is_idle(self, now: float) -> bool:
-        if self._state != "closed" or self._passes:
-            return False
-        self._tally.trim(now)
-        return not self._tally.failures
+        return self._state == "closed" and not self._passes and not self._tally.matters(now)
 
     def forget(self) -> None:
         is_isolated = self._state == "isolated"

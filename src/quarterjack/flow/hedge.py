@@ -74,6 +74,9 @@ async def _first_result(running: set[asyncio.Future[Any]], patience: float | Non
         left = None if until is None else max(0.0, until - monotonic())
         ended, _ = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if not ended:
+            await asyncio.sleep(0)  # after a standstill of the loop a body that is ready has not gone on yet
+            ended = {body for body in running if body.done()}
+        if not ended:
             return None
         for body in ended:
             running.discard(body)

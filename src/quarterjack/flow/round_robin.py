@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
 
@@ -11,7 +11,7 @@ from quarterjack._durations import Seconds, to_seconds
 from quarterjack.errors import CircuitOpen, FlowRefused, InvalidOption, NoResource
 
 from ._keys import By
-from ._options import changed, number
+from ._options import CRUMBS, changed, number
 from .base import Gate
 from .breaker import CircuitBreaker
 from .outcome import NOT_STARTED, Ended
@@ -26,6 +26,8 @@ _CHANGEABLE: Final = ("weights", "health")
 MAX_WEIGHT: Final = 1e9
 FIRST_SHARE: Final = 0.1
 """Of its weight, for a resource that has just come back: some must try."""
+KEPT_S: Final = 3600.0
+"""A key that nobody used for so long begins a new round."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)
@@ -104,7 +106,7 @@ class Resource(Generic[T]):
 class _Target(Generic[T]):
     """What a router keeps about one resource."""
 
-    __slots__ = ("credit", "gates", "health", "picked", "resource", "returned_at", "running", "weight")
+    __slots__ = ("began_with", "credit", "gates", "health", "picked", "resource", "returned_at", "running", "weight")
 
     def __init__(self, resource: Resource[T]) -> None:
         self.resource = resource
@@ -114,6 +116,8 @@ class _Target(Generic[T]):
         """As told by `update`."""
         self.credit = 0.0
         """What it is owed, in turns of all weights together."""
+        self.began_with = 0.0
+        """What it was owed at first: so again after each round."""
         self.returned_at = -math.inf
         """When its weight or health was last raised from 0."""
         self.running = 0
@@ -220,6 +224,8 @@ class WeightedRoundRobin(Gate, Generic[T]):
             gate._leader = self
         self._targets = {resource.name: _Target(resource) for resource in resources}
         self._passes: dict[Waiting, _Target[T]] = {}
+        self._left_at = -math.inf
+        """When somebody left it last."""
 
     # -- as a gate -------------------------------------------------------------------
 
@@ -245,18 +251,21 @@ class WeightedRoundRobin(Gate, Generic[T]):
 
     def _choose(self, job: Waiting, now: float) -> _Target[T]:
         """Return whose turn it is: who is owed most, after each was paid its weight."""
+        best = self._next([target for target in self._targets.values() if target.opens_at(job, now)[0] <= now], now)
+        if best is None:
+            raise NoResource(self.label)
+        return best
+
+    def _next(self, targets: Iterable[_Target[T]], now: float) -> _Target[T] | None:
         total, best = 0.0, None
-        for target in self._targets.values():
-            if target.opens_at(job, now)[0] > now:
-                continue
+        for target in targets:
             weight = target.effective(now, self._slow_start_s)
             target.credit += weight
             total += weight
             if best is None or target.credit > best.credit:
                 best = target
-        if best is None:
-            raise NoResource(self.label)
-        best.credit -= total
+        if best is not None:
+            best.credit -= total
         return best
 
     def started(self, job: Waiting, now: float) -> None:
@@ -269,6 +278,7 @@ class WeightedRoundRobin(Gate, Generic[T]):
         if target is None:
             return
         target.running -= 1
+        self._left_at = now
         for gate in target.gates:
             gate.give(job, now, ended)
 
@@ -293,7 +303,10 @@ class WeightedRoundRobin(Gate, Generic[T]):
         return tuple(target.resource for target in self._targets.values())
 
     def is_idle(self, now: float) -> bool:
-        return not self._passes and all(gate.is_idle(now) for target in self._targets.values() for gate in target.gates)
+        if self._passes or not all(gate.is_idle(now) for target in self._targets.values() for gate in target.gates):
+            return False
+        is_round_over = all(abs(target.credit - target.began_with) < CRUMBS for target in self._targets.values())
+        return is_round_over or now > self._left_at + KEPT_S
 
     def forget(self) -> None:
         self._passes.clear()
@@ -306,7 +319,10 @@ class WeightedRoundRobin(Gate, Generic[T]):
         gate = self._bare()  # not a deep one: values are clients and the like
         gate._begin(tuple(resource.copied() for resource in self.resources))
         for name, target in gate._targets.items():
-            target.weight, target.health = self._targets[name].weight, self._targets[name].health
+            mine = self._targets[name]
+            target.weight, target.health = mine.weight, mine.health
+            target.credit = target.began_with = mine.credit
+        self._next(self._targets.values(), self.clock.monotonic())  # keys do not all begin with the same one
         return gate
 
     def stats(self) -> dict[str, Any]:
