@@ -450,7 +450,7 @@ async def test_keys_have_turns_of_their_own_and_share_the_values() -> None:
 
 
 async def test_each_key_gets_its_shares_whoever_comes_between() -> None:
-    """The bug: a key with nobody inside was forgotten as others came, and began anew with the first resource each time."""
+    """The bug: a key with nobody inside was forgotten as others came, and began with the first resource again."""
     router = WeightedRoundRobin(Resource("a"), Resource("b"), Resource("c"), by="tenant")
     got: list[str] = []
     firsts: list[str] = []
