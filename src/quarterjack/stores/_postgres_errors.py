@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from quarterjack.errors import StoreError, StoreUnavailable
+from quarterjack.errors import Conflict, StoreError, StoreUnavailable
 
 from ._postgres_url import Settings
 
@@ -21,6 +21,8 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, 
 
 _TRANSIENT: Final = frozenset({"40001", "40P01"})
 """Serialization failure, deadlock: somebody else was first, and the same transaction may well succeed now."""
+_GUARDS: Final = frozenset({"job_serial", "job_occurrence"})
+"""Indexes that let one of two through that were at the same thing; the other one finds it done when it looks again."""
 
 _NO_SCHEMA: Final = "its schema {schema!r} is not what this version needs; run `qj db upgrade --store '{url}'`"
 _NO_PERMISSION: Final = (
@@ -65,7 +67,10 @@ def explained(error: BaseException, settings: Settings, doing: str) -> StoreErro
         return make(f"{settings.shown}: {advice} (while {doing}: {words})")
     if isinstance(error, TimeoutError):
         return StoreUnavailable(f"{settings.shown}: no answer within {settings.timeout_s:g} s while {doing}")
-    if isinstance(error, (OSError, asyncpg.InterfaceError)) or code.startswith("08"):
+    if code == "23505":
+        return Conflict(f"{settings.shown}: somebody else has written it first (while {doing}: {words})")
+    is_closed = isinstance(error, asyncpg.InterfaceError) and "clos" in words  # what else it says is about arguments
+    if is_closed or isinstance(error, OSError) or code.startswith("08"):
         return StoreUnavailable(
             f"{settings.shown}: no connection while {doing}: {words}; is the server running, and is this its address?"
         )
@@ -74,4 +79,6 @@ def explained(error: BaseException, settings: Settings, doing: str) -> StoreErro
 
 def is_transient(error: BaseException) -> bool:
     """Say whether the same transaction may succeed if it is tried again at once."""
-    return getattr(error, "sqlstate", None) in _TRANSIENT
+    if isinstance(error, asyncpg.InvalidCachedStatementError):  # the schema was upgraded meanwhile
+        return True
+    return getattr(error, "sqlstate", None) in _TRANSIENT or getattr(error, "constraint_name", None) in _GUARDS

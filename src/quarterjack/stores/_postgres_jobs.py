@@ -133,7 +133,7 @@ class PostgresJobs(DurableStore, ABC):
 
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
         """Record how attempts ended; plain jobs take one statement."""
-        final = sorted(one for one in finishes if one.kind in _FINAL_STATES and not one.zombie)
+        final = sorted((one for one in finishes if one.kind in _FINAL_STATES and not one.zombie), key=itemgetter(0))
         handled, completed = await self._finish_plain(final)
         left = [_completed(one, completed) for one in finishes if one.job_id not in handled]
         states = dict(zip([one.job_id for one in left], await super().jobs_finish(left), strict=True)) if left else {}

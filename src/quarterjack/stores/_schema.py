@@ -6,7 +6,7 @@ with, while a deploy is under way) or *contracts* (takes away what no version in
 use needs). A store brings its schema up to the newest one it knows, under a
 lock, and refuses one that is newer.
 
-Queries stand in ``sql/<engine>/queries.sql``, each below a line ``-- name: what``."""
+Queries stand in ``sql/<engine>/queries.sql``, each below a line ``-- name: what``; a line ``-- ---…`` is a headline."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 __all__ = ["HasSchema", "Migration", "SchemaStatus", "migrations", "queries"]
 
+_HEADLINE: Final = re.compile(r"^-- ---.*$", re.MULTILINE)
 _NAME: Final = re.compile(r"^-- name: *(\w+)[^\n]*\n", re.MULTILINE)
 
 
@@ -77,4 +78,4 @@ def queries(engine: str) -> dict[str, str]:
     """Return the queries of an engine by their names."""
     text = files("quarterjack.stores").joinpath("sql", engine, "queries.sql").read_text(encoding="utf-8")
     _, *parts = _NAME.split(text)
-    return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+    return {name: _HEADLINE.sub("", part).strip() for name, part in zip(parts[::2], parts[1::2], strict=True)}
