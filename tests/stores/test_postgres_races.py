@@ -32,7 +32,7 @@ def without(text: str, *names: str) -> Callable[[dict[str, str]], None]:
 
 
 def without_names(sql: dict[str, str]) -> None:
-    sql["lock"] = sql["now_ns"] + " WHERE $1::text[] IS NOT NULL"
+    sql["lock"] = sql["now_ns"].rstrip(";") + " WHERE $1::text[] IS NOT NULL"
     sql["try_lock"] = "SELECT $1::text[] IS NOT NULL"
 
 
