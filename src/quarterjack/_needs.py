@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin
 
+from ._chosen import chooser_for
 from ._signatures import Hints, Kind, kind_of, label_of, read_hints, signature_of, signature_without
 from .errors import InvalidOption
 
@@ -20,6 +21,13 @@ __all__ = ["Filling", "Fn", "Needs", "needs_of", "refuse_result", "with_replacem
 Fn = Callable[..., Any]
 
 _VARIADIC: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
+
+
+class _Mark(NamedTuple):
+    """What a hint alone asks for; has what is read of a ``Depends``."""
+
+    dependency: Fn
+    use_cache: bool = True
 
 
 class Filling(NamedTuple):
@@ -95,7 +103,7 @@ def _read(fn: Fn, hints: Hints, chain: tuple[Fn, ...]) -> Needs:
         raise InvalidOption(f"{label} depends on itself: {' needs '.join(map(label_of, (*chain, fn)))}")
     filled: dict[str, Filling] = {}
     for name, parameter in signature.parameters.items():
-        mark = _mark(label, parameter, hints)
+        mark = _mark(label, parameter, hints) or _resource_mark(parameter, hints, kind_of(chain[0] if chain else fn))
         if mark is not None:
             refuse_result(mark.dependency)
             needs = _read(mark.dependency, read_hints(mark.dependency), (*chain, fn))
@@ -122,6 +130,11 @@ def _mark(label: str, parameter: inspect.Parameter, hints: Hints) -> Any:
     if len(marks) > 1:
         raise InvalidOption(f"{label}'s parameter {name} has {len(marks)} Depends; only one can fill it")
     return marks[0] if marks else None
+
+
+def _resource_mark(parameter: inspect.Parameter, hints: Hints, kind: Kind) -> _Mark | None:
+    chooser = None if parameter.kind in _VARIADIC else chooser_for(hints.known.get(parameter.name), kind)
+    return None if chooser is None else _Mark(chooser)
 
 
 def _replaced(needs: Needs, replacements: Mapping[Fn, Fn]) -> Needs:

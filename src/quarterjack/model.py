@@ -238,6 +238,8 @@ class RunOptions:
     max_result_bytes: int = 262_144
     metadata: Mapping[str, Any] | None = None
     submitted_by: str | None = None
+    cost: float = 1.0
+    """How much it weighs at gates that count by cost."""
     own_executor: Any = field(compare=False, repr=False, default=None)
     """The task's own executor: jobs that go there are in the task's lane, whatever it is in this version."""
     lane_suffix: str = field(init=False, compare=False, repr=False, default="")
@@ -293,6 +295,7 @@ class JobOptions(TypedDict, total=False):
     store_result: bool
     metadata: Mapping[str, Any] | None
     submitted_by: str | None
+    cost: float
 
 
 class JobRecord:
@@ -559,6 +562,7 @@ class SchedulePolicies(TypedDict, total=False):
     unique: str | Unique | None
     max_rescues: int
     store_result: bool
+    cost: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

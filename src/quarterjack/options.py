@@ -18,6 +18,7 @@ from typing import Any, Final, get_args
 from ._durations import to_ns, to_seconds
 from ._timing import check_timing
 from .errors import InvalidOption, NaiveDatetime
+from .flow._options import number
 from .model import JobOptions, Overlap, Payload, RunOptions, SchedulePolicies, Timing, Unique
 from .policies.backoff import NO_RETRY, Retry
 from .policies.missed import MissedMode
@@ -62,7 +63,8 @@ def instant_ns(value: datetime, field: str) -> int:
 
 FLOW_BELONGS: Final = (
     "a flow belongs to a task, @app.task(flow=…), to a group of them, to a queue, app.queue(name, flow=…), "
-    "or to a TaskManager(flow); for single jobs, submit them to a queue that has it: options(queue=…)"
+    "or to a TaskManager(flow); jobs and schedules are stored and outlive it, so single ones are sent to a queue that "
+    "has it: options(queue=…), schedule(…, queue=…)"
 )
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on UTC wall time, zone already taken off
@@ -189,6 +191,7 @@ _RESOLVERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "store_result": ("store_result", lambda v: _flag(v, "store_result")),
     "metadata": ("metadata", lambda v: v),
     "submitted_by": ("submitted_by", lambda v: v),
+    "cost": ("cost", lambda v: number(v, "cost", 0.0, exclusive=True)),
 }
 
 

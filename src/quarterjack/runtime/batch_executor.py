@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextvars import Context
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from quarterjack._items import Items
 from quarterjack.clock import Clock
@@ -18,9 +18,13 @@ from quarterjack.executors.base import Call, Capabilities, Report
 from quarterjack.flow.batch import Batch
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
+from quarterjack.flow.waiting import NO_KEY
 from quarterjack.model import Outcome, OutcomeKind
 
 from .batching import Batcher, Seat
+
+if TYPE_CHECKING:
+    from .run import Attempt
 
 __all__ = ["BATCHES", "BatchExecutor"]
 
@@ -48,6 +52,8 @@ class BatchExecutor(Executor):
         self._task = name
         self._batch = batch
         self._flow = flow or Flow()
+        self.key_names: Final = frozenset(gate.by for gate in self._flow.gates if isinstance(gate.by, str))
+        """What its gates go by: items that differ in that go in different batches."""
         self._batcher: Batcher | None = None
         self.held: set[ItemCall] = set()
 
@@ -97,8 +103,11 @@ class ItemCall(Seat):
         "_reason",
         "_report",
         "_reported",
+        "cost",
         "enqueued_at",
         "item",
+        "key",
+        "priority",
     )
 
     def __init__(self, executor: BatchExecutor, call: Call, report: Report) -> None:
@@ -113,12 +122,23 @@ class ItemCall(Seat):
         self._reported = False
         self.item = call.args[0] if call.args else next(iter(call.kwargs.values()))
         self.enqueued_at = self._loop.time()
+        record = self._attempt.record
+        self.cost, self.priority = record.options.cost, record.priority
+        metadata = record.options.metadata or NO_KEY
+        self.key = {name: metadata[name] for name in executor.key_names if name in metadata}
 
     # -- what the batch tells ------------------------------------------------------------
 
     @property
     def context(self) -> Context:
         return self._call.context.copy()
+
+    @property
+    def _attempt(self) -> Attempt:
+        return cast("Attempt", self._call)  # what the worker hands over
+
+    def chosen(self, resource: Any) -> None:
+        self._attempt.resource = resource
 
     def body(self, items: list[Any]) -> Awaitable[Any]:
         body: Awaitable[Any] = self._call.fn(Items(items))

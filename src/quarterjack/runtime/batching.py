@@ -65,6 +65,9 @@ class Seat(ABC):
     def body(self, items: list[Any]) -> Awaitable[Any]:
         """Call the body."""
 
+    def chosen(self, resource: Any) -> None:
+        """A router of the flow chose *resource* for the batch."""
+
     @abstractmethod
     def began(self, now: float) -> None:
         """The body begins, with this item; once, however often it is tried in parts."""
@@ -266,6 +269,9 @@ class Batcher:
         seats = list(group.seats)
         if self._flow.timeout is not None:
             group.alarm = self._dispatcher.call_at(now + self._flow.timeout.seconds, partial(self._time_out, group))
+        if group.resource is not None:
+            for seat in seats:
+                seat.chosen(group.resource)
         if not group.is_part:
             for seat in seats:
                 seat.began(now)

@@ -43,6 +43,7 @@ class Candidate(Waiting):
     __slots__ = (
         "args",
         "attempt",
+        "cost",
         "enqueued_at",
         "fn",
         "id",
@@ -66,6 +67,7 @@ class Candidate(Waiting):
         self.metadata = metadata = record.options.metadata
         self.key = NO_KEY if metadata is None else metadata
         self.priority = record.priority
+        self.cost = record.options.cost
         self.attempt = record.attempt
         self.enqueued_at = enqueued_at
         self.started_at = self.resource = None

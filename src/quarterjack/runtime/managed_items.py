@@ -94,6 +94,9 @@ class ItemSeat(Seat):
             )
         return body
 
+    def chosen(self, resource: Any) -> None:
+        self._run.resource = resource
+
     def began(self, now: float) -> None:
         run = self._run
         if run.alarm is not None:  # of the retry's deadline
