@@ -78,6 +78,7 @@ from .manager import TaskManager
 from .model import FINISHED, JobState, Overlap, Progress, SubmittedBy, Unique
 from .policies.backoff import Retry
 from .policies.budget import RetryBudget
+from .runtime.health import Health
 from .runtime.managed_items import Batched
 from .runtime.streams import StreamView
 from .schedule import ScheduleView
@@ -149,6 +150,7 @@ __all__ = [
     "Forever",
     "Gate",
     "Group",
+    "Health",
     "Hedge",
     "InvalidArguments",
     "InvalidOption",

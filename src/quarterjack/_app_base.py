@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from datetime import timedelta
 from inspect import signature
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -28,6 +29,7 @@ from .options import schedule_id_of, valid_name
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
 from .runtime.streams import DeclaredStream
+from .runtime.upkeep import Retention
 from .stores import Encoding, Store, store_from
 from .task import Task, TaskDefinition
 from .triggers import OnShutdown, OnStartup, Stream
@@ -70,6 +72,8 @@ class AppBase(TaskRegistry):
         codec: PayloadCodec | None,
         max_argument_bytes: int,
         lease: Seconds,
+        retention: Seconds,
+        keep_finished: int,
         clock: Clock | None,
         defaults: Mapping[str, Any],
     ) -> None:
@@ -104,6 +108,9 @@ class AppBase(TaskRegistry):
         self.shutdown_grace_s = to_seconds(shutdown_grace, "shutdown_grace")
         self.watchdog_s = None if watchdog is None else to_seconds(watchdog, "watchdog", exclusive=True)
         self.lease_s = to_seconds(lease, "lease", minimum=2.0)
+        if isinstance(keep_finished, bool) or not isinstance(keep_finished, int) or keep_finished < 0:
+            raise InvalidOption(f"keep_finished must be a whole number from 0, got {keep_finished!r}")
+        self.retention = Retention(timedelta(seconds=to_seconds(retention, "retention")), keep_finished)
         self.clock: Clock = clock or SYSTEM_CLOCK
         self.event_stream = EventStream()
         self.dependency_overrides = DependencyOverrides()

@@ -21,6 +21,7 @@ from .options import instant_ns
 from .runtime.direct import run_directly
 from .runtime.flows import Flows
 from .runtime.service import Service
+from .stores.base import Hint
 from .task import Call, Task, TaskDefinition
 
 __all__ = ["AppJobs"]
@@ -349,6 +350,15 @@ class AppJobs(AppBase):
             return len(ids)
 
         return await self._carry(service, there)
+
+    async def wake(self) -> None:
+        """Tell every worker to look for jobs now: those stored past the app are else found within a second."""
+        service = self._running()
+
+        async def there() -> None:
+            await service.store.wake(Hint.JOBS)
+
+        await self._carry(service, there)
 
     # -- watch -----------------------------------------------------------------------
 

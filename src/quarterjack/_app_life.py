@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 from ._app_base import AppBase
 from ._durations import NS_PER_S
 from .errors import StartupFailed, UsageError, WrongLoop
+from .runtime.health import Health
 from .runtime.hooks import run_shutdown, run_startup
 from .runtime.service import Service
 from .runtime.signals import Signals
@@ -124,6 +125,7 @@ class AppLife(AppBase):
                 lease_s=self.lease_s,
                 on_fatal=self._on_fatal,
                 on_stop=self.stop,
+                retention=self.retention,
                 declared=declared.schedules,
                 streams=declared.streams,
                 check_call=self._checked,
@@ -345,6 +347,14 @@ class AppLife(AppBase):
             raise self._fatal
         if self._shutdown_errors:
             raise ExceptionGroup("shutdown hooks raised", self._shutdown_errors)
+
+    def health(self) -> Health:
+        """Say whether the app gets on with its work, for a readiness probe. From any thread.
+
+        Raises:
+            NotRunning: If the app is not running.
+        """
+        return self._running().health()
 
     # -- beside code without a loop, and inside other frameworks -----------------------
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
 from typing import Any, Unpack
 
 from ._app_jobs import AppJobs
@@ -56,7 +57,11 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
             memory store keeps live objects, and has no use for it.
         max_argument_bytes: How many bytes of JSON the arguments of one job may take
             (a store that outlives the process, and strict apps).
-        lease: Seconds a worker's claim on a job lasts unless renewed, at least 2 (shared stores).
+        lease: Seconds a worker's claim on a job lasts unless renewed, at least 2 (shared
+            stores): a job whose worker died is taken up by another one so much later.
+        retention: How long finished jobs are kept on a shared store: seconds, or a timedelta.
+        keep_finished: How many finished jobs are kept at most, however young (a `MemoryStore`
+            has a ``keep_finished`` of its own).
         clock: Where time is read; tests pass a virtual one.
         defaults: Options and policies for all tasks.
 
@@ -79,6 +84,8 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
         codec: PayloadCodec | None = None,
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
         lease: Seconds = 30.0,
+        retention: Seconds = timedelta(days=7),
+        keep_finished: int = 100_000,
         clock: Clock | None = None,
         **defaults: Unpack[GroupOptions],
     ) -> None:
@@ -95,6 +102,8 @@ class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
             codec=codec,
             max_argument_bytes=max_argument_bytes,
             lease=lease,
+            retention=retention,
+            keep_finished=keep_finished,
             clock=clock,
             defaults=defaults,
         )

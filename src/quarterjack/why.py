@@ -61,9 +61,12 @@ Of what comes next: ``due``; ``late`` (due already); ``blocked`` (a job that is 
 (no process fires it, or runs its jobs). Of an instant: ``ran``; ``open`` (its job is not finished); ``skipped``;
 ``missed``; ``paused``; ``before`` (the schedule existed); ``to_come``; ``unknown`` (a fire time of which nothing is
 kept); ``no_fire_time``. Of a job: ``finished``, ``running``, ``held`` (by a worker), ``not_due``, ``retry``,
-``orphaned`` (nobody knows its task), ``unserved``, ``serial`` (its overlap key is another's),
-``flow`` (a gate holds it up, or jobs before it fill its flow), ``no_slot``, ``next`` (it is about to begin)."""
+``orphaned`` (nobody knows its task, or its arguments do not fit), ``unserved``, ``serial`` (its overlap key is
+another's), ``flow`` (a gate holds it up, or jobs before it fill its flow), ``no_slot``, ``next`` (it is about to
+begin)."""
 
+ORPHANED: Final = "ORPHANED"
+"""How the reason of a job begins that a worker gave back because its arguments did not fit the task it knows."""
 _LATE_NS: Final = 1_000_000_000
 """A start is called late from a second on."""
 
@@ -461,6 +464,9 @@ def _in_flow(held: Held, now_ns: int) -> Why:
 def _not_due(job: JobRecord, now_ns: int) -> Why:
     at = from_ns(job.run_at_ns)
     when = f"{told_at(at)}, in {span((job.run_at_ns - now_ns) / 1e9)}"
+    if job.reason is not None and job.reason.startswith(ORPHANED):
+        words = f"{job.reason}; it waits for a worker whose version they fit, and is offered again {when}"
+        return Why(kind="orphaned", words=words, at=at, reason=job.reason)
     if job.attempt and job.reason:
         failed = f"attempt {job.attempt} ended with {job.reason}"
         return Why(kind="retry", words=f"{failed}; the next one is {when}", at=at, reason=job.reason)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from quarterjack import Quarterjack
 from quarterjack.clock import Alarm, Clock
@@ -234,7 +235,7 @@ def _copied_job(job: JobRecord) -> JobRecord:
 
 def through_json(value: Any) -> Any:
     """Return what is left of a value that was written as JSON."""
-    return json.loads(json.dumps(value))
+    return from_json(to_json(value))
 
 
 # -- fleets ---------------------------------------------------------------------------------

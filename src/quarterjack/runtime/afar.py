@@ -101,6 +101,7 @@ class Afar:
             await self._looks()
         finally:
             self._task = None
+            self._host.outage.worked(DOING)
 
     async def _looks(self) -> None:
         pause_s = FIRST_LOOK_S

@@ -47,7 +47,7 @@ class Outage:
         return pause_s * self._rng.uniform(0.5, 1.5)
 
     def worked(self, doing: str) -> None:
-        """A call that may have failed before has worked."""
+        """A call that may have failed before has worked, or is not to be made any more."""
         if not self._failures or self._failures.pop(doing, None) is None or self._failures or self.since is None:
             return
         lasted_s, self.since = self._monotonic() - self.since, None

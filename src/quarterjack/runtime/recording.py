@@ -253,8 +253,8 @@ class Recorder:
             except StoreError as error:
                 await self._pause(self._host.outage.failed("telling that bodies ended", error))
             else:
-                self._host.outage.worked("telling that bodies ended")
-                return
+                break
+        self._host.outage.worked("telling that bodies ended")
 
     def give_back(self, fence: Fenced, reason: str, delay_ns: int = 0) -> None:
         """Put a job that did not begin back into the store; with others of this turn, in one call."""
@@ -271,8 +271,8 @@ class Recorder:
             except StoreError as error:
                 await self._pause(self._host.outage.failed("giving jobs back", error))
             else:
-                self._host.outage.worked("giving jobs back")
-                return
+                break
+        self._host.outage.worked("giving jobs back")
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
         """Make a store call that nobody waits for but `close`."""

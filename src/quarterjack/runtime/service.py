@@ -32,8 +32,10 @@ from quarterjack.timer import Timer
 
 from . import notices
 from .afar import Afar, refresh
+from .commands import obey
 from .flows import Flows
 from .handles import Handles, settled_within
+from .health import Health, health_of
 from .hints import Hints
 from .job_events import job_event
 from .outage import Outage
@@ -43,6 +45,7 @@ from .renewal import Renewer
 from .scheduler import Scheduler
 from .store_time import StoreTime
 from .streams import DeclaredStream, Streams
+from .upkeep import Retention, Upkeep
 from .worker import Worker
 
 __all__ = ["Role", "Service"]
@@ -80,6 +83,7 @@ class Service:
         lease_s: float,
         on_fatal: Callable[[BaseException], None],
         on_stop: Callable[[], None],
+        retention: Retention | None = None,
         declared: Sequence[Schedule],
         streams: Sequence[DeclaredStream] = (),
         check_call: CheckCall = lambda _, args: args,
@@ -111,9 +115,12 @@ class Service:
         self._fixed_queues = queues is not None
         self._on_fatal = on_fatal
         self._on_stop = on_stop
+        self._upkeep = Upkeep(self, None if role == "client" else retention) if store.is_shared else None
         self._pid = os.getpid()
         self.hurried = asyncio.Event()
-        self._is_open = self._is_draining = False
+        self._is_open = False
+        self.is_draining = False
+        """True once nothing more begins here."""
         self.is_closed_to_jobs = False
         """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._started_ns = clock.now_ns()
@@ -160,6 +167,8 @@ class Service:
         if self.store.is_shared and self.role != "client":
             self._renewer = Renewer(self)
             self._renewer.start()
+        if self._upkeep is not None:
+            self._upkeep.start()
         self.streams.start()
 
     def info(self) -> WorkerInfo:
@@ -235,7 +244,7 @@ class Service:
 
     def stop_beginning(self) -> None:
         """Begin no body from now on: flags only, for a signal's handler. `drain` follows."""
-        self._is_draining = True
+        self.is_draining = True
         self.streams.hold()
         if self.scheduler is not None:
             self.scheduler.stop_firing()
@@ -245,7 +254,7 @@ class Service:
 
     async def drain(self, grace_s: float) -> str:
         """Take, fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""
-        self._is_draining = True
+        self.is_draining = True
         self.streams.stop()
         if self.scheduler is not None:
             await self.scheduler.stop()
@@ -307,6 +316,8 @@ class Service:
         async with AsyncExitStack() as steps:  # last one first; each takes place though one before it was cancelled
             steps.push_async_callback(self.store.workers_remove, self.owner)
             steps.push_async_callback(self._end_jobs, cancel_grace_s)
+            if self._upkeep is not None:
+                steps.push_async_callback(self._upkeep.stop)
             if self._renewer is not None:  # after the worker: what it could not record yet is its own until then
                 steps.push_async_callback(self._renewer.stop)
             if self.worker is not None:
@@ -379,19 +390,12 @@ class Service:
         self._on_fatal(error)
 
     def obey(self, command: str) -> None:
-        """Do what an operator asks of this process: drain, go on, or stop."""
-        log.warning("an operator asks this process to %s", command)
-        is_open = command == "resume" and not self._is_draining
-        if command not in {"drain", "resume", "stop"}:
-            log.error("the command %r is not known here; it is drain, resume or stop", command)
-            return
-        if self.worker is not None:
-            self.worker.claimer.is_open = is_open
-            self.worker.poke()
-        if self.scheduler is not None:
-            self.scheduler.hold(is_held=not is_open)
-        if command == "stop":
-            self._on_stop()
+        """Do what an operator asks of this process."""
+        obey(self, command)
+
+    def stop(self) -> None:
+        """Have the app stop, if it is served."""
+        self._on_stop()
 
     # -- what the worker and the scheduler ask ------------------------------------------
 
@@ -425,6 +429,10 @@ class Service:
         """
         self.check_open(f"{definition.name} got an item that made no job")
         return self._check_call(definition, (item,))
+
+    def health(self) -> Health:
+        """Say whether work gets on here."""
+        return health_of(self.worker, self.outage, self.time)
 
     # -- rows as this process knows them ---------------------------------------------------
 

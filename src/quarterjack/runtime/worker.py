@@ -15,8 +15,7 @@ from contextvars import Context
 from random import Random
 from typing import Any, Final
 
-from quarterjack._payload import Unreadable
-from quarterjack.errors import ExecutorClosed, ExecutorFull, Orphaned
+from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.events import CancelIgnored, JobEventKind
 from quarterjack.executors import Report
 from quarterjack.flow.dispatcher import Dispatcher
@@ -28,6 +27,7 @@ from ._ends import age_s, log_failure, past_deadline
 from .admission import Admission
 from .batching import Seat
 from .claiming import Claimer
+from .decoding import Decoder
 from .entrance import Entry
 from .fallback import falls_back
 from .job_events import job_event
@@ -45,10 +45,8 @@ _LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
 OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or await where it waits"
-ORPHANED: Final = "ORPHANED"
-"""How the reason of a job begins that nobody can run, for its arguments fit no task that is known."""
-ORPHANED_DELAY_NS: Final = 60_000_000_000
-"""Such a job is offered again so much later; a worker of the right version may have come."""
+ORPHANED_DELAY_NS: Final = 5_000_000_000
+"""A job whose arguments do not fit is offered again so much later, to a worker of another version perhaps."""
 STOPPED: Final = "its worker stopped"
 
 
@@ -62,7 +60,7 @@ class Worker:
         self.events = host.events
         self.handles = host.handles
         self._checks_results = host.checks_results
-        self._decodes = not host.store.keeps_objects
+        self._decoder = None if host.store.keeps_objects else Decoder(host)
         self._prepared: Mapping[str, Prepared] = {}
         self._context: Context = host.context
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
@@ -228,25 +226,13 @@ class Worker:
         self.held_by_id[record.id] = attempt
         if self.events.has_listeners:
             self.send("scheduled", record)
-        if self._decodes and not self._decode(attempt):
+        if self._decoder is not None and (why := self._decoder.decode(attempt)) is not None:
+            self.give_back(attempt, why, ORPHANED_DELAY_NS)
             return
         if (record.options.start_deadline_s is not None or record.failures) and self._is_too_late(attempt):
             return
         if self.flows is None or not self.flows.receive(attempt):
             self.launch(attempt, attempt)
-
-    def _decode(self, attempt: Attempt) -> bool:
-        """Turn stored arguments into those of the body; False if they do not fit, and the job was given back."""
-        record = attempt.record
-        try:
-            attempt.args, attempt.kwargs = self._host.decode_call(attempt.definition, record.args, record.kwargs)
-            if isinstance(record.checkpoint, Unreadable):  # begun without it, the body would do its work twice
-                raise Orphaned(record.task, f"its checkpoint cannot be read: {record.checkpoint.reason}")
-        except Orphaned as error:  # of an older version, or a newer one: a worker of that may know them
-            log.warning("job %s waits for a worker that can run it: %s", record.id, error)
-            self.give_back(attempt, f"{ORPHANED}: {error.why}", ORPHANED_DELAY_NS)
-            return False
-        return True
 
     def launch(self, attempt: Attempt, report: Report) -> bool:
         """Hand an attempt to its executor; False if that has no room, and its job is given back."""

@@ -1,0 +1,120 @@
+"""What a process does for a shared store now and then: look at its clock, and delete what is too old.
+
+Every process does, at random moments: there is no leader to be lost, and what
+one has deleted the next does not find."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from quarterjack._durations import NS_PER_S
+from quarterjack.errors import StoreError
+from quarterjack.stores.base import Store
+
+from .outage import Outage
+
+if TYPE_CHECKING:
+    from .store_time import StoreTime
+
+__all__ = ["Retention", "Upkeep", "UpkeepHost"]
+
+log = logging.getLogger("quarterjack")
+
+LOOK_S: Final = 30.0
+"""How often the store's clock is looked at: a machine's counter drifts by 3 ms in that time, at worst."""
+PURGE_S: Final = 60.0
+AT_ONCE: Final = 5_000
+"""Rows deleted in one call, so that no call takes long."""
+GONE_S: Final = 3_600.0
+"""A worker that has given no sign of life for so long is struck off the registry."""
+DOING: Final = "looking after the store"
+
+
+class Retention(NamedTuple):
+    """How many finished jobs a shared store keeps: those of *age*, and no more than *rows*."""
+
+    age: timedelta = timedelta(days=7)
+    rows: int = 100_000
+
+
+class UpkeepHost(Protocol):
+    """What is needed of the app around it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def time(self) -> StoreTime: ...
+    @property
+    def outage(self) -> Outage: ...
+    @property
+    def owner(self) -> str: ...
+    def fatal(self, error: BaseException) -> None: ...
+
+
+class Upkeep:
+    """Looks after one store, on the app's loop.
+
+    Args:
+        host: The app.
+        retention: What is kept; None where this process deletes nothing.
+    """
+
+    def __init__(self, host: UpkeepHost, retention: Retention | None) -> None:
+        self._host = host
+        self._retention = retention
+        self._rng = Random()  # noqa: S311  # spreads the rounds, guards nothing
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="quarterjack-upkeep")
+
+    async def stop(self) -> None:
+        """End; a purge under way may be cut short, which loses nothing."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            await self._rounds()
+        except Exception as error:  # nothing of ours should raise here; a third party's store may
+            self._host.fatal(error)
+
+    async def _rounds(self) -> None:
+        since_purge_s = PURGE_S * self._rng.random()
+        pause_s = LOOK_S * self._rng.random()
+        while True:
+            await asyncio.sleep(pause_s)
+            since_purge_s += pause_s
+            pause_s = LOOK_S * self._rng.uniform(0.8, 1.2)
+            try:
+                await self._host.time.look()
+                if self._retention is not None and since_purge_s >= PURGE_S:
+                    await self.purge(self._retention)
+                    since_purge_s = 0.0
+            except StoreError as error:
+                pause_s = self._host.outage.failed(DOING, error)
+            else:
+                self._host.outage.worked(DOING)
+
+    async def purge(self, retention: Retention) -> int:
+        """Delete what is beyond *retention*; return how many jobs that were.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        store, deleted = self._host.store, 0
+        while n := await store.jobs_purge(retention.age, AT_ONCE, keep=retention.rows):
+            deleted += n
+            if n < AT_ONCE:
+                break
+        before = self._host.time.now_ns() - round(GONE_S * NS_PER_S)
+        for worker in await store.workers_list():
+            if worker.seen_at_ns < before and worker.id != self._host.owner:
+                await store.workers_remove(worker.id)
+        return deleted
