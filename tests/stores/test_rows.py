@@ -151,6 +151,7 @@ def run_options(own: RunOptions) -> st.SearchStrategy[RunOptions]:
         "max_result_bytes": st.integers(0, 9),
         "metadata": st.none() | st.dictionaries(texts, plain, max_size=3),
         "submitted_by": st.none() | texts,
+        "cost": st.floats(0, 9),
     }
     assert changes.keys() == {field.name for field in fields(RunOptions) if field.init and field.compare}
     return st.fixed_dictionaries({}, optional=changes).map(lambda given: replace(own, **given))
