@@ -58,12 +58,18 @@ class Hints:
         self._pending: dict[Hint, set[str] | None] = {}
         self._stir = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_ready = asyncio.Event()
         self._random = Random()  # noqa: S311  # it spreads attempts to connect, and keeps no secret
 
     def start(self) -> None:
         """Connect to the other processes, in a task; without LISTEN do nothing."""
         if self._settings.listens and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="quarterjack-postgres-hints")
+
+    async def ready(self) -> None:
+        """Return once hints come and go; at once where nobody listens."""
+        if self._task is not None:
+            await self._is_ready.wait()
 
     async def close(self) -> None:
         """End the connection; idempotent. What was not sent yet is found by polling."""
@@ -95,10 +101,12 @@ class Hints:
                     if not is_first:
                         self._look_at_all()
                     pause, is_first = FIRST_PAUSE_S, False
+                    self._is_ready.set()
                     await self._serve(connection)
                 except DRIVER_ERRORS as error:
                     logger.info("the connection for hints is made anew: %s", error)
                 finally:
+                    self._is_ready.clear()
                     connection.terminate()
             await asyncio.sleep(self._random.uniform(pause / 2, pause))
             pause = min(LONGEST_PAUSE_S, pause * 2)

@@ -16,6 +16,12 @@ __all__ = ["ensure", "known", "script", "status", "upgrade"]
 LOCK_KEY: Final = 0x51_4A_5F_44_42
 """Under which those wait for each other who upgrade any schema of a database."""
 
+# Not to_regclass: what that has found absent it remembers, also when somebody else has made it meanwhile
+_HAS_TABLE: Final = """
+    SELECT count(*) = 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = 'migration'
+"""
+
 
 def known(settings: Settings) -> list[Migration]:
     """Return the migrations that this version knows, with the schema's name in them."""
@@ -51,7 +57,7 @@ async def status(settings: Settings) -> SchemaStatus:
 
 async def _status(connection: Connection, settings: Settings) -> SchemaStatus:
     table = f"{settings.quoted_schema}.migration"
-    there = await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table)
+    there = await connection.fetchval(_HAS_TABLE, settings.schema)
     current = await connection.fetchval(f"SELECT coalesce(max(number), 0) FROM {table}") if there else 0  # noqa: S608
     steps = known(settings)
     pending = tuple(f"{step.number:04} {step.name}" for step in steps if step.number > current)

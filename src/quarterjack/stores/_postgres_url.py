@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from quarterjack.errors import InvalidOption
 
+from ._urls import without_password
+
 __all__ = ["DEFAULT_SCHEMA", "Settings", "parse"]
 
 DEFAULT_SCHEMA: Final = "quarterjack"
@@ -80,17 +82,6 @@ def parse(url: str) -> Settings:
         ours["listens"] = False
     dsn = urlunsplit(parts._replace(query=urlencode(others)))
     return Settings(dsn, without_password(url), **ours)
-
-
-def without_password(url: str) -> str:
-    """Return *url* as it may be shown."""
-    parts = urlsplit(url)
-    query = [(name, "***" if name == "password" else value) for name, value in parse_qsl(parts.query, True)]
-    place = parts.netloc
-    if parts.password is not None:
-        user, _, host = place.rpartition("@")
-        place = f"{user.partition(':')[0]}:***@{host}"
-    return urlunsplit(parts._replace(netloc=place, query=urlencode(query, safe="*")))
 
 
 def _switch(name: str, value: str) -> bool:

@@ -1,0 +1,315 @@
+"""The PostgreSQL store and its server: hints, restarts, a network that fails, plans, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable
+from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, RunOptions, lanes_of
+from quarterjack.stores import _postgres_hints, _postgres_schema
+from quarterjack.stores._postgres_url import parse
+from quarterjack.stores._rows import Encoding
+from quarterjack.stores._schema import migrations
+from quarterjack.stores.base import Claim, Hint, Want
+from quarterjack.stores.postgres import PostgresStore
+from tests.servers.fixtures import with_option
+from tests.servers.proxy import Proxy
+from tests.servers.running import OwnServer
+
+CLAIM = Claim("w", [Want(("default",), lanes_of(["a"]), 10)], 30.0)
+NEW = JobIds()
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore.from_url(url)
+    await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def job(**options: object) -> JobRecord:
+    return JobRecord(NEW(), "a", (), {}, RunOptions(**options))  # type: ignore[arg-type]  # options by name
+
+
+class Heard:
+    """What a listener was told, and a way to wait for it."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self.hints: list[tuple[Hint, tuple[str, ...]]] = []
+        self._came = asyncio.Event()
+        store.listen(self.hear)
+
+    def hear(self, hint: Hint, ids: Sequence[str]) -> None:
+        self.hints.append((hint, tuple(ids)))
+        self._came.set()
+
+    async def until(self, it_is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not it_is_so():
+                self._came.clear()
+                await self._came.wait()
+
+    def has(self, hint: Hint) -> Callable[[], bool]:
+        return lambda: any(it is hint for it, _ in self.hints)
+
+
+async def test_hints_reach_other_processes_after_the_commit(postgres_url: str) -> None:
+    """Polling finds everything; a hint makes that quick."""
+    async with opened(postgres_url) as here, opened(postgres_url) as there:
+        heard = Heard(there)
+        await there._hints.ready()
+        await here._hints.ready()
+        (row,) = await here.jobs_put([job()])
+        await heard.until(heard.has(Hint.JOBS))
+        (held,) = (await here.jobs_claim(CLAIM)).jobs
+        assert held.id == row.id
+        await there.jobs_request_cancel([row.id])
+        told_here = Heard(here)
+        await there.jobs_request_cancel([row.id])
+        await told_here.until(lambda: (Hint.CANCELS, (row.id,)) in told_here.hints)
+        await here.jobs_finish([Finish(*held.fence, FinishKind.DONE, 1, 1, 1)])
+        await heard.until(lambda: (Hint.ENDED, (row.id,)) in heard.hints)
+
+
+async def test_store_works_on_after_a_restart_of_the_server(
+    own_postgres: Callable[..., OwnServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is alive but silent after a restart is the field's most common trouble."""
+    monkeypatch.setattr(_postgres_hints, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(_postgres_hints, "LONGEST_PAUSE_S", 0.05)
+    server = own_postgres()
+    async with opened(server.url) as store:
+        heard = Heard(store)
+        await store._hints.ready()
+        (row,) = await store.jobs_put([job()])
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(StoreUnavailable, match="is the server running|shutting down"):
+            await store.jobs_claim(CLAIM)
+        heard.hints.clear()
+        await asyncio.to_thread(server.start)
+        await heard.until(heard.has(Hint.SCHEDULES))  # it listens again, and says to look at everything
+        (held,) = (await store.jobs_claim(CLAIM)).jobs
+        assert held.id == row.id
+
+
+async def test_half_open_connection_costs_a_deadline_and_no_more(postgres_server: str, postgres_url: str) -> None:
+    """A connection that is open and silent must not hold a call for ever; the next ones find another way."""
+    server = urlsplit(postgres_server)
+    assert server.hostname is not None
+    async with Proxy(server.hostname, server.port or 5432) as proxy:
+        url = postgres_url.replace(f":{server.port}/", f":{proxy.port}/")
+        async with opened(with_option(url, "timeout=0.5&poll=1")) as store:
+            await store.jobs_put([job()])
+            proxy.hold()
+            with pytest.raises(StoreUnavailable, match="no answer within"):
+                await store.jobs_claim(CLAIM)
+            proxy.cut()
+            proxy.release()
+            assert len((await store.jobs_claim(CLAIM)).jobs) == 1
+
+
+async def test_cancelled_call_leaves_no_connection_in_a_transaction(postgres_url: str) -> None:
+    """The pool lends each connection again at once."""
+    async with opened(with_option(postgres_url, "pool=2&poll=1")) as store:
+        for delay in range(12):
+            call = asyncio.create_task(store.jobs_request_cancel([(await store.jobs_put([job()]))[0].id]))
+            await asyncio.sleep(delay / 2_000)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        assert store._link._pool is not None
+        for _ in range(2):
+            async with store._link.connection("looking") as connection:
+                assert not connection.is_in_transaction()
+
+
+async def test_pgbouncer_mode_prepares_nothing_and_listens_to_nobody(postgres_url: str) -> None:
+    """Each transaction may come over another server connection."""
+    async with opened(with_option(postgres_url, "pgbouncer=true")) as store:
+        await store.jobs_put([job(), job()])
+        (first, second) = (await store.jobs_claim(CLAIM)).jobs
+        await store.jobs_finish([Finish(*first.fence, FinishKind.DONE, 1, 1, 1)])
+        await store.jobs_release([second.fence])
+        async with store._link.connection("looking") as connection:
+            assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
+        assert store._hints._task is None
+
+
+# ---------------------------------------------------------------- plans
+
+
+HOT = {
+    "claim": (["default"], ["a", "b"], 100, "w", 1, True, True),
+    "renew": ("w", ["x"], [1], [None], [None], [None], 1),
+    "finish": (["x"], [1], ["w"], ["done"], [1], [1], [1], [None], [None], [None]),
+    "expired": (100,),
+    "load_jobs": (["x"],),
+    "load_lines": (["k"],),
+    "load_schedules": (["s"],),
+    "give_turns": (["k"],),
+    "schedule_due": (1, 100),
+    "get": (["x"],),
+    "newest": (None, None, None, None, None, None, False, 2**62, 100),
+    "purge": (1, 100, None),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_hot_statements_go_by_an_index(postgres_url: str, name: str) -> None:
+    """A scan of a table is quick in every test, and slow in every production."""
+    async with opened(with_option(postgres_url, "poll=1")) as store, store._link.connection("explaining") as connection:
+        plan = await explained(connection, store._link.sql[name], HOT[name])
+    scans = [line for line in plan if "Seq Scan" in line and "limit_" not in line]
+    assert not scans, "\n".join(plan)
+
+
+async def explained(connection: object, sql: str, arguments: Sequence[object]) -> list[str]:
+    """Return the plan that all executions of a prepared statement share."""
+    assert isinstance(connection, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy)
+    rows = await connection.fetch(f"EXPLAIN {sql}", *arguments)
+    return [row[0] for row in rows]
+
+
+# ---------------------------------------------------------------- schema and errors
+
+
+async def test_newer_schema_is_refused(postgres_url: str) -> None:
+    """An old process must not write what it does not understand."""
+    settings = parse(postgres_url)
+    await _postgres_schema.upgrade(settings)
+    connection = await asyncpg.connect(settings.dsn)
+    await connection.execute(f"INSERT INTO {settings.quoted_schema}.migration (number, name) VALUES (9999, 'later')")
+    await connection.close()
+    with pytest.raises(StoreError, match=r"its schema is at 9999 and this version .* upgrade quarterjack"):
+        async with opened(postgres_url):
+            pass
+
+
+async def test_schema_that_is_missing_is_made_or_told(postgres_url: str) -> None:
+    """Whoever may not change a production database by starting a program says so in the URL."""
+    with pytest.raises(StoreError, match=r"has no tables of quarterjack yet, .* run `qj db upgrade"):
+        async with opened(with_option(postgres_url, "migrate=off")):
+            pass
+    store = PostgresStore.from_url(postgres_url)
+    before = await store.schema_status()
+    assert (before.current, before.known) == (0, migrations("postgres")[-1].number)
+    assert before.pending[0] == "0001 start"
+    assert await store.schema_upgrade() == before
+    after = await store.schema_status()
+    assert (after.current, after.pending) == (after.known, ())
+    async with opened(with_option(postgres_url, "migrate=off")) as again:
+        assert await again.jobs_put([job()])
+
+
+async def test_many_processes_upgrade_at_once(postgres_url: str) -> None:
+    """A deploy starts all replicas in the same second."""
+    settings = parse(postgres_url)
+    await asyncio.gather(*(_postgres_schema.upgrade(settings) for _ in range(6)))
+    assert (await _postgres_schema.status(settings)).pending == ()
+
+
+async def test_script_of_the_migrations_does_what_the_upgrade_does(postgres_url: str) -> None:
+    """Some databases are changed by hand, by people who read first."""
+    store = PostgresStore.from_url(postgres_url)
+    connection = await asyncpg.connect(parse(postgres_url).dsn)
+    await connection.execute(store.schema_sql())
+    await connection.close()
+    assert (await store.schema_status()).pending == ()
+    assert store.schema_sql(after=10_000) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda url: url.replace("/postgres?", "/nowhere?"), "there is no such database; make it with `createdb`"),
+        (lambda url: url.replace("qj@", "nobody:secret@"), r"nobody.*role .* does not exist"),
+    ],
+)
+async def test_refusals_say_what_to_do(postgres_url: str, change: Callable[[str], str], words: str) -> None:
+    """The first thing everybody meets is a URL that is not quite right."""
+    with pytest.raises(StoreError, match=words) as told:
+        async with opened(change(postgres_url)):
+            pass
+    assert "secret" not in str(told.value)
+
+
+async def test_server_that_is_not_there_is_told_with_its_address() -> None:
+    """Where did it look?"""
+    with pytest.raises(StoreUnavailable, match=r"postgresql://me:\*\*\*@127.0.0.1:9/db.* is the server running"):
+        async with opened("postgresql://me:secret@127.0.0.1:9/db"):
+            pass
+
+
+async def test_user_without_rights_is_told_which_to_grant(postgres_server: str, postgres_url: str) -> None:
+    """A program's user often may not make tables, and should not have to."""
+    async with opened(postgres_url):
+        pass
+    connection = await asyncpg.connect(postgres_server)
+    name = parse(postgres_url).schema + "_user"
+    await connection.execute(f'CREATE ROLE "{name}" LOGIN')
+    try:
+        with pytest.raises(StoreError, match="GRANT USAGE ON SCHEMA"):
+            async with opened(postgres_url.replace("qj@", f"{name}@")):
+                pass
+    finally:
+        await connection.execute(f'DROP ROLE "{name}"')
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://host/db",
+        "postgresql://host/db?schema=",
+        "postgresql://host/db?schema=pg_mine",
+        'postgresql://host/db?schema=a"b',
+        "postgresql://host/db?pool=1",
+        "postgresql://host/db?timeout=soon",
+        "postgresql://host/db?pgbouncer=perhaps",
+    ],
+)
+def test_urls_that_make_no_sense_are_refused(url: str) -> None:
+    """A typo must not become a default."""
+    with pytest.raises(InvalidOption):
+        parse(url)
+
+
+def test_url_keeps_the_drivers_options_and_shows_no_password() -> None:
+    """What is not ours is the driver's; what is secret stays so."""
+    settings = parse("postgresql://me:se%40cret@host:5433/db?sslmode=require&schema=jobs&password=x&poll=yes")
+    assert settings.dsn == "postgresql://me:se%40cret@host:5433/db?sslmode=require&password=x"
+    assert settings.shown == "postgresql://me:***@host:5433/db?sslmode=require&schema=jobs&password=***&poll=yes"
+    assert (settings.schema, settings.listens) == ("jobs", False)
+
+
+async def test_missing_hints_are_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """An outage is one line in the log, not one per attempt."""
+    tries: list[int] = []
+    enough = asyncio.Event()
+
+    async def fail(settings: object) -> None:
+        tries.append(1)
+        if len(tries) == 3:
+            enough.set()
+        raise StoreUnavailable("nobody answers")
+
+    monkeypatch.setattr(_postgres_hints, "connect", fail)
+    monkeypatch.setattr(_postgres_hints, "LONGEST_PAUSE_S", 0.01)
+    hints = _postgres_hints.Hints(parse("postgresql://host/db"), "me", lambda hint, ids: None)
+    with caplog.at_level(logging.WARNING, "quarterjack.stores"):
+        hints.start()
+        await enough.wait()
+        await hints.close()
+    assert [it.message for it in caplog.records] == [
+        "hints of other processes do not arrive, so all is found by polling: nobody answers"
+    ]
