@@ -94,7 +94,7 @@ async def test_store_works_on_after_a_restart_of_the_server(
         await store._hints.ready()
         (row,) = await store.jobs_put([job()])
         await asyncio.to_thread(server.stop)
-        with pytest.raises(StoreUnavailable, match="is the server running|shutting down"):
+        with pytest.raises(StoreUnavailable, match=r"is the server running|shutting down"):
             await store.jobs_claim(CLAIM)
         heard.hints.clear()
         await asyncio.to_thread(server.start)
