@@ -1,0 +1,187 @@
+"""Three real strategies at a time, under whatever comes: what each of them promises holds for all of it.
+
+How much is played is a setting: ``QJ_EXAMPLES=100000`` plays so many plans in the long run (marked slow)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from quarterjack import (
+    AdaptiveLimit,
+    CircuitBreaker,
+    ConcurrencyLimit,
+    Delay,
+    Fallback,
+    FixedWindow,
+    Hedge,
+    Priority,
+    Retry,
+    SlidingWindow,
+    TaskManager,
+    TimeWindow,
+    TokenBucket,
+    Waiting,
+    WeightedRoundRobin,
+)
+from quarterjack.flow.dispatcher import Dispatcher
+from quarterjack.flow.outcome import Ended, EndKind
+from quarterjack.runtime.engine import Engine
+
+from .compositions import Plan, planned, plans, played
+from .parts import GATES, OTHERS
+
+EXAMPLES: Final = int(os.environ.get("QJ_EXAMPLES", "4000"))
+SLOW_TO_DRAW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Breakers tell of each move, and these move thousands of times."""
+    caplog.set_level("CRITICAL", "quarterjack")
+
+
+@settings(max_examples=60, suppress_health_check=SLOW_TO_DRAW)
+@given(plans())
+def test_three_strategies_keep_what_each_promises(plan: Plan) -> None:
+    """Limits, order, ends and leftovers, held against an account that the bodies keep."""
+    assert played(plan) == []
+
+
+@pytest.mark.parametrize("kind", [*GATES, *OTHERS])
+def test_each_strategy_keeps_its_promises_among_others(kind: str) -> None:
+    """None is left to chance: plans of each kind, the same each time."""
+    for seed in range(12):
+        plan = planned(Random(f"{kind} {seed}").choice, kind)
+        assert played(plan) == [], plan
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_compositions_in_the_long_run() -> None:
+    """As many plans as there is time for."""
+    for seed in range(EXAMPLES):
+        plan = planned(Random(seed).choice)
+        assert played(plan) == [], plan
+
+
+# ---------------------------------------------------------------- broken ones are found out
+
+
+def eta_of_one_more(self: Any, job: Waiting, now: float) -> float:
+    return now if self.used <= self.max_concurrent else float("inf")
+
+
+def give_but_not_after_an_error(self: Any, job: Waiting, now: float, ended: Ended) -> None:
+    if ended.kind is not EndKind.RAISED:
+        self._free(job)
+
+
+def give_without_a_pause_after_an_error(self: Any, job: Waiting, now: float, ended: Ended) -> None:
+    self._is_taken = False
+    if ended.kind is not EndKind.RAISED:
+        self._finish_at = now
+
+
+def due_too_soon(self: Any) -> float:
+    last: float = self._finish_at if self.after == "finish" else self._pace.at
+    return last + 0.8 * float(self.seconds)
+
+
+def take_and_count(self: Any, job: Waiting, now: float) -> None:
+    self._count(job, now)
+
+
+def nothing(self: Any, *args: Any) -> None:
+    pass
+
+
+def count_nothing_of_a_cost(self: Any, job: Waiting, now: float) -> None:
+    self._starts.append((now, 1.0))
+    self._counted += 1.0
+
+
+def allow_one_more(self: Retry, failures: int, error: BaseException | None) -> bool:
+    return failures <= self.attempts and isinstance(error, Exception)
+
+
+def rank_by_level(self: Priority, job: Waiting, now: float) -> float:
+    return float(-job.enqueued_at)
+
+
+def set_without_a_bound(self: Any, limit: float) -> None:
+    self._limit = limit + 3
+
+
+def let_all_through(self: Any, job: Waiting, now: float) -> float:
+    return now
+
+
+def choose_the_last(self: Any, job: Waiting, now: float) -> Any:
+    return list(self._targets.values())[-1]
+
+
+async def stand_in_for_nothing(self: Any, error: BaseException) -> Any:
+    raise error
+
+
+async def leave_the_others(running: Any) -> None:
+    pass
+
+
+def give_in_silence(self: Any, job: Waiting, ended: Ended, now: float | None = None) -> None:
+    for gate in job._lane.givers:
+        gate.give(job, self.monotonic(), ended)
+    job._phase = job._phase.OVER
+    job._lane.inside -= 1
+
+
+BROKEN: Final[dict[str, tuple[str, list[tuple[Any, str, Callable[..., Any]]]]]] = {
+    "a limit of one more": ("concurrency", [(ConcurrencyLimit, "eta", eta_of_one_more)]),
+    "a limit that leaks": ("concurrency", [(ConcurrencyLimit, "give", give_but_not_after_an_error)]),
+    "a delay that errors end": ("finish", [(Delay, "give", give_without_a_pause_after_an_error)]),
+    "a delay cut short": ("start", [(Delay, "_due", due_too_soon)]),
+    "a fixed window that keeps who never began": ("fixed", [(FixedWindow, "give", nothing)]),
+    "a window stamped at the admission": (
+        "sliding",
+        [
+            (SlidingWindow, "take", take_and_count),
+            (SlidingWindow, "started", nothing),
+            (SlidingWindow, "give", nothing),
+        ],
+    ),
+    "a window blind for costs": ("sliding", [(SlidingWindow, "_count", count_nothing_of_a_cost)]),
+    "a bucket without a bottom": ("tokens", [(TokenBucket, "_count", nothing)]),
+    "one attempt more": ("retry", [(Retry, "allows", allow_one_more)]),
+    "the last comes first": ("priority", [(Priority, "rank", rank_by_level)]),
+    "a limit beyond its bounds": ("adaptive", [(AdaptiveLimit, "_set", set_without_a_bound)]),
+    "a breaker that lets all through": ("breaker", [(CircuitBreaker, "eta", let_all_through)]),
+    "always the same resource": ("turns", [(WeightedRoundRobin, "_choose", choose_the_last)]),
+    "a window in time that never closes": ("times", [(TimeWindow, "eta", let_all_through)]),
+    "no timeout": ("timeout", [(Engine, "_time_out", nothing)]),
+    "no deadline": ("deadline", [(Engine, "_too_late", nothing)]),
+    "no fallback": ("fallback", [(Fallback, "value_for", stand_in_for_nothing), (Engine, "_falls_back", nothing)]),
+    "a hedge that leaves its bodies": ("hedge", [(Hedge, "_end", leave_the_others)]),
+    "a flight of several": ("dedupe", [(TaskManager, "_there_already", nothing)]),
+    "nobody is told": ("concurrency", [(Dispatcher, "give", give_in_silence)]),
+}
+
+
+@pytest.mark.leaks("tasks")
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that nothing fails proves nothing."""
+    kind, patches = BROKEN[name]
+    for owner, method, broken in patches:
+        if owner is Hedge:
+            monkeypatch.setattr("quarterjack.flow.hedge._end", broken)
+        else:
+            monkeypatch.setattr(owner, method, broken)
+    seeds = range(300)
+    found = next((seed for seed in seeds if played(planned(Random(f"{kind} {seed}").choice, kind))), None)
+    assert found is not None
