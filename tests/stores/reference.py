@@ -226,15 +226,16 @@ class ReferenceStore(DurableStore):
 
     def _wanted(self, want: Want, now: int, parked: list[str]) -> list[JobRecord]:
         taken: list[JobRecord] = []
-        held = {job.overlap_key for job in self._jobs() if job.serial and (job.state.is_held or job.zombie)}
+        serial = [job for job in self._jobs() if job.serial]
+        held = {job.overlap_key for job in serial if job.state.is_held or job.zombie}
+        awaited = {job.overlap_key for job in serial if _is_due(job, now) and not job.is_backfill}
         for queue in want.queues:
             for job in sorted(self._jobs(), key=lambda job: job.order_at_ns):
-                is_due = job.state is JobState.SUBMITTED and job.run_at_ns <= now
-                if len(taken) == want.slots or not is_due or self.tables.jobs[job.id].parked:
+                if len(taken) == want.slots or not _is_due(job, now) or self.tables.jobs[job.id].parked:
                     continue
                 if job.queue != queue or job.lane not in want.lanes:
                     continue
-                if job.serial and job.overlap_key in held:
+                if job.serial and (job.overlap_key in held or (job.is_backfill and job.overlap_key in awaited)):
                     parked.append(job.id)
                     continue
                 if job.serial:
@@ -354,6 +355,10 @@ def _is_open(job: JobRecord, key: str) -> bool:
     if job.overlap_key != key or (job.state.is_finished and not job.zombie):
         return False
     return not (job.is_backfill and job.state is JobState.SUBMITTED)
+
+
+def _is_due(job: JobRecord, now: int) -> bool:
+    return job.state is JobState.SUBMITTED and job.run_at_ns <= now
 
 
 def _duration_ns(job: JobRecord, now: int) -> int:

@@ -1,4 +1,4 @@
-"""One set of decisions: whatever is asked in whatever order, a durable store answers as the memory store does.
+"""One set of decisions: whatever is asked in whatever order, every store answers as the memory store does.
 
 Beside it stand the faults of a database: rows that come in any order and by bits,
 commits that fail, and decisions that are made several times over."""
@@ -6,308 +6,113 @@ commits that fail, and decisions that are made several times over."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quarterjack import MemoryStore
-from quarterjack._durations import NS_PER_S
-from quarterjack.backfill import Backfill
 from quarterjack.errors import StoreUnavailable, UniqueConflict
-from quarterjack.model import (
-    Fenced,
-    Finish,
-    FinishKind,
-    JobFilter,
-    JobIds,
-    JobRecord,
-    Origin,
-    Overlap,
-    RunOptions,
-    Schedule,
-    Unique,
-    lanes_of,
-)
-from quarterjack.planner import plan
-from quarterjack.stores.base import Claim, Hint, Renewal, Store, Want
+from quarterjack.stores.sqlite import SQLiteStore
 from quarterjack.testing.store_contract import Bench
-from quarterjack.triggers import Every, Forever, Trigger
+from tests.stores.postgres_kit import MovedBench, schema_on_test_time
+from tests.stores.redis_kit import RedisBench
 from tests.stores.reference import ReferenceStore
+from tests.stores.stories import ACTS, Step, Teller, story, told_alike
 
-T = TypeVar("T")
-
-NAMES: Final = ("one", "two", "three")
-JOB_FIELDS: Final = tuple(name for name in JobRecord.__slots__ if name not in {"args", "kwargs"})
-SCHEDULE_FIELDS: Final = Schedule.__slots__
-OVERLAPS: Final = (
-    Overlap("skip"),
-    Overlap("queue_one"),
-    Overlap("queue_latest"),
-    Overlap("queue_all"),
-    Overlap("queue_all", 2),
-    Overlap("cancel_previous"),
-    Overlap("allow"),
-    Overlap("allow", 2),
-)
-UNIQUES: Final = (
-    None,
-    None,
-    Unique("k"),
-    Unique("k", scope="queued"),
-    Unique("k", on_conflict="replace"),
-    Unique("k", on_conflict="raise"),
-)
-KINDS: Final = (*FinishKind,)
-ACTS: Final = (
-    *("put", "put", "claim", "claim", "claim", "finish", "finish", "finish", "fire", "fire", "fire", "time", "time"),
-    *("outlive", "ended", "release", "renew", "cancel", "retry", "declare", "remove", "pause", "resume", "park"),
-    *("trigger", "backfill", "purge"),
-)
 steps = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 2**16)), min_size=25, max_size=60)
+seeds = st.integers(0, 2**16)
 
 
-class CountedIds(JobIds):
-    """Ids that a test can set back, and none of which is part of another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.n = 0
-
-    def __call__(self) -> str:
-        self.n += 1
-        return f"j{self.n:06d}"
-
-
-class Teller:
-    """Tells one story to one store, and keeps every answer."""
-
-    def __init__(self, store: Store, call: Callable[[Teller, Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> None:
-        self.b = Bench(store)
-        self.b.ids = self.ids = CountedIds()
-        self._call = call
-        self.fences: list[Fenced] = []
-        self.heard: set[tuple[Hint, str]] = set()
-        self.made: dict[str, list[int]] = {}
-        """The fire times of backfills."""
+class Unlucky(Teller):
+    """The first commit of every call fails: nothing has come of it, and the call is made again."""
 
     async def call(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Make one call, in the way of this teller."""
-        return await self._call(self, ask)
-
-    def hear(self, hint: Hint, ids: Any) -> None:
-        if hint is not Hint.JOBS:  # the memory store tells it once until somebody claims
-            self.heard |= {(hint, one) for one in ids}
-
-    async def act(self, what: str, n: int) -> object:
-        """Do one thing, and return what can be compared of the answer."""
-        await self.b.advance(0.001_003)  # no two things at one instant: among equals each store may choose
-        return await getattr(self, "act_" + what)(n, NAMES[n % 3])
-
-    async def act_put(self, n: int, name: str) -> object:
-        unique, delay = UNIQUES[n % 6], (0, 0, 0, 7)[n // 6 % 4]
-        options: dict[str, Any] = {"unique": unique, "delay_ns": delay * NS_PER_S, "max_rescues": n // 120 % 3}
-        jobs = [self.b.job("ab"[n % 2], priority=(n // 24 + more) % 5, **options) for more in range(1 + n // 360 % 3)]
+        store, n = self.b.store, self.ids.n
+        assert isinstance(store, ReferenceStore)
+        before, heard = store.tables.snapshot(), set(self.heard)
+        store.faults = ["before"]
         try:
-            rows = await self.call(lambda: self.b.store.jobs_put(jobs))
-        except UniqueConflict as error:
-            return str(error), [seen(job) for job in jobs]
-        return [row.id for row in rows], [row is job for row, job in zip(rows, jobs, strict=True)]
-
-    async def act_claim(self, n: int, name: str) -> object:
-        tasks = frozenset(("a", "b", "ab")[n % 3])
-        claim = Claim(f"w{n % 2}", [Want(("default",), lanes_of(tasks), 1 + n % 4)], (None, 5.0, 30.0)[n // 6 % 3])
-        claimed = await self.call(lambda: self.b.store.jobs_claim(claim))
-        self.fences += [row.fence for row in claimed.jobs]
-        return [seen(row) for row in claimed.jobs], claimed.next_run_at_ns
-
-    def fence(self, n: int) -> Fenced:
-        return self.fences[-1 - n % min(len(self.fences), 4)] if self.fences else Fenced("none", 1, "w")
-
-    async def act_finish(self, n: int, name: str, *, zombie: bool = False) -> object:
-        fence, kind, now = self.fence(n // 8), KINDS[n % 7], self.b.clock.now_ns()
-        if kind is FinishKind.MISSED:  # a body that ran came in time
-            kind = FinishKind.DONE
-        zombie = zombie and kind not in {FinishKind.RETRY, FinishKind.SNOOZE}
-        end = Finish(*fence, kind, now, now, now, reason="why", delay_ns=n % 2 * 3 * NS_PER_S, zombie=zombie)
-        return await self.call(lambda: self.b.store.jobs_finish([end]))
-
-    async def act_outlive(self, n: int, name: str) -> object:
-        return await self.act_finish(n, name, zombie=True)
-
-    async def act_ended(self, n: int, name: str) -> object:
-        fences = self.fences[-3:]
-        return await self.call(lambda: self.b.store.jobs_ended(fences))
-
-    async def act_release(self, n: int, name: str) -> object:
-        fence = self.fence(n // 2)
-        return await self.call(lambda: self.b.store.jobs_release([fence], delay_ns=n % 2 * NS_PER_S, reason="stop"))
-
-    async def act_renew(self, n: int, name: str) -> object:
-        fence = self.fence(n // 2)
-        renewal = Renewal(fence.job_id, fence.attempt, running_at_ns=(None, 5)[n % 2], checkpoint=n)
-        return await self.call(lambda: self.b.store.jobs_renew(fence.owner, [renewal], 10.0))
-
-    def any_job(self, n: int) -> str:
-        return f"j{1 + n % max(1, self.ids.n):06d}"
-
-    async def act_cancel(self, n: int, name: str) -> object:
-        ids = [self.any_job(n)]
-        return await self.call(lambda: self.b.store.jobs_request_cancel(ids, "asked"))
-
-    async def act_retry(self, n: int, name: str) -> object:
-        where = JobFilter(text=self.any_job(n))
-        meant = (await self.b.store.jobs_list(where)).jobs
-        if len(meant) > 1:  # others say its name as their reason; run again at once, they would be equals
-            where = where._replace(states=frozenset({meant[0].state}), since_ns=meant[0].submitted_at_ns)
-        return await self.call(lambda: self.b.store.jobs_retry(where))
-
-    async def act_declare(self, n: int, name: str) -> object:
-        facts: dict[str, Any] = {
-            "trigger": rules(n % 3)[n // 3 % 4],
-            "overlap": OVERLAPS[n // 12 % 8],
-            "overlap_key": (None, "shared")[n // 96 % 2],
-            "max_runs": (None, None, 3)[n // 192 % 3],
-            "pause_on_failure": (None, 1)[n // 576 % 2],
-            "options": RunOptions(unique=UNIQUES[n // 1152 % 6]),
-        }
-        return seen_schedule(await self.call(lambda: self.b.schedule(name, **facts)))
-
-    async def act_remove(self, n: int, name: str) -> object:
-        self.made.pop(name, None)
-        return await self.call(lambda: self.b.store.schedules_remove([name, "none"]))
-
-    async def act_pause(self, n: int, name: str) -> object:
-        row = await self.call(lambda: self.b.store.schedules_pause(name, "note", None))
-        return None if row is None else seen_schedule(row)
-
-    async def act_resume(self, n: int, name: str) -> object:
-        row = await self.call(lambda: self.b.store.schedules_resume(name, catch_up=n % 2 == 0))
-        return None if row is None else seen_schedule(row)
-
-    async def act_park(self, n: int, name: str) -> object:
-        return await self.call(lambda: self.b.store.schedules_park(name, "broken"))
-
-    async def act_fire(self, n: int, name: str) -> object:
-        await self.b.advance((0, 5, 50)[n % 3])
-        now = self.b.clock.now_ns()
-        due = sorted(await self.b.store.schedules_due(0), key=lambda row: row.id)
-        plans = [found for row in due if (found := plan(row, now)) is not None]
-        claim = Claim("w0", [Want(("default",), lanes_of({"a"}), 2)], 30.0) if n % 2 else None
-        fired = await self.call(lambda: self.b.store.schedules_fire(plans, claim))
-        self.fences += [row.fence for row in fired.jobs]
-        rows = [None if row is None else seen_schedule(row) for row in fired.schedules]
-        cancelled = sorted(row.id for row in fired.cancelled)
-        return rows, [seen(row) for row in fired.rows], [row.id for row in fired.jobs], cancelled, fired.wait_ns
-
-    async def act_trigger(self, n: int, name: str) -> object:
-        origin = Origin(name, 1, n, trigger="manual")
-        options = RunOptions(unique=UNIQUES[n // 24 % 6])
-        job = JobRecord(self.ids(), "a", (), {}, options, None, origin)
-        row = await self.call(lambda: self.b.store.schedules_trigger(name, job, (None, "allow", "skip")[n % 3]))
-        return None if row is None else seen(row), row is job
-
-    async def act_backfill(self, n: int, name: str) -> object:
-        made = self.made.setdefault(name, [])
-        times = sorted({1 + n // 16 % 9, *made})  # one new one at most: those of one call are equals
-        wanted = Backfill(name, 1 + n // 8 % 2, tuple(times), "queue_all" if n % 2 else "allow")
-        done = await self.call(lambda: self.b.store.schedules_backfill(wanted))
-        if done is not None:
-            made[:] = times
-        return None if done is None else ([seen(row) for row in done.rows], done.new, done.gone)
-
-    async def act_purge(self, n: int, name: str) -> object:
-        await self.b.store.jobs_purge(_seconds(n % 60))
-        return None
-
-    async def act_time(self, n: int, name: str) -> object:
-        await self.b.advance(n % 40)
-        return None
-
-    async def everything(self) -> object:
-        """Return all there is to see."""
-        store = self.b.store
-        jobs = (await store.jobs_list(JobFilter(), limit=10_000)).jobs
-        schedules = [seen_schedule(row) for row in await store.schedules_list()]
-        return [seen(job) for job in jobs], schedules, dict(await store.outcomes(0)), await store.stats(), self.heard
-
-
-def rules(n: int) -> tuple[Trigger, ...]:
-    """Return the rules of a schedule: no two share a fire time."""
-    return Every(seconds=60 + n * 0.017), Every(seconds=45 + n * 0.013), Forever(), Forever(pause=20)
-
-
-def _seconds(n: int) -> Any:
-    return timedelta(seconds=n)
-
-
-def seen(job: JobRecord) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in JOB_FIELDS}
-
-
-def seen_schedule(row: Schedule) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in SCHEDULE_FIELDS}
-
-
-async def plainly(teller: Teller, ask: Callable[[], Awaitable[T]]) -> T:
-    """Make a call."""
-    return await ask()
-
-
-async def after_a_failure(teller: Teller, ask: Callable[[], Awaitable[T]]) -> T:
-    """Let the call's first commit fail, see that nothing came of it, and make the call again."""
-    store, n = teller.b.store, teller.ids.n
-    assert isinstance(store, ReferenceStore)
-    before, heard = store.tables.snapshot(), set(teller.heard)
-    store.faults = ["before"]
-    try:
-        answer = await ask()
-    except StoreUnavailable:
-        pass
-    except UniqueConflict:
-        store.faults = []
-        raise
-    else:
+            answer = await ask()
+        except StoreUnavailable:
+            assert store.tables == before, "nothing is half-done"
+            assert self.heard == heard, "nobody was told"
+            self.ids.n = n
+            return await ask()
+        except UniqueConflict:
+            store.faults = []
+            raise
         assert store.faults == ["before"], "what failed says so"
         store.faults = []
         return answer  # there was nothing to commit
-    assert store.tables == before, "nothing is half-done"
-    assert teller.heard == heard, "nobody was told"
-    teller.ids.n = n
-    return await ask()
 
 
-async def told_alike(story: list[tuple[str, int]], *tellers: Teller) -> None:
-    for teller in tellers:
-        await teller.b.open()
-        teller.b.store.listen(teller.hear)
-    for number, (what, n) in enumerate([*(("declare", n * 37) for n in range(3)), *story]):
-        answers = [await teller.act(what, n) for teller in tellers]
-        assert all(answer == answers[0] for answer in answers), (number, what)
-        views = [await teller.everything() for teller in tellers]
-        assert all(view == views[0] for view in views), (number, what)
+def memory() -> Teller:
+    return Teller(Bench(MemoryStore()))
+
+
+async def told_with_hints(story: list[Step], other: Teller) -> None:
+    mine = memory()
+    await told_alike(story, mine, other)
+    assert mine.heard == other.heard
 
 
 @settings(max_examples=80, deadline=None)
 @given(steps)
-def test_durable_store_answers_as_the_memory_store_does(story: list[tuple[str, int]]) -> None:
+def test_durable_store_answers_as_the_memory_store_does(story: list[Step]) -> None:
     """A program that moves from memory to a database finds every decision unchanged."""
-    asyncio.run(told_alike(story, Teller(MemoryStore(), plainly), Teller(ReferenceStore(), plainly)))
+    asyncio.run(told_with_hints(story, Teller(Bench(ReferenceStore()))))
 
 
 @settings(max_examples=40, deadline=None)
-@given(steps, st.integers(0, 99))
-def test_decision_is_the_same_in_whatever_order_and_bits_its_rows_come(story: list[tuple[str, int]], seed: int) -> None:
+@given(steps, seeds)
+def test_decision_is_the_same_in_whatever_order_and_bits_its_rows_come(story: list[Step], seed: int) -> None:
     """It is made again as often as it takes, and nothing of the earlier tries is left."""
-    whimsical = ReferenceStore(whim=Random(seed))
-    asyncio.run(told_alike(story, Teller(MemoryStore(), plainly), Teller(whimsical, plainly)))
+    asyncio.run(told_with_hints(story, Teller(Bench(ReferenceStore(whim=Random(seed))))))
 
 
 @settings(max_examples=40, deadline=None)
 @given(steps)
-def test_call_whose_commit_fails_has_changed_nothing_and_can_be_made_again(story: list[tuple[str, int]]) -> None:
+def test_call_whose_commit_fails_has_changed_nothing_and_can_be_made_again(story: list[Step]) -> None:
     """Neither rows nor the caller's records nor hints show that it was ever tried."""
-    asyncio.run(told_alike(story, Teller(MemoryStore(), plainly), Teller(ReferenceStore(), after_a_failure)))
+    asyncio.run(told_with_hints(story, Unlucky(Bench(ReferenceStore()))))
+
+
+# -- on real databases -------------------------------------------------------------------
+
+
+async def told_on(bench: Bench, seed: int) -> None:
+    try:
+        await told_alike(story(seed), memory(), Teller(bench))
+    finally:
+        await bench.store.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_sqlite_store_answers_as_the_memory_store_does(tmp_path: Path, seed: int) -> None:
+    """Its own statements, for the plain majority, decide nothing otherwise."""
+    await told_on(Bench(SQLiteStore(tmp_path / "jobs.db", synchronous="off")), seed)
+
+
+@pytest.fixture(scope="module")
+def postgres_schema(postgres_server: str) -> Iterator[str]:
+    with schema_on_test_time(postgres_server) as url:
+        yield url
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_postgres_store_answers_as_the_memory_store_does(postgres_schema: str, seed: int) -> None:
+    """Its own statements, for the plain majority, decide nothing otherwise."""
+    await told_on(MovedBench(postgres_schema), seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_redis_store_answers_as_the_memory_store_does(redis_server: str, seed: int) -> None:
+    """Its scripts, for the plain majority, decide nothing otherwise."""
+    bench = RedisBench(redis_server)
+    await told_on(bench, seed)
+    bench.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -98,12 +99,13 @@ class MemoryBook(Book):
         if self._leases:
             self._rescue_all(now)
         jobs: list[JobRecord] = []
+        hold = partial(self.keys.hold, now=now)
         for want in claim.wants:
             left = want.slots
             for name in want.queues:
                 queue = self._ready.get(name)
                 if queue is not None and left > 0:
-                    left -= queue.take(want.lanes, left, self.keys.hold, jobs)
+                    left -= queue.take(want.lanes, left, hold, jobs)
         for job in jobs:
             self.lease(job, claim, now)
         self.free_chains(now)

@@ -64,14 +64,20 @@ class OverlapKeys:
         key = job.overlap_key
         return not job.serial or key is None or self._holder.setdefault(key, job) is job
 
-    def hold(self, job: JobRecord) -> bool:
-        """Take the serial key for *job*, or park the job and return False."""
-        if self.take(job):
+    def hold(self, job: JobRecord, now: int) -> bool:
+        """Take the serial key for *job*, or park the job and return False.
+
+        A backfill's makes way for any other that waits for the key and is due.
+        """
+        if not (job.is_backfill and self._has_waiting(job.overlap_key or "", now)) and self.take(job):
             return True
         parked = self._backfills if job.is_backfill else self._parked
         entry = (job.order_at_ns, next(self._ticket), job)
         heappush(parked.setdefault(job.overlap_key or "", []), entry)
         return False
+
+    def _has_waiting(self, key: str, now: int) -> bool:
+        return any(job.serial and job.state is JobState.SUBMITTED and job.run_at_ns <= now for job in self.open(key))
 
     def let_go(self, job: JobRecord) -> JobRecord | None:
         """Give the serial key back if *job* has it; return the parked job whose turn comes.
