@@ -223,7 +223,7 @@ class Teller:
         jobs = (await store.jobs_list(JobFilter(), limit=10_000)).jobs
         schedules = [seen_schedule(row) for row in await store.schedules_list()]
         jobs.sort(key=lambda job: job.id)
-        return [seen(job) for job in jobs], schedules, dict(await store.outcomes(0)), await store.stats()
+        return [seen(job) for job in jobs], schedules, dict(await store.outcomes(0)), (await store.stats()).waiting
 
 
 def rules(n: int) -> tuple[Trigger, ...]:

@@ -136,6 +136,17 @@ class BackfillContract:
         (second,) = await b.claim(lease_s=None)
         assert second.origin == Origin("s", 1, 20, trigger="backfill")
 
+    async def test_due_run_in_line_goes_before_a_backfill_that_has_waited_longer(self, b: Bench) -> None:
+        """Aging lets old work pass new work of another kind; between a schedule's runs it does not."""
+        await b.schedule(overlap=Overlap("queue_all"))
+        await b.store.schedules_backfill(Backfill("s", 1, (10,)))
+        await b.advance(60)
+        (fired,) = (await b.store.schedules_fire([await b.plan()])).rows
+        (today,) = await b.claim(lease_s=None)
+        assert today.id == fired.id
+        await b.finish(today.fence)
+        assert len(await b.claim(lease_s=None)) == 1
+
     @pytest.mark.parametrize("mode", ["skip", "queue_all"])
     async def test_backfill_waits_for_the_run_that_is_under_way(self, b: Bench, mode: OverlapMode) -> None:
         """A shared key is shared with it as well, whatever the policy that admitted the other."""

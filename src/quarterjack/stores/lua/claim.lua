@@ -51,7 +51,7 @@ local function lease(member, order)
     call('HMGET', key, 'attempt', 'rev', 'queue', 'plain', 'turns', 'late', 'overlap_key')
   )
   if turns then
-    if not take_turn(overlap_key, id, late, order, member) then
+    if not take_turn(overlap_key, id, late, order, member, now) then
       call('HSET', key, 'at', 'p')
       return false
     elseif late then

@@ -2,11 +2,27 @@
 -- behind all others.
 local LATER = 2 ^ 52
 
+-- Whether another one than a backfill's waits for a key, and is due.
+local function is_awaited(key, now)
+  for _, id in ipairs(call('ZRANGE', P .. 'open:' .. key, 0, -1)) do
+    local state, turns, late, run_at =
+      unpack(call('HMGET', P .. 'j:' .. id, 'state', 'turns', 'late', 'run_at_ns'))
+    if state == 'submitted' and turns and not late and due_us(run_at) <= now then
+      return true
+    end
+  end
+  return false
+end
+
 -- Take the turn of a key for a job, or park the job and return false.
-local function take_turn(key, id, late, order, member)
+local function take_turn(key, id, late, order, member, now)
   local turn = P .. 'turn:' .. key
   local holder = call('GET', turn)
+  local is_first = not (late and is_awaited(key, now))
   if holder and holder ~= id then
+    is_first = false
+  end
+  if not is_first then
     call('ZADD', P .. 'parked:' .. key, late and order + LATER or order, member)
     return false
   end
