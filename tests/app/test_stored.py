@@ -11,9 +11,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
 from quarterjack import (
+    ConcurrencyLimit,
     Every,
+    Flow,
     InvalidArguments,
     InvalidOption,
     InvalidTrigger,
@@ -33,6 +36,12 @@ from quarterjack.triggers import _rule
 from tests.stores.things import Broken, EveryOther, Nameless
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Order(BaseModel):
+    """What a body takes."""
+
+    customer: str
 
 
 class Xor:
@@ -111,6 +120,25 @@ async def test_what_cannot_be_stored_is_refused_before_any_of_it_is(url: str) ->
         with pytest.raises(InvalidOption, match=r"on= of the retry of a job of take cannot be stored by its name"):
             await app.submit(take.options(retry=Retry(on=lambda error: True)), 1)
         assert await app.jobs() == []
+
+
+async def test_gates_see_the_arguments_that_the_body_gets(url: str) -> None:
+    """A key that is read off a model would find a dict, and the job would never start."""
+    keys: list[Any] = []
+
+    def customer(job: Any) -> str:
+        keys.append(job.args[0])
+        return str(job.args[0].customer)
+
+    app = Quarterjack(url)
+
+    @app.task(flow=Flow(ConcurrencyLimit(1, by=customer)))
+    async def pay(order: Order) -> str:
+        return order.customer
+
+    async with running(app):
+        assert await (await app.submit(pay, Order(customer="Ann"))) == "Ann"
+    assert set(map(type, keys)) == {Order}
 
 
 async def test_a_retry_of_one_job_survives_a_restart(url: str) -> None:
