@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import settings
 
+from quarterjack.model import JobState
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
 from tests.stores.reference import ReferenceStore
+from tests.stores.stories import Teller, story, told_alike
 
 
 class TestReferenceStore(StoreContract):
@@ -23,6 +26,25 @@ class TestReferenceStoreThatLoadsByWhim(StoreContract):
 
     def bench(self) -> Bench:
         return Bench(ReferenceStore(whim=Random(7)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_nothing_is_kept_of_what_is_over(seed: int) -> None:
+    """A key that stays taken, or a job that nobody lets go, would be a leak that no answer shows."""
+    store = ReferenceStore()
+    teller = Teller(Bench(store))
+    await told_alike(story(seed, 120), teller)
+    tables = store.tables
+    jobs = {job.id: job for job in store._jobs()}
+    for key, taken in tables.uniques.items():
+        assert taken.until_ns is not None or not jobs[taken.job_id].state.is_finished, key
+    assert {schedule_id for schedule_id, _, _ in tables.occurrences} <= tables.schedules.keys()
+    for job_id, stored in tables.jobs.items():
+        if stored.parked:
+            others = [job for job in jobs.values() if job.serial and job.overlap_key == jobs[job_id].overlap_key]
+            may_go = [job for job in others if job.state is JobState.SUBMITTED and not tables.jobs[job.id].parked]
+            assert may_go or any(job.state.is_held or job.zombie for job in others), f"nobody lets {job_id} go"
+            assert jobs[job_id].state is JobState.SUBMITTED
 
 
 TestReferenceStoreBesideItsModel = store_machine(lambda: Bench(ReferenceStore())).TestCase
