@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from inspect import signature
 from typing import Any, Final, NamedTuple, TypeVar
@@ -24,7 +25,7 @@ from .flow.flow import Flow
 from .flow.for_apps import as_flow, merged
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
-from .model import RunOptions, Schedule
+from .model import JobIds, RunOptions, Schedule
 from .options import schedule_id_of, valid_name
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
@@ -229,6 +230,15 @@ class AppBase(TaskRegistry):
             return None if definition is None else definition.options
 
         return Encoding(options_of, self.codec, max_argument_bytes=self.max_argument_bytes)
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[Store]:
+        """Open the store as the app would, to look into it, and close it; the app does not run."""
+        await self.store.open(self.clock, JobIds(), self._encoding(self._collect().tasks))
+        try:
+            yield self.store
+        finally:
+            await self.store.close()
 
     @property
     def _takes_json(self) -> bool:

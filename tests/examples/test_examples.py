@@ -97,3 +97,13 @@ async def test_fastapi_runs_the_app_in_its_lifespan() -> None:
     assert answer == {"state": "done", "result": "mail to ada"}
     assert unknown == 404
     assert not jobs.is_running
+
+
+def test_jobs_in_a_file_survive_restarts(tmp_path: Path) -> None:
+    """What one process submitted another does, at its time, and each tick runs once."""
+    out = run("survives_a_restart.py", str(tmp_path))
+    assert "09:00:00  order 1 delivered, attempt 1\n  order 1 is on its way" in out
+    assert "09:02:30  order 2 delivered, attempt 1" in out
+    assert "order 2: done, 0 s after its time" in out
+    assert out.endswith("stocktaking: 4 runs, each of another minute: 4\n")
+    assert (tmp_path / "jobs.db").exists()

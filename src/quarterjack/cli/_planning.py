@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from quarterjack import Cron, Quarterjack, ScheduleView, Trigger
 from quarterjack.errors import InvalidTrigger, NotPeriodic
-from quarterjack.model import JobIds, Schedule, as_datetime
+from quarterjack.model import Schedule, as_datetime
 from quarterjack.planner import parked, plan, upserted
 
 from ._hints import listing, nearest, typed
@@ -77,11 +77,8 @@ def outlook(app: Quarterjack, at_ns: int) -> Outlook:
 
 
 async def _stored(app: Quarterjack) -> list[Schedule]:
-    await app.store.open(app.clock, JobIds())
-    try:
-        return list(await app.store.schedules_list())
-    finally:
-        await app.store.close()
+    async with app._looking() as store:
+        return list(await store.schedules_list())
 
 
 def _planned(row: Schedule, at_ns: int) -> Schedule:

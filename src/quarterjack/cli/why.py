@@ -12,7 +12,7 @@ import click
 from quarterjack import Quarterjack, Stream, Why
 from quarterjack._why_words import told_at
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.model import JobFilter, JobIds, JobRecord, Schedule
+from quarterjack.model import JobFilter, JobRecord, Schedule
 from quarterjack.why import why_at, why_next, why_not_fired
 
 from ._hints import typed
@@ -97,11 +97,8 @@ def _answer(rule: Rule, app: Quarterjack | None, at: datetime | None, now_ns: in
 async def _stored(app: Quarterjack, row: Schedule, *, is_open: bool) -> list[JobRecord]:
     """Return the schedule's jobs, or the open ones of its overlap key, oldest first."""
     where = JobFilter(is_open=True) if is_open else JobFilter(schedule_id=row.id)
-    await app.store.open(app.clock, JobIds())
-    try:
-        page = await app.store.jobs_list(where, limit=_ALL)
-    finally:
-        await app.store.close()
+    async with app._looking() as store:
+        page = await store.jobs_list(where, limit=_ALL)
     return [job for job in reversed(page.jobs) if not is_open or job.overlap_key == row.overlap_key]
 
 
