@@ -20,10 +20,10 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from ._payload import MAX_ARGUMENT_BYTES, Unreadable, no_json, too_large
 from .errors import InvalidArguments, Orphaned
-from .model import NO_KWARGS, ErrorInfo
+from .model import NO_KWARGS, ErrorInfo, JobRecord
 from .task import TaskDefinition
 
-__all__ = ["CallCodec", "ResultCodec", "decode_call", "decode_result", "result_codec"]
+__all__ = ["CallCodec", "ResultCodec", "decode_call", "decode_result", "give_types", "result_codec"]
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -49,6 +49,16 @@ def decode_result(definition: TaskDefinition | None, value: Any) -> Any:
     not known here, is returned as it is.
     """
     return value if definition is None else result_codec(definition).decode(value)
+
+
+def give_types(definition: TaskDefinition, record: JobRecord) -> None:
+    """Turn the plain JSON values of a row into those that the hints of its task say, as far as they fit."""
+    if record.result is not None:
+        record.result = decode_result(definition, record.result)
+    try:
+        record.args, record.kwargs = decode_call(definition, record.args, record.kwargs)
+    except Orphaned:  # shown as they are: whether it can run is asked where it is to run
+        pass
 
 
 class CallCodec:

@@ -101,7 +101,9 @@ async def test_arguments_and_results_keep_their_types_over_a_restart(url: str) -
     reader = client(url)
     reader.task(book)
     async with running(reader):
-        assert (await reader.job(job_id)).result() == START + timedelta(hours=1)
+        job = await reader.job(job_id)
+        assert job.result() == START + timedelta(hours=1)
+        assert job.args == (START, UUID(int=7), (1, 2))
 
 
 async def test_what_cannot_be_stored_is_refused_before_any_of_it_is(url: str) -> None:
@@ -137,7 +139,10 @@ async def test_gates_see_the_arguments_that_the_body_gets(url: str) -> None:
         return order.customer
 
     async with running(app):
-        assert await (await app.submit(pay, Order(customer="Ann"))) == "Ann"
+        job = await app.submit(pay, Order(customer="Ann"))
+        pay.on_done(lambda done: keys.extend(done.args))
+        assert await job == "Ann"
+    assert len(keys) > 2
     assert set(map(type, keys)) == {Order}
 
 

@@ -42,7 +42,8 @@ class Decoder:
         """
         record = attempt.record
         try:
-            attempt.args, attempt.kwargs = self._host.decode_call(attempt.definition, record.args, record.kwargs)
+            args, kwargs = self._host.decode_call(attempt.definition, record.args, record.kwargs)
+            attempt.args, attempt.kwargs = record.args, record.kwargs = args, kwargs  # gates and callbacks see them too
             if isinstance(record.checkpoint, Unreadable):  # begun without it, the body would do its work twice
                 raise Orphaned(record.task, f"its checkpoint cannot be read: {record.checkpoint.reason}")
         except Orphaned as error:

@@ -54,7 +54,6 @@ class Entry(Candidate):
 
     def __init__(self, entrance: Entrance, run: Attempt, fn: Callable[..., Any], since: float) -> None:
         super().__init__(run.record, fn, since)
-        self.args, self.kwargs = run.args, run.kwargs  # decoded, where the store gave back plain JSON
         self._phase = Phase.NEW
         self.entrance = entrance
         self.run = run

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from quarterjack.codec import decode_call, decode_result, result_codec
+from quarterjack.codec import decode_call, result_codec
 from quarterjack.context import CurrentJob, current_job
 from quarterjack.executors import Executor
 from quarterjack.injection import DependencyOverrides
@@ -69,10 +69,6 @@ class Preparer:
             Orphaned: If they do not fit the task, as this version of the application has it, or cannot be read.
         """
         return decode_call(definition, args, kwargs)
-
-    def decode_result(self, value: Any, definition: TaskDefinition | None) -> Any:
-        """Return a stored result as its task's return type says; as plain JSON where that is not known here."""
-        return decode_result(definition, value)
 
     def check_result(self, value: Any, definition: TaskDefinition, record: JobRecord) -> Any:
         """Return *value* as a store that writes JSON will keep it.

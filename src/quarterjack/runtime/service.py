@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
+from quarterjack.codec import give_types
 from quarterjack.declared import Verdict, why_not_fired
 from quarterjack.errors import JobGone, NotRunning
 from quarterjack.events import EventStream
@@ -441,9 +442,10 @@ class Service:
         return self.worker is not None and job_id in self.worker.held_by_id
 
     def known(self, record: JobRecord) -> JobRecord:
-        """Return a row that was read with its result as whoever awaits it gets it: of its task's return type."""
-        if not self.store.keeps_objects and record.result is not None:
-            record.result = self._preparer.decode_result(record.result, self.tasks.get(record.task))
+        """Return a row that was read with its arguments and its result as the hints of its task say."""
+        definition = self.tasks.get(record.task)
+        if definition is not None and not self.store.keeps_objects:
+            give_types(definition, record)
         return record
 
     # -- what handles ask ----------------------------------------------------------------
