@@ -14,6 +14,7 @@ from quarterjack import (
     Flow,
     Gate,
     InvalidOption,
+    Job,
     JobFailed,
     Quarterjack,
     Resource,
@@ -37,9 +38,9 @@ async def test_a_heavy_job_takes_as_many_slots_as_it_says() -> None:
     light = sleeper(app, flow=Flow(limit))
     heavy = app.task(name="heavy", flow=Flow(limit), cost=3)(asyncio.sleep)
     async with virtual_time(app) as world:
-        jobs = [await app.submit(heavy, 5.0)]
+        jobs: list[Job[Any]] = [await app.submit(heavy, 5.0)]
         await world.run_for(1)
-        jobs.append(await app.submit(light.options(cost=2), 5.0))
+        jobs.append(await app.submit(light.options(cost=2).bind(5.0)))
         await world.run_for(1)
         assert limit.used == 3
         await world.run_for(10)
