@@ -7,7 +7,7 @@ Every asynchronous method may be awaited from any event loop: what belongs to
 the app's loop is carried there.
 
 The class is put together from its parts: settings (`_app_base`), life
-(`_app_life`), jobs (`_app_jobs`), schedules (`_app_schedules`), answers
+(`_app_life`), jobs (`_app_jobs`; inside users' transactions `_app_guests`), schedules (`_app_schedules`), answers
 (`_app_why`)."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from typing import Any, Unpack
 
-from ._app_jobs import AppJobs
+from ._app_guests import AppGuests
 from ._app_life import AppLife
 from ._app_schedules import AppSchedules
 from ._app_why import AppWhy
@@ -31,7 +31,7 @@ from .stores import Store
 __all__ = ["Quarterjack"]
 
 
-class Quarterjack(AppLife, AppJobs, AppSchedules, AppWhy):
+class Quarterjack(AppLife, AppGuests, AppSchedules, AppWhy):
     """An application: tasks, schedules, jobs, and where they live.
 
     Args:

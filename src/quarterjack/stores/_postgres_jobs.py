@@ -7,7 +7,7 @@ around them. What a statement passes over goes the long way (`_durable`)."""
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
@@ -133,8 +133,11 @@ class PostgresJobs(DurableStore, ABC):
 
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
         """Record how attempts ended; plain jobs take one statement."""
-        final = sorted((one for one in finishes if one.kind in _FINAL_STATES and not one.zombie), key=itemgetter(0))
+        final = sorted((one for one in finishes if _is_final(one)), key=itemgetter(0))
         handled, completed = await self._finish_plain(final)
+        others = [one.job_id for one in finishes if not _is_final(one)]
+        if others:
+            completed |= self._results(await self._link.rows("completed", others))
         left = [_completed(one, completed) for one in finishes if one.job_id not in handled]
         states = dict(zip([one.job_id for one in left], await super().jobs_finish(left), strict=True)) if left else {}
         if handled:
@@ -148,9 +151,10 @@ class PostgresJobs(DurableStore, ABC):
         rows = await self._link.rows("finish", *map(list, zip(*map(self._finish_row, finishes), strict=True)))
         kinds = {one.job_id: _FINAL_STATES[one.kind] for one in finishes}
         handled = {row["id"]: kinds[row["id"]] for row in rows if not row["is_completed"]}
-        return handled, {
-            row["id"]: self._encoding.payloads.unpacked(row["result"]) for row in rows if row["is_completed"]
-        }
+        return handled, self._results(row for row in rows if row["is_completed"])
+
+    def _results(self, rows: Iterable[Any]) -> dict[str, Any]:
+        return {row["id"]: self._encoding.payloads.unpacked(row["result"]) for row in rows}
 
     def _finish_row(self, finish: Finish) -> tuple[Any, ...]:
         job_id, attempt, owner, kind, at_ns, started_ns, running_ns, result, error, reason, _, _ = finish
@@ -172,6 +176,10 @@ def _stamp(job: JobRecord, now: int) -> None:
     job.delay_born = options.run_at_ns is None and options.delay_ns > 0
     job.order_at_ns = job.run_at_ns + job.priority * AGING_NS
     job.state = JobState.SUBMITTED
+
+
+def _is_final(finish: Finish) -> bool:
+    return finish.kind in _FINAL_STATES and not finish.zombie
 
 
 def _completed(finish: Finish, completed: dict[str, Any]) -> Finish:

@@ -3,7 +3,8 @@
 
 A job stands in ``job`` while it is open, or while its body outlives its outcome,
 and in ``job_history`` else; so a write is one of five moves. Each takes an array
-per column, and keeps the order of its rows."""
+per column, and keeps the order of its rows. A job that a transaction of a user's has
+completed never goes back to the waiting ones: when its lease runs out it is done."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def moves(schema: str) -> dict[str, str]:
         "job_record": _insert(f"{schema}.job_history", JOB_COLUMNS),
         "job_change": f"""
             UPDATE {schema}.job AS j SET {_assignments((_TURN, *JOB_STATE_COLUMNS))}
-            FROM {_given(state)} WHERE j.id = f.id
+            FROM {_given(state)} WHERE j.id = f.id AND NOT (j.completed AND f.state = 'submitted')
         """,
         "job_close": _move(f"{schema}.job", f"{schema}.job_history", state),
         "job_reopen": _move(f"{schema}.job_history", f"{schema}.job", state),

@@ -10,14 +10,15 @@ that takes a decision), `_postgres_views`, `_postgres_registry`, `_postgres_hint
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from quarterjack.clock import Clock
-from quarterjack.model import JobIds
+from quarterjack.model import Fenced, JobIds, JobRecord
 
 from . import _postgres_schema as schema
 from ._needs import Changes, Needs
 from ._part import Part
+from ._postgres_guests import complete_in, put_in
 from ._postgres_hints import Hints
 from ._postgres_jobs import PostgresJobs
 from ._postgres_lease import PostgresLeaseLink
@@ -105,6 +106,16 @@ class PostgresStore(PostgresJobs, PostgresViews, PostgresRegistry):
     def lease_link(self) -> LeaseLink:
         """Return a link with a connection of its own."""
         return PostgresLeaseLink(self._settings, self._link.sql, self._encoding)
+
+    # -- inside a user's transaction --------------------------------------------------
+
+    async def put_in(self, connection: Any, job: JobRecord) -> str:
+        """Put a job over a connection of the user's; return its id, or that of who has its unique key."""
+        return await put_in(connection, self._settings.quoted_schema, self._encoding, job)
+
+    async def complete_in(self, connection: Any, fence: Fenced, result: Any) -> None:
+        """Make a job done over a connection of the user's, if and when that commits."""
+        await complete_in(connection, self._settings.quoted_schema, self._encoding, fence, result)
 
     # -- hints -----------------------------------------------------------------------
 

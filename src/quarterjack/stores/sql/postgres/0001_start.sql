@@ -14,6 +14,7 @@ AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000 $$
 
 -- The order in which jobs came.
 CREATE SEQUENCE {schema}.job_seq;
+CREATE SEQUENCE {schema}.enqueue_seq;
 
 -- Jobs that wait or are held, and those whose body outlived its outcome ("zombie").
 CREATE TABLE {schema}.job (
@@ -227,4 +228,87 @@ BEGIN
     INSERT INTO {schema}.limit_bucket VALUES (p_name, v_arrival)
     ON CONFLICT (name) DO UPDATE SET arrival_ns = excluded.arrival_ns;
     RETURN 0;
+END $$;
+
+-- ---------------------------------------------------------------- inside other people's transactions
+
+-- Put one job, given as JSON, in the transaction of the caller; answers {"id": …, "at": …} as text.
+-- The id is another one's where that holds the unique key. Whoever puts the same key waits for the commit.
+CREATE FUNCTION {schema}.put_job(p_job text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    v_job jsonb := p_job::jsonb;
+    v_task text := v_job ->> 'task';
+    v_key text := v_job ->> 'unique_key';
+    v_now bigint;
+    v_run_at bigint;
+    v_holder {schema}.unique_key;
+    v_state text;
+BEGIN
+    IF v_key IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('{schema}' || 'unique:' || v_task || chr(31) || v_key, 0));
+    END IF;
+    v_now := {schema}.now_ns();
+    IF v_key IS NOT NULL THEN
+        SELECT * INTO v_holder FROM {schema}.unique_key WHERE task = v_task AND key = v_key;
+        SELECT state INTO v_state FROM {schema}.job WHERE id = v_holder.job_id;
+        IF v_holder.until_ns > v_now OR (
+            v_holder.until_ns IS NULL
+            AND v_state = ANY(CASE WHEN v_job ->> 'unique_scope' = 'queued' THEN ARRAY['submitted']
+                ELSE ARRAY['submitted', 'scheduled', 'started', 'running'] END)
+        ) THEN
+            RETURN jsonb_build_object('id', v_holder.job_id, 'at', v_now)::text;
+        END IF;
+        INSERT INTO {schema}.unique_key (task, key, job_id, until_ns)
+        VALUES (v_task, v_key, v_job ->> 'id', v_now + (v_job ->> 'unique_ns')::bigint)
+        ON CONFLICT (task, key) DO UPDATE SET job_id = excluded.job_id, until_ns = excluded.until_ns;
+    END IF;
+    v_run_at := coalesce((v_job ->> 'run_at_ns')::bigint, v_now + coalesce((v_job ->> 'delay_ns')::bigint, 0));
+    INSERT INTO {schema}.job (
+        id, task, lane, queue, priority, max_rescues, call, options, unique_key, unique_scope, unique_conflict,
+        submitted_by, parent, run_at_ns, order_at_ns, delay_born, submitted_at_ns
+    ) VALUES (
+        v_job ->> 'id', v_task, v_job ->> 'lane', v_job ->> 'queue', (v_job ->> 'priority')::bigint,
+        (v_job ->> 'max_rescues')::bigint, decode(v_job ->> 'call', 'base64'), v_job ->> 'options',
+        v_key, v_job ->> 'unique_scope', v_job ->> 'unique_conflict', v_job ->> 'submitted_by', v_job ->> 'parent',
+        v_run_at, v_run_at + (v_job ->> 'priority')::bigint * 10000000000,
+        v_job ->> 'run_at_ns' IS NULL AND v_run_at > v_now, v_now
+    );
+    RETURN jsonb_build_object('id', v_job ->> 'id', 'at', v_now)::text;
+END $$;
+
+-- Put one job from any language: SELECT quarterjack.enqueue('send_mail', '["a@b.c"]'). Returns its id, or that of
+-- the unfinished job which holds the unique key.
+CREATE FUNCTION {schema}.enqueue(
+    task text,
+    args jsonb DEFAULT '[]',
+    kwargs jsonb DEFAULT '{}',
+    queue text DEFAULT 'default',
+    priority integer DEFAULT 2,
+    delay interval DEFAULT '0',
+    run_at timestamptz DEFAULT NULL,
+    unique_key text DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    IF jsonb_typeof(args) <> 'array' OR jsonb_typeof(kwargs) <> 'object' THEN
+        RAISE EXCEPTION 'args must be a JSON array and kwargs a JSON object';
+    END IF;
+    RETURN {schema}.put_job(jsonb_build_object(
+        'id', 'sql-' || to_hex(nextval('{schema}.enqueue_seq')),
+        'task', task, 'lane', task, 'queue', queue, 'priority', priority, 'max_rescues', 3,
+        'call', encode(convert_to(jsonb_build_array(args, kwargs)::text, 'UTF8'), 'base64'),
+        'unique_key', unique_key, 'unique_scope', CASE WHEN unique_key IS NOT NULL THEN 'unfinished' END,
+        'unique_conflict', CASE WHEN unique_key IS NOT NULL THEN 'return' END,
+        'delay_ns', (extract(epoch FROM delay) * 1000000)::bigint * 1000,
+        'run_at_ns', (extract(epoch FROM run_at) * 1000000)::bigint * 1000
+    )::text)::jsonb ->> 'id';
+END $$;
+
+-- The effects of a held job are committed with the caller's transaction: from then on it is done, whatever
+-- becomes of its worker. Says whether the caller holds it.
+CREATE FUNCTION {schema}.complete_job(p_id text, p_attempt bigint, p_owner text, p_result text)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE {schema}.job SET completed = true, result = decode(p_result, 'base64')
+    WHERE id = p_id AND attempt = p_attempt AND owner = p_owner AND state IN ('scheduled', 'started', 'running');
+    RETURN FOUND;
 END $$;

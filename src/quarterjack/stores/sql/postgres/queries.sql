@@ -172,6 +172,10 @@ UNION ALL
 SELECT j.id, true, j.result FROM {schema}.job AS j, f
 WHERE j.id = f.id AND j.attempt = f.attempt AND j.owner = f.owner AND j.completed;
 
+-- name: completed
+-- Of these jobs, those whose effects a transaction of a user's has committed.
+SELECT id, result FROM {schema}.job WHERE id = ANY($1::text[]) AND completed;
+
 -- ---------------------------------------------------------------- what a decision loads
 
 -- name: lock
