@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "explain": ("quarterjack.cli.explain", "Put a rule into words, with its next fires and what to know."),
     "why": ("quarterjack.cli.why", "Say why a schedule runs, or does not; or did not at an instant."),
     "simulate": ("quarterjack.cli.simulate", "Play an app's schedules in virtual time: collisions, waits, peaks."),
+    "db": ("quarterjack.cli.db", "Look at a store's schema, or bring it up to date."),
     "demo": ("quarterjack.cli.demo", "See what quarterjack does, live, on your terminal."),
 }
 """Where each command lives, and its line in the help; a module holds its command as ``command``."""
