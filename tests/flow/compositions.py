@@ -7,21 +7,32 @@ and in what is left when all is over."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
 
 from hypothesis import strategies as st
 
-from quarterjack import Flow, FlowRefused, InvalidOption, JobState, NotRunning, Retry, TaskManager, current_job
+from quarterjack import (
+    Flow,
+    FlowRefused,
+    InvalidOption,
+    JobState,
+    NotRunning,
+    QueueFull,
+    Retry,
+    TaskManager,
+    current_job,
+)
+from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.room import Overflow
 from quarterjack.testing import VirtualClock, virtual_loop
 
 from .ledger import EPS, Case, Ledger, Run, Work
 from .parts import Part, Pick, build, composed
 
-__all__ = ["Action", "Plan", "planned", "plans", "played"]
+__all__ = ["CLINGS_S", "TURNS", "Action", "Plan", "Play", "planned", "plans", "played"]
 
 CLINGS_S: Final = 0.03
 """How long a body lingers that does not want to be cancelled."""
@@ -77,21 +88,20 @@ class Plan:
         return next((one.chosen[name] for one in self.parts if one.kind == kind), None)
 
 
-def played(plan: Plan, run: Callable[[Any], Any] = asyncio.run) -> list[str]:
-    """Play *plan*; return what was found wrong."""
-    ledger: Ledger = run(_Play(plan).go())
-    return ledger.faults
+def played(plan: Plan, kind: Callable[[Plan], Play] | None = None) -> list[str]:
+    """Play *plan*, through a manager unless *kind* says otherwise; return what was found wrong."""
+    return asyncio.run((kind or Play)(plan).go()).faults
 
 
-class _Play:
+class Play:
     """One plan under way."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.tasks: set[asyncio.Task[None]] = set()
+        self.turns = TURNS
         self.is_stopped = False
         self.stopped_at: float | None = None
-        self.refused_by_room = 0
 
     async def go(self) -> Ledger:
         loop = asyncio.get_running_loop()
@@ -102,62 +112,86 @@ class _Play:
         return self.ledger
 
     async def _go(self, loop: asyncio.AbstractEventLoop, clock: VirtualClock) -> None:
+        self.prepare(loop, clock)
+        async with TaskManager(self.flow, grace=5) as manager:
+            self.manager = manager
+            self.arrange(clock.monotonic())
+            if self.plan.stop_at is not None:
+                loop.call_later(self.plan.stop_at / 1000, self._stop)
+            await self.see_it_through()
+            await manager.stop(drain=False)
+            self.stopped_at = self.stopped_at or clock.monotonic()
+            await self.end_tasks()
+        await self.look_at_the_end()
+        engine: Any = manager._engine
+        if engine.unfinished or engine.room.size:
+            self.ledger.fault(f"{len(engine.unfinished)} jobs are left, {engine.room.size} in the room")
+        if engine.singles:
+            self.ledger.fault("single flights are left")
+
+    def prepare(self, loop: asyncio.AbstractEventLoop, clock: VirtualClock) -> None:
+        """Build the flow, and open the ledger."""
         plan = self.plan
         self.loop, self.clock = loop, clock
-        self.ledger = ledger = Ledger(clock, hedges="hedge" in plan.kinds)
-        self.built = build(ledger, plan.parts, are_shares_exact=plan.all_let_in_begin)
-        flow = Flow(
+        self.ledger = Ledger(clock, hedges="hedge" in plan.kinds)
+        if plan.max_wait is not None:
+            self.ledger.longest_s = plan.max_wait / 1000
+        self.built = build(self.ledger, plan.parts, are_shares_exact=plan.all_let_in_begin)
+        self.models = tuple(one.keyed for one in self.built if one.keyed is not None)
+        self.flow = Flow(
             *(one.strategy for one in self.built),
             max_queue=plan.max_queue,
             overflow=plan.overflow,
             max_wait=None if plan.max_wait is None else plan.max_wait / 1000,
         )
-        self.models = tuple(one.keyed for one in self.built if one.keyed is not None)
-        self.began = began = clock.monotonic()
-        async with TaskManager(flow, grace=5) as manager:
-            self.manager = manager
-            for work in plan.works:
-                loop.call_at(began + work.comes / 1000, partial(self._come, work))
-            for action in plan.actions:
-                act = partial(self._act, action)
-                loop.call_at(began + action.at / 1000, partial(_after_turns, loop, action.turns, act))
-            if plan.stop_at is not None:
-                loop.call_at(began + plan.stop_at / 1000, self._stop)
-            await self._see_it_through()
-            await manager.stop(drain=False)
-            self.stopped_at = self.stopped_at or clock.monotonic()
-            for task in self.tasks:
-                task.cancel()
-            await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def arrange(self, began: float) -> None:
+        """Have everything happen in its time."""
+        self.began = began
+        for work in self.plan.works:
+            self.loop.call_at(began + work.comes / 1000, partial(self.come, work))
+        for action in self.plan.actions:
+            act = partial(self._act, action)
+            self.loop.call_at(began + action.at / 1000, partial(_after_turns, self.loop, action.turns, act))
+
+    async def end_tasks(self) -> None:
+        """End who waits for ever."""
+        tasks = tuple(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def look_at_the_end(self) -> None:
+        """See how each ended, and what is left."""
         for one in self.built:
             one.by_hand("reset")  # an open breaker goes on asking how its service is
         await asyncio.sleep(1.5)  # windows and lags of adaptive limits end
-        for case in ledger.cases:
-            _check_end(plan, ledger, case)
+        for case in self.ledger.cases:
+            _check_end(self.plan, self.ledger, case)
         self._check_nothing_is_left()
+
+    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
+        """Run *call* beside the others, until the end at most."""
+        task = self.loop.create_task(call)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     # -- what happens ------------------------------------------------------------------
 
-    def _come(self, work: Work) -> None:
+    def come(self, work: Work) -> None:
+        """Submit a job, or begin a bare pass."""
         if work.passes is not None:
-            task = self.loop.create_task(self._pass(work))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.spawn(self._pass(work))
             return
-        options: dict[str, Any] = {"timeout": self._timeout_of(work)} if self._timeout_of(work) is not None else {}
-        if work.priority is not None:
-            options["priority"] = work.priority
-        if work.delay:
-            options["delay"] = work.delay / 1000
         case = self.ledger.come(work, self.models, "manager")
         case.entered_first += work.delay / 1000
         case.entered += work.delay / 1000
         try:
-            submitter = self.manager.options(cost=work.cost, key={"tenant": work.tenant}, **options)
-            case.job = job = submitter.submit(self._body, case)
+            submitter = self.manager.options(key={"tenant": work.tenant}, **self.options_of(work))
+            case.job = job = submitter.submit(self.body, case)
         except Exception as error:  # which of them are right is looked at here
             self.ledger.cases.remove(case)
-            self._check_refusal(work, error)
+            self.check_refusal(work, error)
             return
         if job.is_duplicate:
             self.ledger.cases.remove(case)
@@ -170,23 +204,34 @@ class _Play:
                 self.ledger.fault(f"{case!r} runs beside its twin")
         if work.is_watched:
             for on in (job.on_done, job.on_error, job.on_cancel, job.on_timeout):
-                on(partial(self._told, case))
+                on(partial(self.told, case))
         if work.cancel_after is not None:
             self.loop.call_later(work.cancel_after / 1000, partial(self._cancel, case))
 
+    def options_of(self, work: Work) -> dict[str, Any]:
+        """Return the options that managers and apps have in common."""
+        options: dict[str, Any] = {"cost": work.cost}
+        if (timeout_s := self.timeout_of(work)) is not None:
+            options["timeout"] = timeout_s
+        if work.priority is not None:
+            options["priority"] = work.priority
+        if work.delay:
+            options["delay"] = work.delay / 1000
+        return options
+
     @staticmethod
-    def _told(case: Case, job: Any) -> None:
+    def told(case: Case, job: Any) -> None:
         case.ends_told += 1
 
-    def _timeout_of(self, work: Work) -> float | None:
+    def timeout_of(self, work: Work) -> float | None:
         if work.timeout is not None:
             return work.timeout / 1000
         is_bounded = self.plan.kinds & {"timeout", "deadline"} or work.cancel_after is not None
         return None if work.end != "hangs" or is_bounded else (work.lasts + 1) / 1000
 
-    def _check_refusal(self, work: Work, error: Exception) -> None:
+    def check_refusal(self, work: Work, error: Exception) -> None:
         heavy = any(work.cost > keyed.capacity() for keyed in self.models)
-        longer = "deadline" in self.plan.kinds and (self._timeout_of(work) or 0) > self.plan.option(
+        longer = "deadline" in self.plan.kinds and (self.timeout_of(work) or 0) > self.plan.option(
             "deadline", "seconds"
         )
         no_level = (work.priority or 0) >= (self.plan.option("priority", "levels") or 99)
@@ -196,7 +241,8 @@ class _Play:
             return
         now = self.clock.monotonic()
         waiting = sum(case.may_wait(now) for case in self.ledger.cases if case.job)
-        if type(error).__name__ == "QueueFull" and self.plan.max_queue is not None and waiting >= self.plan.max_queue:
+        most = self.plan.max_queue
+        if isinstance(error, QueueFull) and most is not None and (waiting >= most or self.ledger.is_stored):
             return
         self.ledger.fault(f"{work} was refused with {error!r}")
 
@@ -224,11 +270,9 @@ class _Play:
             return
         self.is_stopped = True
         self.stopped_at = self.clock.monotonic()
-        task = self.loop.create_task(self.manager.stop(drain=False))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.spawn(self.manager.stop(drain=False))
 
-    async def _see_it_through(self) -> None:
+    async def see_it_through(self) -> None:
         """Look at the ledger between events, until all has ended or is closed for good."""
         plan = self.plan
         last_ms = max([one.comes + one.delay for one in plan.works] + [one.at for one in plan.actions])
@@ -255,7 +299,7 @@ class _Play:
         number = work.passes or 0
         gates = [one for one in self.built if one.keyed is not None]
         chosen = gates if number < 0 or not gates else [gates[number % len(gates)]]
-        owner: Any = self.manager.flow if number < 0 or not gates else chosen[0].strategy
+        owner: Any = self.flow if number < 0 or not gates else chosen[0].strategy
         models = tuple(one.keyed for one in chosen if one.keyed is not None)
         case = self.ledger.come(work, models, ("pass", id(owner)))
         run: Run | None = None
@@ -277,7 +321,7 @@ class _Play:
         finally:
             case.is_over = True
 
-    async def _body(self, case: Case) -> Any:
+    async def body(self, case: Case) -> Any:
         me = current_job()
         resource: Any = me.resource
         run = self.ledger.begin(case, me.attempt, None if resource is None else resource.name)
@@ -314,7 +358,7 @@ class _Play:
     def _note_interruption(self, case: Case, run: Run) -> None:
         """Tell a timeout from a cancellation, as far as can be seen from here."""
         now = self.clock.monotonic()
-        own = self._timeout_of(case.work)
+        own = self.timeout_of(case.work)
         limit = self.plan.option("timeout", "seconds") if own is None else own
         deadline = self.plan.option("deadline", "seconds")
         is_asked = case.cancelled_at is not None or self.stopped_at is not None
@@ -328,15 +372,15 @@ class _Play:
         failed = run.has_failed if is_interrupted else error is not None
         unclear = self.ledger.hedges and (run.copies > 1 or bool(run.error))
         if self.ledger.end(run, error, failed, unclear=unclear):
-            self.loop.call_soon(self._see_what_follows, case, run, TURNS)
+            self.loop.call_soon(self.see_what_follows, case, run, self.turns)
 
-    def _see_what_follows(self, case: Case, run: Run, turns: int) -> None:
+    def see_what_follows(self, case: Case, run: Run, turns: int) -> None:
         """Note when *case* will wait again, if it is to be tried again."""
         if case.run is not None or case.is_finished or case.runs[-1] is not run:
             return
         if case.job.state is JobState.RUNNING:
             if turns:
-                self.loop.call_soon(self._see_what_follows, case, run, turns - 1)
+                self.loop.call_soon(self.see_what_follows, case, run, turns - 1)
             return
         retry = next((one.strategy for one in self.built if isinstance(one.strategy, Retry)), None)
         if retry is None or run.ended is None:
@@ -348,12 +392,7 @@ class _Play:
     # -- the end -----------------------------------------------------------------------
 
     def _check_nothing_is_left(self) -> None:
-        manager, fault = self.manager, self.ledger.fault
-        engine: Any = manager._engine
-        if engine.unfinished or engine.room.size:
-            fault(f"{len(engine.unfinished)} jobs are left, {engine.room.size} in the room")
-        if engine.singles:
-            fault("single flights are left")
+        fault = self.ledger.fault
         for one in self.built:
             strategy: Any = one.strategy
             for gate in strategy._all() if hasattr(strategy, "_all") else ():
@@ -365,7 +404,7 @@ class _Play:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             fault(f"tasks are left: {others}")
-        dispatcher = engine.dispatcher
+        dispatcher = Dispatcher.of(self.loop)
         alive = [alarm for _, _, alarm in dispatcher.alarms._heap if alarm.is_live]
         if alive:
             fault(f"timers are left: {[str(alarm._callback)[:60] for alarm in alive]}")
@@ -498,16 +537,16 @@ _ACTIONS: Final[Mapping[str, Sequence[Any]]] = {
 }
 
 
-def planned(pick: Pick, holding: str | None = None, *, size: int = 3, most: int = 12) -> Plan:
+def planned(pick: Pick, holding: str | None = None, *, size: int = 3, most: int = 12, is_for_app: bool = False) -> Plan:
     """Return a plan of a second or two, as *pick* chooses."""
     works = [Work(**_chosen(pick, _WORKS)) for _ in range(pick(range(1, most + 1)))]
     max_queue = pick((None, None, None, 1, 3))
     return Plan(
-        parts=composed(pick, holding, size),
+        parts=composed(pick, holding, size, is_for_app=is_for_app),
         works=tuple(sorted(works, key=lambda work: work.comes)),
         actions=tuple(Action(**_chosen(pick, _ACTIONS)) for _ in range(pick(range(5)))),
         is_eager=pick((True, False)),
-        stop_at=pick((None, None, None, None, 50, 310)),
+        stop_at=None if is_for_app else pick((None, None, None, None, 50, 310)),
         max_queue=max_queue,
         overflow="reject" if max_queue is None else pick(("reject", "drop_oldest")),
         max_wait=pick((None, None, None, 150, 600)),

@@ -100,6 +100,11 @@ class Case:
     def key(self) -> str:
         return self.work.tenant
 
+    @property
+    def due(self) -> float:
+        """Since when it counts as waiting."""
+        return self.came + (self.work.delay / 1000 if self.work.passes is None else 0.0)
+
     def waits(self, now: float) -> bool:
         """Say whether it has waited for its gates since before *now*."""
         return self.may_wait(now) and self.entered <= now
@@ -203,9 +208,13 @@ class Ledger:
         self.stalls: list[tuple[float, float]] = []
         self.last_event = 0.0
         self._entries = 0
-        self.rank: Callable[[Case], float] = lambda case: case.came
+        self.rank: Callable[[Case], float] = lambda case: case.due
         self.has_order = False
         self.is_fair = False
+        self.longest_s = math.inf
+        """How long a case may wait."""
+        self.is_stored = False
+        """Jobs come to their flow by a store, those of one instant in its order."""
         self._suspects: list[tuple[Case, Case, float]] = []
 
     def fault(self, text: str) -> None:
@@ -218,6 +227,13 @@ class Ledger:
             if abs(ended - now) < EPS:
                 now = began
         return now
+
+    def after_stalls(self, at: float) -> float:
+        """Return when what was due at an instant came about: while the loop stood still nothing did."""
+        for began, ended in self.stalls:
+            if began <= at < ended:
+                at = ended
+        return at
 
     def stall(self, seconds: float) -> None:
         """Let the loop stand still: time goes on inside of one callback."""
@@ -286,6 +302,8 @@ class Ledger:
             self.fault(f"{case!r} began after its end")
         if run.began < case.entered_first - EPS:
             self.fault(f"{case!r} began before it came")
+        if case.room == "manager" and run.since > case.entered + self.longest_s + EPS:
+            self.fault(f"{case!r} began {run.began - case.entered} s after it came")
         if run.attempt != len(case.runs) + 1:
             self.fault(f"{case!r} begins attempt {run.attempt} after {len(case.runs)} runs")
         for other in self.cases:
@@ -302,12 +320,15 @@ class Ledger:
         """Say whether *waiting* stood before *case* all the while, and stands there still."""
         if self.lane(waiting) != self.lane(case) or not waiting.waits(run.since):
             return False
+        if run.began >= waiting.entered_first + self.longest_s - EPS:
+            return False  # it has waited too long, and something may stand in for it
         if self.has_order and case.room == "manager":
             if self.is_fair:
                 return False
             return waiting.entered < run.since - EPS and self.rank(waiting) < self.rank(case) - EPS
-        both_first = not (waiting.runs or case.runs or waiting.work.delay or case.work.delay)
-        sooner = waiting.entry < case.entry if both_first else waiting.entered < case.entered_first - EPS
+        both_first = not (self.is_stored or waiting.runs or case.runs or waiting.work.delay or case.work.delay)
+        before, after = self.after_stalls(waiting.entered), self.after_stalls(case.entered_first)
+        sooner = waiting.entry < case.entry if both_first else before < after - EPS
         return sooner and waiting.entered <= run.since
 
     # -- between events ------------------------------------------------------------------
@@ -331,6 +352,8 @@ class Ledger:
             return  # nor who stands before whom
         waiting = [case for case in self.cases if case.waits(before)]
         for case in self.heads(waiting):
+            if any(self.may_be_before(other, case) for other in waiting):
+                continue
             if self.should_have_begun(case, waiting, before):
                 self.fault(f"{case!r} waits although its gates are open")
 
@@ -348,6 +371,13 @@ class Ledger:
         for case in sorted(waiting, key=self.place):
             firsts.setdefault(self.lane(case), case)
         return list(firsts.values())
+
+    def may_be_before(self, other: Case, case: Case) -> bool:
+        """Say whether *other* may be the first of its lane as well as *case*."""
+        if other is case or self.lane(other) != self.lane(case):
+            return False
+        is_drawn = case.entered_first < case.entered or other.entered_first < other.entered
+        return (is_drawn or self.is_stored) and other.entered_first <= case.entered + EPS
 
     def place(self, case: Case) -> tuple[float, float, int]:
         """Return where it stands in its lane."""

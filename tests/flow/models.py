@@ -193,6 +193,8 @@ class WindowLog(Held):
         super().__init__()
         self.most, self.per = most, per
         self.starts: list[tuple[float, float]] = []
+        self.left: list[tuple[float, float]] = []
+        """Those that had left the window when it was made longer: they may count again, and need not."""
         self.pace: Grid | None = None
 
     def smooth(self) -> WindowLog:
@@ -201,7 +203,8 @@ class WindowLog(Held):
 
     def shorten(self, now: float) -> None:
         """The setting changes: what has left the window has left it."""
-        self.starts = [(at, cost) for at, cost in self.starts if at > now - self.per.now]
+        self.left += [start for start in self.starts if start[0] <= now - self.per.now]
+        self.starts = [start for start in self.starts if start[0] > now - self.per.now]
         if self.pace is not None:
             self.pace.changed()
 
@@ -219,7 +222,7 @@ class WindowLog(Held):
     def opens(self, case: Case, now: float) -> bool | None:
         if self.pace is not None and not self.pace.opens(case, now):
             return False
-        used = sum(cost for at, cost in self.starts if at > now - self.per.now)
+        used = sum(cost for at, cost in [*self.left, *self.starts] if at > now - self.per.now)
         return bool(used + case.work.cost <= self.most.now + EPS and self.penalty.now <= now)
 
 
@@ -323,8 +326,13 @@ State = Literal["closed", "open", "half_open", "isolated"]
 class Breaker(Plain):
     """A breaker: it says when it moves, and is held to what was seen of the calls."""
 
-    def __init__(self, options: dict[str, Any], now: Callable[[], float]) -> None:
+    def __init__(
+        self, options: dict[str, Any], now: Callable[[], float], since: Callable[[float], float], *, is_vague: bool
+    ) -> None:
         self.options = options
+        self._since = since
+        self._is_vague = is_vague
+        """Several bodies run in one pass: how and when that ended cannot be told from outside."""
         self.probes = Setting(options["probes"])
         self.state: Setting = Setting("closed")
         self._now = now
@@ -333,14 +341,13 @@ class Breaker(Plain):
         self.openings = 0
         self.until = -math.inf
         self.must_open: float | None = None
-        self.is_blurred = False
 
     def _begin_epoch(self) -> None:
         self.calls: list[tuple[float, bool]] = []
         self.inside: list[Run] = []
         self.worked = 0
         self.let_in: set[Run] = set()
-        self.is_blurred = False
+        self.is_blurred = self._is_vague
 
     # -- what it says ------------------------------------------------------------------
 
@@ -378,7 +385,8 @@ class Breaker(Plain):
 
     def _is_unjust(self, before: State, after: State, now: float) -> str | None:
         limit: float | None = self.options["probe_timeout"]
-        late = limit is not None and any(run.began + limit <= now + EPS for run in self.inside)
+        late = limit is not None and any(run.since + limit <= now + EPS for run in self.inside)
+        late = late or (limit is not None and self._since(now) + limit <= now + EPS)  # let in, and not begun yet
         match before, after:
             case "closed", "open":
                 return None if self._is_down(now) else f"it opened after {self.calls}"

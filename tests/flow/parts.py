@@ -218,7 +218,7 @@ class _Builder:
     def breaker(self, part: Part) -> Built:
         options = {**_BREAKER, **part.chosen}
         gate: CircuitBreaker
-        keyed = self.keyed(part, lambda key: Breaker(options, self.now))
+        keyed = self.keyed(part, lambda key: self.breaker_model(options))
 
         def on_change(one: CircuitBreaker, before: State, after: State) -> None:
             known = gate.keys()
@@ -228,6 +228,9 @@ class _Builder:
 
         gate = CircuitBreaker(by=part.by, on_change=on_change, **_as_given(options, self.now))
         return Built(gate, keyed)
+
+    def breaker_model(self, options: dict[str, Any]) -> Breaker:
+        return Breaker(options, self.now, self.ledger.since, is_vague=self.ledger.hedges)
 
     def _moved(self, part: Part, model: Any, before: State, after: State) -> None:
         self.ledger.last_event = self.now()
@@ -245,7 +248,7 @@ class _Builder:
             inner: dict[str, list[AtMost | Breaker]] = {name: [] for name in weights}
             for those in inner.values():
                 if has_breaker:
-                    those.append(Breaker(options, self.now))
+                    those.append(self.breaker_model(options))
                 if limit:
                     those.append(AtMost(Setting(limit)))
             return Turns(weights, inner, are_exact=self.are_shares_exact and not limit and not has_breaker)
@@ -290,9 +293,9 @@ class _Builder:
 
         def rank(case: Any) -> float:
             if case.room != "manager":
-                return float(case.came)
+                return float(case.due)
             level = 2 if case.work.priority is None else case.work.priority
-            return float(case.came + min(level, order.levels - 1) * order.aging_s)
+            return float(case.due + min(level, order.levels - 1) * order.aging_s)
 
         self.ledger.rank = rank
         return Built(order)
@@ -444,11 +447,13 @@ Pick = Callable[[Sequence[Any]], Any]
 """Chooses one of several."""
 
 
-def composed(pick: Pick, holding: str | None = None, size: int = 3) -> tuple[Part, ...]:
+def composed(pick: Pick, holding: str | None = None, size: int = 3, *, is_for_app: bool = False) -> tuple[Part, ...]:
     """Return a composition of *size* strategies; one of them is of the kind *holding*, if that is named."""
     kinds = [] if holding is None else [holding]
     while len(kinds) < size:
         kind = pick([*GATES, *GATES, *OTHERS])
+        if is_for_app and kind == "dedupe":  # an app has unique= instead
+            continue
         if kind not in kinds or kind not in _ONE_OF_EACH:
             kinds.insert(pick(range(len(kinds) + 1)), kind)
     return tuple(_picked(pick, kind) for kind in kinds)

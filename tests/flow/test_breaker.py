@@ -15,11 +15,14 @@ from quarterjack import (
     CircuitBreaker,
     CircuitOpen,
     ConcurrencyLimit,
+    Deadline,
     Discard,
     Flow,
     InvalidOption,
     Job,
     JobError,
+    JobState,
+    Quarterjack,
     Retry,
     TaskManager,
     Waiting,
@@ -27,7 +30,7 @@ from quarterjack import (
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
 from quarterjack.flow.permit import Pass
-from quarterjack.testing import virtual_loop
+from quarterjack.testing import virtual_loop, virtual_time
 
 FAILED: Final = Ended(EndKind.RAISED, OSError("down"))
 
@@ -539,6 +542,24 @@ async def test_keys_break_one_by_one() -> None:
     async with gate.permit(host="b"):
         pass
     gate.reset()
+
+
+async def test_a_deadline_that_passes_says_nothing_of_the_service() -> None:
+    """The job waited too long before it began. The bug: in an app that was a failure, in a manager it was none."""
+    gates = [breaker(min_calls=1), breaker(min_calls=1)]
+    app = Quarterjack()
+    task = app.task(flow=Flow(gates[0], Deadline(5)))(hang)
+    async with virtual_time(app) as world:
+        job = await app.submit(task)
+        async with TaskManager(gates[1], Deadline(5)) as manager:
+            other = manager.submit(hang)
+            await world.run_for(6)
+        assert [job.state, other.state] == [JobState.TIMED_OUT, JobState.TIMED_OUT]
+    assert [gate.state for gate in gates] == ["closed", "closed"]
+
+
+async def hang() -> None:
+    await asyncio.sleep(3600)
 
 
 @pytest.mark.parametrize("remembers", [{"window": 60}, {"window_calls": 20}], ids=["time", "calls"])

@@ -33,10 +33,13 @@ from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.outcome import Ended, EndKind
 from quarterjack.runtime.engine import Engine
 
-from .compositions import Plan, planned, plans, played
+from .compositions import Plan, Play, planned, plans, played
+from .compositions_of_apps import AppPlay
 from .parts import GATES, OTHERS
 
-EXAMPLES: Final = int(os.environ.get("QJ_EXAMPLES", "4000"))
+EXAMPLES: Final = int(os.environ.get("QJ_EXAMPLES", "800"))
+APP_OTHERS: Final = [kind for kind in OTHERS if kind != "dedupe"]
+"""What an app has instead is an option of its jobs: unique=."""
 SLOW_TO_DRAW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -61,13 +64,22 @@ def test_each_strategy_keeps_its_promises_among_others(kind: str) -> None:
         assert played(plan) == [], plan
 
 
+@pytest.mark.parametrize("kind", [None, *GATES, *APP_OTHERS])
+def test_each_strategy_keeps_its_promises_in_an_app(kind: str | None) -> None:
+    """The same strategies, the same account; between a submission and its flow there is a store."""
+    for seed in range(8):
+        plan = planned(Random(f"app {kind} {seed}").choice, kind, is_for_app=True)
+        assert played(plan, AppPlay) == [], plan
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_compositions_in_the_long_run() -> None:
+@pytest.mark.parametrize("is_for_app", [False, True], ids=["manager", "app"])
+def test_compositions_in_the_long_run(*, is_for_app: bool) -> None:
     """As many plans as there is time for."""
     for seed in range(EXAMPLES):
-        plan = planned(Random(seed).choice)
-        assert played(plan) == [], plan
+        plan = planned(Random(seed).choice, is_for_app=is_for_app)
+        assert played(plan, AppPlay if is_for_app else Play) == [], plan
 
 
 # ---------------------------------------------------------------- broken ones are found out

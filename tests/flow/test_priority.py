@@ -424,3 +424,22 @@ async def test_order_of_an_app_has_the_same_say() -> None:
         assert [job._record.priority for job in children] == [0, 3]
         with pytest.raises(InvalidOption, match="priority=4 is not among the 4 levels"):
             await app.submit(work.options(priority=4), "a", 0)
+
+
+async def test_the_time_for_which_a_job_was_put_off_is_no_waiting() -> None:
+    """The bug: a job submitted for later came with the age of its delay, and overtook those who had waited."""
+    begun: list[str] = []
+
+    async def work(name: str) -> None:
+        begun.append(name)
+        await asyncio.sleep(10)
+
+    with virtual_loop() as clock:
+        async with TaskManager(Priority(aging=60), ConcurrencyLimit(1)) as manager:
+            manager.submit(work, "first")
+            later = manager.options(delay=8).submit(work, "later")
+            submitted = clock.now()
+            await asyncio.sleep(5)
+            manager.submit(work, "second")
+    assert begun == ["first", "second", "later"]
+    assert later.timestamps.submitted_at == submitted

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["WallAlarm"]
 
 SHORTEST_NS: Final = 1_000
-"""An instant that comes within a nanosecond would ring now, still be ahead for a gate that reckons in floats, and be set
-anew without end where time stands still meanwhile (a virtual clock)."""
+"""An instant that comes within a nanosecond would ring now, still be ahead for a gate that reckons in floats, and be
+set anew without end where time stands still meanwhile (a virtual clock)."""
 
 
 class WallAlarm:

@@ -134,6 +134,7 @@ class Engine:
             self._inherit(run)
         delay_ns = run.chosen.run.delay_ns
         if delay_ns:
+            run.came = run.enqueued_at
             self._pause(run, delay_ns)
         else:
             self._enter(run)
@@ -337,6 +338,8 @@ class Engine:
 
     def _resume(self, run: ManagedRun) -> None:
         run.alarm = None
+        if not run.attempt and run.due is not None:
+            run.enqueued_at = run.due  # it did not wait for its gates before
         deadline_s = run.chosen.retry.deadline_s
         if run.failures and deadline_s is not None:
             run.alarm = self.dispatcher.call_at(run.first_due + deadline_s, partial(self._overdue, run))

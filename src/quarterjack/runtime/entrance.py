@@ -118,9 +118,9 @@ class Entry(Candidate):
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The attempt is over; its gates come back when its body is, too."""
-        ended = _as_pass(outcome)
         if outcome.kind is OutcomeKind.TIMED_OUT:
             outcome = self.entrance.past_deadline(self.run, outcome)
+        ended = _as_pass(outcome)
         if outcome.stopped:
             self.give(ended)
         else:
@@ -281,8 +281,8 @@ class Entrance:
 def _as_pass(outcome: Outcome) -> Ended:
     if outcome.kind is OutcomeKind.DONE:
         return RETURNED
-    if outcome.kind is OutcomeKind.TIMED_OUT:
-        return Ended(EndKind.TIMED_OUT, outcome.error)
+    if outcome.kind is OutcomeKind.TIMED_OUT and not isinstance(outcome.error, DeadlineExceeded):
+        return Ended(EndKind.TIMED_OUT, outcome.error)  # past the job's deadline the attempt was merely cut short
     if outcome.kind in {OutcomeKind.RAISED, OutcomeKind.DIED}:
         return Ended(EndKind.RAISED, outcome.error)
     return CANCELLED

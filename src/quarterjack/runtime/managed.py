@@ -92,6 +92,8 @@ class _Rare(Waiting):
     alarm: Alarm | None = None
     """Of a pause, of the last instant at which a retry may start, or of the attempt's timeout."""
     deadline: Alarm | None = None
+    came: float | None = None
+    """When it was submitted, if it was to wait for its time first: monotonic seconds."""
     first_due: float = 0.0
     """When the attempt was due that failed first: monotonic seconds."""
     due: float | None = None
@@ -204,7 +206,7 @@ class ManagedRun(_Rare):
 
     @property
     def submitted_at_ns(self) -> int | None:
-        return self.engine.wall_ns(self.enqueued_at)
+        return self.engine.wall_ns(self.enqueued_at if self.came is None else self.came)
 
     @property
     def scheduled_at_ns(self) -> int | None:
