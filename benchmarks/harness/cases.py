@@ -252,6 +252,46 @@ def _start() -> Case:
     )  # fmt: skip
 
 
+def _redis() -> Iterator[Case]:
+    per_job = (
+        Column("per_s", "jobs/s", 0),
+        *PER_JOB[:2],
+        Column("server_us_per_job", "server CPU µs/job"),
+        PER_JOB[2],
+    )
+    for name, how, title in (
+        ("C-one", "one", "20,000 no-op jobs enqueued one by one over Valkey"),
+        ("C-bulk", "bulk", "20,000 no-op jobs enqueued in lots of 1,000 over Valkey"),
+        ("C-drain", "drain", "20,000 no-op jobs drained by one worker, 100 at once, over Valkey"),
+    ):
+        yield Case(
+            name,
+            title,
+            (
+                Contender("quarterjack", "redis_store/ours.py", "ours-redis", {"how": how}),
+                Contender("redis-py stream", "redis_store/raw_stream.py", "redis", {"how": how}),
+            ),
+            per_job,
+            "cpu_us_per_job",
+            "redis-py stream",
+            options={"n": 20_000},
+            quick={"n": 5_000},
+        )
+    yield Case(
+        "C-latency",
+        "one job at a time over Valkey, from before the submit to the body's first line",
+        (
+            Contender("quarterjack", "redis_store/ours.py", "ours-redis", {"how": "latency"}),
+            Contender("redis-py stream", "redis_store/raw_stream.py", "redis", {"how": "latency"}),
+        ),
+        (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("n", "jobs", 0)),
+        "p50_ms",
+        "redis-py stream",
+        options={"n": 1_000},
+        quick={"n": 200},
+    )
+
+
 def _cron() -> Iterator[Case]:
     contenders = (
         Contender("quarterjack next_ns", "cron/ours.py", "ours", {"how": "next_ns"}),
@@ -373,6 +413,7 @@ CASES: Final[Mapping[str, Case]] = {
         _idle(),
         _timers(),
         _start(),
+        *_redis(),
         *_cron(),
         _never(),
         _plan(),

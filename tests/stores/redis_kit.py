@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import redis
 from quarterjack.stores.redis import RedisStore
 from quarterjack.testing.store_contract import Bench
 
-__all__ = ["KeptClockStore", "RedisBench", "broken_keys"]
+__all__ = ["KeptClockStore", "RedisBench", "broken_keys", "cluster_options"]
 
 CLOCK = "clock-of-tests"
 HELD = {"scheduled", "started", "running"}
@@ -79,6 +80,13 @@ class RedisBench(Bench):
 def broken_keys(client: Any, root: str) -> list[str]:
     """Return, in words, every key that has neither an owner nor an end, or that says something untrue."""
     return list(_Keys(client, root).wrong())
+
+
+def cluster_options() -> list[str]:
+    """Return the options of a server that is a node of a cluster: it listens on a second port, to the others."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return ["--cluster-enabled", "yes", "--cluster-port", str(free.getsockname()[1])]
 
 
 class _Keys:

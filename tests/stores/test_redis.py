@@ -22,7 +22,7 @@ from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
 from tests.servers.proxy import Proxy
 from tests.servers.running import OwnServer
-from tests.stores.redis_kit import RedisBench
+from tests.stores.redis_kit import RedisBench, cluster_options
 
 OwnRedis = Callable[..., OwnServer]
 
@@ -227,7 +227,7 @@ class TestLife:
     @pytest.mark.slow
     async def test_cluster_of_one_node_will_do(self, own_redis: OwnRedis) -> None:
         """All keys are in one slot, and none is touched that has not the store's hash tag."""
-        server = own_redis("--cluster-enabled", "yes")
+        server = own_redis(*cluster_options())
         store = RedisStore(server.url)
         link = store._scripts.link
         await link.call("testing", "CLUSTER", "ADDSLOTSRANGE", 0, 16_383)

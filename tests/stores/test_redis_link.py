@@ -14,6 +14,7 @@ from quarterjack.stores._redis_scripts import Scripts
 from quarterjack.stores._redis_server import Address, check_server, checked_prefix, own_options
 from tests.servers.proxy import Proxy
 from tests.servers.running import OwnServer
+from tests.stores.redis_kit import cluster_options
 
 OwnRedis = Callable[..., OwnServer]
 
@@ -172,7 +173,7 @@ class TestErrors:
 
     async def test_cluster_without_slots(self, own_redis: OwnRedis) -> None:
         """A cluster's trouble is told as one."""
-        server = own_redis("--cluster-enabled", "yes")
+        server = own_redis(*cluster_options())
         link = link_to(server.url)
         with pytest.raises(StoreUnavailable, match="CLUSTER INFO"):
             await Scripts(link, "{t}:").run("open", (1,))

@@ -1,3 +1,4 @@
+-- uses: waiting, turns
 -- Lease jobs whose time has come. ARGV: owner, the lease in microseconds or "", how many wants; for each its slots,
 -- queues and lanes.
 -- Returns {now, ids whose lease ran out} if there are such: they are taken back first, then it is asked again.
@@ -43,39 +44,49 @@ local function look_for_held_up(id, overlap_key)
   end
 end
 
--- Lease one job, unless its turn has not come: then it is parked.
+-- Lease one job, unless its turn has not come: then it is parked. What it answers with are the fields as they were,
+-- and behind them those that have changed: the later ones count.
+local leases = {}
 local function lease(member, order)
   local id = string.sub(member, ID_AT)
-  local key = P .. 'j:' .. id
-  local attempt, rev, queue, plain, turns, late, overlap_key = unpack(
-    call('HMGET', key, 'attempt', 'rev', 'queue', 'plain', 'turns', 'late', 'overlap_key')
-  )
-  if turns then
-    if not take_turn(overlap_key, id, late, order, member, now) then
+  local key, data = P .. 'j:' .. id, P .. 'd:' .. id
+  local fields = call('HGETALL', key)
+  local j = {}
+  for i = 1, #fields, 2 do
+    j[fields[i]] = fields[i + 1]
+  end
+  if j.turns then
+    if not take_turn(j.overlap_key, id, j.late, order, member, now) then
       call('HSET', key, 'at', 'p')
       return false
-    elseif late then
-      call('ZADD', P .. 'open:' .. overlap_key, tonumber(string.sub(member, 4, ID_AT - 1)), id)
+    elseif j.late then
+      call('ZADD', P .. 'open:' .. j.overlap_key, tonumber(j.seq), id)
     end
   end
-  call(
-    'HSET', key, 'state', 'scheduled', 'owner', owner, 'attempt', (attempt or 0) + 1, 'rev', rev + 1,
-    'scheduled_at_ns', now_ns, 'at', ''
-  )
-  local data = P .. 'd:' .. id
-  if attempt then
+  local changed = {
+    'state', 'scheduled', 'owner', owner, 'attempt', whole((j.attempt or 0) + 1), 'rev', whole(j.rev + 1),
+    'scheduled_at_ns', now_ns, 'at', '',
+  }
+  if lease_us then
+    changed[13], changed[14] = 'lease_until_ns', until_ns
+    local n = #leases
+    leases[n + 1], leases[n + 2] = now + lease_us, id
+  end
+  call('HSET', key, unpack(changed))
+  if j.attempt then
     call('HDEL', key, 'started_at_ns', 'running_at_ns')
     call('HDEL', data, 'reason')
+    fields = call('HGETALL', key)
+  else
+    for i = 1, #changed do
+      fields[#fields + 1] = changed[i]
+    end
   end
-  if lease_us then
-    call('HSET', key, 'lease_until_ns', until_ns)
-    call('ZADD', P .. 'leases', now + lease_us, id)
+  add(waits, j.queue, -1)
+  if not j.plain then
+    look_for_held_up(id, j.overlap_key)
   end
-  add(waits, queue, -1)
-  if not plain then
-    look_for_held_up(id, overlap_key)
-  end
-  rows[#rows + 1] = { id, call('HGETALL', key), call('HGETALL', data) }
+  rows[#rows + 1] = { id, fields, (j.attempt or j.has_data) and call('HGETALL', data) or {} }
   return true
 end
 
@@ -138,11 +149,8 @@ local function take(queue, wanted, slots)
   end
   for i = 1, #lanes do
     local lane = lanes[i]
-    local gone = lane.gone
-    for first = 1, #gone, 1000 do
-      call('ZREM', lane.key, unpack(gone, first, math.min(first + 999, #gone)))
-    end
-    if #gone > 0 and call('EXISTS', lane.key) == 0 then
+    on_all('ZREM', lane.key, lane.gone)
+    if #lane.gone > 0 and call('EXISTS', lane.key) == 0 then
       call('SREM', P .. 'lanes:' .. queue, lane.name)
     end
   end
@@ -163,6 +171,7 @@ for _ = 1, count() do
     end
   end
 end
+on_all('ZADD', P .. 'leases', leases)
 add(moves, 'submitted', -#rows)
 add(moves, 'scheduled', #rows)
 settle(now)

@@ -1,3 +1,4 @@
+-- uses: waiting, turns
 -- Write what was decided, if nothing has changed since it was read. ARGV: the sender; what was read, as triples of
 -- kind, name and what was seen; then what to write: jobs, schedules, unique keys, occurrences, and hints.
 -- Returns 1, or 0 where something had changed and nothing was written.
@@ -141,7 +142,7 @@ local function write_job(id)
   elseif before.is_open then
     call('ZREM', P .. 'open:' .. before.overlap_key, id)
   end
-  call('HSET', key, 'at', put_in(id, after) or '', 'rev', (before.rev or 0) + 1)
+  call('HSET', key, 'at', put_in(id, after) or '', 'rev', (before.rev or 0) + 1, 'has_data', 1)
   count_states(before, after)
   if after.has_turn then
     call('SET', P .. 'turn:' .. after.overlap_key, id)

@@ -57,6 +57,14 @@ local function two(first, second)
   return #first .. ':' .. first .. second
 end
 
+-- A command on one key for many values at once: each costs as much as several values. The stack holds some thousands.
+local AT_ONCE = 1000
+local function on_all(command, key, values)
+  for i = 1, #values, AT_ONCE do
+    call(command, key, unpack(values, i, math.min(i + AT_ONCE - 1, #values)))
+  end
+end
+
 -- Counts, written at the end of the script, each once.
 local moves, waits, ends = {}, {}, {}
 local function add(counts, name, n)

@@ -1,3 +1,4 @@
+-- uses: waiting
 -- Record how attempts ended, or give jobs back unrun. ARGV: sender, how many; for each its id, attempt, owner,
 -- how ("release", "retry", "snooze", or the state it ends in), when, when it was started and began to run or "",
 -- a delay in microseconds and its rest, and the fields of d:.
@@ -8,6 +9,7 @@ local sender, n = arg(), count()
 local FAILED = { failed = true, timed_out = true }
 local HELD = { scheduled = true, started = true, running = true }
 local answers, over = {}, {}
+local unleased, done = {}, {}
 local is_back = false
 
 local function finish(id, attempt, owner, how, at, started, running, delay, rest, from, to)
@@ -30,19 +32,20 @@ local function finish(id, attempt, owner, how, at, started, running, delay, rest
   end
   local after = how
   local goes_back = how == 'release' or how == 'retry' or how == 'snooze'
-  call('HDEL', key, 'owner', 'lease_until_ns', 'delay_born')
-  call('ZREM', P .. 'leases', id)
+  unleased[#unleased + 1] = id
   if how == 'release' then
-    call('HDEL', data, 'reason')
+    call('HDEL', key, 'owner', 'lease_until_ns', 'delay_born')
   else
-    call('HDEL', data, 'reason', 'error', 'result')
-    call('HDEL', key, 'started_at_ns', 'running_at_ns')
+    call('HDEL', key, 'owner', 'lease_until_ns', 'delay_born', 'started_at_ns', 'running_at_ns')
     if started ~= '' then
       put('started_at_ns', started)
     end
     if running ~= '' then
       put('running_at_ns', running)
     end
+  end
+  if attempt ~= '1' then -- an earlier one's
+    call('HDEL', data, 'reason', how ~= 'release' and 'error' or 'reason')
   end
   if to >= from then
     call('HSET', data, unpack(ARGV, from, to))
@@ -74,7 +77,8 @@ local function finish(id, attempt, owner, how, at, started, running, delay, rest
   else
     put('finished_at_ns', at)
     put('at', 'f')
-    call('ZADD', P .. 'done', split(at), id)
+    local n = #done
+    done[n + 1], done[n + 2] = split(at), id
     add(ends, j[5] .. '\31' .. after, 1)
     over[#over + 1] = id
   end
@@ -91,6 +95,8 @@ for i = 1, n do
   local from, to = list()
   answers[i] = finish(id, attempt, owner, how, at, started, running, delay, rest, from, to)
 end
+on_all('ZREM', P .. 'leases', unleased)
+on_all('ZADD', P .. 'done', done)
 settle(now)
 if is_back then
   tell_of_jobs(sender)

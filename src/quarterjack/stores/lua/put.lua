@@ -5,20 +5,15 @@ local now = now_us()
 local now_ns = ns_of(now)
 local sender, n = arg(), count()
 local first = call('INCRBY', P .. 'seq', n) - n
-local MOST_TOGETHER = 500
 local together = {}
 local function add_later(key, score, member)
   local set = together[key]
   if not set then
-    set = { n = 0 }
+    set = {}
     together[key] = set
   end
-  set[set.n + 1], set[set.n + 2] = score, member
-  set.n = set.n + 2
-  if set.n == MOST_TOGETHER then
-    call('ZADD', key, unpack(set, 1, set.n))
-    set.n = 0
-  end
+  local n = #set
+  set[n + 1], set[n + 2] = score, member
 end
 
 local lanes = {}
@@ -53,13 +48,12 @@ for i = first + 1, first + n do
   from, to = list()
   if to >= from then
     call('HSET', P .. 'd:' .. id, unpack(ARGV, from, to))
+    call('HSET', key, 'has_data', 1)
   end
   add(waits, queue, 1)
 end
 for key, set in pairs(together) do
-  if set.n > 0 then
-    call('ZADD', key, unpack(set, 1, set.n))
-  end
+  on_all('ZADD', key, set)
 end
 for _, lane in pairs(lanes) do
   call('SADD', P .. 'lanes:' .. lane[1], lane[2])

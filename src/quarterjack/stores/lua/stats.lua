@@ -1,3 +1,4 @@
+-- uses: waiting
 -- Count for views. Returns {states, waiting by queue, the oldest instant already due or ""}. The oldest is looked
 -- for among the most urgent jobs of each lane.
 local now = now_us()
