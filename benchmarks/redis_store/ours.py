@@ -6,12 +6,12 @@ import asyncio
 import time
 
 import redis
-from server import server, server_cpu_us
 
 from measure import Meter, answer, options, percentile, run
 from quarterjack import Quarterjack
 from quarterjack._app_base import Role
 from quarterjack.task import AsyncTask
+from valkey import server, server_cpu_us
 
 args = options(n=20_000, how="drain", concurrency=100, lot=1_000)
 

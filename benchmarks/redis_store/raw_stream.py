@@ -6,9 +6,9 @@ import asyncio
 import time
 
 import redis.asyncio
-from server import server, server_cpu_us
 
 from measure import Meter, answer, options, percentile, run
+from valkey import server, server_cpu_us
 
 args = options(n=20_000, how="drain", lot=1_000, batch=100)
 METER = Meter()

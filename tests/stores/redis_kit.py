@@ -12,7 +12,7 @@ import redis
 from quarterjack.stores.redis import RedisStore
 from quarterjack.testing.store_contract import Bench
 
-__all__ = ["KeptClockStore", "RedisBench", "broken_keys", "cluster_options"]
+__all__ = ["KeptClockStore", "RedisBench", "broken_keys", "cluster_options", "free_port"]
 
 CLOCK = "clock-of-tests"
 HELD = {"scheduled", "started", "running"}
@@ -84,9 +84,15 @@ def broken_keys(client: Any, root: str) -> list[str]:
 
 def cluster_options() -> list[str]:
     """Return the options of a server that is a node of a cluster: it listens on a second port, to the others."""
+    return ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return ["--cluster-enabled", "yes", "--cluster-port", str(free.getsockname()[1])]
+        port: int = free.getsockname()[1]
+        return port
 
 
 class _Keys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis.stateful import invariant, run_state_machine_as_test
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import Conflict, InvalidOption, StoreError, StoreUnavailable
-from quarterjack.model import JobIds, JobRecord, RunOptions, lanes_of
+from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, JobState, RunOptions, lanes_of
 from quarterjack.stores import _redis_scripts
 from quarterjack.stores._rows import Encoding
 from quarterjack.stores.base import Claim, Hint, Want
@@ -216,6 +217,24 @@ class TestLife:
         server = own_redis("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
         with pytest.raises(StoreError, match="CONFIG SET maxmemory-policy noeviction"):
             await RedisStore(server.url).open(SYSTEM_CLOCK, JobIds(), Encoding())
+
+    async def test_full_memory_refuses_new_work_and_lets_what_runs_end(self, own_redis: OwnRedis) -> None:
+        """An end that could not be recorded would be a second run; and only what ends can be deleted."""
+        store = RedisStore(own_redis().url)
+        await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+        claim = Claim("w", [Want(("default",), lanes_of(["a"]), 1)], 30)
+        await store.jobs_put([JobRecord(name, "a", (), {}, RunOptions()) for name in ("one", "two")])
+        (held,) = (await store.jobs_claim(claim)).jobs
+        await store._scripts.link.call("testing", "CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(StoreError, match="raise its maxmemory"):
+            await store.jobs_put([JobRecord("three", "a", (), {}, RunOptions())])
+        with pytest.raises(StoreError, match="raise its maxmemory"):
+            await store.jobs_claim(claim)
+        finish = Finish(*held.fence, FinishKind.DONE, await store.now_ns(), result="x" * 1_000)
+        assert await store.jobs_finish([finish]) == [JobState.DONE]
+        assert await store.jobs_purge(timedelta(0)) == 1
+        assert (await store.stats()).states == {JobState.SUBMITTED: 1}
+        await store.close()
 
     async def test_unreachable_server_is_told_with_its_address_and_without_the_password(self) -> None:
         """At the start, not at the first job."""

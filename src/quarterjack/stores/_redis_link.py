@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from quarterjack.errors import StoreError, StoreUnavailable
 
@@ -87,10 +87,12 @@ class _Line:
             if not reply.done():
                 reply.set_exception(error)
                 reply.exception()  # who asked may be gone
-        if self._reader is not asyncio.current_task():
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
-        await self.connection.disconnect(nowait=True)
+        try:
+            if self._reader is not asyncio.current_task():
+                self._reader.cancel()
+                await asyncio.gather(self._reader, return_exceptions=True)
+        finally:
+            await self.connection.disconnect(nowait=True)
 
 
 class Link:
@@ -126,16 +128,20 @@ class Link:
                 if line is None or line.error is not None:
                     line = await self._new_line(doing)
                 return await line.ask(packed)
+        except ReadOnlyError as refusal:  # a failover has made a replica of it: the next call looks for the primary
+            if line is not None:
+                await line.drop(refusal)
+            raise
         except ResponseError:
             raise
         except TimeoutError:
-            error = StoreUnavailable(
+            late = StoreUnavailable(
                 f"{self.where}: no answer within {self.timeout_s:g} s while {doing}; the connection is given up "
                 "(it may be half-open, or the server busy) and made anew at the next call"
             )
             if line is not None:
-                await line.drop(error)
-            raise error from None
+                await line.drop(late)
+            raise late from None
         except (RedisError, OSError) as error:
             raise explained(error, self.where, doing) from error
 
