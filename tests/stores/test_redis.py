@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -144,14 +145,16 @@ class TestHints:
             assert here.hints == [Hint.JOBS] * 20
             await b.schedule()
             await there.until(Hint.SCHEDULES, ("s",))
-            assert there.hints == [Hint.JOBS, Hint.SCHEDULES]
+            assert there.hints.count(Hint.JOBS) < 20
             (job,) = await b.claim(1)
             await b.finish(job.fence)
             await there.until(Hint.ENDED, (job.id,))
             await b.put()
             await other.wake(Hint.CANCELS)
             await here.until(Hint.CANCELS)
-            assert there.hints == [Hint.JOBS, Hint.SCHEDULES, Hint.ENDED, Hint.JOBS, Hint.CANCELS]
+            assert [hint for hint, _ in groupby(there.hints)] == [
+                Hint.JOBS, Hint.SCHEDULES, Hint.ENDED, Hint.JOBS, Hint.CANCELS
+            ]  # fmt: skip
         finally:
             await other.close()
 
