@@ -206,6 +206,23 @@ async def test_arguments_that_fit_no_more_wait_for_code_that_takes_them(url: str
         assert await (await app.job(job_id)) == "hello Ann"
 
 
+async def failed(url: str, words: str, codec: Xor) -> None:
+    """Have a job fail with *words*."""
+    app = Quarterjack(url, codec=codec)
+
+    @app.task
+    async def shout() -> None:
+        current_job().progress(1, 2, words)
+        current_job().checkpoint(words)
+        raise OSError(words)
+
+    async with running(app):
+        job = await app.submit(shout)
+        with pytest.raises(JobFailed, match=words):
+            await job
+        assert words in ((await app.job(job.id)).reason or "")
+
+
 async def test_payloads_are_unreadable_on_disk_and_with_the_wrong_key(url: str, tmp_path: Path) -> None:
     """Encryption holds for the file; a wrong key costs time, and no job."""
 
@@ -216,6 +233,8 @@ async def test_payloads_are_unreadable_on_disk_and_with_the_wrong_key(url: str, 
     files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"whisper" in files
     assert b"sesame" not in files
+    await failed(url, "sesame", Xor(7))
+    assert b"sesame" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
     wrong = Quarterjack(url, codec=Xor(9))
     wrong.task(whisper)

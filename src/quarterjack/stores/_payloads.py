@@ -6,6 +6,7 @@ stay readable, and those that need one are told from broken ones."""
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -19,6 +20,8 @@ __all__ = ["Payloads", "cleaned"]
 
 _CODED: Final = b"\x01"
 """What a payload begins with that passed a codec."""
+_CODED_TEXT: Final = "\x01"
+"""What a reason begins with that passed a codec; the rest is that in base64."""
 
 
 class _UnreadableError(ErrorInfo):
@@ -31,6 +34,14 @@ class _UnreadableProgress(Progress):
     """A progress that could not be read."""
 
     raw: bytes
+
+
+class _UnreadableReason(str):
+    """A reason that could not be read."""
+
+    __slots__ = ("raw",)
+
+    raw: str
 
 
 class Payloads:
@@ -161,6 +172,30 @@ class Payloads:
         unreadable.raw = found.raw
         return unreadable
 
+    def reason(self, reason: str | None) -> str | None:
+        """Return why a job is where it is, as the text a store keeps; it may quote what a body raised, or arguments."""
+        if reason is None:
+            return None
+        if type(reason) is _UnreadableReason:
+            return reason.raw
+        if self._codec is None:
+            return reason if reason.isascii() and reason.isprintable() else cleaned(reason)
+        return _CODED_TEXT + b64encode(self._coded(to_json(cleaned(reason)))[1:]).decode()
+
+    def reason_of(self, text: str | None) -> str | None:
+        """Return the reason that *text* stands for."""
+        if text is None or not text.startswith(_CODED_TEXT):
+            return text
+        try:
+            found = self.unpacked(_CODED + b64decode(text[1:]))
+        except ValueError:  # no base64: a damaged row
+            found = None
+        if isinstance(found, str):
+            return found
+        unreadable = _UnreadableReason("its reason cannot be read")
+        unreadable.raw = text
+        return unreadable
+
     def _shaped(self, data: bytes, shape: type[ErrorInfo | Progress]) -> Any:
         found = self.unpacked(data)
         if isinstance(found, list) and len(cast("Sequence[Any]", found)) == 3:
@@ -175,8 +210,9 @@ class Payloads:
 
 
 def cleaned(text: str) -> str:
-    """Return *text* without what no database keeps: a NUL, halves of surrogate pairs; they are spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    """Return *text* without what no database keeps (a NUL, halves of surrogate pairs) and our own mark: spelled out."""
+    kept = text.encode("utf-8", "backslashreplace").decode()
+    return kept.replace("\x00", "\\x00").replace(_CODED_TEXT, "\\x01")
 
 
 def _number(value: Any) -> Any:

@@ -165,7 +165,8 @@ class PostgresJobs(DurableStore, ABC):
             error = problem or error
         words = None if error is None else payloads.error(error)
         state = _FINAL_STATES[kind].value
-        return job_id, attempt, owner, state, at_ns, started_ns, running_ns, data, words, reason
+        why = payloads.reason(reason)
+        return job_id, attempt, owner, state, at_ns, started_ns, running_ns, data, words, why
 
 
 def _stamp(job: JobRecord, now: int) -> None:

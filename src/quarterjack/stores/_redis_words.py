@@ -172,15 +172,16 @@ def _outcome(result: Any, error: ErrorInfo | None, reason: str | None, encoding:
     words = None if error is None else encoding.payloads.error(error)
     if words is not None:
         data += ("error", words)
-    if reason is not None:
-        data += ("reason", reason.encode("utf-8", "replace"))
+    if (why := encoding.payloads.reason(reason)) is not None:
+        data += ("reason", why)
     return data
 
 
-def release_words(fences: Sequence[Fenced], delay_ns: int, reason: str | None) -> list[Word]:
+def release_words(fences: Sequence[Fenced], delay_ns: int, reason: str | None, encoding: Encoding) -> list[Word]:
     """Return a release as `finish.lua` takes it."""
     words: list[Word] = [len(fences)]
-    data: list[Word] = [] if reason is None else ["reason", reason.encode("utf-8", "replace")]
+    why = encoding.payloads.reason(reason)
+    data: list[Word] = [] if why is None else ["reason", why]
     for fence in fences:
         words += (*fence, "release", 0, "", "", *parted(delay_ns))
         _append(words, data)

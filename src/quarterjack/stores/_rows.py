@@ -122,7 +122,7 @@ class Encoding:
         max_argument_bytes: int = MAX_ARGUMENT_BYTES,
     ) -> None:
         self.payloads = Payloads(codec, max_argument_bytes)
-        """For engines that write single columns: ``result``, ``error``, ``progress``, ``packed`` for a checkpoint."""
+        """For engines that write single columns: ``result``, ``error``, ``reason``, ``progress``, and ``packed``."""
         self._options = OptionsStore(options_of)
         self._parts = ScheduleParts(self._options, self.payloads)
 
@@ -166,7 +166,7 @@ class Encoding:
             error = problem or error
         return (
             job.state.value,
-            reason if reason is None or (reason.isascii() and "\0" not in reason) else cleaned(reason),
+            None if reason is None else payloads.reason(reason),
             job.attempt,
             job.failures,
             job.rescues,
@@ -258,7 +258,7 @@ class Encoding:
         job.parent = parent
         job.submitted_at_ns = submitted_at_ns
         job.state = _STATES[state]
-        job.reason = reason
+        job.reason = None if reason is None else payloads.reason_of(reason)
         job.attempt = attempt
         job.failures = failures
         job.rescues = rescues

@@ -246,7 +246,7 @@ def ended(finish: Finish, encoding: Encoding) -> Ended | None:
         finish.running_at_ns,
         result,
         encoding.payloads.error(problem or finish.error),
-        finish.reason,
+        encoding.payloads.reason(finish.reason),
         finish.kind in _COUNTED_FAILURES,
     )
 

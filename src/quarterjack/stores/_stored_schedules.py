@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, cast
 
 from pydantic_core import from_json, to_json
@@ -51,9 +51,17 @@ class UnknownTrigger(UnlistedTrigger):
         return self.reason
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Partial(Payload):
+    """A payload of a later version, of which this one knows a part: the rest is written back as it was found."""
+
+    left: str = "{}"
+
+
 _PAYLOAD_FIELDS: Final = tuple(
     field for field in fields(Payload) if field.name not in {"task", "args", "kwargs", "options", "overlap"}
 )
+_PAYLOAD_NAMES: Final = frozenset(field.name for field in _PAYLOAD_FIELDS)
 _NO_OVERLAP: Final = Overlap()
 _BUILT_IN: Final = Rule.__module__.rpartition(".")[0]
 
@@ -139,6 +147,8 @@ class ScheduleParts:
         if known is not None and known[0] is own:
             return known[1], known[2]
         form = {f.name: value for f in _PAYLOAD_FIELDS if (value := getattr(payload, f.name)) != f.default}
+        if isinstance(payload, _Partial):
+            form.update(cast("dict[str, Any]", from_json(payload.left)))
         if payload.overlap != _NO_OVERLAP:
             form["overlap"] = [payload.overlap.mode, payload.overlap.maximum]
         if payload.options is not own and (options := self._options.whole_form(payload.task, payload.options)):
@@ -157,7 +167,10 @@ class ScheduleParts:
         options = self._options.of_whole_form(task, form.pop("options", {}))
         overlap = Overlap(*form.pop("overlap", ()))
         args, kwargs = self._payloads.call_of(call)
-        payload = Payload(task=task, args=args, kwargs=kwargs, options=options, overlap=overlap, **form)
+        left = {name: form.pop(name) for name in [*form] if name not in _PAYLOAD_NAMES}
+        values: dict[str, Any] = {"task": task, "args": args, "kwargs": kwargs, "options": options, "overlap": overlap}
+        values.update(form)
+        payload = _Partial(**values, left=_json(left)) if left else Payload(**values)
         _remember(self._payloads_read, key, (own, payload))
         return payload
 

@@ -211,7 +211,7 @@ class RedisStore(DurableStore):
     async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
         """Give jobs back unrun."""
         fences = list(jobs)
-        answers = await self._run("finish", (self._me, *release_words(fences, delay_ns, reason)))
+        answers = await self._run("finish", (self._me, *release_words(fences, delay_ns, reason, self._encoding)))
         rest = [fence for fence, answer in zip(fences, answers, strict=True) if answer == _COMPLEX]
         if rest:
             await super().jobs_release(rest, delay_ns=delay_ns, reason=reason)

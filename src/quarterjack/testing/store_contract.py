@@ -41,6 +41,7 @@ from quarterjack.triggers import Forever, Once, Trigger
 from ._bench import TASKS, Bench
 from ._contract_backfill import BackfillContract
 from ._contract_leases import LeaseContract
+from ._contract_texts import TextContract
 from ._contract_versions import VersionContract
 
 try:
@@ -59,7 +60,7 @@ class _Broken(Trigger):
         raise ZeroDivisionError("broken")
 
 
-class StoreContract(BackfillContract, VersionContract, LeaseContract):
+class StoreContract(BackfillContract, VersionContract, LeaseContract, TextContract):
     """One promise of the contract per case. Subclass it in a test module and give it `bench`."""
 
     def bench(self) -> Bench:
