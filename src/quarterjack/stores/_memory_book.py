@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import count
 from typing import Final
 
@@ -50,6 +49,7 @@ class MemoryBook(Book):
         """How many entries of jobs that ended while they waited may stand among the waiting ones."""
         self._most_dead = _FEW_DEAD
         self._leases: list[tuple[int, int, int, JobRecord]] = []
+        self._claimed_ns = 0
         self._finished: deque[JobRecord] = deque()
         self.outcomes: dict[int, dict[tuple[str, JobState], int]] = {}
         """How many jobs ended, by minute."""
@@ -95,21 +95,25 @@ class MemoryBook(Book):
 
     def claim(self, claim: Claim, now: int) -> Claimed:
         """Lease waiting jobs whose time has come, after taking back those whose lease ran out."""
-        self._promote(now)
+        self._claimed_ns = now
+        if self._delayed:
+            self._promote(now)
         if self._leases:
             self._rescue_all(now)
         jobs: list[JobRecord] = []
-        hold = partial(self.keys.hold, now=now)
         for want in claim.wants:
             left = want.slots
             for name in want.queues:
                 queue = self._ready.get(name)
                 if queue is not None and left > 0:
-                    left -= queue.take(want.lanes, left, hold, jobs)
+                    left -= queue.take(want.lanes, left, self._admit, jobs)
         for job in jobs:
             self.lease(job, claim, now)
         self.free_chains(now)
-        return Claimed(jobs, self._next_run_at())
+        return Claimed(jobs, self._next_run_at() if self._delayed else None)
+
+    def _admit(self, job: JobRecord) -> bool:
+        return self.keys.hold(job, self._claimed_ns)
 
     def extend(self, job: JobRecord, until: int) -> None:
         job.lease_until_ns = until

@@ -44,7 +44,7 @@ class Part(Book):
     keys: Lines
     unique: Uniques
 
-    def __init__(self, ids: Callable[[], str]) -> None:
+    def __init__(self, ids: Callable[[], str]) -> None:  # `run` makes the rest, anew each time
         self._names = Names(ids)
         self.needs = Needs()
         """All that was loaded so far: what an optimistic engine verifies when it commits."""
@@ -56,7 +56,6 @@ class Part(Book):
         self._held_up: dict[str, Schedule] = {}
         self._jobs_before: dict[str, Facts] = {}
         self._schedules_before: dict[str, Facts] = {}
-        self._begin()
 
     def fresh(self) -> Part:
         """Return a part with nothing loaded, for another try at the same call: its jobs have the same ids."""
@@ -96,16 +95,14 @@ class Part(Book):
     def _begin(self) -> None:
         """Be what was loaded, and nothing else."""
         needs = self.needs
-        jobs = Known(self._found_jobs, needs.jobs | self._found_jobs.keys(), lambda key: Needs(jobs=frozenset({key})))
-        schedules = Known(
-            self._found_schedules,
-            needs.schedules | self._found_schedules.keys(),
-            lambda key: Needs(schedules=frozenset({key})),
+        super().__init__(
+            self._names,
+            Known(self._found_jobs, needs.jobs, "jobs"),
+            Known(self._found_schedules, needs.schedules, "schedules"),
+            Lines(Known(self._found_lines, needs.lines, "lines")),
+            Uniques(Known(self._found_uniques, needs.uniques, "uniques")),
+            Known(self._found_occurrences, needs.occurrences, "occurrences"),
         )
-        lines = Known(dict(self._found_lines), needs.lines, lambda key: Needs(lines=frozenset({key})))
-        uniques = Known(self._found_uniques, needs.uniques, lambda key: Needs(uniques=frozenset({key})))
-        made = Known(self._found_occurrences, needs.occurrences, lambda key: Needs(occurrences=frozenset({key})))
-        super().__init__(self._names, jobs, schedules, Lines(lines), Uniques(uniques), made)
         self._names.begin()
         self._removed: list[str] = []
         self._outcomes: dict[tuple[int, str, JobState], int] = {}

@@ -93,21 +93,25 @@ class Stamps:
 class Known(dict[K, V]):
     """What was found; to ask for what nobody has looked for raises `Missing`."""
 
-    __slots__ = ("_needs", "asked")
+    __slots__ = ("_kind", "asked")
 
-    def __init__(self, found: dict[K, V], asked: Iterable[K], needs: Callable[[K], Needs]) -> None:
+    def __init__(self, found: dict[K, V], asked: frozenset[K], kind: str) -> None:
         super().__init__(found)
-        self.asked = frozenset(asked)
-        self._needs = needs
+        self.asked = asked
+        self._kind = kind
+        """Which field of `Needs` asks for it."""
+
+    def _missing(self, key: Any) -> Missing:
+        return Missing(Needs(**{self._kind: frozenset({key})}))
 
     def get(self, key: Any, default: Any = None, /) -> Any:
         if key not in self and key not in self.asked:
-            raise Missing(self._needs(key))
+            raise self._missing(key)
         return super().get(key, default)
 
     def pop(self, key: Any, default: Any = None, /) -> Any:
         if key not in self and key not in self.asked:
-            raise Missing(self._needs(key))
+            raise self._missing(key)
         return super().pop(key, default)
 
 
