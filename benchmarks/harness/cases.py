@@ -404,6 +404,40 @@ def _flow() -> Iterator[Case]:
     )  # fmt: skip
 
 
+def _sqlite() -> Iterator[Case]:
+    per_second = (Column("per_second", "jobs/s", 0), *PER_JOB)
+    queues = (
+        Contender("huey", "sqlite/huey_file.py", "huey", {"n": 3_000}),
+        Contender("persist-queue, acknowledged", "sqlite/persist_queue.py", "persistqueue", {"n": 3_000}),
+    )
+    pops = Contender("persist-queue, popped", "sqlite/persist_queue.py", "persistqueue", {"n": 3_000, "how": "pop"})
+    yield Case(
+        "E1", "a backlog of 20,000 no-op jobs in an SQLite file, drained by one process",
+        (
+            Contender("quarterjack", "sqlite/ours.py", "ours"),
+            Contender("quarterjack, normal", "sqlite/ours.py", "ours", {"synchronous": "normal"}),
+            *queues,
+            pops,
+        ),
+        per_second, "wall_us_per_job", "huey", options={"n": 20_000, "what": "drain"}, quick={"n": 2_000},
+    )  # fmt: skip
+    yield Case(
+        "E2", "jobs submitted to an SQLite file",
+        (
+            Contender("quarterjack, 100 tasks", "sqlite/ours.py", "ours"),
+            Contender("quarterjack, one by one", "sqlite/ours.py", "ours", {"tasks": 1, "n": 3_000}),
+            *queues,
+        ),
+        per_second, "wall_us_per_job", "huey", options={"n": 20_000, "what": "submit"}, quick={"n": 1_000},
+    )  # fmt: skip
+    yield Case(
+        "E3", "from the submit of a job to the start of its body, one process, an SQLite file",
+        (Contender("quarterjack", "sqlite/ours.py", "ours"), Contender("huey", "sqlite/huey_file.py", "huey")),
+        (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("max_ms", "max ms")),
+        "p50_ms", "huey", options={"n": 500, "what": "latency"}, quick={"n": 50},
+    )  # fmt: skip
+
+
 CASES: Final[Mapping[str, Case]] = {
     case.name: case
     for case in (
@@ -418,6 +452,7 @@ CASES: Final[Mapping[str, Case]] = {
         _never(),
         _plan(),
         *_flow(),
+        *_sqlite(),
     )
 }
 """Every case by name, in the order of the pages."""

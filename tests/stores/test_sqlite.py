@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from quarterjack.errors import Conflict, InvalidOption, StoreUnavailable
-from quarterjack.model import Finish, FinishKind, JobState, Overlap, Unique
+from quarterjack.model import Finish, FinishKind, JobState, Overlap, Unique, WorkerInfo
 from quarterjack.stores import _sqlite_rows as rows
 from quarterjack.stores._schema import queries
 from quarterjack.stores._sqlite_url import warn_of_network
@@ -146,6 +146,27 @@ async def test_put_that_fails_leaves_the_records_as_they_were(computer: Computer
     assert {job.state for job in (*jobs, keyed)} == {JobState.NEW}
     assert await b.store.jobs_put([*jobs, keyed]) == [*jobs, keyed]
     shell.close()
+
+
+async def test_claim_waits_for_the_disk_where_a_power_failure_must_not_undo_it(computer: Computer) -> None:
+    """A plain claim is the claimer's, who is gone as well then; a job with one try must not have two."""
+    b = await computer.store()
+    assert isinstance(b.store, SQLiteStore)
+    writer = b.store._writer
+    assert writer is not None
+
+    async def waited() -> bool:
+        await b.store.workers_put(WorkerInfo("w", "host", 1, "both", (), 0, 0))
+        assert writer._synchronous == "NORMAL"
+        assert len(await b.claim(1, lease_s=30)) == 1
+        return writer._synchronous == "FULL"
+
+    await b.put()
+    assert not await waited()
+    await b.put(max_rescues=0)
+    assert await waited()
+    await b.advance(31)
+    assert await waited(), "the job with one try is lost, and somebody may be told so"
 
 
 # -- proof: what is broken is found -----------------------------------------------------

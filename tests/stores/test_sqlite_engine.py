@@ -138,6 +138,26 @@ async def test_caller_that_fails_takes_back_its_own_writes_alone(desk: Desk) -> 
     assert host.told == [(Hint.CANCELS, ["told"])]
 
 
+async def test_commit_waits_for_the_disk_unless_all_who_share_it_are_relaxed(desk: Desk) -> None:
+    """Each wait takes a job some tenths of a millisecond; what only the power can undo need not have it."""
+    normal, full = 1, 2
+
+    def mode(session: Session) -> int:
+        return int(session.one("PRAGMA synchronous")[0])
+
+    writer, _ = desk.writer()
+    assert await writer.call(mode) == full
+    assert await writer.call(mode, is_relaxed=True) == normal
+    go_on, first = await keep_busy(writer)
+    calls = [asyncio.create_task(writer.call(mode, is_relaxed=relaxed)) for relaxed in (True, False, True)]
+    await asyncio.sleep(0)
+    go_on.set()
+    await first
+    assert await asyncio.gather(*calls) == [full] * 3
+    careless, _ = desk.writer(synchronous="OFF")
+    assert await careless.call(mode, is_relaxed=True) == await careless.call(mode) == 0
+
+
 async def test_failed_commit_is_told_to_all_who_shared_it(desk: Desk) -> None:
     """An answer means that it is on the disk; and with room again everything goes on."""
     writer, host = desk.writer()

@@ -4,7 +4,9 @@
 transaction goes into the next one together: one ``BEGIN IMMEDIATE``, one commit,
 one wait for the disk. Each caller has a savepoint of its own: one that raises
 takes back its own writes and nobody else's. Answers go out after the commit, so
-whoever has one has it for good; if the commit fails, all of them are told.
+whoever has one has it for good; if the commit fails, all of them are told. Where
+all callers are relaxed the commit does not wait for the disk: what a power
+failure then undoes, it undoes from the newest on.
 
 **Several processes.** SQLite lets one write at a time. Who finds the file locked
 asks again within a few milliseconds until the callers' deadlines are over;
@@ -110,6 +112,7 @@ class Writer(SqlThread):
         self._settings = settings
         self._host = host
         self._home = asyncio.get_running_loop()
+        self._synchronous = ""
         self._version: int | None = None
         self._looked_s = 0.0
         self._file: tuple[int, int] | None = None
@@ -126,7 +129,7 @@ class Writer(SqlThread):
                     f"{settings.url} cannot have a write-ahead log (its journal mode stays {mode!r}): keep the file "
                     "on a local disk; network file systems do not do"
                 )
-            connection.execute(f"PRAGMA synchronous = {settings.synchronous}")
+            self._wait_for_disk(connection, settings.synchronous)
             connection.execute("PRAGMA journal_size_limit = 67108864")  # the log is cut back after it has grown
         except sqlite3.Error as error:
             connection.close()
@@ -142,12 +145,20 @@ class Writer(SqlThread):
     def serve(self, connection: sqlite3.Connection, calls: list[Call[Any]]) -> None:
         """Do *calls* in one transaction."""
         try:
+            is_relaxed = self._settings.synchronous == "FULL" and all(call.is_relaxed for call in calls)
+            self._wait_for_disk(connection, "NORMAL" if is_relaxed else self._settings.synchronous)
             calls = self._begin(connection, calls)
             if calls:
                 self._commit(connection, calls)
         except (sqlite3.Error, StoreError) as error:
             _roll_back(connection)
             self.answer(Answer(call, None, error) for call in calls)
+
+    def _wait_for_disk(self, connection: sqlite3.Connection, synchronous: str) -> None:
+        """Say what the next commit waits for; within a transaction it cannot be changed."""
+        if synchronous != self._synchronous:
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
 
     def _begin(self, connection: sqlite3.Connection, calls: list[Call[Any]]) -> list[Call[Any]]:
         """Take the write lock; return the calls that still want it."""

@@ -32,6 +32,7 @@ __all__ = [
     "ended",
     "expired",
     "finish",
+    "has_only_one_try",
     "keys_of",
     "promote",
     "put",
@@ -134,6 +135,12 @@ def expired(session: Session) -> list[str]:
     if first is None or first > session.now_ns:
         return []
     return [job_id for (job_id,) in session.run(sql("expired"), (session.now_ns, _RESCUED_AT_ONCE))]
+
+
+def has_only_one_try(rows: Iterable[Row]) -> bool:
+    """Say whether one of the jobs must not be begun twice."""
+    most = AT["max_rescues"]
+    return any(row[most] == 0 for row in rows)
 
 
 def keys_of(rows: Iterable[Row]) -> tuple[frozenset[str], frozenset[UniqueKey]]:

@@ -35,16 +35,17 @@ _inherited: Final[list[sqlite3.Connection]] = []
 class Call(Generic[T]):
     """Something to be done with the connection, and who waits for it."""
 
-    __slots__ = ("due_s", "future", "hold", "loop", "work")
+    __slots__ = ("due_s", "future", "hold", "is_relaxed", "loop", "work")
 
     def __init__(
-        self, work: Callable[[Any], T], loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], hold: Hold
+        self, work: Callable[[Any], T], loop: asyncio.AbstractEventLoop, hold: Hold, due_s: float, *, is_relaxed: bool
     ) -> None:
         self.work = work
         self.loop = loop
-        self.future = future
+        self.future: asyncio.Future[T] = loop.create_future()
         self.hold = hold
-        self.due_s = 0.0
+        self.due_s = due_s
+        self.is_relaxed = is_relaxed
 
     def expire(self, url: str, deadline_s: float) -> None:
         """Let the caller wait no longer."""
@@ -91,8 +92,12 @@ class SqlThread(ABC):
 
     # -- the callers' side -----------------------------------------------------------
 
-    async def call(self, work: Callable[[Any], T]) -> T:
+    async def call(self, work: Callable[[Any], T], *, is_relaxed: bool = False) -> T:
         """Do *work* in the thread and return its result.
+
+        Args:
+            work: What to do, given what the thread serves with.
+            is_relaxed: A power failure may undo it; a crash of the process may not.
 
         Raises:
             Forked: In a child of the process that opened the store.
@@ -106,8 +111,7 @@ class SqlThread(ABC):
         if self._end is not None:
             raise StoreUnavailable(self._end)
         loop = asyncio.get_running_loop()
-        call: Call[T] = Call(work, loop, loop.create_future(), self._clock.hold())
-        call.due_s = SYSTEM_CLOCK.monotonic() + self._deadline_s
+        call = self._called(work, loop, is_relaxed=is_relaxed)
         self._calls.put(call)
         if not self._is_real:
             return await call.future
@@ -117,12 +121,16 @@ class SqlThread(ABC):
         finally:
             timer.cancel()
 
+    def _called(
+        self, work: Callable[[Any], T], loop: asyncio.AbstractEventLoop, *, is_relaxed: bool = False
+    ) -> Call[T]:
+        due_s = SYSTEM_CLOCK.monotonic() + self._deadline_s
+        return Call(work, loop, self._clock.hold(), due_s, is_relaxed=is_relaxed)
+
     def post(self, work: Callable[[Any], T]) -> None:
         """Have *work* done, and let nobody wait for it."""
         if self._end is None and self._pid == os.getpid():
-            loop = asyncio.get_running_loop()
-            call: Call[T] = Call(work, loop, loop.create_future(), self._clock.hold())
-            call.due_s = SYSTEM_CLOCK.monotonic() + self._deadline_s
+            call = self._called(work, asyncio.get_running_loop())
             call.future.add_done_callback(_forget)
             self._calls.put(call)
 
@@ -136,7 +144,7 @@ class SqlThread(ABC):
         if not self._thread.is_alive():
             return
         loop = asyncio.get_running_loop()
-        last: Call[None] = Call(_nothing, loop, loop.create_future(), self._clock.hold())
+        last = self._called(_nothing, loop)
         self._last.append(last)
         self._calls.put(None)
         timer = loop.call_later(self._deadline_s + _GRACE_S, last.expire, self.url, self._deadline_s)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import ClassVar, Final, Literal, Self, TypeVar
@@ -47,6 +48,7 @@ __all__ = ["SQLiteStore"]
 T = TypeVar("T")
 _MINUTE_NS: Final = 60 * NS_PER_S
 _RESCUE_ROUNDS: Final = 10
+"""What is left then comes with the next claim."""
 _PURGED_AT_ONCE: Final = 500
 """Rows deleted in one transaction: others wait for it."""
 
@@ -168,10 +170,10 @@ class SQLiteStore(DurableStore):
         if self._writer is not None:
             self._writer.post(_look_again)
 
-    async def _write(self, work: Callable[[Session], T]) -> T:
+    async def _write(self, work: Callable[[Session], T], *, is_relaxed: bool = False) -> T:
         if self._writer is None:
             raise StoreUnavailable(f"{self.url} is not open")
-        return await self._writer.call(work)
+        return await self._writer.call(work, is_relaxed=is_relaxed)
 
     async def _read(self, work: Callable[[Session], T]) -> T:
         if self._reader is None:
@@ -250,22 +252,32 @@ class SQLiteStore(DurableStore):
         return list(jobs)
 
     async def _claim(self, claim: Claim) -> Leased:
-        """Take back what ran out, lease waiting jobs, and let schedules go on, all in one transaction."""
+        """Take back what ran out, lease waiting jobs, and let schedules go on, all in one transaction.
 
-        def work(session: Session) -> tuple[list[fast.Row], int | None]:
-            next_run_at = fast.promote(session)
-            self._take_back(session)
-            rows = fast.claim(session, claim)
-            self._free(session, rows)
-            return rows, next_run_at
-
-        rows, next_run_at = await self._write(work)
+        A claim does not wait for the disk: when power fails, the claimer is gone as well. It does
+        where more is said than that: a job is lost, or must not be begun twice.
+        """
+        try:
+            rows, next_run_at = await self._write(partial(self._lease, claim, is_relaxed=True), is_relaxed=True)
+        except _WaitForDisk:
+            rows, next_run_at = await self._write(partial(self._lease, claim, is_relaxed=False))
         return Leased(Claimed([self._encoding.record(row) for row in rows], next_run_at), has_held_up=False)
 
-    def _take_back(self, session: Session) -> None:
+    def _lease(self, claim: Claim, session: Session, *, is_relaxed: bool) -> tuple[list[fast.Row], int | None]:
+        next_run_at = fast.promote(session)
+        expired = fast.expired(session)
+        if expired and is_relaxed:
+            raise _WaitForDisk
+        self._take_back(session, expired)
+        rows = fast.claim(session, claim)
+        if is_relaxed and fast.has_only_one_try(rows):
+            raise _WaitForDisk
+        self._free(session, rows)
+        return rows, next_run_at
+
+    def _take_back(self, session: Session, expired: list[str]) -> None:
         """Take back jobs whose lease ran out: their worker is gone."""
         for _ in range(_RESCUE_ROUNDS):
-            expired = fast.expired(session)
             if not expired:
                 return
 
@@ -277,6 +289,7 @@ class SQLiteStore(DurableStore):
                         part.rescue(job, now)
 
             self._decided(session, Needs(jobs=frozenset(expired)), decide)
+            expired = fast.expired(session)
 
     def _free(self, session: Session, rows: Sequence[fast.Row]) -> None:
         """Let the schedules go on that waited for these jobs to begin."""
@@ -286,7 +299,10 @@ class SQLiteStore(DurableStore):
 
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Extend leases; see the contract."""
-        return await self._write(lambda session: fast.renew(session, owner, renewals, lease_s, self._encoding))
+        is_relaxed = all(renewal.checkpoint is None for renewal in renewals)
+        return await self._write(
+            lambda session: fast.renew(session, owner, renewals, lease_s, self._encoding), is_relaxed=is_relaxed
+        )
 
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
         """Record how attempts ended; see the contract."""
@@ -352,7 +368,7 @@ class SQLiteStore(DurableStore):
         age_ns, gone = older_than // timedelta(microseconds=1) * 1_000, 0
         while gone < limit:
             most = min(_PURGED_AT_ONCE, limit - gone)
-            deleted = await self._write(lambda session: views.purge(session, age_ns, most, keep))  # noqa: B023  # awaited at once
+            deleted = await self._write(lambda session: views.purge(session, age_ns, most, keep), is_relaxed=True)  # noqa: B023  # awaited at once
             gone += deleted
             if deleted < most:
                 break
@@ -387,23 +403,25 @@ class SQLiteStore(DurableStore):
 
     async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
         """Take slots, all or none."""
-        return await self._write(lambda session: limits.acquire(session, limit, holder, n, maximum, ttl_s))
+        return await self._write(
+            lambda session: limits.acquire(session, limit, holder, n, maximum, ttl_s), is_relaxed=True
+        )
 
     async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
         """Keep slots longer; False if they are gone."""
-        return await self._write(lambda session: limits.renew(session, limit, holder, ttl_s))
+        return await self._write(lambda session: limits.renew(session, limit, holder, ttl_s), is_relaxed=True)
 
     async def limit_release(self, limit: str, holder: str) -> None:
         """Give the holder's slots back."""
-        await self._write(lambda session: limits.release(session, limit, holder))
+        await self._write(lambda session: limits.release(session, limit, holder), is_relaxed=True)
 
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
         """Take tokens, or say when they are there."""
-        return await self._write(lambda session: limits.take(session, limit, n, rate, burst))
+        return await self._write(lambda session: limits.take(session, limit, n, rate, burst), is_relaxed=True)
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
         """Register or refresh a worker; return the command that was left for it, once."""
-        return await self._write(lambda session: registry.put_worker(session, worker))
+        return await self._write(lambda session: registry.put_worker(session, worker), is_relaxed=True)
 
     async def workers_list(self) -> list[WorkerInfo]:
         """Return the registered workers, the oldest first."""
@@ -411,7 +429,7 @@ class SQLiteStore(DurableStore):
 
     async def workers_remove(self, worker_id: str) -> None:
         """Forget a worker that ended."""
-        await self._write(lambda session: registry.remove_worker(session, worker_id))
+        await self._write(lambda session: registry.remove_worker(session, worker_id), is_relaxed=True)
 
     async def workers_command(self, worker_id: str, command: str) -> bool:
         """Leave a command for a worker."""
@@ -424,6 +442,10 @@ class SQLiteStore(DurableStore):
     async def audit_list(self, limit: int = 100) -> list[AuditRow]:
         """Return the newest rows first."""
         return await self._read(lambda session: registry.audit_list(session, limit))
+
+
+class _WaitForDisk(Exception):  # a turn of the call, not an error
+    """The call has come to something that a power failure must not undo: do it again, and wait for the disk."""
 
 
 def _look_again(session: Session) -> None:
