@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from pydantic_core import PydanticSerializationError, to_json
 
-__all__ = ["MAX_ARGUMENT_BYTES", "PayloadCodec", "Unreadable", "json_size", "no_json", "too_large"]
+__all__ = ["MAX_ARGUMENT_BYTES", "PayloadCodec", "Unreadable", "is_storable", "json_size", "no_json", "too_large"]
 
 MAX_ARGUMENT_BYTES: Final = 1_048_576
 """How many bytes of JSON the arguments of one job may take."""
@@ -63,6 +63,14 @@ class Unreadable(tuple[Any, ...]):  # noqa: SLOT001  # a tuple has room for no s
 
     def __repr__(self) -> str:
         return f"<unreadable: {self.reason}>"
+
+
+def is_storable(text: str) -> bool:
+    """Say whether every store can keep *text* as it is: it holds no NUL, and no half of a surrogate pair."""
+    try:
+        return "\0" not in text and (text.isascii() or bool(text.encode()))
+    except UnicodeEncodeError:
+        return False
 
 
 # -- what is told of arguments that a store does not take ----------------------------------

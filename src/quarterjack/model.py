@@ -23,6 +23,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict, get_args
 
 from ._durations import Seconds, to_seconds
+from ._payload import is_storable
 from .errors import InvalidOption
 from .policies.backoff import NO_RETRY, Retry
 from .policies.missed import MissedMode
@@ -210,6 +211,8 @@ class Unique:
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key:
             raise InvalidOption(f"unique must be a key, a text that is not empty, got {self.key!r}")
+        if not is_storable(self.key):
+            raise InvalidOption(f"unique must hold no NUL and no half of a surrogate pair, got {self.key!r}")
         if isinstance(self.scope, timedelta):
             to_seconds(self.scope, "scope of unique", exclusive=True)
         elif self.scope not in get_args(UniqueScope):

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, get_args
 
 from ._durations import to_ns, to_seconds
+from ._payload import is_storable
 from ._timing import check_timing
 from .errors import InvalidOption, NaiveDatetime
 from .flow._options import number
@@ -130,10 +131,12 @@ def valid_name(value: Any, field: str) -> str:
     """Return *value* if it can name a task, a queue, a schedule.
 
     Raises:
-        InvalidOption: If it is no text of 1 to 200 characters.
+        InvalidOption: If it is no text of 1 to 200 characters, or one that no database keeps.
     """
     if not isinstance(value, str) or not value or len(value) > 200:
         raise InvalidOption(f"{field} must be a name of 1 to 200 characters, got {value!r}")
+    if not is_storable(value):
+        raise InvalidOption(f"{field} must hold no NUL and no half of a surrogate pair, got {value!r}")
     return value
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from pydantic_core import from_json, to_json
 
-from quarterjack import Depends, InvalidArguments, InvalidOption, PayloadCodec, Quarterjack, StoreError
+from quarterjack import Depends, InvalidArguments, InvalidOption, PayloadCodec, Quarterjack, StoreError, Unique
 from quarterjack._payload import Unreadable
 from quarterjack.codec import CallCodec, ResultCodec, decode_call, decode_result
 from quarterjack.errors import Orphaned
@@ -229,3 +229,21 @@ def test_an_app_refuses_what_is_no_codec(options: dict[str, Any], words: str) ->
     """Found at the first job, a wrong codec would have cost that job."""
     with pytest.raises(InvalidOption, match=words):
         Quarterjack(**options)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
+def test_a_name_that_no_database_keeps_is_refused(name: str) -> None:
+    """On the memory store too: it is found at the desk, not after the move to a server."""
+    app = Quarterjack()
+
+    @app.task
+    async def work() -> None: ...
+
+    for option in ("queue", "unique"):
+        given: Any = {option: name}
+        with pytest.raises(InvalidOption, match=f"{option} must hold no NUL"):
+            work.options(**given)
+    with pytest.raises(InvalidOption, match="unique must hold no NUL"):
+        Unique(name)
+    with pytest.raises(InvalidOption, match="name must hold no NUL"):
+        app.task(name=name)(work.__wrapped__)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from quarterjack.model import ErrorInfo, FinishKind, JobRecord, JobState, Progress, Unique
 from quarterjack.stores.base import CancelAnswer, Renewal
@@ -60,7 +60,7 @@ class TextContract:
 
     async def test_data_comes_back_as_it_was(self, b: Bench) -> None:
         """Arguments and results pass JSON and nothing else: no number is rounded, no text is trimmed."""
-        data = {"n": 2**70, "x": 0.1 + 0.2, "t": "a\0b grün ", "l": [None, True, -0.0, 1e300], "": {}}
+        data: dict[str, Any] = {"n": 2**70, "x": 0.1 + 0.2, "t": "a\0b grün ", "l": [None, True, -0.0, 1e300], "": {}}
         given = JobRecord(b.ids(), "a", (data, [], ""), {"kw": data}, b.job(unique=Unique("k", timedelta(1))).options)
         await b.store.jobs_put([given])
         (row,) = await b.claim()
