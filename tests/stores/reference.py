@@ -211,7 +211,9 @@ class ReferenceStore(DurableStore):
             expired.sort(key=lambda job: job.lease_until_ns or 0)
             return Leased(Claimed([], None), [job.id for job in expired])
         part, parked = Part(self._ids), list[str]()
-        taken = [job for want in claim.wants for job in self._wanted(want, now, parked)]
+        taken: list[JobRecord] = []
+        for want in claim.wants:
+            taken += self._wanted(want, now, parked, taken)
         part.load(Needs(), Loaded({job.id: job for job in taken}))
 
         def lease(part: Part, now: int) -> None:
@@ -224,16 +226,18 @@ class ReferenceStore(DurableStore):
         later = [job.run_at_ns for job in self._jobs() if job.state is JobState.SUBMITTED and job.run_at_ns > now]
         return Leased(Claimed(taken, min(later, default=None)), has_held_up=held_up)
 
-    def _wanted(self, want: Want, now: int, parked: list[str]) -> list[JobRecord]:
+    def _wanted(self, want: Want, now: int, parked: list[str], before: Sequence[JobRecord]) -> list[JobRecord]:
         taken: list[JobRecord] = []
+        known = {job.id for job in before}
         serial = [job for job in self._jobs() if job.serial]
         held = {job.overlap_key for job in serial if job.state.is_held or job.zombie}
+        held |= {job.overlap_key for job in before if job.serial}
         awaited = {job.overlap_key for job in serial if _is_due(job, now) and not job.is_backfill}
         for queue in want.queues:
             for job in sorted(self._jobs(), key=lambda job: job.order_at_ns):
                 if len(taken) == want.slots or not _is_due(job, now) or self.tables.jobs[job.id].parked:
                     continue
-                if job.queue != queue or job.lane not in want.lanes:
+                if job.queue != queue or job.lane not in want.lanes or job.id in known:
                     continue
                 if job.serial and (job.overlap_key in held or (job.is_backfill and job.overlap_key in awaited)):
                     parked.append(job.id)

@@ -122,6 +122,7 @@ class Claimer:
         self._disarm()
 
     async def _claim(self, wants: list[Want]) -> bool:
+        asked_ns = self._host.clock.monotonic_ns()
         try:
             claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
         except StoreError as error:
@@ -130,7 +131,7 @@ class Claimer:
             return False
         self._host.outage.worked("claiming jobs")
         self._arm(claimed.next_run_at_ns)
-        self._worker.begin(claimed.jobs)
+        self._worker.begin(claimed.jobs, asked_ns)
         return bool(claimed.jobs)
 
     def _go_on(self) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
@@ -173,7 +173,7 @@ class Renewer:
             try:
                 await self._link.open()
                 await self.renew(is_full=is_full)
-            except StoreError as error:
+            except (StoreError, TimeoutError) as error:
                 pause_s = self._outage.failed("renewing leases", error)
                 full_at = 0.0  # all of them, as soon as it works
                 if await _is_set_within(over, min(pause_s, self._between_s)):
@@ -197,6 +197,7 @@ class Renewer:
 
         Raises:
             StoreError: If the store does not answer; the rest is not renewed then.
+            TimeoutError: If it takes as long as there is between two rounds.
         """
         self._tell(self._pulse)
         host, worker = self._host, self._host.worker
@@ -208,23 +209,25 @@ class Renewer:
             for start in range(0, len(chosen), BATCH):
                 await self._renew(chosen[start : start + BATCH])
         if is_full:
-            command = await self._link.workers_put(host.info())
+            async with asyncio.timeout(self._between_s):
+                command = await self._link.workers_put(host.info())
             if command is not None:
                 self._tell(host.obey, command)
 
     async def _renew(self, attempts: Sequence[Attempt]) -> None:
         renewals = [attempt.renewal() for attempt in attempts]
-        answer = await self._link.jobs_renew(self._host.owner, renewals, self._host.lease_s)
+        async with asyncio.timeout(self._between_s):
+            answer = await self._link.jobs_renew(self._host.owner, renewals, self._host.lease_s)
         for attempt, renewal in zip(attempts, renewals, strict=True):
             attempt.sent = renewal
         if answer.lost or answer.cancelled:
-            self._tell(self._answered, answer)
+            self._tell(self._answered, answer, {attempt.job_id: attempt for attempt in attempts})
 
-    def _answered(self, answer: Renewed) -> None:
+    def _answered(self, answer: Renewed, asked: Mapping[str, Attempt]) -> None:
         worker = self._host.worker
         if worker is not None:
             worker.cancel_local(answer.cancelled)
-            worker.lose(answer.lost)
+            worker.lose([asked[job_id] for job_id in answer.lost])
 
     # -- who is not renewed --------------------------------------------------------------------
 

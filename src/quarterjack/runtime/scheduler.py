@@ -326,6 +326,7 @@ class Scheduler:
     async def _fire(self, plans: list[planner.Plan]) -> None:
         wanted = sum([len(plan.nominals) for plan in plans])  # several of one schedule where it catches up
         claim = self._worker.claimer.free_for_ticks(wanted) if self._worker is not None else None
+        asked_ns = self._host.clock.monotonic_ns()
         fired = await self._store.schedules_fire(plans, claim)
         lost = [plan.schedule_id for plan, after in zip(plans, fired.schedules, strict=True) if after is None]
         for after in fired.schedules:
@@ -342,7 +343,7 @@ class Scheduler:
             self._announce(fired)  # first: whoever listens hears of the cause before its effect
         self._host.on_fired(fired.rows)
         if self._worker is not None:
-            self._worker.begin(fired.jobs)
+            self._worker.begin(fired.jobs, asked_ns)
             self._worker.cancel_local([job.id for job in fired.cancelled], "replaced by a newer run")
 
     async def _resume(self, row: Schedule) -> None:

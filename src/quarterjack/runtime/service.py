@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from quarterjack.clock import Clock
 from quarterjack.codec import give_types
 from quarterjack.declared import Verdict, why_not_fired
-from quarterjack.errors import JobGone, NotRunning
+from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import EventStream
 from quarterjack.executors import Executor
 from quarterjack.flow.flow import Flow
@@ -315,7 +315,7 @@ class Service:
     async def end_work(self, cancel_grace_s: float) -> None:
         """Cancel what still runs and record how it ended. After `drain`."""
         async with AsyncExitStack() as steps:  # last one first; each takes place though one before it was cancelled
-            steps.push_async_callback(self.store.workers_remove, self.owner)
+            steps.push_async_callback(self._sign_off)
             steps.push_async_callback(self._end_jobs, cancel_grace_s)
             if self._upkeep is not None:
                 steps.push_async_callback(self._upkeep.stop)
@@ -326,6 +326,12 @@ class Service:
                 self.worker.interrupt_all()
             steps.push_async_callback(self.places.stop, cancel_grace_s)
             await self.streams.close(cancel_grace_s)
+
+    async def _sign_off(self) -> None:
+        try:
+            await self.store.workers_remove(self.owner)
+        except StoreError as error:  # the row grows old, and is struck off in an hour
+            log.warning("this process could not be struck off the registry: %s", error)
 
     async def _end_jobs(self, grace_s: float) -> None:
         """Let callbacks end, and then those of the jobs that are left over."""

@@ -47,6 +47,9 @@ REFUSED_DELAY_NS: Final = 1_000_000_000
 OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or await where it waits"
 ORPHANED_DELAY_NS: Final = 5_000_000_000
 """A job whose arguments do not fit is offered again so much later, to a worker of another version perhaps."""
+LATE: Final = "its claim was answered too late"
+FRESH_SHARE: Final = 2
+"""A claim must be answered before half of its lease is over: what is left must do until the first renewal."""
 STOPPED: Final = "its worker stopped"
 
 
@@ -60,6 +63,7 @@ class Worker:
         self.events = host.events
         self.handles = host.handles
         self._checks_results = host.checks_results
+        self._fresh_ns = 2**62 if host.lease_s is None else round(host.lease_s * 1e9) // FRESH_SHARE
         self._decoder = None if host.store.keeps_objects else Decoder(host)
         self._prepared: Mapping[str, Prepared] = {}
         self._context: Context = host.context
@@ -192,17 +196,22 @@ class Worker:
 
     # -- running ---------------------------------------------------------------------
 
-    def begin(self, jobs: Sequence[JobRecord]) -> None:
-        """Take leased jobs to their executors."""
+    def begin(self, jobs: Sequence[JobRecord], asked_ns: int) -> None:
+        """Take leased jobs to their executors; they were asked for at *asked_ns*, on the monotonic clock.
+
+        Their leases have run since then. An answer that comes late brings none to rely on.
+        """
         if not jobs:
             return
         self.notice()
         now, claimer = self.monotonic_ns(), self.claimer
         for record in jobs:
-            if claimer.is_open:
+            if now - asked_ns > self._fresh_ns:
+                self._release(record, record.fence, LATE)
+            elif claimer.is_open:
                 self._begin(record, now)
             else:  # told to stop since these were claimed
-                self._release(record, Fenced(record.id, record.attempt, record.owner or ""), STOPPED)
+                self._release(record, record.fence, STOPPED)
 
     def _begin(self, record: JobRecord, now_mono_ns: int) -> None:
         host = self._host
@@ -319,9 +328,12 @@ class Worker:
         error = outcome.error
         if error is not None and not isinstance(error, Exception) and outcome.kind is OutcomeKind.RAISED:
             self._host.fatal(without_handler(error))
-        if outcome.kind is OutcomeKind.LOST:
-            self.held_by_id.pop(attempt.record.id, None)
+        is_nobodys = outcome.kind is OutcomeKind.CANCELLED and outcome.stopped and not attempt.is_current
+        if outcome.kind is OutcomeKind.LOST or is_nobodys:
+            if self.held_by_id.get(attempt.job_id) is attempt:
+                del self.held_by_id[attempt.job_id]
             self.recorder.recorded.set()
+            self.claimer.wake.set()
             return
         if outcome.kind is OutcomeKind.CANCELLED and not attempt.record.cancel_requested:
             is_unbegun = not self.claimer.is_open and attempt.running_at_ns is None
@@ -454,15 +466,18 @@ class Worker:
             if attempt.handle is not None:
                 attempt.handle.cancel("shutdown")
 
-    def lose(self, job_ids: Sequence[str]) -> None:
-        """The leases of these jobs have moved on: end what still runs, and keep silent about it."""
-        for job_id in job_ids:
-            attempt = self.held_by_id.get(job_id)
-            if attempt is None or attempt.handle is None:  # over already; the fence judges its outcome
-                continue
+    def lose(self, attempts: Sequence[Attempt]) -> None:
+        """The leases of these have moved on: end what still runs, and keep silent about it.
+
+        Attempts, not jobs: a newer attempt at the same job may be ours meanwhile.
+        """
+        for attempt in attempts:
+            record = attempt.record
+            if self.held_by_id.get(record.id) is not attempt or attempt.handle is None:
+                continue  # over already; the fence judges its outcome
             if not self._store.keeps_objects:
-                attempt.record.owner = None
-            log.warning("the lease of job %s (%s) was lost; its body is cancelled", job_id, attempt.record.task)
+                record.owner = None
+            log.warning("the lease of job %s (%s) was lost; its body is cancelled", record.id, record.task)
             attempt.handle.cancel("its lease was lost")
 
     def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled") -> None:

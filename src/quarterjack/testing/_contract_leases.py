@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from quarterjack.model import JobState, WorkerInfo
-from quarterjack.stores.base import Renewal
+from quarterjack.model import JobState, Overlap, WorkerInfo, lanes_of
+from quarterjack.stores.base import Claim, Renewal, Want
 
-from ._bench import Bench
+from ._bench import TASKS, Bench
 
 __all__ = ["LeaseContract"]
 
@@ -60,6 +60,19 @@ class LeaseContract:
         await b.advance(20)
         assert await b.claim(owner="w2") == []
         assert [one.id for one in await b.store.workers_list()] == ["w1"]
+
+    async def test_wants_that_overlap_take_each_job_once(self, b: Bench) -> None:
+        """A worker asks for one lane several times: for all jobs, and for ticks with the slots it keeps for them."""
+        jobs = [await b.put() for _ in range(3)]
+        await b.schedule(every_s=60, overlap=Overlap("queue_all"))
+        for _ in range(2):
+            await b.advance(60)
+            await b.store.schedules_fire([await b.plan()])
+        lanes = lanes_of(TASKS)
+        wants = [Want(("default",), lanes, 2), Want(("default",), lanes, 9), Want(("default",), lanes, 9)]
+        held = (await b.store.jobs_claim(Claim("w1", wants, 30))).jobs
+        assert len(held) == len({job.id for job in held}) == len(jobs) + 1
+        assert {job.attempt for job in held} == {1}
 
     async def test_purge_keeps_the_newest_finished_jobs(self, b: Bench) -> None:
         """History is bounded in rows as well as in days."""
