@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
-import asyncpg
 from pydantic_core import from_json, to_json
 
 from quarterjack.errors import StoreError
 
 from ._postgres_errors import DRIVER_ERRORS
-from ._postgres_link import connect
+from ._postgres_pool import Connection, connect
 from ._postgres_url import Settings
 from .base import Hint, HintListener
 
@@ -111,7 +110,7 @@ class Hints:
             await asyncio.sleep(self._random.uniform(pause / 2, pause))
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
-    async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def _connected(self) -> Connection:
         connection = await connect(self._settings)
         try:
             await connection.execute("SET synchronous_commit = off")  # a hint that a crash loses is lost
@@ -122,7 +121,7 @@ class Hints:
         connection.add_termination_listener(lambda _: self._stir.set())
         return connection
 
-    async def _serve(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _serve(self, connection: Connection) -> None:
         """Send what is pending, and ask for a sign of life in between, until the connection fails."""
         while not connection.is_closed():
             try:

@@ -16,7 +16,8 @@ from quarterjack.model import Finish, FinishKind, JobRecord, JobState
 
 from ._durable import DurableStore, Leased
 from ._postgres_hints import Hints
-from ._postgres_link import Connection, Link
+from ._postgres_link import Link
+from ._postgres_pool import Connection
 from ._rows import JOB_COLUMNS, Encoding
 from .base import AGING_NS, Claim, Claimed, Hint, Renewal, Renewed
 

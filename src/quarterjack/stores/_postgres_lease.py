@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import asyncpg
-
 from quarterjack.model import WorkerInfo
 
 from ._postgres_errors import DRIVER_ERRORS, explained
 from ._postgres_jobs import renew
-from ._postgres_link import connect
+from ._postgres_pool import Connection, connect
 from ._postgres_registry import worker_arguments
 from ._postgres_url import Settings
 from ._rows import Encoding
@@ -33,7 +31,7 @@ class PostgresLeaseLink(LeaseLink):
         self._settings = settings
         self._sql = sql
         self._encoding = encoding
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._connection: Connection | None = None
 
     async def open(self) -> None:
         """Connect, or connect anew after an error."""
@@ -66,7 +64,7 @@ class PostgresLeaseLink(LeaseLink):
             except DRIVER_ERRORS:
                 connection.terminate()
 
-    async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def _connected(self) -> Connection:
         await self.open()
         assert self._connection is not None  # noqa: S101  # `open` makes one, or raises
         return self._connection

@@ -7,7 +7,7 @@ from typing import Final
 from quarterjack.errors import StoreError
 
 from ._postgres_errors import DRIVER_ERRORS, explained
-from ._postgres_link import Connection, connect
+from ._postgres_pool import Connection, connect
 from ._postgres_url import Settings
 from ._schema import Migration, SchemaStatus, migrations
 

@@ -20,7 +20,7 @@ from quarterjack.model import JobRecord, JobState, Schedule
 
 from ._needs import Changes, Loaded, Missing, Needs, Taken
 from ._part import Part
-from ._postgres_link import Connection
+from ._postgres_pool import Connection
 from ._rows import Encoding
 
 __all__ = ["InTheWay", "Transaction"]

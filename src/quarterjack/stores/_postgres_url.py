@@ -17,11 +17,25 @@ from quarterjack.errors import InvalidOption
 
 from ._urls import without_password
 
-__all__ = ["DEFAULT_SCHEMA", "Settings", "parse"]
+__all__ = ["DEFAULT_SCHEMA", "SERVER_SETTINGS", "Settings", "parse"]
 
 DEFAULT_SCHEMA: Final = "quarterjack"
 MAX_NAME_BYTES: Final = 63
 """PostgreSQL cuts longer names off without a word."""
+
+SERVER_SETTINGS: Final = {
+    "application_name": "quarterjack",
+    "plan_cache_mode": "force_generic_plan",
+    # The hot table is small and turns over all the time, so what was counted of it is wrong most of the time:
+    # a plan must not depend on that. Every statement of ours has an index to go by.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "idle_in_transaction_session_timeout": "60000",
+}
+"""What each connection of ours is set to, where it is ours alone."""
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1", ""})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})

@@ -22,7 +22,8 @@ from ._postgres_guests import complete_in, put_in
 from ._postgres_hints import Hints
 from ._postgres_jobs import PostgresJobs
 from ._postgres_lease import PostgresLeaseLink
-from ._postgres_link import Connection, Link
+from ._postgres_link import Link
+from ._postgres_pool import Connection
 from ._postgres_registry import PostgresRegistry
 from ._postgres_transact import InTheWay, Transaction
 from ._postgres_url import Settings, parse
