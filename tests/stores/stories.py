@@ -236,9 +236,9 @@ def _seconds(n: int) -> Any:
 
 
 def seen(job: JobRecord) -> dict[str, Any]:
-    """Return what a row says; of its order only while it waits."""
+    """Return what a row says; of how it waits only while it does."""
     found = {name: getattr(job, name) for name in JOB_FIELDS}
-    return found if job.state is JobState.SUBMITTED else {**found, "order_at_ns": 0}
+    return found if job.state is JobState.SUBMITTED else {**found, "order_at_ns": 0, "delay_born": False}
 
 
 def seen_schedule(row: Schedule) -> dict[str, Any]:

@@ -73,8 +73,10 @@ CREATE INDEX job_ready ON {schema}.job (queue, lane, order_at_ns, run_at_ns, seq
 CREATE INDEX job_delayed ON {schema}.job (run_at_ns) WHERE state = 'submitted' AND run_at_ns > submitted_at_ns;
 CREATE INDEX job_lease ON {schema}.job (lease_until_ns) WHERE lease_until_ns IS NOT NULL;
 CREATE INDEX job_key ON {schema}.job (overlap_key, seq) WHERE overlap_key IS NOT NULL;
+-- A row for fire times that were missed may be of the same instant as the run that stands for the latest of them, and
+-- may be run again beside it.
 CREATE UNIQUE INDEX job_occurrence ON {schema}.job (origin_schedule, origin_generation, origin_nominal_ns)
-    WHERE origin_trigger = 'schedule';
+    WHERE origin_trigger = 'schedule' AND origin_missed = 0;
 -- One job of a serial key is held at a time, whoever claims.
 CREATE UNIQUE INDEX job_serial ON {schema}.job (overlap_key) WHERE serial AND owner IS NOT NULL;
 CREATE INDEX job_line ON {schema}.job (overlap_key, (origin_trigger IS NOT DISTINCT FROM 'backfill'), order_at_ns, seq)
