@@ -117,6 +117,15 @@ class Waits:
             if self._fail_if_stuck(wait):
                 return  # it will let go of what it holds
 
+    def look_at(self, wait: Wait, one: Waiting) -> None:
+        """*one*, which *wait* awaits, has come to its gates."""
+        if self.is_held_up(one):
+            self._fail_if_stuck(wait)
+
+    def is_held_up(self, one: Waiting) -> bool:
+        """Say whether *one* may be stuck: it cannot go on while all who wait keep what they hold."""
+        return self._is_stuck(one, None)
+
     # -- who holds what ----------------------------------------------------------------
 
     def _hold(self, holder: Waiting) -> None:
@@ -226,6 +235,7 @@ class Waits:
         while one._phase is not _WAITING:  # it runs, and awaits another
             waits = [further for further in self._by_holder[one] if further in stuck]
             one = next(other for further in waits for other in further.awaited if self._is_stuck(other, stuck))
+            one = one.stands_in or one
             if one in seen:
                 return WouldDeadlock(_name(wait.holder), _name(one), "")
             seen.add(one)

@@ -20,11 +20,13 @@ from quarterjack.executors import Executor
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
+from quarterjack.flow.waiting import Waiting
 from quarterjack.model import TICK_LANE, JobRecord, Outcome, OutcomeKind
 from quarterjack.stores.base import Want
 from quarterjack.task import TaskDefinition
 from quarterjack.why import Held
 
+from .awaits import Awaits
 from .entrance import Entrance, EntranceHost, Entry
 from .flows import Flows
 from .run import Attempt
@@ -49,6 +51,8 @@ LOOK_S: Final = 0.05
 
 class AdmissionHost(EntranceHost, SlotsHost, Protocol):
     """What is asked of the worker."""
+
+    held_by_id: dict[str, Attempt]
 
 
 class _Lanes(NamedTuple):
@@ -83,6 +87,8 @@ class Admission:
         self._entrances: dict[tuple[Flow | None, Flow | None], Entrance] = {}
         self._lanes: dict[Flow | None, _Lanes] = {}
         self._looks: dict[Entrance, Alarm] = {}
+        self._is_shared = is_shared
+        self.awaits: Final = Awaits(dispatcher, host.held_by_id.get, self.entry_of, self._head_before)
         of_tasks = [flow for task in tasks.values() for flow in (task.flow, task.batch_flow) if flow is not None]
         dispatcher.posts([gate for flow in (*flows.by_queue.values(), *of_tasks) for gate in flow.gates])
 
@@ -155,6 +161,12 @@ class Admission:
                 run.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
                 return True
         entrance.receive(run, self._flows.fn_of(run.definition))
+        entry = entrance.entries.get(run)
+        if entry is not None:
+            self.awaits.received(entry)
+        head = self._head_of(entrance)
+        if head is not None:
+            self.awaits.is_full(head)
         if entrance.room.size >= self._ahead and entrance not in self._looks and _is_keyed(entrance.flow):
             self._look_later(entrance, LOOK_S)
         return True
@@ -171,6 +183,20 @@ class Admission:
             if (entry := entrance.entries.get(run)) is not None:
                 return entry
         return None
+
+    def _head_before(self, record: JobRecord) -> Waiting | None:
+        """Return who waits first where *record*, which is not claimed, would be, if it will not be before that one."""
+        entrance = self._entrances.get(self._flows.both(record))
+        return None if entrance is None else self._head_of(entrance)
+
+    def _head_of(self, entrance: Entrance) -> Waiting | None:
+        """Return who waits first in a flow that claims no more.
+
+        None if it does, if others claim from the store as well, and where keys are: those that wait for long go back.
+        """
+        if self._is_shared or entrance.room.size < self._ahead or _is_keyed(entrance.flow):
+            return None
+        return next((entry._lane.head() for entry in entrance.waiting()), None)
 
     def _look_later(self, entrance: Entrance, after_s: float) -> None:
         at = self._dispatcher.monotonic() + after_s

@@ -236,6 +236,8 @@ class Batcher:
             self._room.put(group)
         except Exception as error:  # the room is full, or a user's gate runs here: it fails this batch alone
             self._refuse(group, error)
+        else:
+            self._dispatcher.look_again()  # who awaits one of its items may hold what it waits for
 
     async def _let_in(self) -> None:
         """Have batches wait for room before their gates: their items have come already, and cannot be asked to."""

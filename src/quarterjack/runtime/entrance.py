@@ -50,11 +50,13 @@ class EntranceHost(Protocol):
 class Entry(Candidate):
     """An attempt in its flow."""
 
-    __slots__ = ("_lane", "_phase", "_rank", "_seq", "alarm", "ended_as", "entrance", "run")
+    __slots__ = ("_lane", "_phase", "_rank", "_seq", "alarm", "awaits", "ended_as", "entrance", "lifted_to", "run")
 
     def __init__(self, entrance: Entrance, run: Attempt, fn: Callable[..., Any], since: float) -> None:
         super().__init__(run.record, fn, since)
         self._phase = Phase.NEW
+        self.lifted_to = None
+        self.awaits = ()
         self.entrance = entrance
         self.run = run
         self.alarm: Alarm | None = None

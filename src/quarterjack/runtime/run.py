@@ -27,6 +27,7 @@ from quarterjack.stores.base import Renewal
 from quarterjack.task import TaskDefinition
 
 if TYPE_CHECKING:
+    from .awaits import Loan
     from .worker import Worker
 
 __all__ = ["NO_CONTEXT", "Attempt"]
@@ -229,15 +230,21 @@ class Attempt:
         """What the gates of its flow see of it; None if it has none."""
         return self._worker.entry_of(self)
 
-    def lend_slot(self, records: Sequence[JobRecord], waiter: asyncio.Future[None]) -> None:
+    def lend_slot(self, records: Sequence[JobRecord], waiter: asyncio.Future[None]) -> Loan | None:
         """The body waits for other jobs: its slot may serve them meanwhile. From any loop."""
-        del records, waiter
         self._on_own_loop(self._lend)
+        flows = self._worker.flows
+        if flows is None or asyncio.get_running_loop() is not self._worker.handles.loop:
+            return None
+        return flows.awaits.begin(self, records, waiter)
 
-    async def reclaim_slot(self, loan: None, *, at_once: bool) -> None:
-        """The body goes on; for a moment one slot too many may be taken. From any loop."""
-        del loan, at_once
-        self._on_own_loop(self._reclaim)
+    async def reclaim_slot(self, loan: Loan | None, *, at_once: bool) -> None:
+        """The body goes on; for a moment one slot too many of its executor may be taken. From any loop."""
+        try:
+            if loan is not None:
+                await loan.end(at_once=at_once)
+        finally:
+            self._on_own_loop(self._reclaim)
 
     def wait_begins(self, awaited: Sequence[Any]) -> None:
         """The body waits for these jobs: those of a manager are as urgent as it from now on."""
