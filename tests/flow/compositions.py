@@ -287,11 +287,16 @@ class Play:
             self.ledger.check(self.clock.monotonic(), SLACK_S)
             if at > until:
                 step *= 1.5
-                if all(case.is_finished for case in self.ledger.cases):
+                if self.is_over:
                     break
             at = round((self.clock.monotonic() + step) * 1000) / 1000 + OFF_GRID_S
         for case in self.ledger.left_waiting():
             self.ledger.fault(f"{case!r} waits for ever")
+
+    @property
+    def is_over(self) -> bool:
+        """True if nobody waits or runs any more."""
+        return all(case.is_finished for case in self.ledger.cases)
 
     # -- bodies ------------------------------------------------------------------------
 
@@ -537,16 +542,18 @@ _ACTIONS: Final[Mapping[str, Sequence[Any]]] = {
 }
 
 
-def planned(pick: Pick, holding: str | None = None, *, size: int = 3, most: int = 12, is_for_app: bool = False) -> Plan:
+def planned(
+    pick: Pick, holding: str | None = None, *, size: int = 3, most: int = 12, without: Sequence[str] = ()
+) -> Plan:
     """Return a plan of a second or two, as *pick* chooses."""
     works = [Work(**_chosen(pick, _WORKS)) for _ in range(pick(range(1, most + 1)))]
     max_queue = pick((None, None, None, 1, 3))
     return Plan(
-        parts=composed(pick, holding, size, is_for_app=is_for_app),
+        parts=composed(pick, holding, size, without),
         works=tuple(sorted(works, key=lambda work: work.comes)),
         actions=tuple(Action(**_chosen(pick, _ACTIONS)) for _ in range(pick(range(5)))),
         is_eager=pick((True, False)),
-        stop_at=None if is_for_app else pick((None, None, None, None, 50, 310)),
+        stop_at=pick((None, None, None, None, 50, 310)),
         max_queue=max_queue,
         overflow="reject" if max_queue is None else pick(("reject", "drop_oldest")),
         max_wait=pick((None, None, None, 150, 600)),

@@ -66,8 +66,10 @@ class AppPlay(Play):
         except asyncio.CancelledError:
             case.is_over = True
             raise
+        # The store stamped it: if the loop stood still meanwhile, it came after that.
+        case.came = ((job._record.submitted_at_ns or 0) - self.clock.now_ns() + self.clock.monotonic_ns()) / 1e9
         if case.run is None and not case.runs:
-            self.ledger.enter(case, case.entered_first, max(self.clock.monotonic(), case.came + work.delay / 1000))
+            self.ledger.enter(case, case.due, max(self.clock.monotonic(), case.due))
         if work.is_watched:
             for on in (job.on_done, job.on_error, job.on_cancel, job.on_timeout):
                 on(partial(self.told, case))

@@ -213,6 +213,8 @@ class Ledger:
         self.is_fair = False
         self.longest_s = math.inf
         """How long a case may wait."""
+        self.sees_all = True
+        """Nobody waits of whom it does not know."""
         self.is_stored = False
         """Jobs come to their flow by a store, those of one instant in its order."""
         self._suspects: list[tuple[Case, Case, float]] = []
@@ -346,7 +348,7 @@ class Ledger:
         for case in self.cases:
             if case.run is not None and case.is_finished:
                 self.fault(f"{case!r} is over, and its body runs on")
-        if self.hedges and self.stalls:
+        if not self.sees_all or (self.hedges and self.stalls):
             return  # when an attempt was over is not known to the moment
         if any(case.may_wait(before) and not case.waits(before) for case in self.cases):
             return  # nor who stands before whom
@@ -360,7 +362,7 @@ class Ledger:
     def _clear_suspects(self) -> None:
         """Of two tasks that were let in at one instant the second may run first: they are their callers' tasks."""
         for case, other, at in self._suspects:
-            has_begun = any(abs(run.began - at) < EPS for run in other.runs)
+            has_begun = any(run.since - EPS <= at <= run.began + EPS for run in other.runs)
             if case.job is None and not has_begun and not other.is_over:
                 self.fault(f"{case!r} overtook {other!r}")
         self._suspects.clear()

@@ -261,7 +261,7 @@ class WindowFrom(Held):
 
     def begins(self, run: Run) -> str | None:
         if run.began >= self.began + self.per - EPS:
-            self.began, self.used = run.began, 0.0
+            self.began, self.used = run.stamped, 0.0
         self.used += run.case.work.cost
         if self.used > max(self.most.during(run.since, run.began)) + EPS:
             return f"{self.used} started in one window"

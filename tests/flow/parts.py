@@ -447,13 +447,12 @@ Pick = Callable[[Sequence[Any]], Any]
 """Chooses one of several."""
 
 
-def composed(pick: Pick, holding: str | None = None, size: int = 3, *, is_for_app: bool = False) -> tuple[Part, ...]:
-    """Return a composition of *size* strategies; one of them is of the kind *holding*, if that is named."""
+def composed(pick: Pick, holding: str | None = None, size: int = 3, without: Sequence[str] = ()) -> tuple[Part, ...]:
+    """Return a composition of *size* strategies, one of the kind *holding*, if that is named, and none of others."""
     kinds = [] if holding is None else [holding]
+    among = [kind for kind in [*GATES, *GATES, *OTHERS] if kind not in without]
     while len(kinds) < size:
-        kind = pick([*GATES, *GATES, *OTHERS])
-        if is_for_app and kind == "dedupe":  # an app has unique= instead
-            continue
+        kind = pick(among)
         if kind not in kinds or kind not in _ONE_OF_EACH:
             kinds.insert(pick(range(len(kinds) + 1)), kind)
     return tuple(_picked(pick, kind) for kind in kinds)

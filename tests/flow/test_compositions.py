@@ -29,17 +29,24 @@ from quarterjack import (
     Waiting,
     WeightedRoundRobin,
 )
+from quarterjack.flow.batch import Basket
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.outcome import Ended, EndKind
+from quarterjack.runtime.batching import Batcher
 from quarterjack.runtime.engine import Engine
 
 from .compositions import Plan, Play, planned, plans, played
 from .compositions_of_apps import AppPlay
+from .compositions_of_batches import batch_of
 from .parts import GATES, OTHERS
 
 EXAMPLES: Final = int(os.environ.get("QJ_EXAMPLES", "800"))
-APP_OTHERS: Final = [kind for kind in OTHERS if kind != "dedupe"]
-"""What an app has instead is an option of its jobs: unique=."""
+NOT_FOR_APPS: Final = ("dedupe",)
+"""Whose jobs have unique= instead."""
+NOT_FOR_BATCHES: Final = ("dedupe", "hedge")
+"""A body that counts its calls says nothing about those that a hedge makes, nor items about flights of several."""
+APP_OTHERS: Final = [kind for kind in OTHERS if kind not in NOT_FOR_APPS]
+BATCH_OTHERS: Final = [kind for kind in OTHERS if kind not in NOT_FOR_BATCHES]
 SLOW_TO_DRAW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -68,18 +75,30 @@ def test_each_strategy_keeps_its_promises_among_others(kind: str) -> None:
 def test_each_strategy_keeps_its_promises_in_an_app(kind: str | None) -> None:
     """The same strategies, the same account; between a submission and its flow there is a store."""
     for seed in range(8):
-        plan = planned(Random(f"app {kind} {seed}").choice, kind, is_for_app=True)
+        plan = planned(Random(f"app {kind} {seed}").choice, kind, without=NOT_FOR_APPS)
         assert played(plan, AppPlay) == [], plan
+
+
+@pytest.mark.parametrize("kind", [None, *GATES, *BATCH_OTHERS])
+def test_each_strategy_keeps_its_promises_before_batches(kind: str | None) -> None:
+    """A batch is one job to its gates; each of its items ends once, as it was told."""
+    for seed in range(8):
+        pick = Random(f"batch {kind} {seed}").choice
+        plan = planned(pick, kind, without=NOT_FOR_BATCHES)
+        assert played(plan, batch_of(pick)) == [], plan
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("is_for_app", [False, True], ids=["manager", "app"])
-def test_compositions_in_the_long_run(*, is_for_app: bool) -> None:
+@pytest.mark.parametrize("way", ["manager", "app", "batches"])
+def test_compositions_in_the_long_run(way: str) -> None:
     """As many plans as there is time for."""
+    without = {"manager": (), "app": NOT_FOR_APPS, "batches": NOT_FOR_BATCHES}[way]
     for seed in range(EXAMPLES):
-        plan = planned(Random(seed).choice, is_for_app=is_for_app)
-        assert played(plan, AppPlay if is_for_app else Play) == [], plan
+        pick = Random(f"{way} {seed}").choice
+        plan = planned(pick, without=without)
+        kind = {"manager": Play, "app": AppPlay}.get(way) or batch_of(pick)
+        assert played(plan, kind) == [], plan
 
 
 # ---------------------------------------------------------------- broken ones are found out
@@ -146,6 +165,11 @@ async def leave_the_others(running: Any) -> None:
     pass
 
 
+def stay(self: Any, group: Any, seat: Any) -> bool:
+    seat.group = None
+    return True
+
+
 def give_in_silence(self: Any, job: Waiting, ended: Ended, now: float | None = None) -> None:
     for gate in job._lane.givers:
         gate.give(job, self.monotonic(), ended)
@@ -180,6 +204,8 @@ BROKEN: Final[dict[str, tuple[str, list[tuple[Any, str, Callable[..., Any]]]]]] 
     "no fallback": ("fallback", [(Fallback, "value_for", stand_in_for_nothing), (Engine, "_falls_back", nothing)]),
     "a hedge that leaves its bodies": ("hedge", [(Hedge, "_end", leave_the_others)]),
     "a flight of several": ("dedupe", [(TaskManager, "_there_already", nothing)]),
+    "a batch that keeps who has left": ("batch", [(Batcher, "leave", stay)]),
+    "a batch that nobody sends": ("batch", [(Basket, "_arm", nothing)]),
     "nobody is told": ("concurrency", [(Dispatcher, "give", give_in_silence)]),
 }
 
@@ -194,6 +220,12 @@ def test_what_is_broken_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setattr("quarterjack.flow.hedge._end", broken)
         else:
             monkeypatch.setattr(owner, method, broken)
-    seeds = range(300)
-    found = next((seed for seed in seeds if played(planned(Random(f"{kind} {seed}").choice, kind))), None)
-    assert found is not None
+    assert any(is_found(kind, seed) for seed in range(300))
+
+
+def is_found(kind: str, seed: int) -> bool:
+    """Play one plan of that kind; say whether something was wrong."""
+    pick = Random(f"{kind} {seed}").choice
+    if kind == "batch":
+        return bool(played(planned(pick, without=NOT_FOR_BATCHES), batch_of(pick)))
+    return bool(played(planned(pick, kind)))
