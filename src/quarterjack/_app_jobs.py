@@ -300,21 +300,28 @@ class AppJobs(AppBase):
         queue: str | None = None,
         schedule: str | None = None,
         since: datetime | None = None,
+        ids: Collection[str] | None = None,
     ) -> int:
-        """Run finished jobs again; return how many.
+        """Run finished jobs again, with *ids* only those of them; return how many.
 
         Their failures are forgotten, so that every retry is theirs again; ``attempt`` counts on.
+        A job whose unique key another one has by now stays as it is.
 
         Raises:
             InvalidOption: Without any filter.
         """
-        _refuse(others, "retry takes filters by name, such as task=… or state=…")
+        _refuse(others, "retry takes filters by name, such as task=…, state=… or ids=[…]")
         service = self._running()
-        where = _required(job_filter(service, state, task, queue, schedule, since, None), "retry")
+        where = job_filter(service, state, task, queue, schedule, since, None)
+        if ids is None:
+            _required(where, "retry")
+        elif isinstance(ids, str):
+            raise InvalidOption(f"ids must be a list of jobs' ids, got {ids!r}")
+        chosen = None if ids is None else list(ids)
 
         async def there() -> int:
             service.check_open("nothing was repeated")
-            again = await service.store.jobs_retry(where)
+            again = await service.store.jobs_retry(where, chosen)
             if service.events.has_listeners:
                 service.on_repeated([row for row in await service.store.jobs_get(again) if row is not None])
             return len(again)

@@ -358,6 +358,31 @@ class AppLife(AppBase):
 
     # -- beside code without a loop, and inside other frameworks -----------------------
 
+    @contextlib.asynccontextmanager
+    async def as_client(self) -> AsyncIterator[Self]:
+        """Start the app beside its store alone: to submit, to look and to act, not to fire or to run.
+
+            async with app.as_client():
+                await app.submit(report, 7)
+
+        Neither the lifespan nor the hooks run. The processes that do the work share the store.
+
+        Raises:
+            UsageError: If the store lives in the process that runs the app, or the app runs already.
+        """
+        if not self.store.is_shared:
+            raise UsageError(
+                f"the {self.store.name} store lives in the process that runs the app, so nobody else can ask it; "
+                "a file serves several: Quarterjack('sqlite:///jobs.db')"
+            )
+        role, lifespan = self.role, self._lifespan
+        self.role, self._lifespan = "client", None
+        try:
+            async with self:
+                yield self
+        finally:
+            self.role, self._lifespan = role, lifespan
+
     @contextlib.contextmanager
     def in_thread(self) -> Iterator[Self]:
         """Run the app on an event loop in a thread of its own, for programs without one.

@@ -8,7 +8,7 @@ the app's loop is carried there.
 
 The class is put together from its parts: settings (`_app_base`), life
 (`_app_life`), jobs (`_app_jobs`; inside users' transactions `_app_guests`), schedules (`_app_schedules`), answers
-(`_app_why`)."""
+(`_app_why`), operators (`_app_operate`)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any, Unpack
 
 from ._app_guests import AppGuests
 from ._app_life import AppLife
+from ._app_operate import AppOperate
 from ._app_schedules import AppSchedules
 from ._app_why import AppWhy
 from ._durations import Seconds
@@ -31,7 +32,7 @@ from .stores import Store
 __all__ = ["Quarterjack"]
 
 
-class Quarterjack(AppLife, AppGuests, AppSchedules, AppWhy):
+class Quarterjack(AppLife, AppGuests, AppSchedules, AppWhy, AppOperate):
     """An application: tasks, schedules, jobs, and where they live.
 
     Args:

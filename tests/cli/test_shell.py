@@ -97,7 +97,7 @@ def test_version_is_one_line(qj: QJ) -> None:
 
 def test_completion_offers_the_commands() -> None:
     """The shell asks through the environment; it must get the names, and no import of an app."""
-    env = environment(_QJ_COMPLETE="bash_complete", COMP_WORDS="qj e", COMP_CWORD="1")
+    env = environment(_QJ_COMPLETE="bash_complete", COMP_WORDS="qj exp", COMP_CWORD="1")
     program = "from quarterjack.cli import main; main(prog_name='qj')"
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["plain,explain"]

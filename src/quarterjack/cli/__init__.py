@@ -6,6 +6,7 @@ once. What all commands promise stands here and in `quarterjack.cli._shell`:
 
 - exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted (143 by SIGTERM);
 - an error is told on stderr and ends with the command to try next;
+- what changes something is kept as an audit row;
 - tables on a terminal, tab-separated lines when piped, ``--json`` everywhere;
 - ``NO_COLOR`` is honoured."""
 
@@ -25,6 +26,19 @@ COMMANDS: Final = {
     "next": ("quarterjack.cli.upcoming", "List the next fire times of an app, a schedule or a cron line."),
     "explain": ("quarterjack.cli.explain", "Put a rule into words, with its next fires and what to know."),
     "why": ("quarterjack.cli.why", "Say why a schedule runs, or does not; or did not at an instant."),
+    "jobs": ("quarterjack.cli.jobs", "List stored jobs, by state, task, queue, schedule, age."),
+    "show": ("quarterjack.cli.show", "Show one job: moments, arguments, result or error, why it waits."),
+    "errors": ("quarterjack.cli.jobs:errors", "List what went wrong."),
+    "slowest": ("quarterjack.cli.jobs:slowest", "List the jobs that ran longest."),
+    "workers": ("quarterjack.cli.workers", "List the processes at work; drain, resume or stop one."),
+    "submit": ("quarterjack.cli.submit", "Submit a job to whoever serves the app's store."),
+    "trigger": ("quarterjack.cli.act:trigger", "Run a schedule once now."),
+    "pause": ("quarterjack.cli.act:pause", "Stop a schedule from firing."),
+    "resume": ("quarterjack.cli.act:resume", "Let a paused schedule fire again."),
+    "cancel": ("quarterjack.cli.act:cancel", "Cancel jobs by id, or all that a filter means."),
+    "retry": ("quarterjack.cli.act:retry", "Run finished jobs again, by id or by a filter."),
+    "purge": ("quarterjack.cli.act:purge", "Delete finished jobs that ended some time ago."),
+    "check": ("quarterjack.cli.check", "Say whether the app, its store and its workers are in order."),
     "simulate": ("quarterjack.cli.simulate", "Play an app's schedules in virtual time: collisions, waits, peaks."),
     "db": ("quarterjack.cli.db", "Look at a store's schema, or bring it up to date."),
     "demo": ("quarterjack.cli.demo", "See what quarterjack does, live, on your terminal."),

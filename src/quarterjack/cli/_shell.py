@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
 
     Args:
         commands_by_name: For each command the module that holds it as
-            ``command``, and its line in the help.
+            ``command``, or ``module:name``, and its line in the help.
     """
 
     def __init__(self, *args: Any, commands_by_name: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
@@ -76,7 +76,8 @@ class LazyGroup(click.Group):
         place = self._places.get(cmd_name)
         if place is None:
             return None
-        command: click.Command = importlib.import_module(place[0]).command
+        module, _, name = place[0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name or "command")
         return command
 
     def resolve_command(

@@ -251,14 +251,14 @@ class DurableStore(Store):
 
         return await self._transact(Needs(jobs=frozenset(job_ids)), decide)
 
-    async def jobs_retry(self, where: JobFilter) -> list[str]:
+    async def jobs_retry(self, where: JobFilter, job_ids: Sequence[str] | None = None) -> list[str]:
         """Run finished jobs again, the oldest first; return their ids.
 
         Many are run again by the hundreds, each lot whole or not at all: who calls again
         after an error repeats the rest.
         """
         again: list[str] = []
-        meant = await self._finished(where)
+        meant = await self._finished(where) if job_ids is None else list(dict.fromkeys(job_ids))
         for first in range(0, len(meant), _REPEATED_AT_ONCE):
             again += await self._repeat(meant[first : first + _REPEATED_AT_ONCE], where)
         return again

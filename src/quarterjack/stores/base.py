@@ -315,10 +315,10 @@ class Store(ABC):
         """Cancel waiting jobs at once and ask the workers of held ones."""
 
     @abstractmethod
-    async def jobs_retry(self, where: JobFilter) -> list[str]:
+    async def jobs_retry(self, where: JobFilter, job_ids: Sequence[str] | None = None) -> list[str]:
         """Run finished jobs again from the start (failures and rescues at 0); return their ids.
 
-        A job whose unique key another one has taken meanwhile stays as it is.
+        With *job_ids* of these alone. A job whose unique key another one has taken meanwhile stays as it is.
         """
 
     @abstractmethod

@@ -203,9 +203,10 @@ class MemoryStore(Store):
         """Cancel waiting jobs at once and ask the workers of held ones."""
         return self._book.request_cancel(job_ids, reason, self._now())
 
-    async def jobs_retry(self, where: JobFilter) -> list[str]:
+    async def jobs_retry(self, where: JobFilter, job_ids: Sequence[str] | None = None) -> list[str]:
         """Run finished jobs again from the start; return their ids."""
-        meant = [job for job in self._jobs.values() if job.state.is_finished and not job.zombie and where.matches(job)]
+        among = self._jobs.values() if job_ids is None else filter(None, map(self._jobs.get, dict.fromkeys(job_ids)))
+        meant = [job for job in among if job.state.is_finished and not job.zombie and where.matches(job)]
         return self._book.repeat_all(meant, self._now())
 
     async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:

@@ -391,6 +391,18 @@ class StoreContract(BackfillContract, VersionContract, LeaseContract, TextContra
         (row,) = await b.claim(tasks=frozenset({"a"}))
         assert (row.attempt, row.failures, row.result, row.finished_at_ns) == (2, 0, None, None)
 
+    async def test_jobs_retry_of_some_ids_leaves_the_others(self, b: Bench) -> None:
+        """An operator repeats the one that failed, not all that ever did; what is gone or unfinished is passed over."""
+        for _ in range(3):
+            await b.put()
+        first, second, third = [row.fence for row in await b.claim()]
+        await b.finish(first, FinishKind.FAILED)
+        await b.finish(second, FinishKind.FAILED)
+        asked = [second.job_id, third.job_id, second.job_id, "gone"]
+        assert await b.store.jobs_retry(JobFilter(), asked) == [second.job_id]
+        assert await b.store.jobs_retry(JobFilter(task="b"), [first.job_id]) == []
+        assert [row.id for row in await b.claim()] == [second.job_id]
+
     async def test_job_retried_from_where_it_waited_is_claimed_once(self, b: Bench) -> None:
         """Cancelled in the queue, and put back: one entry, not two."""
         for delay_ns in (0, 5 * NS_PER_S):

@@ -1,0 +1,111 @@
+"""What operators ask of an app: who works, orders to one of them, the history, and who did what."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from ._app_base import AppBase
+from ._durations import Seconds, to_seconds
+from .errors import InvalidOption, UnknownTask
+from .model import WorkerInfo
+from .runtime.commands import COMMANDS
+from .stores.base import AuditRow
+from .task import AsyncTask, SyncTask, Task
+
+__all__ = ["AppOperate"]
+
+_PURGED_AT_ONCE: Final = 1_000
+
+
+class AppOperate(AppBase):
+    """Looking after an app from outside of its jobs."""
+
+    def tasks(self) -> dict[str, Task[..., Any]]:
+        """Return the app's tasks by their full names, sorted."""
+        found = self._collect().tasks
+        return {name: (AsyncTask if found[name].is_coroutine else SyncTask)(found[name], {}) for name in sorted(found)}
+
+    def find_task(self, name: str) -> Task[..., Any]:
+        """Return the task of this full name.
+
+        Raises:
+            UnknownTask: If there is none.
+        """
+        task = self.tasks().get(name)
+        if task is None:
+            raise UnknownTask(f"no task {name!r}; there are {', '.join(self.tasks()) or 'none'}")
+        return task
+
+    async def store_now(self) -> datetime:
+        """Return the store's clock, which due times and leases go by."""
+        service = self._running()
+        return datetime.fromtimestamp(await self._carry(service, service.store.now_ns) / 1e9, UTC)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the processes that fire or run, the one that was seen last first."""
+        service = self._running()
+
+        async def there() -> list[WorkerInfo]:
+            found = await service.store.workers_list()
+            return sorted(found, key=lambda worker: worker.seen_at_ns, reverse=True)
+
+        return await self._carry(service, there)
+
+    async def order(self, worker_id: str, command: str) -> bool:
+        """Tell a process to ``"drain"`` (take and fire no more), to ``"resume"``, or to ``"stop"``.
+
+        It obeys at its next sign of life, within a third of the lease. Returns False if there is no such process.
+
+        Raises:
+            InvalidOption: If the command is another one.
+        """
+        if command not in COMMANDS:
+            raise InvalidOption(f"command must be one of {', '.join(map(repr, COMMANDS))}, got {command!r}")
+        service = self._running()
+        return await self._carry(service, lambda: service.store.workers_command(worker_id, command))
+
+    async def purge(self, older_than: timedelta | Seconds) -> int:
+        """Delete finished jobs that ended longer ago than *older_than*; return how many."""
+        span = timedelta(seconds=to_seconds(older_than, "older_than"))
+        service = self._running()
+
+        async def there() -> int:
+            purged = 0
+            while True:
+                deleted = await service.store.jobs_purge(span, _PURGED_AT_ONCE)
+                purged += deleted
+                if deleted < _PURGED_AT_ONCE:
+                    return purged
+
+        return await self._carry(service, there)
+
+    async def note(self, action: str, subject: str, note: str = "", *, who: str | None = None) -> None:
+        """Keep a row that says who did what to which thing; `audit` shows them.
+
+        Args:
+            action: What was done, such as ``"pause"``.
+            subject: To what: a schedule's or a job's id.
+            note: Anything else, in words.
+            who: By whom; the user of this process by default.
+        """
+        service = self._running()
+        by = who or _user()
+
+        async def there() -> None:
+            await service.store.audit_put([AuditRow(await service.store.now_ns(), by, action, subject, note)])
+
+        await self._carry(service, there)
+
+    async def audit(self, limit: int = 100) -> list[AuditRow]:
+        """Return who did what, the newest first."""
+        service = self._running()
+        return await self._carry(service, lambda: service.store.audit_list(limit))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an id without a name, as in many containers
+        return "unknown"

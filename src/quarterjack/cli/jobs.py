@@ -1,0 +1,242 @@
+"""``qj jobs``, ``qj errors`` and ``qj slowest``: stored jobs, filtered, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Final
+
+import click
+
+from quarterjack import FINISHED, Job, JobState
+from quarterjack._durations import parse_duration
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.errors import InvalidOption
+from quarterjack.why import ORPHANED
+
+from ._client import ask, asked, store_option
+from ._output import for_people, in_words, iso, json_option, show_json, show_table, tell_notes, zone_option
+from ._shell import EXIT_USAGE, Failure
+
+__all__ = ["as_dict", "command", "errors", "filters", "matching", "since_option", "slowest"]
+
+BAD: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST})
+GROUPS: Final = {
+    "open": frozenset(JobState) - FINISHED,
+    "finished": FINISHED,
+    "bad": BAD,
+}
+"""What ``--state`` takes besides the states themselves."""
+STYLES: Final = {"job": "bold", "task": "", "state": "", "when": "", "took": "cyan", "attempt": "dim", "reason": ""}
+
+
+def _states(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> frozenset[JobState] | None:
+    found: set[JobState] = set()
+    for word in value:
+        if word in GROUPS:
+            found |= GROUPS[word]
+        elif word in {state.value for state in JobState}:
+            found.add(JobState(word))
+        else:
+            known = ", ".join([*GROUPS, *(state.value for state in JobState if state is not JobState.NEW)])
+            raise click.BadParameter(f"{word!r} is none; known are {known}", ctx, param)
+    return frozenset(found) or None
+
+
+def since_of(text: str | None) -> datetime | None:
+    """Return the moment a text means: a span back from now (``2h``), or ISO 8601 (without an offset: local time).
+
+    Raises:
+        Failure: If it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return SYSTEM_CLOCK.now() - timedelta(seconds=parse_duration(text))
+    except InvalidOption:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise Failure(
+            f"--since {text!r} is no span and no moment", "--since 2h, or 2027-03-28T02:30", EXIT_USAGE
+        ) from None
+
+
+since_option = click.option("--since", metavar="WHEN", help="Submitted since: a span such as 2h, or an ISO moment.")
+
+
+def filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which jobs are meant."""
+    for option in (
+        since_option,
+        click.option("--schedule", metavar="ID", help="Of this schedule."),
+        click.option("--queue", metavar="NAME", help="In this queue."),
+        click.option("--task", metavar="NAME", help="Of this task."),
+        click.option(
+            "--state",
+            "states",
+            multiple=True,
+            callback=_states,
+            metavar="STATE",
+            help="In this state, or: open, finished, bad. May be repeated.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def matching(
+    states: Collection[JobState] | None, task: str | None, queue: str | None, schedule: str | None, since: str | None
+) -> dict[str, Any]:
+    """Return the filter's options as `Quarterjack.jobs` takes them; none of what was not given."""
+    given = {"state": states, "task": task, "queue": queue, "schedule": schedule, "since": since_of(since)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+limit_option = click.option(
+    "-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many at most."
+)
+app_argument = click.argument("words", nargs=-1, metavar="[APP]")
+
+
+@click.command("jobs")
+@app_argument
+@filters
+@click.option("--text", metavar="TEXT", help="With this in id, task or reason.")
+@limit_option
+@store_option
+@zone_option
+@json_option
+def command(
+    words: tuple[str, ...],
+    text: str | None,
+    limit: int,
+    url: str | None,
+    zone: tzinfo | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """List stored jobs, the newest first.
+
+    \b
+        qj jobs shop.py --state open --task emails.send
+        qj jobs --store sqlite:///jobs.db --since 2h --state bad
+    """
+    target = asked(words, url, least=0).target
+    found = ask(target, lambda app: app.jobs(**matching(**where), text=text, limit=limit))
+    show(found, "jobs", zone, as_json)
+    if len(found) == limit and not as_json:
+        tell_notes([f"the newest {limit}; there may be more: --limit, or a filter"])
+
+
+@click.command("errors")
+@app_argument
+@since_option
+@limit_option
+@store_option
+@zone_option
+@json_option
+def errors(
+    words: tuple[str, ...], since: str | None, limit: int, url: str | None, zone: tzinfo | None, as_json: bool
+) -> None:
+    """List what went wrong: jobs that failed, timed out or were lost, and those no worker can run."""
+    target = asked(words, url, least=0).target
+
+    async def work(app: Any) -> list[Job[Any]]:
+        bad = await app.jobs(**matching(BAD, None, None, None, since), limit=limit)
+        waiting = await app.jobs(state=JobState.SUBMITTED, text=ORPHANED, limit=limit)
+        return [*waiting, *bad][:limit]
+
+    found = ask(target, work)
+    show(found, "errors", zone, as_json)
+    if not found and not as_json:
+        tell_notes(["nothing went wrong"])
+
+
+@click.command("slowest")
+@app_argument
+@limit_option
+@store_option
+@zone_option
+@json_option
+def slowest(words: tuple[str, ...], limit: int, url: str | None, zone: tzinfo | None, as_json: bool) -> None:
+    """List the jobs whose bodies ran, or have been running, longest."""
+    target = asked(words, url, least=0).target
+    show(ask(target, lambda app: app.slowest(limit)), "slowest", zone, as_json)
+
+
+def show(found: list[Job[Any]], schema: str, zone: tzinfo | None, as_json: bool) -> None:
+    """Print jobs as they were asked for."""
+    if as_json:
+        show_json(schema, jobs=[as_dict(job) for job in found])
+        return
+    if not found:
+        return
+    people = [_row(job, zone) for job in found]
+    plain = [
+        [job.id, job.task, job.state.value, iso(_when(job)) or "", _seconds(job.duration), str(job.attempt), why(job)]
+        for job in found
+    ]
+    show_table(STYLES, people, plain, beneath={"reason": "task", "attempt": "state", "took": "when"})
+
+
+def _row(job: Job[Any], zone: tzinfo | None) -> list[str]:
+    when = _when(job)
+    return [
+        job.id,
+        job.task,
+        job.state.value,
+        "" if when is None else for_people(when.replace(microsecond=0).astimezone(zone)),
+        "" if job.duration is None else in_words(job.duration) if job.duration >= 1 else f"{job.duration * 1e3:.1f} ms",
+        f"attempt {job.attempt}" if job.attempt > 1 else "",
+        _short(why(job)),
+    ]
+
+
+def _when(job: Job[Any]) -> datetime | None:
+    """Return the moment a job's state is about: when it is due, when it began, or when it ended."""
+    stamps = job.timestamps
+    if job.state is JobState.SUBMITTED:
+        return stamps.run_at
+    return stamps.finished_at or stamps.running_at or stamps.scheduled_at or stamps.submitted_at
+
+
+def why(job: Job[Any]) -> str:
+    """Return what a job has to say of its state, in one line."""
+    if job.error is not None and job.state is not JobState.DONE:
+        return f"{job.error.type_name}: {job.error.message}".removesuffix(": ").partition("\n")[0]
+    return job.reason or ""
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _seconds(duration: float | None) -> str:
+    return "" if duration is None else f"{duration:.6f}"
+
+
+def as_dict(job: Job[Any]) -> dict[str, Any]:
+    """Return a job as ``--json`` shows it in a list."""
+    stamps = job.timestamps
+    return {
+        "id": job.id,
+        "task": job.task,
+        "state": job.state.value,
+        "queue": job.queue,
+        "priority": job.priority,
+        "schedule": job.schedule,
+        "nominal": iso(job.nominal),
+        "attempt": job.attempt,
+        "failures": job.failures,
+        "rescues": job.rescues,
+        "submitted_at": iso(stamps.submitted_at),
+        "run_at": iso(stamps.run_at),
+        "running_at": iso(stamps.running_at),
+        "finished_at": iso(stamps.finished_at),
+        "duration_s": job.duration,
+        "lag_s": job.lag,
+        "reason": job.reason,
+        "error": None if job.error is None else f"{job.error.type_name}: {job.error.message}",
+    }
