@@ -184,8 +184,14 @@ def test_app_as_a_client_neither_fires_nor_enters_its_lifespan(stored: Path) -> 
     """Whoever only submits must not open what workers need."""
     import asyncio  # noqa: PLC0415
 
-    entered: list[object] = []
-    app = Quarterjack("sqlite:///jobs.db", lifespan=lambda app: entered.append(app) or contextlib.nullcontext())
+    entered: list[Quarterjack] = []
+
+    @contextlib.contextmanager
+    def lifespan(app: Quarterjack) -> Iterator[None]:
+        entered.append(app)
+        yield
+
+    app = Quarterjack("sqlite:///jobs.db", lifespan=lifespan)
 
     @app.task(Every(hours=1))
     async def pulse() -> None: ...
