@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from quarterjack.model import JobState, Overlap, WorkerInfo, lanes_of
+from quarterjack.model import JobRecord, JobState, Overlap, WorkerInfo, lanes_of
 from quarterjack.stores.base import Claim, Renewal, Want
 
 from ._bench import TASKS, Bench
@@ -77,7 +77,7 @@ class LeaseContract:
     async def test_purge_keeps_the_newest_finished_jobs(self, b: Bench) -> None:
         """History is bounded in rows as well as in days."""
         waiting = await b.put("b")
-        jobs = []
+        jobs: list[JobRecord] = []
         for _ in range(4):
             jobs.append(await b.put())
             await b.finish((await b.claim(tasks=frozenset({"a"})))[0].fence)
