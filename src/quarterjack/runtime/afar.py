@@ -31,8 +31,10 @@ FIRST_LOOK_S: Final = 0.02
 BATCH: Final = 500
 """Jobs looked at in one call."""
 DOING: Final = "looking how jobs ended"
-FACTS: Final = tuple(
-    name for name in JobRecord.__slots__ if name not in {"id", "task", "args", "kwargs", "options", "lane"}
+FACTS: Final = (
+    *("state", "reason", "attempt", "failures", "first_due_ns", "rescues", "owner", "lease_until_ns", "run_at_ns"),
+    *("submitted_at_ns", "scheduled_at_ns", "started_at_ns", "running_at_ns", "finished_at_ns"),
+    *("result", "error", "progress", "checkpoint", "cancel_requested", "zombie"),
 )
 """What may be different in a newer copy of a row."""
 

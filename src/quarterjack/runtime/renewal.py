@@ -21,14 +21,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock, SystemClock
-from quarterjack.errors import StoreError
+from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.executors import LoopExecutor
 from quarterjack.model import WorkerInfo
 from quarterjack.stores.base import Renewed, Store
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 __all__ = ["LOOP_DEAD_AFTER_S", "Renewer", "RenewerHost"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("quarterjack.renewal")
 
@@ -173,7 +175,7 @@ class Renewer:
             try:
                 await self._link.open()
                 await self.renew(is_full=is_full)
-            except (StoreError, TimeoutError) as error:
+            except StoreError as error:
                 pause_s = self._outage.failed("renewing leases", error)
                 full_at = 0.0  # all of them, as soon as it works
                 if await _is_set_within(over, min(pause_s, self._between_s)):
@@ -196,8 +198,7 @@ class Renewer:
         """Renew everything once, or only what has news.
 
         Raises:
-            StoreError: If the store does not answer; the rest is not renewed then.
-            TimeoutError: If it takes as long as there is between two rounds.
+            StoreError: If the store does not answer before the next round is due; the rest is not renewed then.
         """
         self._tell(self._pulse)
         host, worker = self._host, self._host.worker
@@ -209,19 +210,25 @@ class Renewer:
             for start in range(0, len(chosen), BATCH):
                 await self._renew(chosen[start : start + BATCH])
         if is_full:
-            async with asyncio.timeout(self._between_s):
-                command = await self._link.workers_put(host.info())
+            command = await self._within(self._link.workers_put(host.info()))
             if command is not None:
                 self._tell(host.obey, command)
 
     async def _renew(self, attempts: Sequence[Attempt]) -> None:
         renewals = [attempt.renewal() for attempt in attempts]
-        async with asyncio.timeout(self._between_s):
-            answer = await self._link.jobs_renew(self._host.owner, renewals, self._host.lease_s)
+        answer = await self._within(self._link.jobs_renew(self._host.owner, renewals, self._host.lease_s))
         for attempt, renewal in zip(attempts, renewals, strict=True):
             attempt.sent = renewal
         if answer.lost or answer.cancelled:
             self._tell(self._answered, answer, {attempt.job_id: attempt for attempt in attempts})
+
+    async def _within(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await a call of the link, as long as there is between two rounds: others wait behind it."""
+        try:
+            async with asyncio.timeout(self._between_s):
+                return await call
+        except TimeoutError:
+            raise StoreUnavailable(f"no answer within {self._between_s:.3g} s") from None
 
     def _answered(self, answer: Renewed, asked: Mapping[str, Attempt]) -> None:
         worker = self._host.worker
