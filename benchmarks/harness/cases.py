@@ -438,6 +438,31 @@ def _sqlite() -> Iterator[Case]:
     )  # fmt: skip
 
 
+def _postgres() -> Iterator[Case]:
+    per_job = (
+        Column("per_s", "jobs/s", 0), *PER_JOB[:2], Column("server_us_per_job", "server CPU µs/job"), PER_JOB[2]
+    )  # fmt: skip
+    ours, raw = ("pg_store/ours.py", "ours-postgres"), ("pg_store/raw_asyncpg.py", "asyncpg")
+    for name, how, title, n in (
+        ("D-one", "one", "no-op jobs enqueued one by one over PostgreSQL", 3_000),
+        ("D-bulk", "bulk", "20,000 no-op jobs enqueued in lots of 1,000 over PostgreSQL", 20_000),
+        ("D-drain", "drain", "20,000 no-op jobs drained by one worker, 100 at once, over PostgreSQL", 20_000),
+    ):
+        contenders = [Contender("quarterjack", *ours, {"how": how}), Contender("asyncpg, bare", *raw, {"how": how})]
+        if how == "one":
+            contenders.insert(1, Contender("quarterjack, 50 tasks", *ours, {"how": how, "tasks": 50}))
+        yield Case(
+            name, title, tuple(contenders), per_job, "cpu_us_per_job", "asyncpg, bare",
+            options={"n": n}, quick={"n": n // 5},
+        )  # fmt: skip
+    yield Case(
+        "D-latency", "one job at a time over PostgreSQL, from before the submit to the body's first line",
+        (Contender("quarterjack", *ours, {"how": "latency"}), Contender("asyncpg, bare", *raw, {"how": "latency"})),
+        (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("n", "jobs", 0)),
+        "p50_ms", "asyncpg, bare", options={"n": 500}, quick={"n": 100},
+    )  # fmt: skip
+
+
 CASES: Final[Mapping[str, Case]] = {
     case.name: case
     for case in (
@@ -448,6 +473,7 @@ CASES: Final[Mapping[str, Case]] = {
         _timers(),
         _start(),
         *_redis(),
+        *_postgres(),
         *_cron(),
         _never(),
         _plan(),
