@@ -314,6 +314,10 @@ async def test_a_trigger_whose_code_is_gone_parks_its_schedule_here(url: str, mo
             await clock.run_for(20)
             (view,) = await older.schedules()
             assert "cannot be rebuilt here" in (view.parked_reason or "")
+            with pytest.raises(InvalidTrigger, match="schedule 'tick' cannot be changed by this process"):
+                await older.update_schedule("tick", max_runs=9)
+            await older.pause("tick")
+            await older.resume("tick", catch_up=True)
     assert len(runs) == 1
     async with running(app, START + timedelta(days=3)) as clock:
         await clock.run_for(5)

@@ -183,6 +183,8 @@ class ScheduleParts:
             InvalidOption: If one of its options cannot be written down.
         """
         row, timing = schedule.copy(), schedule.timing
+        if isinstance(timing.trigger, UnknownTrigger):  # put, it would be planned here, and parked for all
+            raise InvalidTrigger(f"schedule {schedule.id!r} cannot be changed by this process: {timing.trigger.reason}")
         try:
             text = self.timing(timing)
             row.timing = self.timing_of(text)
