@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -33,6 +34,9 @@ CLAIM_MOST: Final = 32
 """Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
 FETCH_MOST: Final = 500
 """Jobs claimed in one call of a store that is elsewhere."""
+AVOID_EARLY_S: Final = 0.25
+AVOID_S: Final = 2.0
+"""A job that does not fit here is left to others from shortly before it is offered again until all have looked."""
 SLACK_NS: Final = 100_000
 """An alarm for the store's time is left as it is unless it is off by more: each reading of two clocks differs."""
 POLL_S: Final = 1.0
@@ -59,6 +63,8 @@ class Claimer:
         self._due: TimerHandle | None = None
         self._poll: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
+        self._avoided: Counter[str] = Counter()
+        self._windows: set[asyncio.TimerHandle] = set()
         self._is_over = False
 
     def free_for_ticks(self, wanted: int) -> Claim | None:
@@ -93,7 +99,8 @@ class Claimer:
         flows = self._worker.flows
         queues = tuple(self.queues if flows is None else flows.plain(self.queues))
         wants: list[Want] = [] if flows is None else flows.wants(self.queues, most=self._most)
-        for executor, lanes, ticks in self.by_executor:
+        for executor, all_lanes, ticks in self.by_executor:
+            lanes = all_lanes - self._avoided.keys() if self._avoided else all_lanes
             slots, free = executor.slots, executor.free
             if flows is not None:
                 free -= flows.reserved(executor)
@@ -105,6 +112,19 @@ class Claimer:
         if len(self.queues) > 1:
             self.queues.append(self.queues.pop(0))  # the next claim begins with the next queue
         return wants
+
+    def avoid(self, lane: str, after_s: float) -> None:
+        """Leave *lane* to other workers for a while, *after_s* seconds from now: a job that does not fit comes back."""
+        loop = asyncio.get_running_loop()
+        for at_s, step in ((after_s - AVOID_EARLY_S, 1), (after_s + AVOID_S, -1)):
+            self._windows.add(loop.call_later(at_s, self._step, lane, step))
+
+    def _step(self, lane: str, step: int) -> None:
+        self._windows = {timer for timer in self._windows if timer.when() > asyncio.get_running_loop().time()}
+        self._avoided[lane] += step
+        if not self._avoided[lane]:
+            del self._avoided[lane]
+            self._worker.poke()
 
     async def run(self) -> None:
         """Claim whenever there is room, until `end`."""
@@ -162,7 +182,7 @@ class Claimer:
         self.wake.set()
 
     def _disarm(self) -> None:
-        for timer in (self._due, self._poll, self._pause):
+        for timer in (self._due, self._poll, self._pause, *self._windows):
             if timer is not None:
                 timer.cancel()
         self._due = self._poll = self._pause = None

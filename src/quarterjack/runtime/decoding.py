@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quarterjack._payload import Unreadable
 from quarterjack.errors import Orphaned
@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from quarterjack.task import TaskDefinition
 
     from .run import Attempt
+    from .worker import Worker
 
 __all__ = ["Decoder", "DecoderHost"]
 
 log = logging.getLogger("quarterjack.worker")
+
+
+AGAIN_S: Final = 5.0
+AGAIN_MOST_S: Final = 60.0
+"""How soon, at first and at last, a job is offered again that a worker of another version may be able to run."""
+OFFERS_KEPT: Final = 1_000
 
 
 class DecoderHost(Protocol):
@@ -31,15 +38,31 @@ class DecoderHost(Protocol):
 class Decoder:
     """Decodes what the jobs of one worker take."""
 
-    def __init__(self, host: DecoderHost) -> None:
+    def __init__(self, host: DecoderHost, worker: Worker) -> None:
         self._host = host
+        self._worker = worker
         self._told: set[str] = set()
+        self._offers: dict[str, int] = {}
 
-    def decode(self, attempt: Attempt) -> str | None:
-        """Give an attempt its arguments; return why it cannot be run here, if that is so.
+    def fits(self, attempt: Attempt) -> bool:
+        """Give an attempt its arguments; False if it cannot be run here, and its job went back."""
+        why = self._decode(attempt)
+        if why is None:
+            return True
+        again_s = self._again_in_s(attempt.job_id)
+        self._worker.claimer.avoid(attempt.record.lane, again_s)
+        self._worker.give_back(attempt, why, round(again_s * 1e9))
+        return False
 
-        That is told once for each task: a worker of another version may well run its jobs.
-        """
+    def _again_in_s(self, job_id: str) -> float:
+        """Return when a job is offered again: later each time."""
+        offers = self._offers[job_id] = self._offers.pop(job_id, 0) + 1
+        if len(self._offers) > OFFERS_KEPT:
+            del self._offers[next(iter(self._offers))]
+        return min(AGAIN_S * 2.0 ** (offers - 1), AGAIN_MOST_S)
+
+    def _decode(self, attempt: Attempt) -> str | None:
+        """Return why it cannot be run here; told once for each task, as another version may well run its jobs."""
         record = attempt.record
         try:
             args, kwargs = self._host.decode_call(attempt.definition, record.args, record.kwargs)

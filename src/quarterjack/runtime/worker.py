@@ -45,8 +45,6 @@ _LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
 OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or await where it waits"
-ORPHANED_DELAY_NS: Final = 5_000_000_000
-"""A job whose arguments do not fit is offered again so much later, to a worker of another version perhaps."""
 LATE: Final = "its claim was answered too late"
 FRESH_SHARE: Final = 2
 """A claim must be answered before half of its lease is over: what is left must do until the first renewal."""
@@ -64,7 +62,7 @@ class Worker:
         self.handles = host.handles
         self._checks_results = host.checks_results
         self._fresh_ns = 2**62 if host.lease_s is None else round(host.lease_s * 1e9) // FRESH_SHARE
-        self._decoder = None if host.store.keeps_objects else Decoder(host)
+        self._decoder = None if host.store.keeps_objects else Decoder(host, self)
         self._prepared: Mapping[str, Prepared] = {}
         self._context: Context = host.context
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
@@ -235,8 +233,7 @@ class Worker:
         self.held_by_id[record.id] = attempt
         if self.events.has_listeners:
             self.send("scheduled", record)
-        if self._decoder is not None and (why := self._decoder.decode(attempt)) is not None:
-            self.give_back(attempt, why, ORPHANED_DELAY_NS)
+        if self._decoder is not None and not self._decoder.fits(attempt):
             return
         if (record.options.start_deadline_s is not None or record.failures) and self._is_too_late(attempt):
             return
