@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from quarterjack._durations import NS_PER_S
+from quarterjack.backfill import Backfill
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import Conflict, InvalidOption, StoreError, StoreUnavailable
 from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, JobState, RunOptions, lanes_of
@@ -128,6 +129,32 @@ class TestExactness:
         assert [job.id for job in (await b.store.jobs_claim(claim)).jobs] == [one.id, two.id]
         stats = await b.store.stats()
         assert stats.waiting == {}
+
+
+class TestBounds:
+    async def test_long_line_is_parked_a_part_at_a_time(self, b: RedisBench) -> None:
+        """The server does nothing else while a script runs; a claim that was cut short asks to be made again."""
+        await b.schedule()
+        await b.store.schedules_backfill(Backfill("s", 1, tuple(range(1_200))))
+        await b.advance(60)
+        behind = await b.put(priority=4)
+        first = await b.claimed()
+        assert len(first.jobs) == 1
+        assert first.next_run_at_ns == await b.store.now_ns()
+        second = await b.claimed()
+        assert [job.id for job in second.jobs] == [behind.id]
+        assert second.next_run_at_ns is None
+
+    async def test_delays_that_end_together_are_taken_up_a_part_at_a_time(self, b: RedisBench) -> None:
+        """None is forgotten: what is left says that it is due."""
+        await b.store.jobs_put([b.job(delay_ns=NS_PER_S) for _ in range(1_500)])
+        await b.advance(2)
+        got = 0
+        for _ in range(2):
+            claimed = await b.claimed(2_000)
+            got += len(claimed.jobs)
+            assert got == 1_500 or (claimed.next_run_at_ns or 0) <= await b.store.now_ns()
+        assert got == 1_500
 
 
 class TestHints:

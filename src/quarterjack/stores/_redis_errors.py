@@ -5,24 +5,13 @@ may help. The address is told without its password."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from redis import exceptions
 
 from quarterjack.errors import StoreError, StoreUnavailable
 
-__all__ = ["explained", "without_password"]
-
-
-def without_password(url: str) -> str:
-    """Return *url* as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, host = parts.username or "", parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+__all__ = ["explained"]
 
 
 def explained(error: Exception, where: str, doing: str) -> StoreError:
@@ -38,7 +27,8 @@ def explained(error: Exception, where: str, doing: str) -> StoreError:
 
 _UNREACHABLE: Final = "is the server running, and is this its address? It is tried again at the next call"
 
-_Known = tuple[type[Exception], str, Callable[[str], StoreError], str]
+_Known = tuple[type[Exception], str, type[StoreError], str]
+_ANY: Final = exceptions.ResponseError
 _KNOWN: Final[tuple[_Known, ...]] = (
     (
         exceptions.AuthenticationError,
@@ -76,46 +66,54 @@ _KNOWN: Final[tuple[_Known, ...]] = (
         StoreError,
         "the server's memory is full; raise its maxmemory, or keep finished jobs for a shorter time",
     ),
-    (
-        exceptions.MovedError,
-        "",
-        StoreError,
-        "the server is a node of a cluster, and the store's keys belong to another one; give that one's address",
+    *(
+        (
+            kind,
+            code,
+            StoreError,
+            "the server is a node of a cluster, and the store's keys belong to another one; give that one's address",
+        )
+        for kind, code in ((exceptions.MovedError, ""), (_ANY, "MOVED "))
+    ),
+    *(
+        (
+            kind,
+            code,
+            StoreUnavailable,
+            "the cluster is down, or has no primary for the store's keys; see CLUSTER INFO on the server",
+        )
+        for kind, code in ((exceptions.ClusterDownError, ""), (_ANY, "CLUSTERDOWN "))
     ),
     (
-        exceptions.ClusterDownError,
-        "",
-        StoreUnavailable,
-        "the cluster is down, or has no primary for the store's keys; see CLUSTER INFO on the server",
-    ),
-    (
-        exceptions.ResponseError,
-        "MISCONF",
+        _ANY,
+        "MISCONF ",
         StoreError,
         "the server cannot save to disk and takes no writes; its log says why",
     ),
     (
-        exceptions.ResponseError,
-        "NOREPLICAS",
+        _ANY,
+        "NOREPLICAS ",
         StoreUnavailable,
         "the server takes no writes while its replicas are away (min-replicas-to-write)",
     ),
     (
-        exceptions.ResponseError,
+        _ANY,
         "BUSY ",
         StoreUnavailable,
         "the server is busy with somebody's long script; it answers when that ends, or after SCRIPT KILL",
     ),
     (
-        exceptions.ResponseError,
+        _ANY,
         "DB index is out of range",
         StoreError,
         "the server has no database of that number; a cluster has only /0",
     ),
     (
-        exceptions.ResponseError,
+        exceptions.RedisError,
         "max number of clients",
         StoreUnavailable,
         "the server takes no more connections; raise its maxclients",
     ),
 )
+"""Which error, how its words begin, what it becomes, and what to do. Not every version of the driver has a class for
+each of the server's codes: where it has one, the code is not among the words."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from quarterjack.model import WorkerInfo
 
-from ._redis_link import Link
 from ._redis_registry import Registry
 from ._redis_scripts import Scripts
 from ._redis_words import renew_words
@@ -38,14 +37,8 @@ class RedisLeaseLink(LeaseLink):
         self._encoding = encoding
         self._scripts: Scripts | None = None
 
-    @property
-    def _link(self) -> Link | None:
-        return None if self._scripts is None else self._scripts.link
-
     async def open(self) -> None:
-        if self._scripts is None:
-            self._scripts = self._connect()
-        await self._scripts.run("now", ())
+        await self._opened().run("now", ())
 
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         return await renewed(self._opened(), self._encoding, owner, renewals, lease_s)
@@ -59,6 +52,6 @@ class RedisLeaseLink(LeaseLink):
         return self._scripts
 
     async def close(self) -> None:
-        link, self._scripts = self._link, None
-        if link is not None:
-            await link.close()
+        scripts, self._scripts = self._scripts, None
+        if scripts is not None:
+            await scripts.link.close()

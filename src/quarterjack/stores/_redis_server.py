@@ -16,13 +16,14 @@ from redis.backoff import NoBackoff
 
 from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable
 
-from ._redis_errors import without_password
+from ._urls import without_password
 
 __all__ = ["Address", "check_server"]
 
 _OLDEST: Final = (6, 2)
 _PREFIX: Final = re.compile(r"[^\s{}*?\[\]\\]{1,100}")
-_SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix", "redis+unix": "unix"}
+_SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
+"""What the driver calls otherwise."""
 
 
 class Address:

@@ -6,7 +6,7 @@
 -- holds up a schedule}.
 local now = now_us()
 local owner, lease_us = arg(), tonumber(arg())
-local MOST_RESCUED, MOST_PROMOTED = 100, 1000
+local MOST_RESCUED, MOST_PROMOTED, MOST_PARKED = 100, 1000, 1000
 
 local over = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, MOST_RESCUED)
 if #over > 0 then
@@ -46,7 +46,7 @@ end
 
 -- Lease one job, unless its turn has not come: then it is parked. What it answers with are the fields as they were,
 -- and behind them those that have changed: the later ones count.
-local leases = {}
+local leases, parked = {}, 0
 local function lease(member, order)
   local id = string.sub(member, ID_AT)
   local key, data = P .. 'j:' .. id, P .. 'd:' .. id
@@ -58,6 +58,7 @@ local function lease(member, order)
   if j.turns then
     if not take_turn(j.overlap_key, id, j.late, order, member, now) then
       call('HSET', key, 'at', 'p')
+      parked = parked + 1
       return false
     elseif j.late then
       call('ZADD', P .. 'open:' .. j.overlap_key, tonumber(j.seq), id)
@@ -133,7 +134,7 @@ local function take(queue, wanted, slots)
     lanes[i].step = math.min(500, #lanes == 1 and slots or math.ceil(slots / #lanes) + 1)
     refill(lanes[i])
   end
-  while taken < slots do
+  while taken < slots and parked < MOST_PARKED do
     local lane = most_urgent(lanes)
     if not lane then
       break
@@ -179,7 +180,9 @@ call('DEL', P .. 'told')
 
 local following = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 local next_ns = ''
-if following[1] then
+if parked == MOST_PARKED then -- there may be more
+  next_ns = now_ns
+elseif following[1] then
   local rest = string.sub(following[1], 1, 3)
   next_ns = whole(tonumber(following[2]) - (rest == '000' and 0 or 1)) .. rest
 end

@@ -4,18 +4,26 @@
 -- nanoseconds. So instants in nanoseconds are text, and never computed with. Scores are their microseconds;
 -- the rest, three digits, stands first in a member, and members of one score are in the order of their bytes.
 --
---   j:<id>         a job: what scripts decide by, and a revision ("rev") that grows with each change
---   d:<id>         its data: arguments, result, error ...
---   all            every job by its number ("seq"), which is the order of insertion
+--   j:<id>         a job: the columns that scripts decide by, and what only they need: "rev", a number that grows with
+--                  each change; "seq", its own; "at", where it stands (r, d, p: ready, delayed, parked; f: done; "":
+--                  held); "plain", if nothing hangs on it but its row; "turns" and "late", see turns.lua; "has_data"
+--   d:<id>         its other columns: arguments, result, error ...
+--   all            every job by its number, which is the order of insertion
 --   ready:<queue><lane>, lanes:<queue>   who may be claimed, by order; which of these there are
 --   delayed        who waits for its time
 --   leases         who is held, or outlived its outcome, by the end of its lease
 --   done           who has ended, by when
---   open:<key>     the open jobs of an overlap key, by number
+--   open:<key>     the open jobs of an overlap key, by number; of backfills who is held
 --   turn:<key>, parked:<key>             of those that take turns: who has it, and who waits for it
---   unique:<task><key>                   who has a unique key
+--   unique:<task><key>                   who has a unique key, and until when
 --   sched:<id>, scheds, due              schedules, their ids, and when each is to be looked at
+--   held:<key>, barred:<task><key>       schedules that wait for room: under an overlap key, under a unique key
+--   made:<schedule>                      the jobs of backfills by fire time
 --   states, waiting                      how many jobs there are: by state, waiting by queue
+--   ended:<minute>                       how many ended then, by task and state; for a day
+--   limit:<name>, rate:<name>            slots by holder, the instant from which a bucket is full; until these run out
+--   worker:<id>, workers, audit          the registry, and who did what
+--   layout, seq, told                    the version of all this; the last number; that workers were told of new jobs
 local P = KEYS[1]
 local call = redis.call
 local AGING_US = 10000000
