@@ -31,6 +31,7 @@ from quarterjack.testing import VirtualClock, virtual_loop
 
 from .ledger import EPS, Case, Ledger, Run, Work
 from .parts import Part, Pick, build, composed
+from .virtual_uvloop import VirtualUvLoop
 
 __all__ = ["CLINGS_S", "TURNS", "Action", "Plan", "Play", "planned", "plans", "played"]
 
@@ -88,9 +89,10 @@ class Plan:
         return next((one.chosen[name] for one in self.parts if one.kind == kind), None)
 
 
-def played(plan: Plan, kind: Callable[[Plan], Play] | None = None) -> list[str]:
+def played(plan: Plan, kind: Callable[[Plan], Play] | None = None, *, on_uvloop: bool = False) -> list[str]:
     """Play *plan*, through a manager unless *kind* says otherwise; return what was found wrong."""
-    return asyncio.run((kind or Play)(plan).go()).faults
+    with asyncio.Runner(loop_factory=VirtualUvLoop if on_uvloop else None) as runner:
+        return runner.run((kind or Play)(plan).go()).faults
 
 
 class Play:
@@ -107,7 +109,8 @@ class Play:
         loop = asyncio.get_running_loop()
         if not self.plan.is_eager:
             loop.set_task_factory(lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
-        with virtual_loop(start=self.plan.start) as clock:
+        start = self.plan.start
+        with loop.virtual(start) if isinstance(loop, VirtualUvLoop) else virtual_loop(start=start) as clock:
             await self._go(loop, clock)
         return self.ledger
 

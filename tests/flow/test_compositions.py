@@ -71,6 +71,14 @@ def test_each_strategy_keeps_its_promises_among_others(kind: str) -> None:
         assert played(plan) == [], plan
 
 
+@pytest.mark.parametrize("kind", [*GATES, *OTHERS])
+def test_each_strategy_keeps_its_promises_on_uvloop(kind: str) -> None:
+    """Another loop runs tasks and callbacks in turns of its own."""
+    for seed in range(4):
+        plan = planned(Random(f"uvloop {kind} {seed}").choice, kind)
+        assert played(plan, on_uvloop=True) == [], plan
+
+
 @pytest.mark.parametrize("kind", [None, *GATES, *APP_OTHERS])
 def test_each_strategy_keeps_its_promises_in_an_app(kind: str | None) -> None:
     """The same strategies, the same account; between a submission and its flow there is a store."""
@@ -90,15 +98,15 @@ def test_each_strategy_keeps_its_promises_before_batches(kind: str | None) -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("way", ["manager", "app", "batches"])
+@pytest.mark.parametrize("way", ["manager", "app", "batches", "uvloop"])
 def test_compositions_in_the_long_run(way: str) -> None:
     """As many plans as there is time for."""
-    without = {"manager": (), "app": NOT_FOR_APPS, "batches": NOT_FOR_BATCHES}[way]
+    without = {"app": NOT_FOR_APPS, "batches": NOT_FOR_BATCHES}.get(way, ())
     for seed in range(EXAMPLES):
         pick = Random(f"{way} {seed}").choice
         plan = planned(pick, without=without)
-        kind = {"manager": Play, "app": AppPlay}.get(way) or batch_of(pick)
-        assert played(plan, kind) == [], plan
+        kind = {"app": AppPlay, "batches": batch_of(pick)}.get(way, Play)
+        assert played(plan, kind, on_uvloop=way == "uvloop") == [], plan
 
 
 # ---------------------------------------------------------------- broken ones are found out
