@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from quarterjack import MemoryStore
 from quarterjack.errors import StoreUnavailable, UniqueConflict
+from quarterjack.stores.base import Claim
 from quarterjack.stores.sqlite import SQLiteStore
 from quarterjack.testing.store_contract import Bench
 from tests.stores.postgres_kit import MovedBench, schema_on_test_time
 from tests.stores.redis_kit import RedisBench
 from tests.stores.reference import ReferenceStore
-from tests.stores.stories import ACTS, Step, Teller, story, told_alike
+from tests.stores.stories import ACTS, LOST, Step, Teller, story, told_alike
 
 steps = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 2**16)), min_size=25, max_size=60)
 seeds = st.integers(0, 2**16)
@@ -49,6 +50,34 @@ class Unlucky(Teller):
         assert store.faults == ["before"], "what failed says so"
         store.faults = []
         return answer  # there was nothing to commit
+
+
+class Deaf(Teller):
+    """What it asks for is committed, and the answer is lost: it goes by what another one was told."""
+
+    def __init__(self, b: Bench, other: Teller) -> None:
+        super().__init__(b)
+        self._other = other
+
+    async def call(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        store = self.b.store
+        assert isinstance(store, ReferenceStore)
+        store.faults = ["after"]
+        try:
+            return await ask()
+        finally:
+            store.faults = []
+
+    async def act(self, what: str, n: int) -> object:
+        try:
+            return await super().act(what, n)
+        except StoreUnavailable:
+            self.fences, self.made = list(self._other.fences), {k: list(v) for k, v in self._other.made.items()}
+            return LOST
+
+    async def act_claim(self, n: int, name: str) -> object:
+        await self.b.store.jobs_claim(Claim("nobody", [], None))  # a commit of its own: it takes back what ran out
+        return await super().act_claim(n, name)
 
 
 def memory() -> Teller:
@@ -80,6 +109,14 @@ def test_decision_is_the_same_in_whatever_order_and_bits_its_rows_come(story: li
 def test_call_whose_commit_fails_has_changed_nothing_and_can_be_made_again(story: list[Step]) -> None:
     """Neither rows nor the caller's records nor hints show that it was ever tried."""
     asyncio.run(told_with_hints(story, Unlucky(Bench(ReferenceStore()))))
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps)
+def test_call_whose_answer_is_lost_has_changed_all_that_it_says(story: list[Step]) -> None:
+    """Who lost the answer may ask what there is, and finds the whole of it."""
+    mine = memory()
+    asyncio.run(told_alike(story, mine, Deaf(Bench(ReferenceStore()), mine)))
 
 
 # -- on real databases -------------------------------------------------------------------
