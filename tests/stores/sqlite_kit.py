@@ -24,7 +24,8 @@ class Computer:
     clock: VirtualClock = field(default_factory=lambda: VirtualClock("2026-03-02T09:00Z"))
 
     async def store(self, clock: VirtualClock | None = None, **options: Any) -> Bench:
-        bench = Bench(SQLiteStore(self.path, **options))
+        """Open a store; it does not wait for the disk unless that is asked for."""
+        bench = Bench(SQLiteStore(self.path, **{"synchronous": "off", **options}))
         bench.clock = clock or self.clock
         await bench.open()
         self.stack.push_async_callback(bench.store.close)

@@ -34,7 +34,7 @@ class TestSQLiteStore(StoreContract):
         self.path = tmp_path / "jobs.db"
 
     def bench(self) -> Bench:
-        return Bench(SQLiteStore(self.path))
+        return Bench(SQLiteStore(self.path, synchronous="off"))  # what waits for the disk is tested below
 
 
 # -- where it is, and how it is opened ---------------------------------------------------
@@ -109,7 +109,7 @@ async def test_one_store_object_serves_one_app(computer: Computer) -> None:
 
 async def test_purge_goes_on_until_all_old_jobs_are_gone(computer: Computer) -> None:
     """It deletes some at a time, so that others get a turn, and still as many as it was asked to."""
-    b = await computer.store(synchronous="off")
+    b = await computer.store()
     for _ in range(3):
         await b.store.jobs_put([b.job() for _ in range(400)])
     while held := await b.claim(500):
@@ -148,9 +148,17 @@ async def test_put_that_fails_leaves_the_records_as_they_were(computer: Computer
     shell.close()
 
 
+async def test_instant_beyond_what_the_file_can_hold_is_refused(computer: Computer) -> None:
+    """The year 9999 is a popular "never"; the error says what there is instead of speaking of C."""
+    b = await computer.store()
+    with pytest.raises(InvalidOption, match="up to the year 2262"):
+        await b.put(run_at_ns=2**63)
+    assert len(await b.claim()) == 0
+
+
 async def test_claim_waits_for_the_disk_where_a_power_failure_must_not_undo_it(computer: Computer) -> None:
     """A plain claim is the claimer's, who is gone as well then; a job with one try must not have two."""
-    b = await computer.store()
+    b = await computer.store(synchronous="full")
     assert isinstance(b.store, SQLiteStore)
     writer = b.store._writer
     assert writer is not None
@@ -202,11 +210,11 @@ _IN_ORDER = _contract.test_claim_takes_due_jobs_of_wanted_tasks_and_queues_in_or
         ("finish", "owner = ended.column3", "TRUE", _STALE),
         ("finish", "owner = NULL,", "", _FINAL),
         ("renew", "attempt = alive.column2", "TRUE", renewal_of_an_earlier_attempt_is_lost),
-        ("began", "attempt = ?2 AND owner = ?3", "?2 IS NOT ?3", _STALE_RENEWAL),
+        ("began", "attempt = :attempt AND owner = :owner", ":attempt IS NOT :owner", _STALE_RENEWAL),
         ("lease", "attempt = attempt + 1", "attempt = attempt", _FINAL),
         ("lease", "place = 0", "place = 1", _TWICE),
         ("ready_in_lane", "ORDER BY order_at_ns, seq", "ORDER BY seq", _IN_ORDER),
-        ("expired", "lease_until_ns <= ?1", "lease_until_ns > ?1", _RESCUE),
+        ("expired", "lease_until_ns <= ?", "lease_until_ns > ?", _RESCUE),
         ("line_is_taken", "zombie = 1 OR state IN", "state IN", _ZOMBIE),
         ("line_is_taken", "AND serial = 1", "AND FALSE", _QUEUED),
         ("line_goes_on", "AND late = all_late", "", _LEFT_OUT),

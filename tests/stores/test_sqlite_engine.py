@@ -16,6 +16,7 @@ import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import StoreError, StoreUnavailable
+from quarterjack.stores import _sqlite_thread
 from quarterjack.stores._sqlite_engine import Reader, Session, Settings, Told, Writer
 from quarterjack.stores.base import Hint
 
@@ -272,6 +273,40 @@ async def test_view_that_takes_too_long_is_ended(desk: Desk) -> None:
         await reader.call(lambda session: session.one(endless))
     assert await reader.call(values) == []
     await reader.stop()
+
+
+async def test_caller_does_not_wait_for_ever_for_a_disk_that_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for the kernel cannot be woken; who waits for the thread can."""
+    monkeypatch.setattr(_sqlite_thread, "_GRACE_S", 0.0)
+    writer, _ = desk.writer(deadline_s=0.1)
+    await writer.call(make)
+    go_on, first = await keep_busy(writer)
+    with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.1 s.*may still be done"):
+        await writer.call(insert(1))
+    with pytest.raises(StoreUnavailable):
+        await first
+    go_on.set()
+    assert await writer.call(insert(2)) == 2
+
+
+async def test_trouble_with_a_look_for_news_does_not_end_the_writer(desk: Desk) -> None:
+    """It is a look: the next one may work, and calls hear of what is wrong for themselves."""
+    writer, host = desk.writer(poll_s=0.01)
+    other, _ = desk.writer()
+    await writer.call(make)
+    failed = asyncio.Event()
+
+    def fails(connection: sqlite3.Connection) -> Sequence[Told]:
+        host.loop.call_soon_threadsafe(failed.set)
+        raise sqlite3.OperationalError("database is locked")
+
+    host.noticed, noticed = fails, host.noticed  # type: ignore[method-assign]  # for a moment
+    await asyncio.sleep(0.03)
+    await other.call(insert(1))
+    await asyncio.wait_for(failed.wait(), 10)
+    host.noticed = noticed  # type: ignore[method-assign]  # as it was
+    await asyncio.wait_for(host.foreign.wait(), 10)  # what it failed to tell is told at the next look
+    assert await writer.call(insert(2)) == 2
 
 
 # -- what happens to the file ----------------------------------------------------------

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 
@@ -15,6 +14,7 @@ from quarterjack.model import FINISHED, JobFilter, JobState
 from quarterjack.stores import _sqlite_views as views
 from quarterjack.stores._rows import JOB_COLUMNS, SCHEDULE_COLUMNS
 from quarterjack.stores._schema import HasSchema, queries
+from quarterjack.stores._sqlite_engine import Parameters
 from quarterjack.stores._sqlite_rows import DUE, sql
 from quarterjack.stores.sqlite import SQLiteStore
 from tests.stores.sqlite_kit import Computer
@@ -83,7 +83,7 @@ async def test_file_may_hold_the_tables_of_a_program(computer: Computer) -> None
 # -- plans -------------------------------------------------------------------------------
 
 
-def plan_of(connection: sqlite3.Connection, query: str, parameters: Sequence[Any]) -> list[str]:
+def plan_of(connection: sqlite3.Connection, query: str, parameters: Parameters) -> list[str]:
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters)]
 
 
@@ -101,8 +101,8 @@ async def test_no_call_that_jobs_live_by_reads_a_whole_table(computer: Computer)
             continue  # once after the clock was set, and about every job that waits
         values = {"finish": "(?,?,?,?,?,?,?,?,?,?,?)", "renew": "(?, ?)"}.get(name, "")
         query = sql(name, rows=values)
-        numbered = [int(n) for n in re.findall(r"\?(\d+)", query)]
-        parameters = ["[]"] * (max(numbered) if numbered else query.count("?"))
+        names = re.findall(r":(\w+)", query)
+        parameters: Parameters = dict.fromkeys(names, "[]") if names else ["[]"] * query.count("?")
         plan = plan_of(connection, query, parameters)
         assert not scans(plan), (name, plan)
         whole = [step for step in plan if "SCAN qj_jobs" in step]

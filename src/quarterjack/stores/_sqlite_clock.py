@@ -56,7 +56,7 @@ class StepWatch:
 def shift(session: Session, encoding: Encoding, step_ns: int) -> None:
     """Move what counts elapsed time with a wall clock that was set by *step_ns*; see `Store.clock_stepped`."""
     now = session.now_ns
-    session.run(sql("shift_waiting"), (step_ns, now - step_ns))
+    session.run(sql("shift_waiting"), {"step": step_ns, "before": now - step_ns})
     session.run(sql("shift_leases"), (step_ns,))
     if step_ns < 0:
         rows = load_schedules(session, encoding)

@@ -19,7 +19,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -51,6 +51,7 @@ class Settings(NamedTuple):
     """How often to look whether other processes have written."""
 
 
+Parameters = Sequence[Any] | Mapping[str, Any]
 Told = tuple[Hint, Sequence[str]]
 """A hint, and the ids it is about."""
 
@@ -68,11 +69,11 @@ class Session:
         self.others: list[Told] = []
         """For those in other processes alone."""
 
-    def run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+    def run(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """Execute one statement."""
         return self.connection.execute(sql, parameters)
 
-    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    def one(self, sql: str, parameters: Parameters = ()) -> Any:
         """Return the first row of a query, or None."""
         return self.connection.execute(sql, parameters).fetchone()
 
@@ -228,13 +229,20 @@ class Writer(SqlThread):
             return left
         self._looked_s = now
         self._see_file()
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        known, self._version = self._version, version
-        if known is not None and version != known:
-            hints = self._host.noticed(connection)
-            if hints:
-                self._send(hints)
+        try:
+            hints = self._news(connection)
+        except sqlite3.Error:  # locked for a moment, or the disk fails: the next call meets it, and is told
+            return poll_s
+        if hints:
+            self._send(hints)
         return poll_s
+
+    def _news(self, connection: sqlite3.Connection) -> Sequence[Told]:
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        known = self._version
+        hints = self._host.noticed(connection) if known is not None and version != known else ()
+        self._version = version
+        return hints
 
     def _see_file(self) -> None:
         """Stop if the file has gone: what is written to it would go with it, and nobody would know.

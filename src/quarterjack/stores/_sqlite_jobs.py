@@ -123,7 +123,8 @@ def claim(session: Session, asked: Claim) -> list[Row]:
         return []
     now = session.now_ns
     until = None if asked.lease_s is None else now + round(asked.lease_s * NS_PER_S)
-    session.run(sql("lease"), (json.dumps(list(taking.rows)), asked.owner, now, until))
+    seqs = json.dumps(list(taking.rows))
+    session.run(sql("lease"), {"seqs": seqs, "owner": asked.owner, "now": now, "until": until})
     for key in taking.keys:
         session.run(sql("line_waits"), (key,))
     return [_leased(row, asked.owner, now, until) for row in taking.rows.values()]
@@ -181,12 +182,13 @@ class _Taking:
 
     def _ready(self, queue: str, wanted: frozenset[str], limit: int) -> list[Row]:
         """Return the most urgent ones of the lanes wanted; those taken by now are among them."""
-        lanes = [lane for (lane,) in self._session.run(sql("lanes"), (queue,)) if lane in wanted]
+        lanes = [lane for (lane,) in self._session.run(sql("lanes"), {"queue": queue}) if lane in wanted]
         if not lanes:
             return []
         if len(lanes) == 1:
             return self._session.run(sql("ready_in_lane"), (queue, lanes[0], limit)).fetchall()
-        return self._session.run(sql("ready_in_lanes"), (queue, json.dumps(lanes), limit)).fetchall()
+        several = {"queue": queue, "lanes": json.dumps(lanes), "most": limit}
+        return self._session.run(sql("ready_in_lanes"), several).fetchall()
 
     def _has_turn(self, row: Sequence[Any]) -> bool:
         """Say whether nobody before has taken the serial key of *row*, and take it."""
@@ -299,11 +301,11 @@ def renew(
         rows = session.run(sql("renew", rows=", ".join(["(?, ?)"] * len(part))), (until, *fences, owner))
         wanted.update(rows.fetchall())
     for renewal in renewals:
-        fence = (renewal.job_id, renewal.attempt, owner)
+        fence = {"id": renewal.job_id, "attempt": renewal.attempt, "owner": owner}
         if renewal.progress is not None or renewal.checkpoint is not None:
-            payloads = encoding.payloads
-            kept = (payloads.progress(renewal.progress), payloads.packed(renewal.checkpoint))
-            session.run(sql("keep"), (*fence, *kept))
+            progress = encoding.payloads.progress(renewal.progress)
+            kept = {"progress": progress, "checkpoint": encoding.payloads.packed(renewal.checkpoint)}
+            session.run(sql("keep"), {**fence, **kept})
         if renewal.running_at_ns is not None:
-            session.run(sql("began"), (*fence, renewal.running_at_ns))
+            session.run(sql("began"), {**fence, "at": renewal.running_at_ns})
     return Renewed([r.job_id for r in renewals if r.job_id not in wanted], [k for k, asked in wanted.items() if asked])

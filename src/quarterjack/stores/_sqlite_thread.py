@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from quarterjack.clock import SYSTEM_CLOCK, Clock, Hold, SystemClock
-from quarterjack.errors import Forked, StoreError, StoreUnavailable
+from quarterjack.errors import Forked, InvalidOption, StoreError, StoreUnavailable
 
 from ._sqlite_errors import in_words
 
@@ -246,12 +246,19 @@ class SqlThread(ABC):
                 continue
             if error is None:
                 call.future.set_result(result)
-            elif isinstance(error, sqlite3.Error):
-                told = in_words(error, self.url, "could not do what was asked")
-                told.__cause__ = error
-                call.future.set_exception(told)
             else:
-                call.future.set_exception(error)
+                call.future.set_exception(self._told(error))
+
+    def _told(self, error: BaseException) -> BaseException:
+        """Return *error* as the caller meets it."""
+        if isinstance(error, sqlite3.Error):
+            told: Exception = in_words(error, self.url, "could not do what was asked")
+        elif isinstance(error, OverflowError):
+            told = InvalidOption(f"{self.url} keeps instants up to the year 2262, as nanoseconds in 64 bits: {error}")
+        else:
+            return error
+        told.__cause__ = error
+        return told
 
 
 def _nothing(_: object) -> None:

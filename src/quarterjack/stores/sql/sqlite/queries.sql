@@ -1,61 +1,61 @@
 -- What the SQLite store asks most. {columns} stands for the columns of a job, {values} for as many
--- rows of parameters as a call has; parameters are numbered where one is used twice.
+-- rows of parameters as a call has; parameters have names where one is used twice.
 
 -- name: next_run_at
 SELECT min(run_at_ns) FROM qj_jobs WHERE place = 2
 
 -- name: promote: those whose time has come may be claimed; those who take turns stand in line
 UPDATE qj_jobs SET place = CASE WHEN serial = 1 AND overlap_key IS NOT NULL THEN 3 ELSE 1 END
-WHERE place = 2 AND run_at_ns <= ?1
+WHERE place = 2 AND run_at_ns <= ?
 
 -- name: lines_of_due: the keys whose lines get longer by that
 SELECT DISTINCT overlap_key FROM qj_jobs
-WHERE place = 2 AND run_at_ns <= ?1 AND serial = 1 AND overlap_key IS NOT NULL
+WHERE place = 2 AND run_at_ns <= ? AND serial = 1 AND overlap_key IS NOT NULL
 
 -- name: first_lease_end
 SELECT min(lease_until_ns) FROM qj_jobs WHERE lease_until_ns IS NOT NULL
 
 -- name: expired
-SELECT id FROM qj_jobs WHERE lease_until_ns IS NOT NULL AND lease_until_ns <= ?1 ORDER BY lease_until_ns LIMIT ?2
+SELECT id FROM qj_jobs WHERE lease_until_ns IS NOT NULL AND lease_until_ns <= ? ORDER BY lease_until_ns LIMIT ?
 
 -- name: lanes: those in which somebody waits, each found by one step in the index
 WITH RECURSIVE found (lane) AS (
-    SELECT min(lane) FROM qj_jobs WHERE place = 1 AND queue = ?1
+    SELECT min(lane) FROM qj_jobs WHERE place = 1 AND queue = :queue
     UNION ALL
-    SELECT (SELECT min(lane) FROM qj_jobs WHERE place = 1 AND queue = ?1 AND lane > found.lane)
+    SELECT (SELECT min(lane) FROM qj_jobs WHERE place = 1 AND queue = :queue AND lane > found.lane)
     FROM found WHERE found.lane IS NOT NULL
 )
 SELECT lane FROM found WHERE lane IS NOT NULL
 
 -- name: ready_in_lane: the most urgent of one lane
-SELECT seq, {columns} FROM qj_jobs WHERE place = 1 AND queue = ?1 AND lane = ?2 ORDER BY order_at_ns, seq LIMIT ?3
+SELECT seq, {columns} FROM qj_jobs WHERE place = 1 AND queue = ? AND lane = ? ORDER BY order_at_ns, seq LIMIT ?
 
 -- name: ready_in_lanes: the most urgent of several; of each lane no more are looked at than are wanted
 SELECT seq, {columns} FROM qj_jobs WHERE seq IN (
-    SELECT near.seq FROM json_each(?2) AS wanted, qj_jobs AS near
+    SELECT near.seq FROM json_each(:lanes) AS wanted, qj_jobs AS near
     WHERE near.seq IN (
-        SELECT seq FROM qj_jobs WHERE place = 1 AND queue = ?1 AND lane = wanted.value
-        ORDER BY order_at_ns, seq LIMIT ?3
+        SELECT seq FROM qj_jobs WHERE place = 1 AND queue = :queue AND lane = wanted.value
+        ORDER BY order_at_ns, seq LIMIT :most
     )
 )
-ORDER BY order_at_ns, seq LIMIT ?3
+ORDER BY order_at_ns, seq LIMIT :most
 
 -- name: lease
 UPDATE qj_jobs SET
-    state = 'scheduled', attempt = attempt + 1, owner = ?2, scheduled_at_ns = ?3, lease_until_ns = ?4,
+    state = 'scheduled', attempt = attempt + 1, owner = :owner, scheduled_at_ns = :now, lease_until_ns = :until,
     order_at_ns = 0, started_at_ns = NULL, running_at_ns = NULL, reason = NULL, place = 0
-WHERE seq IN (SELECT value FROM json_each(?1))
+WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: line_is_taken: whether somebody has the turn of a key
 SELECT EXISTS (
     SELECT 1 FROM qj_jobs
-    WHERE overlap_key = ?1 AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
+    WHERE overlap_key = ? AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
       AND serial = 1 AND (zombie = 1 OR state IN ('scheduled', 'started', 'running'))
 )
 
 -- name: line_waits
 UPDATE qj_jobs SET place = 3
-WHERE overlap_key = ?1 AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
+WHERE overlap_key = ? AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
   AND serial = 1 AND place = 1
 
 -- name: line_goes_on: the first of each lane may be claimed; those of backfills when no other waits
@@ -64,7 +64,7 @@ UPDATE qj_jobs SET place = 1 WHERE seq IN (
         SELECT seq, row_number() OVER (PARTITION BY lane ORDER BY order_at_ns, seq) AS n,
                coalesce(origin_trigger = 'backfill', 0) AS late,
                min(coalesce(origin_trigger = 'backfill', 0)) OVER () AS all_late
-        FROM qj_jobs WHERE place = 3 AND overlap_key = ?1
+        FROM qj_jobs WHERE place = 3 AND overlap_key = ?
     )
     WHERE n = 1 AND late = all_late
 )
@@ -81,7 +81,7 @@ WHERE id = ended.column1 AND attempt = ended.column2 AND owner = ended.column3
 RETURNING id, task, state
 
 -- name: held_of: of jobs that were not finished so, those that somebody holds
-SELECT id FROM qj_jobs WHERE id IN (SELECT value FROM json_each(?1))
+SELECT id FROM qj_jobs WHERE id IN (SELECT value FROM json_each(?))
   AND state IN ('scheduled', 'started', 'running')
 
 -- name: count_outcome
@@ -89,7 +89,7 @@ INSERT INTO qj_outcomes (minute_ns, task, state, n) VALUES (?, ?, ?, ?)
 ON CONFLICT (minute_ns, task, state) DO UPDATE SET n = n + excluded.n
 
 -- name: forget_outcomes
-DELETE FROM qj_outcomes WHERE minute_ns <= ?1
+DELETE FROM qj_outcomes WHERE minute_ns <= ?
 
 -- name: renew
 UPDATE qj_jobs SET lease_until_ns = coalesce(?, lease_until_ns)
@@ -98,34 +98,34 @@ WHERE id = alive.column1 AND attempt = alive.column2 AND owner = ?
 RETURNING id, cancel_requested
 
 -- name: keep: what a body wants kept
-UPDATE qj_jobs SET progress = coalesce(?4, progress), checkpoint = coalesce(?5, checkpoint)
-WHERE id = ?1 AND attempt = ?2 AND owner = ?3
+UPDATE qj_jobs SET progress = coalesce(:progress, progress), checkpoint = coalesce(:checkpoint, checkpoint)
+WHERE id = :id AND attempt = :attempt AND owner = :owner
 
 -- name: began
-UPDATE qj_jobs SET state = 'running', running_at_ns = ?4, started_at_ns = coalesce(started_at_ns, ?4)
-WHERE id = ?1 AND attempt = ?2 AND owner = ?3 AND state IN ('scheduled', 'started')
+UPDATE qj_jobs SET state = 'running', running_at_ns = :at, started_at_ns = coalesce(started_at_ns, :at)
+WHERE id = :id AND attempt = :attempt AND owner = :owner AND state IN ('scheduled', 'started')
 
 -- name: jobs_by_id
-SELECT {columns} FROM qj_jobs WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY seq
+SELECT {columns} FROM qj_jobs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY seq
 
 -- name: shift_waiting: delays and what was due at once keep the time they have waited, and their order
 UPDATE qj_jobs SET
     run_at_ns = run_at_ns + CASE
-        WHEN delay_born = 1 THEN ?1
-        WHEN run_at_ns > ?2 THEN 0
-        WHEN origin_trigger = 'backfill' THEN ?1
-        WHEN origin_schedule IS NULL AND json_extract(options, '$.run_at_ns') IS NULL THEN ?1
+        WHEN delay_born = 1 THEN :step
+        WHEN run_at_ns > :before THEN 0
+        WHEN origin_trigger = 'backfill' THEN :step
+        WHEN origin_schedule IS NULL AND json_extract(options, '$.run_at_ns') IS NULL THEN :step
         ELSE 0 END,
-    order_at_ns = order_at_ns + CASE WHEN delay_born = 1 OR run_at_ns <= ?2 THEN ?1 ELSE 0 END,
-    first_due_ns = first_due_ns + ?1
+    order_at_ns = order_at_ns + CASE WHEN delay_born = 1 OR run_at_ns <= :before THEN :step ELSE 0 END,
+    first_due_ns = first_due_ns + :step
 WHERE state = 'submitted'
 
 -- name: shift_leases
-UPDATE qj_jobs SET lease_until_ns = lease_until_ns + ?1 WHERE lease_until_ns IS NOT NULL
+UPDATE qj_jobs SET lease_until_ns = lease_until_ns + ? WHERE lease_until_ns IS NOT NULL
 
 -- name: line: the open jobs of an overlap key; of backfills those that are held
 SELECT id FROM qj_jobs
-WHERE overlap_key = ?1 AND overlap_key IS NOT NULL AND (finished_at_ns IS NULL OR zombie = 1)
+WHERE overlap_key = ? AND overlap_key IS NOT NULL AND (finished_at_ns IS NULL OR zombie = 1)
   AND (origin_trigger IS NOT 'backfill' OR zombie = 1 OR state IN ('scheduled', 'started', 'running'))
 ORDER BY seq
 
@@ -136,7 +136,7 @@ SELECT job_id, until_ns FROM qj_unique WHERE task = ? AND key = ?
 INSERT OR REPLACE INTO qj_unique (task, key, job_id, until_ns) VALUES (?, ?, ?, ?)
 
 -- name: sweep_uniques: periods that are over
-DELETE FROM qj_unique WHERE until_ns IS NOT NULL AND until_ns <= ?1
+DELETE FROM qj_unique WHERE until_ns IS NOT NULL AND until_ns <= ?
 
 -- name: occurrences
 SELECT nominal_ns, job_id FROM qj_occurrences
@@ -147,7 +147,7 @@ INSERT OR IGNORE INTO qj_occurrences (schedule_id, generation, nominal_ns, job_i
 
 -- name: is_waited_for: whether a schedule is held up by one of these keys, or of these tasks
 SELECT EXISTS (
-    SELECT 1 FROM qj_schedules WHERE held_up_ns IS NOT NULL AND overlap_key IN (SELECT value FROM json_each(?1))
+    SELECT 1 FROM qj_schedules WHERE held_up_ns IS NOT NULL AND overlap_key IN (SELECT value FROM json_each(?))
 ) OR EXISTS (
-    SELECT 1 FROM qj_schedules WHERE held_up_ns IS NOT NULL AND task IN (SELECT value FROM json_each(?2))
+    SELECT 1 FROM qj_schedules WHERE held_up_ns IS NOT NULL AND task IN (SELECT value FROM json_each(?))
 )
