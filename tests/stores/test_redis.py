@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import settings
@@ -15,7 +16,7 @@ from quarterjack._durations import NS_PER_S
 from quarterjack.backfill import Backfill
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import Conflict, InvalidOption, StoreError, StoreUnavailable
-from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, JobState, RunOptions, lanes_of
+from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, JobState, RunOptions, Unique, lanes_of
 from quarterjack.stores import _redis_scripts
 from quarterjack.stores._rows import Encoding
 from quarterjack.stores.base import Claim, Hint, Want
@@ -281,12 +282,25 @@ class TestLife:
         await link.call("testing", "CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
         await until_ok(link)
         await link.close()
-        await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
-        job = JobRecord("one", "a", (), {}, RunOptions())
-        await store.jobs_put([job])
-        claim = Claim("w", [Want(("default",), lanes_of(["a"]), 5)], 30)
-        assert [row.id for row in (await store.jobs_claim(claim)).jobs] == ["one"]
-        await store.close()
+        await works(store)
+
+    async def test_user_with_the_documented_rights_and_no_others(self, own_redis: OwnRedis) -> None:
+        """What the page says is enough: scripts, keys and channel of the prefix; those of others are not to be had."""
+        server = own_redis()
+        rights = "on >secret ~{shop}:* &{shop}:* +@all -@admin -@dangerous +info"
+        owner = RedisStore(server.url)._scripts.link
+        await owner.call("testing", "ACL", "SETUSER", "jobs", *rights.split())
+        await owner.close()
+        url = f"redis://jobs:secret@127.0.0.1:{server.port}/0?prefix="
+        await works(RedisStore.from_url(f"{url}shop"))
+        with pytest.raises(StoreError, match=r"it needs `~\{prefix\}:\*"):
+            await works(RedisStore.from_url(f"{url}other"))
+
+    async def test_server_at_a_socket(self, own_redis: OwnRedis) -> None:
+        """No port, no network; a path may hold a space."""
+        server = own_redis("--unixsocket", "valkey server.sock", "--unixsocketperm", "777")
+        (path,) = server.folder.rglob("*.sock")
+        await works(RedisStore.from_url(f"unix://{quote(str(path))}?prefix=shop"))
 
     @pytest.mark.parametrize("url", ["redis://host?prefix=a b", "redis://host?timeout=x", "redis://host?prefx=a"])
     def test_url_with_a_mistake_is_refused(self, url: str) -> None:
@@ -308,6 +322,20 @@ class TestLife:
         await link.open()
         await link.close()
         await link.close()
+        await store.close()
+
+
+async def works(store: RedisStore) -> None:
+    """Put a job, claim it, finish it, and listen to others."""
+    await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+    assert store._hints is not None
+    try:
+        await store.jobs_put([JobRecord("one", "a", (), {}, RunOptions(unique=Unique("k")))])
+        await store._hints.listening.wait()
+        (held,) = (await store.jobs_claim(Claim("w", [Want(("default",), lanes_of(["a"]), 5)], 30))).jobs
+        finish = Finish(*held.fence, FinishKind.DONE, await store.now_ns())
+        assert await store.jobs_finish([finish]) == [JobState.DONE]
+    finally:
         await store.close()
 
 
