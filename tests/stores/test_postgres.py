@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import asyncpg
 import pytest
 from hypothesis import settings
 
-from quarterjack.model import FinishKind, JobState
+from quarterjack._durations import NS_PER_S
+from quarterjack.model import Finish, FinishKind, JobState
 from quarterjack.stores._postgres_url import parse
+from quarterjack.stores._rows import JOB_COLUMNS, SCHEDULE_COLUMNS, Column
 from quarterjack.stores.base import Renewal
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
@@ -69,3 +72,64 @@ async def test_completed_job_never_runs_again_whatever_its_worker_does(url: str,
     done = await b.get(row.id)
     assert (done.state, done.result) == (JobState.DONE, "paid")
     await b.store.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "ours", "known"),
+    [
+        ("job", {"seq", "turn", "completed"}, JOB_COLUMNS),
+        ("job_history", {"seq", "turn", "completed"}, JOB_COLUMNS),
+        ("schedule", {"unique_key"}, SCHEDULE_COLUMNS),
+    ],
+)
+async def test_tables_have_the_columns_of_rows(url: str, table: str, ours: set[str], known: Sequence[Column]) -> None:
+    """A new column needs a migration; without one every write would fail."""
+    connection = await asyncpg.connect(parse(url).dsn)
+    rows = await connection.fetch(
+        "SELECT column_name, data_type, is_nullable FROM information_schema.columns "
+        "WHERE table_schema = $1 AND table_name = $2",
+        parse(url).schema,
+        table,
+    )
+    await connection.close()
+    types = {"int": "bigint", "bool": "boolean", "text": "text", "bytes": "bytea"}
+    found = {name: kind for name, kind, _ in rows if name not in ours}
+    assert found == {column.name: types[column.kind] for column in known}
+    refusing = {name for name, _, is_nullable in rows if is_nullable == "NO"}
+    assert not {column.name for column in known if column.is_nullable} & refusing
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_backlog_and_an_old_transaction_cost_a_claim_next_to_nothing(url: str) -> None:
+    """A hundred thousand waiting jobs, of which most are not wanted, and dead rows that nobody may remove.
+
+    Counted in pages that a claim touches, since a clock would measure the machine.
+    """
+    b = MovedBench(url)
+    await b.open()
+    pinning = await asyncpg.connect(parse(url).dsn)
+    await pinning.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
+    fresh = await pages_of_a_claim(b)
+    for task in ("saturated", "a"):
+        for _ in range(0, 100_000 if task == "saturated" else 3_000, 5_000):
+            await b.store.jobs_put([b.job(task) for _ in range(5_000)])
+    for _ in range(10):  # leave dead rows at the head of the line
+        rows = await b.claim(200, tasks=frozenset({"a"}))
+        now = await b.store.now_ns()
+        await b.store.jobs_finish([Finish(*row.fence, FinishKind.DONE, now, now, now) for row in rows])
+    await pages_of_a_claim(b)  # finds the dead ones, and marks them in the index
+    burdened = await pages_of_a_claim(b)
+    await pinning.close()
+    await b.store.close()
+    assert burdened < fresh + 1_000
+
+
+async def pages_of_a_claim(b: MovedBench) -> int:
+    """Return how many pages a claim of ten jobs reads."""
+    arguments = (["default"], ["a", "b"], 10, "w", 30 * NS_PER_S, True, True)
+    async with b.store._link.connection("counting") as connection:
+        sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {b.store._link.sql['claim']}"
+        (plan,) = json.loads(await connection.fetchval(sql, *arguments))
+    pages: int = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+    return pages

@@ -19,7 +19,7 @@ from ._postgres_hints import Hints
 from ._postgres_link import Link
 from ._postgres_pool import Connection
 from ._rows import JOB_COLUMNS, Encoding
-from .base import AGING_NS, Claim, Claimed, Hint, Renewal, Renewed
+from .base import AGING_NS, Claim, Claimed, Hint, Renewal, Renewed, Want
 
 __all__ = ["PostgresJobs", "renew"]
 
@@ -98,7 +98,11 @@ class PostgresJobs(DurableStore, ABC):
         jobs: list[JobRecord] = []
         next_run_at: int | None = None
         has_held_up, rescues = False, True
+        taken: list[int] = []
         for place, want in enumerate(claim.wants):
+            if _is_exhausted(want, claim.wants[:place], taken):
+                taken.append(0)
+                continue
             arguments = [list(want.queues), list(want.lanes), want.slots, claim.owner, lease_ns, place == 0]
             rows = await self._link.rows("claim", *arguments, rescues)
             if rows[0]["has_expired"]:
@@ -109,7 +113,9 @@ class PostgresJobs(DurableStore, ABC):
                 rows = await self._link.rows("claim", *arguments, rescues)
             if place == 0:
                 next_run_at, has_held_up = rows[0]["next_run_at_ns"], rows[0]["has_held_up"]
-            jobs += [self._encoding.record(tuple(row)[4:]) for row in rows if row["id"] is not None]
+            found = [self._encoding.record(tuple(row)[4:]) for row in rows if row["id"] is not None]
+            taken.append(len(found))
+            jobs += found
         return Leased(Claimed(jobs, next_run_at), (), has_held_up)
 
     async def _expired(self) -> list[str]:
@@ -168,6 +174,14 @@ class PostgresJobs(DurableStore, ABC):
         state = _FINAL_STATES[kind].value
         why = payloads.reason(reason)
         return job_id, attempt, owner, state, at_ns, started_ns, running_ns, data, words, why
+
+
+def _is_exhausted(want: Want, before: Sequence[Want], taken: Sequence[int]) -> bool:
+    """Say whether a want before, which looked for all of this one's jobs, found fewer than it had room for."""
+    return any(
+        n < one.slots and want.lanes <= one.lanes and {*want.queues} <= {*one.queues}
+        for one, n in zip(before, taken, strict=True)
+    )
 
 
 def _stamp(job: JobRecord, now: int) -> None:

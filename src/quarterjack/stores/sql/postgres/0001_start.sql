@@ -69,7 +69,8 @@ CREATE TABLE {schema}.job (
 -- Finished jobs leave that table for this one, which is read by views alone.
 CREATE TABLE {schema}.job_history (LIKE {schema}.job INCLUDING DEFAULTS, CONSTRAINT job_history_pkey PRIMARY KEY (id));
 
-CREATE INDEX job_ready ON {schema}.job (queue, lane, order_at_ns, run_at_ns, seq) WHERE state = 'submitted' AND turn;
+-- run_at_ns stands last: the order is that of a claim, and what is not due yet is passed over in the index.
+CREATE INDEX job_ready ON {schema}.job (queue, lane, order_at_ns, seq, run_at_ns) WHERE state = 'submitted' AND turn;
 CREATE INDEX job_delayed ON {schema}.job (run_at_ns) WHERE state = 'submitted' AND run_at_ns > submitted_at_ns;
 CREATE INDEX job_lease ON {schema}.job (lease_until_ns) WHERE lease_until_ns IS NOT NULL;
 CREATE INDEX job_key ON {schema}.job (overlap_key, seq) WHERE overlap_key IS NOT NULL;
