@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from tests.servers.running import POSTGRES, OwnServer, own  # noqa: E402  # found by the line above
+from tests.servers.running import POSTGRES, OwnServer, own  # found by the line above
 
 __all__ = ["OwnServer", "server", "server_cpu_us"]
 
