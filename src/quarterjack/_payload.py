@@ -84,10 +84,10 @@ def json_size(value: Any) -> int | None:
         return None
 
 
-def no_json(task: str, name: str, value: Any, error: Exception) -> str:
+def no_json(task: str, name: str, value: Any, error: Exception, what: str = "argument ") -> str:
     """Return the message about an argument that cannot be written as JSON."""
     return (
-        f"argument {name} of {task}, of type {type(value).__name__}, cannot be written as JSON: {error}; "
+        f"{what}{name} of {task}, of type {type(value).__name__}, cannot be written as JSON: {error}; "
         "pass ids, numbers, texts, or pydantic models instead of live objects"
     )
 

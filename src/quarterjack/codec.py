@@ -23,7 +23,7 @@ from .errors import InvalidArguments, Orphaned
 from .model import NO_KWARGS, ErrorInfo, JobRecord
 from .task import TaskDefinition
 
-__all__ = ["CallCodec", "ResultCodec", "decode_call", "decode_result", "give_types", "result_codec"]
+__all__ = ["CallCodec", "ResultCodec", "decode_call", "decode_result", "give_types", "plain_checkpoint", "result_codec"]
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -59,6 +59,24 @@ def give_types(definition: TaskDefinition, record: JobRecord) -> None:
         record.args, record.kwargs = decode_call(definition, record.args, record.kwargs)
     except Orphaned:  # shown as they are: whether it can run is asked where it is to run
         pass
+
+
+def plain_checkpoint(task: str, value: Any, max_bytes: int = MAX_ARGUMENT_BYTES) -> Any:
+    """Return the plain JSON value that the next attempt gets of a checkpoint; later changes of *value* do not touch it.
+
+    Raises:
+        InvalidArguments: If it cannot be written as JSON, or takes more than *max_bytes*.
+    """
+    try:
+        data = to_json(value)
+    except PydanticSerializationError as error:
+        raise InvalidArguments(no_json(task, "checkpoint", value, error, "")) from None
+    if len(data) > max_bytes:
+        raise InvalidArguments(
+            f"the checkpoint of a job of {task} takes {len(data)} bytes of JSON, and a store takes up to {max_bytes}: "
+            "keep where the work stands, and the work itself elsewhere"
+        )
+    return from_json(data)
 
 
 class CallCodec:

@@ -119,7 +119,13 @@ class CurrentJob:
         return self._attempt.record.checkpoint
 
     def checkpoint(self, value: Any) -> None:
-        """Keep a small value for the next attempt of this job, should this one fail or die."""
+        """Keep a small value for the next attempt of this job, should this one fail or die.
+
+        A store that outlives the process keeps it as JSON, and gives it back plain: a tuple as a list.
+
+        Raises:
+            InvalidArguments: If it is no JSON, or takes more than 1 MiB, on such a store or in a strict app.
+        """
         self._attempt.keep(value)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:

@@ -273,6 +273,30 @@ async def test_a_checkpoint_that_cannot_be_read_is_not_begun_without(url: str) -
     assert seen == [None, "half"]
 
 
+async def test_a_checkpoint_is_kept_as_it_was_then_or_refused_there(url: str) -> None:
+    """What cannot be stored fails in the body, not in the thread that keeps all the leases."""
+    app = Quarterjack(url)
+    seen: list[Any] = []
+
+    @app.task(retry=2)
+    async def steps() -> None:
+        job = current_job()
+        if job.attempt > 1:
+            seen.append(job.last_checkpoint)
+            return
+        done: dict[str, Any] = {"pages": (1, 2)}
+        job.checkpoint(done)
+        done["pages"] = ()
+        for bad, words in ((object(), "checkpoint of steps, of type object"), ("x" * 2**20, "takes 1048578 bytes")):
+            with pytest.raises(InvalidArguments, match=words):
+                job.checkpoint(bad)
+        raise RetryLater(after=5)
+
+    async with running(app):
+        await (await app.submit(steps))
+    assert seen == [{"pages": [1, 2]}]
+
+
 async def test_a_trigger_that_cannot_be_stored_is_refused_when_it_is_put(url: str) -> None:
     """Declared in code or put at run time: a schedule that a restart would lose is none."""
     app = Quarterjack(url)

@@ -17,6 +17,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from quarterjack._fast import new_tuple
+from quarterjack.codec import plain_checkpoint
 from quarterjack.context import CURRENT
 from quarterjack.executors import Executor, Handle
 from quarterjack.flow.inheritance import lift
@@ -220,8 +221,14 @@ class Attempt:
             self._worker.on_progress(self)
 
     def keep(self, value: Any) -> None:
-        """Keep a value for the next attempt; from any thread."""
+        """Keep a value for the next attempt; from any thread.
+
+        Raises:
+            InvalidArguments: If the store cannot keep it.
+        """
         if self.is_current:
+            if self._worker.checks_results:
+                value = plain_checkpoint(self.record.task, value)
             self.record.checkpoint = value
             self.pending_checkpoint = value
 

@@ -60,7 +60,7 @@ class Worker:
         self._store = host.store
         self.events = host.events
         self.handles = host.handles
-        self._checks_results = host.checks_results
+        self.checks_results = host.checks_results
         self._fresh_ns = 2**62 if host.lease_s is None else round(host.lease_s * 1e9) // FRESH_SHARE
         self._decoder = None if host.store.keeps_objects else Decoder(host, self)
         self._prepared: Mapping[str, Prepared] = {}
@@ -409,7 +409,7 @@ class Worker:
             return
         if not options.store_result:
             result = None
-        elif self._checks_results:
+        elif self.checks_results:
             try:
                 result = self._host.check_result(result, attempt.record)
             except ValueError as error:
