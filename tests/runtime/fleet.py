@@ -81,6 +81,8 @@ class Server:
         self.connections: list[Connection] = []
         self.is_open = False
         self.calls: list[tuple[str, str]] = []
+        self.asked: tuple[Any, ...] = ()
+        """What the call was given that a fault is asked about."""
         self._told: list[Told] = []
 
     async def open(self) -> None:
@@ -99,17 +101,18 @@ class Server:
     async def call(self, by: Connection, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do what a connection asks, at the moment its request arrives."""
         self.calls.append((by.label, name))
-        await self._travel(by, name, is_after=False)
+        await self._travel(by, name, args, is_after=False)
         if not by.is_open:
             raise StoreUnavailable("this connection is closed")
         answer = copied(await self._work(by, name, copied(args), kwargs))
-        await self._travel(by, name, is_after=True)
+        await self._travel(by, name, args, is_after=True)
         return answer
 
-    async def _travel(self, by: Connection, name: str, *, is_after: bool) -> None:
+    async def _travel(self, by: Connection, name: str, args: tuple[Any, ...], *, is_after: bool) -> None:
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
         if self.fault is not None:
+            self.asked = args
             await self.fault(by, name, is_after)
 
     async def _work(self, by: Connection, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

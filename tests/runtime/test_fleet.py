@@ -20,7 +20,7 @@ from quarterjack import (
     current_job,
     gather,
 )
-from quarterjack.errors import StoreUnavailable
+from quarterjack.errors import ResultUnavailable, StoreError, StoreUnavailable
 from quarterjack.testing._clock import VirtualClock
 from tests.runtime.fleet import Connection, Server, SkewedClock, fleet
 
@@ -433,6 +433,45 @@ async def test_a_stop_during_an_outage_says_what_is_left_to_the_leases(caplog: p
         other.task(add)
         async with other:
             assert await (await other.job(job.id)) == Sum(2)
+
+
+async def test_an_outcome_that_cannot_be_stored_holds_up_no_other() -> None:
+    """A result that a store or a codec refuses ends its own job, without its result, and nobody else's."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), concurrency=20, lease=600)
+    task = app.task(add)
+
+    async def fault(by: Connection, call: str, is_after: bool) -> None:
+        if call == "jobs_finish" and any(one.result == Sum(14) for one in server.asked[0]):
+            raise StoreError("the codec raised")
+
+    server.fault = fault
+    async with fleet(server, app) as clock:
+        jobs = await app.submit_many(task.bind(n) for n in range(40))
+        done = await gather(jobs, return_exceptions=True)
+        assert [n for n, one in enumerate(done) if one != Sum(n + 1)] == [13]
+        assert (jobs[13].state, isinstance(done[13], ResultUnavailable)) == (JobState.DONE, True)
+        await clock.run_for(10)
+        assert app.health().is_ready
+
+
+async def test_a_disk_that_is_full_takes_no_result_away() -> None:
+    """An outage by another name: all fail alike, and all are recorded in full when it is over."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), concurrency=20)
+    task = app.task(add)
+    is_full = True
+
+    async def fault(by: Connection, call: str, is_after: bool) -> None:
+        if is_full and call == "jobs_finish":
+            raise StoreError("no space left on device")
+
+    server.fault = fault
+    async with fleet(server, app) as clock:
+        jobs = await app.submit_many(task.bind(n) for n in range(40))
+        await clock.run_for(1000)
+        is_full = False
+        assert await gather(jobs) == [Sum(n + 1) for n in range(40)]
 
 
 # -- time -----------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from quarterjack.errors import StoreError
+from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.events import EventStream
-from quarterjack.model import Fenced, Finish, FinishKind, JobState
-from quarterjack.stores.base import Store
+from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobState
+from quarterjack.stores.base import Renewal, Store
 
 from ._ends import adopt
 from .job_events import FINAL_KINDS, FINISH_KINDS, job_event
@@ -36,6 +36,8 @@ OUTCOMES_MOST: Final = 10_000
 """Outcomes that may wait to be recorded; a job begun before is recorded all the same."""
 BATCH: Final = 200
 """Outcomes in one call: beyond a hundred or two a bigger transaction is no quicker per outcome."""
+DOUBTS: Final = 3
+"""How often an outcome must fail by itself, while others are recorded, to be held to be the fault."""
 LAST_TRIES: Final = 5
 """How often a stopping worker tries to record its last outcomes before it leaves them to their leases."""
 LAST_PAUSE_S: Final = 1.0
@@ -86,6 +88,9 @@ class Recorder:
         self.recorded = asyncio.Event()
         """Set whenever a job is held here no more."""
         self._under_way = 0
+        self._most = BATCH
+        self._has_worked = False
+        self._doubts: dict[Attempt, tuple[int, Renewal | None]] = {}
         self._releases: dict[tuple[int, str], list[Fenced]] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._ending = asyncio.Event()
@@ -143,6 +148,8 @@ class Recorder:
                 answers = await self._finish(batch)
             except StoreError as error:
                 self._put_back(batch)
+                if not isinstance(error, StoreUnavailable) and self._narrow(batch, error):
+                    continue
                 tries += self.is_ending
                 pause_s = self._host.outage.failed("recording outcomes", error)
                 if tries >= LAST_TRIES:
@@ -153,23 +160,48 @@ class Recorder:
                 self._put_back(batch)
                 raise
             self._host.outage.worked("recording outcomes")
+            self._most, self._has_worked = min(BATCH, self._most * 2), True
             was_full, self._under_way = self.is_full, 0
+            for _, attempt in batch if self._doubts else ():
+                self._doubts.pop(attempt, None)
             self._tell(batch, answers)
             if was_full:
                 self._on_room()
         self.wake.clear()
 
     def _take(self) -> list[Entry]:
-        if len(self.outbox) <= BATCH or self._store.keeps_objects:
+        if len(self.outbox) <= self._most or self._store.keeps_objects:
             batch, self.outbox = self.outbox, []
         else:
-            batch, self.outbox = self.outbox[:BATCH], self.outbox[BATCH:]
+            batch, self.outbox = self.outbox[: self._most], self.outbox[self._most :]
         self._under_way = len(batch)
         return batch
 
     def _put_back(self, batch: list[Entry]) -> None:
         self._under_way = 0
         self.outbox = batch + self.outbox
+
+    def _narrow(self, batch: list[Entry], error: StoreError) -> bool:
+        """Find the one outcome that a store refuses for what is in it; say whether to try again at once.
+
+        An outage fails them all, so one is to blame only if between its failures others are recorded, or,
+        where it is the only one, its lease is renewed. It is then recorded without its result: a job must end.
+        """
+        if len(batch) > 1:
+            self._most = max(1, len(batch) // 2)
+            return not self._store.keeps_objects
+        ((finish, attempt),) = batch
+        doubts, renewed = self._doubts.get(attempt, (0, None))
+        if self._has_worked or (len(self.outbox) == 1 and attempt.sent is not renewed):
+            doubts, self._has_worked = doubts + 1, False
+        self._doubts[attempt] = doubts, attempt.sent
+        if doubts >= DOUBTS:
+            del self._doubts[attempt]
+            log.error("the outcome of job %s cannot be stored as it is: %s", finish.job_id, error)
+            self.outbox[0] = finish._replace(result=None, error=ErrorInfo("OutcomeNotStored", str(error))), attempt
+            return True
+        self.outbox.append(self.outbox.pop(0))
+        return False
 
     async def _pause(self, pause_s: float) -> None:
         """Wait; not for long once the end has come."""
