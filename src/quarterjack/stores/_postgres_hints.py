@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from quarterjack.errors import StoreError
-
-from ._postgres_errors import DRIVER_ERRORS
 from ._postgres_pool import Connection, connect
 from ._postgres_url import Settings
 from .base import Hint, HintListener
@@ -91,35 +89,29 @@ class Hints:
         pause, is_first = FIRST_PAUSE_S, True
         while True:
             try:
-                connection = await self._connected()
-            except StoreError as error:
-                if pause == FIRST_PAUSE_S:
-                    logger.warning("hints of other processes do not arrive, so all is found by polling: %s", error)
-            else:
-                try:
+                async with self._connection() as connection:
                     if not is_first:
                         self._look_at_all()
                     pause, is_first = FIRST_PAUSE_S, False
                     self._is_ready.set()
                     await self._serve(connection)
-                except DRIVER_ERRORS as error:
-                    logger.info("the connection for hints is made anew: %s", error)
-                finally:
-                    self._is_ready.clear()
-                    connection.terminate()
+            except Exception as error:  # a driver cut off in mid-word raises anything; without this task nobody listens
+                if pause == FIRST_PAUSE_S:
+                    logger.warning("hints of other processes do not arrive, so all is found by polling: %s", error)
+            self._is_ready.clear()
             await asyncio.sleep(self._random.uniform(pause / 2, pause))
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
-    async def _connected(self) -> Connection:
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
         connection = await connect(self._settings)
         try:
             await connection.execute("SET synchronous_commit = off")  # a hint that a crash loses is lost
             await connection.add_listener(self._settings.channel, self._heard)
-        except DRIVER_ERRORS as error:
+            connection.add_termination_listener(lambda _: self._stir.set())
+            yield connection
+        finally:
             connection.terminate()
-            raise StoreError(str(error)) from error
-        connection.add_termination_listener(lambda _: self._stir.set())
-        return connection
 
     async def _serve(self, connection: Connection) -> None:
         """Send what is pending, and ask for a sign of life in between, until the connection fails."""
