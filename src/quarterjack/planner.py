@@ -234,7 +234,8 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
     and nothing before is made up for (but see `_seek_named`). A changed
     *payload* is a new revision that fires on as before. An equal declaration changes nothing,
     so a restart with the same code leaves the row as it was; nor does one of an
-    older version of the code (`declared.judged`).
+    older version of the code (`declared.judged`). A parked row, put again, goes on from *now_ns*:
+    its rule may have been mended, and raises here if it was not.
     """
     if old is None:
         row = declared.copy()
@@ -247,21 +248,34 @@ def upserted(old: Schedule | None, declared: Schedule, now_ns: int) -> Schedule:
         return old
     row = old.copy()
     adopt(row, declared)
+    was_parked = row.parked_reason is not None
     if verdict is Verdict.SAME:  # also where an operator has changed it since: that stays until the code changes
-        return row
+        return _unparked(row, now_ns) if was_parked else row
     is_new_payload = row.payload != declared.payload
     if is_new_payload:
         row.revision += 1
         row.payload = declared.payload
-        row.parked_reason = None
     if row.timing != declared.timing:  # the old rule is asked no more: it may be the broken one that parked the row
         row.timing = declared.timing
         row.generation += 1
         row.parked_reason = None
         _seek_named(_begin_generation(row, now_ns), old)
+    elif was_parked:
+        return _unparked(row, now_ns)
     elif is_new_payload and _runs_left(row) == 0:
         row.next_nominal_ns = row.next_due_ns = None
     elif is_new_payload and row.next_nominal_ns is None and row.trigger.after_finish_ns is None:
+        _seek(row, max(row.cursor_ns, now_ns))
+    row.is_plain = _is_plain(row)
+    return row
+
+
+def _unparked(row: Schedule, now_ns: int) -> Schedule:
+    """Let a parked row go on by its rule; a chain's next run is its store's to arm (`rearmed`)."""
+    row.parked_reason = None
+    if row.last_nominal_ns is None:
+        _seek_passed(_begin_generation(row, now_ns))
+    elif row.trigger.after_finish_ns is None and _runs_left(row) != 0:
         _seek(row, max(row.cursor_ns, now_ns))
     row.is_plain = _is_plain(row)
     return row
@@ -274,7 +288,10 @@ def upserted_parked(old: Schedule | None, declared: Schedule, now_ns: int, error
         row.created_at_ns = row.cursor_ns = now_ns
         return parked(row, error)
     row = old.copy()
+    is_same = judged(old, declared) is Verdict.SAME
     adopt(row, declared)
+    if is_same:
+        return parked(row, error)
     row.generation += row.timing != declared.timing
     row.revision += row.payload != declared.payload
     row.timing, row.payload = declared.timing, declared.payload

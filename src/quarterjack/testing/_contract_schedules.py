@@ -3,7 +3,8 @@
 # ruff: noqa: S101  # assert is how a suite of tests speaks
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import ClassVar
 
 from quarterjack import planner
 from quarterjack._durations import NS_PER_S
@@ -39,6 +40,17 @@ class _Broken(Trigger):
     def next(self, after: datetime) -> datetime | None:
         del after
         raise ZeroDivisionError("broken")
+
+
+class _Fickle(Trigger):
+    """A rule of a user's own whose code is broken, and mended, while its fields stay as they are."""
+
+    is_broken: ClassVar[bool] = False
+
+    def next(self, after: datetime) -> datetime | None:
+        if self.is_broken:
+            raise ZeroDivisionError("fickle")
+        return after + timedelta(seconds=60)
 
 
 class ScheduleContract:
@@ -283,6 +295,28 @@ class ScheduleContract:
             assert [getattr(row, f) for f in facts] == [getattr(before, f) for f in facts]
         (mended,) = await b.store.schedules_list()
         assert (mended.parked_reason, mended.generation) == (None, 3)
+        assert mended.next_due_ns == await b.store.now_ns() + 60 * NS_PER_S
+
+    async def test_parked_schedule_goes_on_from_now_when_it_is_put_again(self, b: Bench) -> None:
+        """Mended code may look the same in every field; what passed while it was broken is not made up for."""
+        await b.schedule()
+        await b.advance(60)
+        await b.store.schedules_fire([await b.plan()])
+        await b.store.schedules_park("s", "broken")
+        await b.advance(90)
+        row = await b.schedule()
+        assert (row.parked_reason, row.generation, row.revision) == (None, 1, 1)
+        assert (row.next_due_ns or 0) - await b.store.now_ns() == 30 * NS_PER_S
+
+    async def test_rule_that_was_mended_fires_after_a_restart(self, b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A restart puts the same declaration: it stays parked while its code raises, and goes on when it does not."""
+        monkeypatch.setattr(_Fickle, "is_broken", True)
+        for _ in range(2):
+            row = await b.schedule(trigger=_Fickle())
+            assert (row.parked_reason, row.generation) == ("its trigger raised ZeroDivisionError: fickle", 1)
+        monkeypatch.setattr(_Fickle, "is_broken", False)
+        mended = await b.schedule(trigger=_Fickle())
+        assert (mended.parked_reason, mended.generation) == (None, 1)
         assert mended.next_due_ns == await b.store.now_ns() + 60 * NS_PER_S
 
     async def test_trigger_obeys_overlap_and_moves_no_cursor(self, b: Bench) -> None:
