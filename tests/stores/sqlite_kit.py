@@ -25,7 +25,8 @@ class Computer:
 
     async def store(self, clock: VirtualClock | None = None, **options: Any) -> Bench:
         """Open a store; it does not wait for the disk unless that is asked for."""
-        bench = Bench(SQLiteStore(self.path, **{"synchronous": "off", **options}))
+        settings: dict[str, Any] = {"synchronous": "off", **options}
+        bench = Bench(SQLiteStore(self.path, **settings))
         bench.clock = clock or self.clock
         await bench.open()
         self.stack.push_async_callback(bench.store.close)

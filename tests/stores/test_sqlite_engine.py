@@ -244,6 +244,22 @@ async def test_commit_of_another_process_is_noticed(desk: Desk) -> None:
     await asyncio.wait_for(told.foreign.wait(), 10)
 
 
+async def test_commit_before_the_first_look_is_news_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug: later looks were compared with the first one, so what came before it was never told."""
+    look, may_look = Writer.idle, threading.Event()
+
+    def idle(writer: Writer, connection: sqlite3.Connection) -> float:
+        return look(writer, connection) if may_look.is_set() else 0.01
+
+    monkeypatch.setattr(Writer, "idle", idle)
+    one, host = desk.writer(poll_s=0.01)
+    other, _ = desk.writer()
+    await one.call(make)
+    await other.call(insert(1))
+    may_look.set()
+    await asyncio.wait_for(host.foreign.wait(), 10)
+
+
 async def test_reader_sees_whole_transactions_and_holds_nobody_up(desk: Desk) -> None:
     """A view of a hundred thousand rows must not stop the work."""
     writer, _ = desk.writer()

@@ -114,7 +114,7 @@ class Writer(SqlThread):
         self._host = host
         self._home = asyncio.get_running_loop()
         self._synchronous = ""
-        self._version: int | None = None
+        self._version = 0
         self._looked_s = 0.0
         self._file: tuple[int, int] | None = None
         super().__init__(f"quarterjack-sqlite-writer {settings.path.name}", settings.url, clock, settings.deadline_s)
@@ -132,6 +132,7 @@ class Writer(SqlThread):
                 )
             self._wait_for_disk(connection, settings.synchronous)
             connection.execute("PRAGMA journal_size_limit = 67108864")  # the log is cut back after it has grown
+            self._version = _data_version(connection)  # now: what others write from here on is news
         except sqlite3.Error as error:
             connection.close()
             raise not_opened(error, settings.path, settings.url) from error
@@ -238,9 +239,8 @@ class Writer(SqlThread):
         return poll_s
 
     def _news(self, connection: sqlite3.Connection) -> Sequence[Told]:
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        known = self._version
-        hints = self._host.noticed(connection) if known is not None and version != known else ()
+        version = _data_version(connection)
+        hints = self._host.noticed(connection) if version != self._version else ()
         self._version = version
         return hints
 
@@ -312,6 +312,12 @@ def _patiently(ask: Callable[[], Any], deadline_s: float) -> Any:
             if not is_busy(error) or SYSTEM_CLOCK.monotonic() > until:
                 raise
             time.sleep(_LONGEST_PAUSE_S * random.uniform(0.2, 1.0))  # noqa: S311  # jitter keeps no secret
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection has committed, and with no commit of this one."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -10,7 +10,7 @@ stands in the column ``place``."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from quarterjack._durations import NS_PER_S
@@ -211,9 +211,11 @@ def _leased(row: Sequence[Any], owner: str, now: int, until: int | None) -> Row:
     return tuple(values)
 
 
-def settle_lines(session: Session, keys: Iterable[str]) -> None:
+def settle_lines(session: Session, keys: Collection[str]) -> None:
     """See whose turn it is among the jobs of each serial key, after something about them has changed."""
-    for key in keys:
+    if not keys:
+        return
+    for (key,) in session.run(sql("waited_lines"), (json.dumps([*keys]),)).fetchall():
         (is_taken,) = session.one(sql("line_is_taken"), (key,))
         session.run(sql("line_waits"), (key,))
         if not is_taken:
@@ -283,8 +285,9 @@ def count_outcomes(session: Session, ends: Iterable[tuple[str, str]]) -> None:
     counts: dict[tuple[str, str], int] = {}
     for end in ends:
         counts[end] = counts.get(end, 0) + 1
-    for (task, state), n in counts.items():
-        session.run(sql("count_outcome"), (minute, task, state, n))
+    session.connection.executemany(
+        sql("count_outcome"), [(minute, task, state, n) for (task, state), n in counts.items()]
+    )
     if counts:
         session.run(sql("forget_outcomes"), (minute - _OUTCOMES_KEPT_NS,))
 

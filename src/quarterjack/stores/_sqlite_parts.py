@@ -41,7 +41,7 @@ def decided(
 def load(session: Session, encoding: Encoding, needs: Needs) -> Loaded:
     """Return what there is of *needs*."""
     uniques = _uniques(session, needs.uniques)
-    lines = {key: [job_id for (job_id,) in session.run(sql("line"), (key,))] for key in needs.lines}
+    lines = _lines(session, needs.lines)
     job_ids = {*needs.jobs, *(taken.job_id for taken in uniques.values()), *(i for ids in lines.values() for i in ids)}
     jobs = {job.id: job for job in load_jobs(session, encoding, job_ids)} if job_ids else {}
     return Loaded(
@@ -52,6 +52,14 @@ def load(session: Session, encoding: Encoding, needs: Needs) -> Loaded:
         _occurrences(session, needs.occurrences),
         _held_up(session, encoding, needs),
     )
+
+
+def _lines(session: Session, keys: Collection[str]) -> dict[str, list[str]]:
+    lines: dict[str, list[str]] = {key: [] for key in keys}
+    if keys:
+        for key, job_id in session.run(sql("lines"), (json.dumps([*keys]),)):
+            lines[key].append(job_id)
+    return lines
 
 
 def _schedules(session: Session, encoding: Encoding, schedule_ids: Collection[str]) -> Mapping[str, Schedule]:
@@ -113,8 +121,9 @@ def write(session: Session, encoding: Encoding, changes: Changes) -> None:
     if changes.occurrences:
         rows = [(*at, job_id) for at, job_id in changes.occurrences.items()]
         session.connection.executemany(sql("occurred"), rows)
-    for (minute, task, state), n in changes.outcomes.items():
-        session.run(sql("count_outcome"), (minute, task, state.value, n))
+    if changes.outcomes:
+        counts = [(minute, task, state.value, n) for (minute, task, state), n in changes.outcomes.items()]
+        session.connection.executemany(sql("count_outcome"), counts)
     if changes.ended:
         session.tell_others(Hint.ENDED, changes.ended)
     for hint, ids in changes.hints:

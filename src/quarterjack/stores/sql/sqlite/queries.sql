@@ -46,6 +46,13 @@ UPDATE qj_jobs SET
     order_at_ns = 0, started_at_ns = NULL, running_at_ns = NULL, reason = NULL, place = 0
 WHERE seq IN (SELECT value FROM json_each(:seqs))
 
+-- name: waited_lines: of these keys, those that serial jobs wait for
+SELECT line.value FROM json_each(?) AS line WHERE EXISTS (
+    SELECT 1 FROM qj_jobs
+    WHERE overlap_key = line.value AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
+      AND serial = 1 AND place IN (1, 3)
+)
+
 -- name: line_is_taken: whether somebody has the turn of a key
 SELECT EXISTS (
     SELECT 1 FROM qj_jobs
@@ -123,9 +130,9 @@ WHERE state = 'submitted'
 -- name: shift_leases
 UPDATE qj_jobs SET lease_until_ns = lease_until_ns + ? WHERE lease_until_ns IS NOT NULL
 
--- name: line: the open jobs of an overlap key; of backfills those that are held
-SELECT id FROM qj_jobs
-WHERE overlap_key = ? AND overlap_key IS NOT NULL AND (finished_at_ns IS NULL OR zombie = 1)
+-- name: lines: the open jobs of overlap keys; of backfills those that are held
+SELECT line.value, qj_jobs.id FROM json_each(?) AS line CROSS JOIN qj_jobs
+WHERE overlap_key = line.value AND overlap_key IS NOT NULL AND (finished_at_ns IS NULL OR zombie = 1)
   AND (origin_trigger IS NOT 'backfill' OR zombie = 1 OR state IN ('scheduled', 'started', 'running'))
 ORDER BY seq
 
