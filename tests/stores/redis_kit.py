@@ -108,8 +108,11 @@ class _Keys:
             "string": client.get,
             "list": lambda key: client.lrange(key, 0, -1),
         }
-        for key in client.scan_iter(match=f"{root.replace('[', '')}*", count=1_000):
-            self.all[key.removeprefix(root)] = readers[client.type(key)](key)
+        for key in client.scan_iter(match=f"{root}*", count=1_000):
+            kind = client.type(key)
+            if kind == "none":  # it has just run out
+                continue
+            self.all[key.removeprefix(root)] = readers[kind](key)
             self.ends[key.removeprefix(root)] = client.pttl(key)
         self.jobs = {name[2:]: fields for name, fields in self.all.items() if name.startswith("j:")}
 
@@ -131,7 +134,7 @@ class _Keys:
             kind = name.partition(":")[0]
             if name in LASTING or name == CLOCK or kind in known:
                 continue
-            if self.ends[name] <= 0:
+            if self.ends[name] == -1:
                 yield f"{name} has no end"
         for job_id, _ in self.of("d"):
             if job_id not in self.jobs:
@@ -204,7 +207,7 @@ class _Keys:
         for key, entry in self.of("unique"):
             if "until" not in entry and entry["id"] not in is_open:
                 yield f"unique:{key} is of {entry['id']}, which is over"
-            if "until" in entry and self.ends[f"unique:{key}"] <= 0:
+            if "until" in entry and self.ends[f"unique:{key}"] == -1:
                 yield f"unique:{key} has no end"
 
     def counts(self) -> Iterator[str]:
