@@ -24,6 +24,8 @@ from random import Random
 from typing import Any, Final
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from quarterjack import Every, Job, JobError, JobState, Quarterjack, current_job
 from quarterjack.errors import StoreUnavailable
@@ -72,7 +74,7 @@ class Fault:
 class Play:
     """One play: what the apps share, and what they did."""
 
-    fault: Fault | None = None
+    faults: tuple[Fault, ...] = ()
     clock: VirtualClock = field(default_factory=VirtualClock)
     tables: Tables = field(default_factory=Tables)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
@@ -81,7 +83,6 @@ class Play:
     strays: list[str] = field(default_factory=list[str])
     failed: set[str] = field(default_factory=set[str])
     tasks: dict[str, tuple[Any, Any]] = field(default_factory=dict[str, tuple[Any, Any]])
-    has_struck: bool = False
 
     def app(self, name: str, **options: Any) -> Quarterjack:
         """Return an app with the scenario's tasks."""
@@ -94,16 +95,15 @@ class Play:
 
     async def _call(self, app: str, call: str, real: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         self.calls[app, call] += 1
-        fault = self.fault
-        is_hit = fault is not None and (fault.app, fault.call, fault.nth) == (app, call, self.calls[app, call])
+        now = (app, call, self.calls[app, call])
+        hits = [fault for fault in self.faults if (fault.app, fault.call, fault.nth) == now]
         await asyncio.sleep(0.001)
-        if fault is not None and is_hit:
-            self.has_struck = True
+        for fault in hits:
             await self._strike(fault, "before")
         self._refuse_the_dead(app)
         answer = await real(*args, **kwargs)
         await asyncio.sleep(0.001)
-        if fault is not None and is_hit:
+        for fault in hits:
             await self._strike(fault, "after")
         self._refuse_the_dead(app)
         return answer
@@ -244,14 +244,14 @@ async def test_without_a_fault_all_is_well() -> None:
     assert max(play.tries.values()) == 2  # the one that fails once
 
 
-async def played(fault: Fault) -> str | None:
-    """Play the scenario with one fault; return what went wrong, if anything did."""
-    play = Play(fault)
+async def played(*those: Fault) -> str | None:
+    """Play the scenario with these faults; return what went wrong, if anything did."""
+    play = Play(those)
     try:
         check(play, await play.perform())
-        assert max(play.tries.values()) <= 2, play.tries
+        assert max(play.tries.values()) <= 1 + max(1, len(those)), play.tries
     except (AssertionError, TimeoutError) as error:
-        return f"{fault}: {error}"
+        return f"{those}: {error}"
     return None
 
 
@@ -270,6 +270,22 @@ async def test_a_fault_at_any_of_the_next_calls_loses_nothing(nth: int) -> None:
     chosen = [fault for fault in faults(nth) if fault.nth == nth and (nth > 1 or fault.call not in MAIN)]
     wrong = [await played(fault) for fault in chosen]
     assert [one for one in wrong if one is not None] == []
+
+
+at_any_call = st.builds(
+    Fault,
+    st.sampled_from(["one", "two"]),
+    st.sampled_from(MAIN + MAIN + CALLS),
+    st.integers(1, 8),
+    st.sampled_from([kind for kind in KINDS if "dies" not in kind]),
+)
+
+
+@given(those=st.lists(at_any_call, min_size=2, max_size=4, unique_by=lambda fault: (fault.app, fault.call, fault.nth)))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_several_faults_together_lose_nothing(those: list[Fault]) -> None:
+    """Troubles seldom come alone."""
+    assert await played(*those) is None
 
 
 async def _renew_nothing(self: Renewer, attempts: object) -> None:
