@@ -104,6 +104,20 @@ async def test_one_store_object_serves_one_app(computer: Computer) -> None:
     await b.put()
 
 
+async def test_relative_file_stays_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that changes its folder must not find an empty store there."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    b = Bench(SQLiteStore("jobs.db"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    await b.open()
+    job = await b.put()
+    assert await b.states([job]) == ["submitted"]
+    await b.store.close()
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["jobs.db"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 # -- keeping and losing ------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ async def test_schema_can_be_looked_at_and_brought_up_to_date_without_an_app(com
     before = await store.schema_status()
     assert (before.current, before.pending[0]) == (0, "first")
     assert await store.schema_status() == before
+    assert not computer.path.exists()
     assert await store.schema_upgrade() == before
     after = await store.schema_status()
     assert (after.current, after.pending) == (after.known, ())

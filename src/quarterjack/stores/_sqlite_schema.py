@@ -29,9 +29,9 @@ def current(session: Session) -> int:
     return int(version)
 
 
-def status(session: Session, url: str) -> SchemaStatus:
-    """Say how far the schema is."""
-    known, found = migrations(ENGINE), current(session)
+def status(session: Session | None, url: str) -> SchemaStatus:
+    """Say how far the schema is; None stands for a file that is not there."""
+    known, found = migrations(ENGINE), 0 if session is None else current(session)
     return SchemaStatus(url, found, known[-1].number, tuple(step.name for step in known if step.number > found))
 
 

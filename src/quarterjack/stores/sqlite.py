@@ -12,12 +12,10 @@ life, hints, and the calls that only SQL is needed for."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 from typing import ClassVar, Final, Literal, Self, TypeVar
 
 from quarterjack._durations import NS_PER_S
@@ -36,8 +34,8 @@ from ._needs import Needs
 from ._part import Part
 from ._rows import Encoding
 from ._schema import SchemaStatus, migrations
-from ._sqlite_clock import StepWatch, shift
-from ._sqlite_engine import Reader, Session, Settings, Told, Writer
+from ._sqlite_engine import Reader, Session, Settings, Writer
+from ._sqlite_keeper import Keeper
 from ._sqlite_rows import DUE, load_jobs, load_schedules
 from ._sqlite_url import checked_path, number, options_of, path_of, synchronous_of, warn_of_network
 from .base import AuditRow, Claim, Claimed, Hint, JobPage, Renewal, Renewed, StoreStats
@@ -79,14 +77,16 @@ class SQLiteStore(DurableStore):
         self.url = f"sqlite:///{self.path}"
         """How the store is called in errors and views."""
         self._settings = Settings(
-            self.path, self.url, synchronous_of(synchronous), number(timeout, "timeout"), number(poll, "poll")
+            self.path.absolute(),  # wherever the process goes from here
+            self.url,
+            synchronous_of(synchronous),
+            number(timeout, "timeout"),
+            number(poll, "poll"),
         )
         super().__init__()
-        self._process = token_hex(8)
+        self._keeper = Keeper(self.url, self._clock, self._encoding, self._hear)
         self._writer: Writer | None = None
         self._reader: Reader | None = None
-        self._steps: StepWatch | None = None
-        self._heard = 0
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -111,18 +111,13 @@ class SQLiteStore(DurableStore):
             raise Conflict("this SQLiteStore serves a running app already; make one store per app, on the same file")
         await super().open(clock, ids, encoding)
         warn_of_network(self.path, self.url)
-        self._steps = None
-        self._writer, self._reader = Writer(self._settings, clock, self), Reader(self._settings, clock)
+        self._keeper = Keeper(self.url, clock, self._encoding, self._hear)
+        self._writer, self._reader = Writer(self._settings, clock, self._keeper), Reader(self._settings, clock)
         try:
-            await self._writer.call(self._begin)
+            await self._writer.call(self._keeper.begin)
         except BaseException:
             await self.close()
             raise
-
-    def _begin(self, session: Session) -> None:
-        schema.upgrade(session, self.url)
-        self._steps = StepWatch(self._clock)
-        self._heard = registry.newest(session)
 
     async def close(self) -> None:
         """Do what was asked before, and close the file; idempotent."""
@@ -140,7 +135,9 @@ class SQLiteStore(DurableStore):
             await self._write(lambda session: schema.upgrade(session, self.url))
 
     async def schema_status(self) -> SchemaStatus:
-        """Say how far the schema is, and change nothing."""
+        """Say how far the schema is, and change nothing; a file that is not there is not made."""
+        if not self._settings.path.exists():
+            return schema.status(None, self.url)
         return await self._with_file(lambda session: schema.status(session, self.url))
 
     async def schema_upgrade(self) -> SchemaStatus:
@@ -154,7 +151,8 @@ class SQLiteStore(DurableStore):
     async def _with_file(self, work: Callable[[Session], T]) -> T:
         if self._writer is not None:
             return await self._write(work)
-        writer = Writer(self._settings, SYSTEM_CLOCK, self)
+        keeper = Keeper(self.url, SYSTEM_CLOCK, self._encoding, self._hear)
+        writer = Writer(self._settings, SYSTEM_CLOCK, keeper)
         try:
             return await writer.call(work)
         finally:
@@ -184,46 +182,11 @@ class SQLiteStore(DurableStore):
 
     async def wake(self, hint: Hint) -> None:
         """Send a hint to every listener, in other processes too."""
-
-        def send(session: Session) -> None:
-            session.tell(hint)
-            if hint is Hint.JOBS:
-                registry.publish(session, [(hint, ())], self._process)
-
-        await self._write(send)
+        await self._write(lambda session: self._keeper.wake(session, hint))
 
     def lease_link(self) -> LeaseLink:
         """Return a link over the store's own thread, which users' code cannot block."""
         return _Link(self)
-
-    # What the writer asks (`_sqlite_engine.Host`), all but `tell` in its thread.
-
-    def begun(self, session: Session) -> None:
-        """Put right what a clock that was set has moved."""
-        step = 0 if self._steps is None else self._steps.step(session)
-        if step:
-            shift(session, self._encoding, step)
-
-    def ending(self, session: Session) -> None:
-        """Leave word for other processes."""
-        hints = registry.for_others(session)
-        if hints:
-            registry.publish(session, hints, self._process)
-
-    def noticed(self, connection: sqlite3.Connection) -> Sequence[Told]:
-        """Return what another process has left word of, and that there may be jobs."""
-        self._heard, hints = registry.heard(connection, self._heard, self._process)
-        return [(Hint.JOBS, ()), *hints]
-
-    def tell(self, hints: Sequence[Told]) -> None:
-        """Send hints to the listeners, those without ids once."""
-        bare: set[Hint] = set()
-        for hint, ids in hints:
-            if not ids:
-                if hint in bare:
-                    continue
-                bare.add(hint)
-            self._hear(hint, ids)
 
     # -- jobs: in, held, out ---------------------------------------------------------
 
