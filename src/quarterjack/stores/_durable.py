@@ -14,56 +14,30 @@ It *may* override, for speed: ``jobs_put`` (where no job has a unique key), ``jo
 each giving the rest to ``super()``. What it overrides must tell `_told` the same.
 
 **Turns.** Jobs that share a serial overlap key are held one at a time. A claim leaves out a serial job
-whose key another one holds (a zombie does, a backfill's job does), and may *park* it: mark it, so that
-the next claims do not come across it. `Changes.turns` names the keys for which the first parked one
-(in the order of claims, backfills last) is to be brought back, if none of the key is held by then."""
+whose key another one holds (a zombie does, a backfill's job does), and one of a backfill while any other
+waits for the key and is due. It may *park* them: mark them, so that the next claims do not come across them.
+`Changes.turns` names the keys for which the first parked one (in the order of claims, backfills last) is to
+be brought back, if none of the key is held by then."""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from quarterjack.backfill import Backfill
-from quarterjack.clock import SYSTEM_CLOCK, Clock
-from quarterjack.declared import Put
-from quarterjack.errors import StoreError, UsageError
-from quarterjack.model import (
-    FINISHED,
-    Fenced,
-    Finish,
-    JobFilter,
-    JobIds,
-    JobRecord,
-    JobState,
-    Schedule,
-    SubmittedBy,
-)
-from quarterjack.planner import Plan
+from quarterjack.errors import StoreError
+from quarterjack.model import FINISHED, Fenced, Finish, JobFilter, JobRecord, JobState
 
-from ._needs import Changes, Needs
+from ._durable_schedules import DurableSchedules
+from ._needs import Needs
 from ._part import Part
 from ._part_rows import Stamps
-from ._rows import Encoding
-from .base import (
-    Backfilled,
-    CancelAnswer,
-    Claim,
-    Claimed,
-    Fired,
-    Hint,
-    HintListener,
-    Renewal,
-    Renewed,
-    Store,
-)
+from .base import CancelAnswer, Claim, Claimed, Hint, Renewal, Renewed
 
 __all__ = ["DurableStore", "Leased"]
 
 log = logging.getLogger("quarterjack")
-
-T = TypeVar("T")
 
 _REPEATED_AT_ONCE = 500
 """Jobs that one transaction of ``jobs_retry`` runs again."""
@@ -84,41 +58,8 @@ class Leased(NamedTuple):
     has_held_up: bool = True
 
 
-class DurableStore(Store):
+class DurableStore(DurableSchedules):
     """A store whose rows outlive the process; see the module's head for what an engine adds."""
-
-    keeps_objects: ClassVar[bool] = False
-    never_suspends: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        self._clock: Clock = SYSTEM_CLOCK
-        self._ids = JobIds()
-        self._encoding = Encoding()
-        self._listeners: tuple[HintListener, ...] = ()
-
-    async def open(self, clock: Clock, ids: JobIds, encoding: Encoding | None = None) -> None:
-        """Take the app's clock, ids and encoding; the engine connects.
-
-        Raises:
-            UsageError: If there is no encoding.
-        """
-        if encoding is None:
-            raise UsageError(f"the {self.name} store keeps rows as plain values: open it with an encoding")
-        self._clock, self._ids, self._encoding = clock, ids, encoding
-
-    # -- what an engine writes -------------------------------------------------------
-
-    @abstractmethod
-    async def _transact(self, needs: Needs, decide: Callable[[Part, int], T]) -> T:
-        """Make a decision come true, in one transaction.
-
-        Read the store's clock, make a `Part` (with ``self._ids``), load *needs*, and
-        `Part.run` *decide*; on `Missing` load that too and run it again. Write
-        `Part.changes`, commit, tell `_told`, return the answer. What was loaded, and
-        what was found absent, must be the same when it commits (by locks, or by
-        revisions that the commit compares); if it is not, begin anew with `Part.fresh`.
-        An error of *decide* rolls back and passes through.
-        """
 
     @abstractmethod
     async def _claim(self, claim: Claim) -> Leased:
@@ -127,27 +68,6 @@ class DurableStore(Store):
         If leases have run out, lease nothing and name them. Serial jobs take turns: see
         the module's head.
         """
-
-    # -- hints -----------------------------------------------------------------------
-
-    def listen(self, hint: HintListener) -> Callable[[], None]:
-        """Call *hint* when there may be something to do."""
-        self._listeners = (*self._listeners, hint)
-
-        def end() -> None:
-            self._listeners = tuple(known for known in self._listeners if known is not hint)
-
-        return end
-
-    def _hear(self, hint: Hint, ids: Sequence[str] = ()) -> None:
-        """Tell this process's listeners: of a commit here, or of what another process has sent."""
-        for listener in self._listeners:
-            listener(hint, ids)
-
-    def _told(self, changes: Changes) -> None:
-        """A decision was committed: tell this process. An engine extends it to send others theirs."""
-        for hint, ids in changes.hints:
-            self._hear(hint, ids)
 
     # -- jobs ------------------------------------------------------------------------
 
@@ -283,75 +203,3 @@ class DurableStore(Store):
             return part.repeat(found, now)
 
         return await self._transact(Needs(jobs=frozenset(job_ids)), decide)
-
-    # -- schedules -------------------------------------------------------------------
-
-    async def schedules_put(self, schedules: Sequence[Schedule]) -> list[Put]:
-        """Insert or update by id; a trigger that raises parks its own row.
-
-        Raises:
-            InvalidOption: If one of them cannot be written down as plain values; none is put then.
-        """
-        settled = [self._encoding.settled(schedule) for schedule in schedules]
-        ids = frozenset(schedule.id for schedule in schedules)
-        return await self._transact(Needs(schedules=ids), lambda part, now: part.put_schedules(settled, now))
-
-    async def schedules_remove(self, schedule_ids: Sequence[str]) -> int:
-        """Delete rows; their jobs stay, their backfills are forgotten."""
-        needs = Needs(schedules=frozenset(schedule_ids))
-        return await self._transact(needs, lambda part, _now: part.remove_schedules(schedule_ids))
-
-    async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
-        """Make plans true; see the contract."""
-        ids = [plan.schedule_id for plan in plans]
-
-        def decide(part: Part, now: int) -> Fired:
-            part.require_to_fire(ids, is_claiming=claim is not None)
-            return part.fire(plans, claim, now)
-
-        return await self._transact(Needs(schedules=frozenset(ids)), decide)
-
-    async def schedules_pause(self, schedule_id: str, note: str | None, until_ns: int | None) -> Schedule | None:
-        """Stop firing; the cursor stands still."""
-        needs = Needs(schedules=frozenset({schedule_id}))
-        return await self._transact(needs, lambda part, now: part.pause(schedule_id, note, until_ns, now))
-
-    async def schedules_resume(self, schedule_id: str, *, catch_up: bool) -> Schedule | None:
-        """Fire again, from now on or from the cursor. A schedule that is not paused stays as it is."""
-        needs = Needs(schedules=frozenset({schedule_id}))
-        return await self._transact(needs, lambda part, now: part.resume(schedule_id, now, catch_up=catch_up))
-
-    async def schedules_park(self, schedule_id: str, reason: str) -> None:
-        """Stop a schedule whose rule is broken, and keep the reason."""
-        needs = Needs(schedules=frozenset({schedule_id}))
-        await self._transact(needs, lambda part, _now: part.park(schedule_id, reason))
-
-    async def schedules_trigger(self, schedule_id: str, job: JobRecord, overlap: str | None = None) -> JobRecord | None:
-        """Insert one extra job of a schedule under its overlap policy, or *overlap*."""
-
-        def decide(part: Part, now: int) -> JobRecord | None:
-            stamps.take_back()
-            return part.trigger(schedule_id, job, overlap, now)
-
-        with Stamps([job]) as stamps:
-            return await self._transact(Needs(schedules=frozenset({schedule_id})), decide)
-
-    async def schedules_backfill(self, plan: Backfill, by: SubmittedBy | None = None) -> Backfilled | None:
-        """Insert the jobs of fire times that have passed, those never made yet."""
-        wanted = frozenset((plan.schedule_id, plan.generation, nominal) for nominal in plan.nominals)
-
-        def decide(part: Part, now: int) -> Backfilled | None:
-            part.require(Needs(jobs=frozenset(part.occurrences.values())))
-            return part.backfill(plan, by, now)
-
-        return await self._transact(Needs(schedules=frozenset({plan.schedule_id}), occurrences=wanted), decide)
-
-    async def _rebase(self, step_ns: int) -> None:
-        """Put schedules right after the clock was set back, for engines that go by the local one."""
-        ids = [row.id for row in await self.schedules_list()]
-
-        def decide(part: Part, now: int) -> None:
-            part.rebase([row for key in ids if (row := part.schedules.get(key)) is not None], step_ns, now)
-            part.tell(Hint.SCHEDULES)
-
-        await self._transact(Needs(schedules=frozenset(ids)), decide)
