@@ -168,7 +168,7 @@ class TaskManager(ManagerJobs):
         await self._no_job_left(engine)
 
     async def _no_job_left(self, engine: Engine) -> None:
-        engine.flush()
+        engine.batches.flush()
         while engine.unfinished:
             self._idle.clear()
             await self._idle.wait()
@@ -189,7 +189,7 @@ class TaskManager(ManagerJobs):
             for run in tuple(self._early):
                 self.cancel_early(run, "the manager was stopped")
             return
-        engine.flush(drain=True)
+        engine.batches.flush(drain=True)
         try:
             if drain and self._fatal is None:
                 await self._no_job_left(engine)
@@ -203,7 +203,7 @@ class TaskManager(ManagerJobs):
         try:
             async with asyncio.timeout(self._grace_s):
                 await self._no_job_left(engine)
-                await engine.end_batches(self._grace_s)
+                await engine.batches.end(self._grace_s)
         except TimeoutError:
             engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
         if self._handles is not None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextvars import copy_context
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from quarterjack.context import CURRENT
 from quarterjack.errors import DeadlineExceeded, UsageError
@@ -28,9 +28,8 @@ from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
 from quarterjack.model import FinishKind, JobIds, JobState, Outcome, OutcomeKind
 
-from .batching import Batcher
 from .managed import Chosen, ManagedRun, Once
-from .managed_items import Batched, ItemSeat, is_batched
+from .managed_items import Batched, Batches, ItemSeat, is_batched
 from .verdict import Verdict, decide, describe, past_deadline_words
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ class Engine:
         self._factory = loop.get_task_factory()
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
         self.unfinished: set[ManagedRun] = set()
-        self.batchers: dict[Batched[Any, Any], Batcher] = {}
-        self.is_draining = False
+        self.batches: Final = Batches(flow, self.dispatcher)
 
     def wall_ns(self, mono: float | None) -> int | None:
         """Return the wall clock's reading at a monotonic instant, as at the start of the manager."""
@@ -129,7 +127,7 @@ class Engine:
     def put(self, run: ManagedRun) -> None:
         """As `submit`, with a job that was made before."""
         if self.room.overflow == "block" and is_batched(run.fn):
-            self._batcher_of(run.fn).room.refuse_if_full(run.task)
+            self.batches.of(run.fn).room.refuse_if_full(run.task)
         if self.room.order is not None:
             self._inherit(run)
         delay_ns = run.chosen.run.delay_ns
@@ -165,21 +163,13 @@ class Engine:
         """
         if is_batched(run.fn):
             run.seat = seat = ItemSeat(run)
-            self._batcher_of(run.fn).add(seat)
+            self.batches.of(run.fn).add(seat)
         else:
             self.room.put(run)
 
     def room_of(self, fn: Callable[..., Any]) -> WaitingRoom:
         """Return where jobs of *fn* wait for their gates: those of a batch in another room than single ones."""
-        return self._batcher_of(fn).room if is_batched(fn) else self.room
-
-    def _batcher_of(self, fn: Callable[..., Any]) -> Batcher:
-        batched = cast("Batched[Any, Any]", fn)
-        batcher = self.batchers.get(batched)
-        if batcher is None:
-            batcher = self.batchers[batched] = Batcher(batched.batch, self.flow, self.dispatcher, batched.__qualname__)
-            batcher.is_draining = self.is_draining
-        return batcher
+        return self.batches.of(fn).room if is_batched(fn) else self.room
 
     def _inherit(self, run: ManagedRun) -> None:
         """What a body submits is as urgent as its own job."""
@@ -389,13 +379,6 @@ class Engine:
         if not self.unfinished:
             self._on_idle()
 
-    def flush(self, *, drain: bool = False) -> None:
-        """Batches wait for no more items; *drain*: nor will those to come."""
-        self.is_draining = self.is_draining or drain
-        for batcher in self.batchers.values():
-            batcher.is_draining = self.is_draining
-            batcher.flush()
-
     def refuse_own(self, what: str, instead: str) -> None:
         """Refuse *what* where the body of one of its own jobs asks for it: that waits for all of them.
 
@@ -403,13 +386,8 @@ class Engine:
             UsageError: Saying what to do *instead*.
         """
         task = asyncio.current_task()
-        if any(run.worker is task for run in self.unfinished) or any(it.runs(task) for it in self.batchers.values()):
+        if any(run.worker is task for run in self.unfinished) or self.batches.has_body(task):
             raise UsageError(f"{what} in the body of a job of this TaskManager would wait for that job: {instead}")
-
-    async def end_batches(self, grace_s: float) -> None:
-        """Interrupt the bodies of batches, and wait for them."""
-        for batcher in self.batchers.values():
-            await batcher.stop(grace_s)
 
     def abandon(self, why: str) -> None:
         """Bodies that ignore their cancellation are left to themselves, with their slots; their jobs are over."""

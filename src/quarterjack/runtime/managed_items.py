@@ -14,14 +14,16 @@ from quarterjack.errors import InvalidArguments
 from quarterjack.flow.batch import Batch
 from quarterjack.model import JobState, OutcomeKind
 
-from .batching import Seat
+from .batching import Batcher, Seat
 
 if TYPE_CHECKING:
+    from quarterjack.flow.dispatcher import Dispatcher
+    from quarterjack.flow.flow import Flow
     from quarterjack.job import Job
 
     from .managed import ManagedRun
 
-__all__ = ["Batched", "ItemSeat", "is_batched"]
+__all__ = ["Batched", "Batches", "ItemSeat", "is_batched"]
 
 Item = TypeVar("Item")
 Res = TypeVar("Res")
@@ -61,6 +63,43 @@ class Batched(Generic[Item, Res]):
 def is_batched(fn: object) -> bool:
     """Say whether *fn* takes many items at once."""
     return isinstance(fn, Batched)
+
+
+class Batches:
+    """Those of one manager: each body gathers its items by itself."""
+
+    def __init__(self, flow: Flow, dispatcher: Dispatcher) -> None:
+        self._flow = flow
+        self._dispatcher = dispatcher
+        self._batchers: dict[Batched[Any, Any], Batcher] = {}
+        self._is_draining = False
+
+    def of(self, fn: Callable[..., Any]) -> Batcher:
+        """Return what gathers the items of *fn*, which `is_batched`."""
+        batched = cast("Batched[Any, Any]", fn)
+        batcher = self._batchers.get(batched)
+        if batcher is None:
+            batcher = self._batchers[batched] = Batcher(
+                batched.batch, self._flow, self._dispatcher, batched.__qualname__
+            )
+            batcher.is_draining = self._is_draining
+        return batcher
+
+    def has_body(self, task: asyncio.Task[Any] | None) -> bool:
+        """Say whether *task* runs a body of one of them."""
+        return any(batcher.runs(task) for batcher in self._batchers.values())
+
+    def flush(self, *, drain: bool = False) -> None:
+        """Wait for no more items; *drain*: nor for those to come."""
+        self._is_draining = self._is_draining or drain
+        for batcher in self._batchers.values():
+            batcher.is_draining = self._is_draining
+            batcher.flush()
+
+    async def end(self, grace_s: float) -> None:
+        """Interrupt the bodies, and wait for them."""
+        for batcher in tuple(self._batchers.values()):
+            await batcher.stop(grace_s)
 
 
 class ItemSeat(Seat):
