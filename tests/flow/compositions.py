@@ -7,6 +7,7 @@ and in what is left when all is over."""
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,7 +54,7 @@ class Action:
     """Something that happens so many turns of the loop after an instant, in milliseconds."""
 
     at: int
-    what: Literal["stall", "update", "penalise", "isolate", "reset"]
+    what: Literal["stall", "update", "penalise", "isolate", "reset", "step"]
     which: int = 0
     pick: int = 0
     turns: int = 0
@@ -68,7 +69,9 @@ class Plan:
     actions: tuple[Action, ...] = ()
     is_eager: bool = True
     stop_at: int | None = None
-    """When the manager is stopped without a drain."""
+    """When the manager is stopped."""
+    drains: bool = False
+    """It lets those end that are there."""
     max_queue: int | None = None
     overflow: Overflow = "reject"
     max_wait: int | None = None
@@ -98,6 +101,9 @@ def played(plan: Plan, kind: Callable[[Plan], Play] | None = None, *, on_uvloop:
 class Play:
     """One plan under way."""
 
+    can_step = True
+    """What goes by the wall clock are its gates alone."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.tasks: set[asyncio.Task[None]] = set()
@@ -122,6 +128,7 @@ class Play:
             if self.plan.stop_at is not None:
                 loop.call_later(self.plan.stop_at / 1000, self._stop)
             await self.see_it_through()
+            self.is_stopped = True
             await manager.stop(drain=False)
             self.stopped_at = self.stopped_at or clock.monotonic()
             await self.end_tasks()
@@ -188,14 +195,40 @@ class Play:
             return
         case = self.ledger.come(work, self.models, "manager")
         case.entered_first += work.delay / 1000
+        if self.plan.overflow == "block":
+            case.entered = math.inf
+            self.spawn(self._submit_wait(case))
+            return
         case.entered += work.delay / 1000
         try:
             submitter = self.manager.options(key={"tenant": work.tenant}, **self.options_of(work))
-            case.job = job = submitter.submit(self.body, case)
+            job = submitter.submit(self.body, case)
         except Exception as error:  # which of them are right is looked at here
-            self.ledger.cases.remove(case)
-            self.check_refusal(work, error)
-            return
+            self._has_not_come(case, error)
+        else:
+            self._has_come(case, job)
+
+    async def _submit_wait(self, case: Case) -> None:
+        work = case.work
+        try:
+            submitter = self.manager.options(key={"tenant": work.tenant}, **self.options_of(work))
+            job = await submitter.submit_wait(self.body, case)
+        except Exception as error:  # likewise
+            self._has_not_come(case, error)
+        except asyncio.CancelledError:
+            case.is_over = True
+            raise
+        else:
+            case.came = self.clock.monotonic()
+            self.ledger.enter(case, case.due, case.due)
+            self._has_come(case, job)
+
+    def _has_not_come(self, case: Case, error: Exception) -> None:
+        self.ledger.cases.remove(case)
+        self.check_refusal(case.work, error)
+
+    def _has_come(self, case: Case, job: Any) -> None:
+        work, case.job = case.work, job
         if job.is_duplicate:
             self.ledger.cases.remove(case)
             if not any(other.key == case.key and not other.is_finished for other in self.ledger.cases if other.job):
@@ -261,6 +294,9 @@ class Play:
         match action.what:
             case "stall":
                 self.ledger.stall((1, 3, 30, 250)[action.pick % 4] / 1000)
+            case "step":
+                if self.can_step:
+                    self.ledger.step((-3600, -2, 2, 3600)[action.pick % 4])
             case "update":
                 built.update(action.pick, now)
             case "penalise":
@@ -272,8 +308,9 @@ class Play:
         if self.is_stopped:
             return
         self.is_stopped = True
-        self.stopped_at = self.clock.monotonic()
-        self.spawn(self.manager.stop(drain=False))
+        if not self.plan.drains:
+            self.stopped_at = self.clock.monotonic()
+        self.spawn(self.manager.stop(drain=self.plan.drains))
 
     async def see_it_through(self) -> None:
         """Look at the ledger between events, until all has ended or is closed for good."""
@@ -281,9 +318,9 @@ class Play:
         last_ms = max([one.comes + one.delay for one in plan.works] + [one.at for one in plan.actions])
         until = self.clock.monotonic() + last_ms / 1000 + 0.3
         at = self.began + OFF_GRID_S
-        patience_s = (
-            FAR_S if any(one.kind == "fixed" and one.chosen["per"] == "day" for one in plan.parts) else PATIENCE_S
-        )
+        has_days = any(one.kind == "fixed" and one.chosen["per"] == "day" for one in plan.parts)
+        is_far = has_days or any(action.what == "step" for action in plan.actions)
+        patience_s = FAR_S if is_far else PATIENCE_S
         step = CHECK_EVERY_S
         while at < until + patience_s:
             await asyncio.sleep(at - self.clock.monotonic())
@@ -310,6 +347,8 @@ class Play:
         owner: Any = self.flow if number < 0 or not gates else chosen[0].strategy
         models = tuple(one.keyed for one in chosen if one.keyed is not None)
         case = self.ledger.come(work, models, ("pass", id(owner)))
+        if owner is self.flow and self.plan.overflow == "block":
+            case.entered = math.inf  # when it finds room is not known
         run: Run | None = None
         try:
             async with owner.permit(cost=work.cost, tenant=work.tenant) as one:
@@ -466,7 +505,8 @@ def _check_end(plan: Plan, ledger: Ledger, case: Case) -> None:
 
 def _check_state(plan: Plan, ledger: Ledger, case: Case, fault: Callable[[str], None]) -> None:
     error, state = case.runs[-1].error, case.job.state
-    if ledger.hedges and (case.cancelled_at is not None or case.job.reason == "the manager was stopped"):
+    is_limited = case.job.reason is not None or "deadline" in plan.kinds or plan.option("timeout", "seconds")
+    if ledger.hedges and (case.cancelled_at is not None or is_limited):
         return  # one body has ended, another one was interrupted
     if isinstance(error, KeyError) and state is not JobState.FAILED:
         fault(f"raised KeyError and is {state.value}")
@@ -538,7 +578,7 @@ _WORKS: Final[Mapping[str, Sequence[Any]]] = {
 }
 _ACTIONS: Final[Mapping[str, Sequence[Any]]] = {
     "at": _INSTANTS,
-    "what": ("stall", "stall", "update", "update", "penalise", "isolate", "reset"),
+    "what": ("stall", "stall", "update", "update", "penalise", "isolate", "reset", "step"),
     "which": range(3),
     "pick": range(8),
     "turns": range(4),
@@ -557,8 +597,9 @@ def planned(
         actions=tuple(Action(**_chosen(pick, _ACTIONS)) for _ in range(pick(range(5)))),
         is_eager=pick((True, False)),
         stop_at=pick((None, None, None, None, 50, 310)),
+        drains=pick((False, True)),
         max_queue=max_queue,
-        overflow="reject" if max_queue is None else pick(("reject", "drop_oldest")),
+        overflow="reject" if max_queue is None else pick(("reject", "drop_oldest", "block")),
         max_wait=pick((None, None, None, 150, 600)),
     )
 

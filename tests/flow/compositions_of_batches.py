@@ -121,7 +121,7 @@ class BatchPlay(Play):
                 fault(f"{item} had its result, and is there again")
         cost = max(item.work.cost for item in items)
         case = self.ledger.come(replace(items[0].work, cost=cost, delay=0), self.models, "batches")
-        case.came = case.entered_first = min(item.came for item in items)
+        case.came = case.entered_first = min(item.came + item.work.delay / 1000 for item in items)
         resource: Any = current_job().resource
         return case, self.ledger.begin(case, 1, None if resource is None else resource.name)
 

@@ -162,7 +162,7 @@ class Grid(Plain):
             if run.began - at < weight * self._distance() - slack - EPS:
                 wrong = f"{run.began - at} s after a start {weight:g} distances before"
         self.starts.append((run.stamped, self._cost(run.case)))
-        self.at = max(due, run.began - slack) if run.case.came <= due + EPS else run.began
+        self.at = max(due, run.began - slack) if run.case.due <= due + EPS else run.began
         self.weight = self._cost(run.case)
         return wrong
 
@@ -232,20 +232,23 @@ class Window(Held):
     def __init__(self, most: Setting, window_of: Callable[[int], object], wall_of: Callable[[float], int]) -> None:
         super().__init__()
         self.most, self._window_of, self._wall_of = most, window_of, wall_of
+        self.is_unclear = False
         self.used: dict[object, float] = {}
 
     def begins(self, run: Run) -> str | None:
         windows = {self._window_of(ns) for ns in (run.wall_ns, run.since_wall_ns)} if run.stamped < run.began else None
         window = self._window_of(run.wall_ns)
         used = self.used[window] = self.used.get(window, 0.0) + run.case.work.cost
-        if windows is not None and len(windows) > 1:  # which of them the gate counted it in is not known
-            self.used[window] = 0.0
+        if run.is_stepped or (windows is not None and len(windows) > 1):  # in which of them it counts is not known
+            self.used[window], self.is_unclear = 0.0, True
             return None
         if used > max(self.most.during(run.since, run.began)) + EPS:
             return f"{used} started in one window"
         return "it is penalised" if self.is_held(run) else None
 
     def opens(self, case: Case, now: float) -> bool | None:
+        if self.is_unclear:
+            return None
         used = self.used.get(self._window_of(self._wall_of(now)), 0.0)
         return bool(used + case.work.cost <= self.most.now + EPS and self.penalty.now <= now)
 
@@ -309,6 +312,8 @@ class OpenTimes(Plain):
 
     def begins(self, run: Run) -> str | None:
         late = run.began - run.since
+        if run.is_stepped:
+            return None
         if late < self._margin or late < EPS:
             return None if self._is_open(run.wall_ns) else "it is closed"
         step = max(1_000_000, (run.wall_ns - run.since_wall_ns) // 50)

@@ -120,6 +120,10 @@ class Built:
             model.by_hand = True
         getattr(strategy, method)()
         for model in [model for model in self.keyed or () if isinstance(model, Breaker)]:
+            if method == "isolate" and model.state.now != "isolated":  # a key that the breaker has forgotten
+                model.moved(model.state.now, "isolated")
+            if method == "reset" and model.state.now != "closed":
+                model.moved(model.state.now, "closed")
             model.by_hand = False
             if method == "reset":
                 model.reset()
