@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any, Final
 
 import pytest
@@ -17,6 +18,7 @@ from quarterjack import (
     Quarterjack,
     Retry,
     TaskManager,
+    Waiting,
     WouldDeadlock,
     gather,
 )
@@ -226,3 +228,80 @@ async def test_a_batch_that_comes_to_a_limit_later_closes_the_circle_too() -> No
             await manager.submit(parent)
         await manager.idle()
     assert limit.used == 0
+
+
+def tree(rng: Random, depth: int = 3) -> Any:
+    """Return a job: what it does, or the jobs that it awaits."""
+    if not depth or rng.random() < 0.4:
+        return rng.choice(["work", "fail"])
+    return [tree(rng, depth - 1) for _ in range(rng.randint(1, 3))]
+
+
+async def grown(kind: type[ConcurrencyLimit], seed: int) -> None:
+    """Run a forest of jobs, each of which awaits one for each branch, and assert what must hold."""
+    rng = Random(seed)
+    slots, lends = rng.randint(1, 3), rng.random() < 0.5
+    limit = kind(slots, reentrant="donate" if lends else "raise")
+    app = Quarterjack(concurrency=rng.choice([2, 100]))
+    told = 0
+
+    async def node(branches: Any) -> None:
+        nonlocal told
+        await asyncio.sleep(rng.random())
+        if isinstance(branches, list):
+            tasks = [rng.choice([limited, limited, free]) for _ in branches]
+            jobs = [await app.submit(task, branch) for task, branch in zip(tasks, branches, strict=True)]
+            try:
+                await gather(jobs, return_exceptions=rng.random() < 0.5)
+            except WouldDeadlock:
+                told += 1
+                raise
+        elif branches == "fail":
+            raise OSError
+
+    limited = app.task(name="limited", flow=Flow(limit))(node)
+    free = app.task(name="free")(node)
+    forest = [tree(rng) for _ in range(rng.randint(1, 5))]
+    cancels = [rng.randrange(len(forest)) for _ in range(rng.randint(0, 2))]
+    async with virtual_time(app) as world:
+        jobs = [await app.submit(limited, branches) for branches in forest]
+        for n in cancels:
+            await world.run_for(rng.random() * 5)
+            await jobs[n].cancel(0)
+        await world.run_for(HOUR)
+        left = [one for one in await app.jobs(limit=1000) if not one.state.is_finished]
+        assert not left, f"{left} would wait for ever"
+    assert limit.used == 0, "no slot is lost"
+    assert not (lends and told), "a limit that lends tells of no deadlock"
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_forests_of_jobs_end_whatever_happens(seed: int) -> None:
+    """No hang, no slot lost; and a limit that lends tells of no deadlock. Some of the jobs pass no flow."""
+    await grown(ConcurrencyLimit, seed)
+
+
+class Silent(ConcurrencyLimit):
+    """Does not say that it stays closed."""
+
+    def stays_closed(self, job: Waiting, held: float) -> bool:
+        return False
+
+
+class Leaky(ConcurrencyLimit):
+    """Forgets to count what it has back."""
+
+    def take_back(self, job: Waiting) -> None:
+        self._lent.discard(job)
+
+
+@pytest.mark.parametrize("kind", [Silent, Leaky])
+async def test_check_of_forests_finds_a_limit_that_does_not_hold(kind: type[ConcurrencyLimit]) -> None:
+    """A check that cannot fail proves nothing."""
+    found = 0
+    for seed in range(12):
+        try:
+            await grown(kind, seed)
+        except AssertionError:
+            found += 1
+    assert found
