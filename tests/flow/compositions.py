@@ -101,6 +101,8 @@ def played(plan: Plan, kind: Callable[[Plan], Play] | None = None, *, on_uvloop:
 class Play:
     """One plan under way."""
 
+    sees_room = True
+    """Who waits in the bounded room is who waits by the ledger."""
     can_step = True
     """What goes by the wall clock are its gates alone."""
 
@@ -278,7 +280,7 @@ class Play:
         now = self.clock.monotonic()
         waiting = sum(case.may_wait(now) for case in self.ledger.cases if case.job)
         most = self.plan.max_queue
-        if isinstance(error, QueueFull) and most is not None and (waiting >= most or self.ledger.is_stored):
+        if isinstance(error, QueueFull) and most is not None and (waiting >= most or not self.sees_room):
             return
         self.ledger.fault(f"{work} was refused with {error!r}")
 

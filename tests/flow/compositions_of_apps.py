@@ -23,6 +23,7 @@ CLAIM_TURNS = 60
 class AppPlay(Play):
     """One plan under way in an app."""
 
+    sees_room = False
     can_step = False  # its jobs are due by the wall clock
 
     async def _go(self, loop: asyncio.AbstractEventLoop, clock: VirtualClock) -> None:

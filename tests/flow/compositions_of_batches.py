@@ -41,10 +41,13 @@ class Item:
 class BatchPlay(Play):
     """One plan under way, its jobs in batches."""
 
+    sees_room = False
+
     def __init__(self, plan: Plan, max_size: int, max_wait_s: float, on_error: Any) -> None:
         super().__init__(plan)
         self.max_size, self.max_wait_s, self.on_error = max_size, max_wait_s, on_error
         self.items: list[Item] = []
+        self._number = 0
         self.batched: Any = None
 
     def arrange(self, began: float) -> None:
@@ -60,13 +63,31 @@ class BatchPlay(Play):
             self.batched = self.manager.batch(
                 self.call, max_size=self.max_size, max_wait=self.max_wait_s, on_error=self.on_error
             )
-        item = Item(len(self.items), work, self.clock.monotonic())
+        self._number += 1
+        item = Item(self._number, work, self.clock.monotonic())
+        if self.plan.overflow == "block":
+            self.spawn(self._submit_item_wait(item))
+            return
         try:
             submitter = self.manager.options(key={"tenant": work.tenant}, **self.options_of(work))
             item.job = submitter.submit(self.batched, item)
         except Exception as error:  # which of them are right is looked at there
             self.check_refusal(work, error)
-            return
+        else:
+            self._item_has_come(item)
+
+    async def _submit_item_wait(self, item: Item) -> None:
+        work = item.work
+        try:
+            submitter = self.manager.options(key={"tenant": work.tenant}, **self.options_of(work))
+            item.job = await submitter.submit_wait(self.batched, item)
+        except Exception as error:  # likewise
+            self.check_refusal(work, error)
+        else:
+            self._item_has_come(item)
+
+    def _item_has_come(self, item: Item) -> None:
+        work = item.work
         self.items.append(item)
         for on in (item.job.on_done, item.job.on_error, item.job.on_cancel, item.job.on_timeout):
             on(partial(self.told_of, item))
