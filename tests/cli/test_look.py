@@ -79,6 +79,16 @@ def test_ls_says_what_the_memory_store_cannot_tell(qj: QJ, shop: Path) -> None:
     assert "last runs and pauses are not known here" in result.stderr
 
 
+def test_ls_shows_what_will_be_put_into_a_store_that_no_start_has_seen(qj: QJ, folder: Path) -> None:
+    """A store that is empty is no app without schedules."""
+    (folder / "fresh.py").write_text(
+        "from quarterjack import Every, Quarterjack\n"
+        "app = Quarterjack('sqlite:///jobs.db')\n"
+        "@app.task(Every(hours=1))\nasync def sync() -> None: ...\n"
+    )
+    assert qj("ls", "fresh").stdout.startswith("sync\t")
+
+
 def test_ls_shows_what_a_shared_store_knows(qj: QJ, folder: Path) -> None:
     """With a store that others see, rows are read and not planned: last runs and pauses are there."""
     (folder / "shared.py").write_text(

@@ -69,9 +69,11 @@ class Rule(NamedTuple):
 
 
 def outlook(app: Quarterjack, at_ns: int) -> Outlook:
-    """Return the app's schedules: live ones of a shared store, else as if it started at *at_ns*."""
+    """Return the app's schedules: live ones of a shared store, the others as if it started at *at_ns*."""
     if app.store.is_shared:
-        return Outlook(sorted(asyncio.run(_stored(app)), key=lambda row: row.id), True)
+        rows = {row.id: _planned(row, at_ns) for row in app.declared_schedules()}  # those no start has put there yet
+        rows.update((row.id, row) for row in asyncio.run(_stored(app)))
+        return Outlook(sorted(rows.values(), key=lambda row: row.id), True)
     declared = app.declared_schedules()
     return Outlook(sorted((_planned(row, at_ns) for row in declared), key=lambda row: row.id), False)
 
