@@ -11,6 +11,8 @@ from quarterjack.model import JobIds
 from quarterjack.stores.postgres import PostgresStore
 from tests.stores.postgres_race import Violation, race, two_stores
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_nothing_is_held_twice_or_lost_and_no_limit_is_exceeded(postgres_url: str, seed: int) -> None:

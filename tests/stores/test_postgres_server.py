@@ -82,6 +82,7 @@ async def test_hints_reach_other_processes_after_the_commit(postgres_url: str) -
         await heard.until(lambda: (Hint.ENDED, (row.id,)) in heard.hints)
 
 
+@pytest.mark.slow
 async def test_store_works_on_after_a_restart_of_the_server(
     own_postgres: Callable[..., OwnServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +104,7 @@ async def test_store_works_on_after_a_restart_of_the_server(
         assert held.id == row.id
 
 
+@pytest.mark.slow
 async def test_half_open_connection_costs_a_deadline_and_no_more(postgres_server: str, postgres_url: str) -> None:
     """A connection that is open and silent must not hold a call for ever; the next ones find another way."""
     server = urlsplit(postgres_server)
@@ -119,6 +121,7 @@ async def test_half_open_connection_costs_a_deadline_and_no_more(postgres_server
             assert len((await store.jobs_claim(CLAIM)).jobs) == 1
 
 
+@pytest.mark.slow
 async def test_cancelled_call_leaves_no_connection_in_a_transaction(postgres_url: str) -> None:
     """The pool lends each connection again at once."""
     async with opened(with_option(postgres_url, "pool=2&poll=1")) as store:

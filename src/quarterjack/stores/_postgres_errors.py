@@ -14,10 +14,13 @@ from quarterjack.errors import Conflict, StoreError, StoreUnavailable
 
 from ._postgres_url import Settings
 
-__all__ = ["DRIVER_ERRORS", "explained", "is_transient"]
+__all__ = ["DRIVER_ERRORS", "explained", "is_transient", "leaves_sound"]
 
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
-"""What a call of the driver raises; the last of them is a TimeoutError and an OSError both."""
+DRIVER_ERRORS: Final = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    *(OSError, asyncio.TimeoutError, EOFError),
+)
+"""What a call of the driver raises."""
 
 _TRANSIENT: Final = frozenset({"40001", "40P01"})
 """Serialization failure, deadlock: somebody else was first, and the same transaction may well succeed now."""
@@ -55,6 +58,16 @@ _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
 """What to do, by PostgreSQL's error code."""
 
 
+def leaves_sound(error: BaseException) -> bool:
+    """Say whether a connection is ready for the next statement after *error*.
+
+    It is where the server has refused a statement; not where the server, or the line to it, is going away.
+    """
+    return isinstance(error, asyncpg.PostgresError) and not (error.sqlstate or "08").startswith(
+        ("08", "57P", "58", "XX")
+    )
+
+
 def explained(error: BaseException, settings: Settings, doing: str) -> StoreError:
     """Return what to raise in place of *error*, which came while *doing* something with the server."""
     words = str(error) or type(error).__name__
@@ -70,7 +83,7 @@ def explained(error: BaseException, settings: Settings, doing: str) -> StoreErro
     if code == "23505":
         return Conflict(f"{settings.shown}: somebody else has written it first (while {doing}: {words})")
     is_closed = isinstance(error, asyncpg.InterfaceError) and "clos" in words  # what else it says is about arguments
-    if is_closed or isinstance(error, OSError) or code.startswith("08"):
+    if is_closed or isinstance(error, (OSError, EOFError, asyncpg.InternalClientError)) or code.startswith("08"):
         return StoreUnavailable(
             f"{settings.shown}: no connection while {doing}: {words}; is the server running, and is this its address?"
         )

@@ -12,7 +12,7 @@ import asyncpg
 
 from quarterjack.errors import StoreUnavailable
 
-from ._postgres_errors import DRIVER_ERRORS, explained, is_transient
+from ._postgres_errors import DRIVER_ERRORS, explained, is_transient, leaves_sound
 from ._postgres_pool import Connection, Pool
 from ._postgres_sql import statements
 from ._postgres_url import Settings
@@ -64,10 +64,8 @@ class Link:
         try:
             yield connection
             is_sound = True
-        except asyncpg.PostgresError as error:
-            is_sound = True  # the server has said no, and is ready for the next statement
-            raise explained(error, self.settings, doing) from error
         except DRIVER_ERRORS as error:
+            is_sound = leaves_sound(error)
             raise explained(error, self.settings, doing) from error
         finally:
             pool.release(connection, is_sound=is_sound)
@@ -111,12 +109,10 @@ class Link:
             try:
                 answer = await work(connection)
                 is_sound = True
-            except asyncpg.PostgresError as error:
-                is_sound = True
+            except DRIVER_ERRORS as error:
+                is_sound = leaves_sound(error)
                 if not is_transient(error) or tries == TRIES - 1:
                     raise explained(error, self.settings, doing) from error
-            except DRIVER_ERRORS as error:
-                raise explained(error, self.settings, doing) from error
             else:
                 return answer
             finally:
