@@ -90,28 +90,28 @@ async def told_with_hints(story: list[Step], other: Teller) -> None:
     assert mine.heard == other.heard
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(steps)
 def test_durable_store_answers_as_the_memory_store_does(story: list[Step]) -> None:
     """A program that moves from memory to a database finds every decision unchanged."""
     asyncio.run(told_with_hints(story, Teller(Bench(ReferenceStore()))))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps, seeds)
 def test_decision_is_the_same_in_whatever_order_and_bits_its_rows_come(story: list[Step], seed: int) -> None:
     """It is made again as often as it takes, and nothing of the earlier tries is left."""
     asyncio.run(told_with_hints(story, Teller(Bench(ReferenceStore(whim=Random(seed))))))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps)
 def test_call_whose_commit_fails_has_changed_nothing_and_can_be_made_again(story: list[Step]) -> None:
     """Neither rows nor the caller's records nor hints show that it was ever tried."""
     asyncio.run(told_with_hints(story, Unlucky(Bench(ReferenceStore()))))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps)
 def test_call_whose_answer_is_lost_has_changed_all_that_it_says(story: list[Step]) -> None:
     """Who lost the answer may ask what there is, and finds the whole of it."""
@@ -129,6 +129,7 @@ async def told_on(bench: Bench, seed: int) -> None:
         await bench.store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 async def test_sqlite_store_answers_as_the_memory_store_does(tmp_path: Path, seed: int) -> None:
     """Its own statements, for the plain majority, decide nothing otherwise."""
@@ -141,12 +142,14 @@ def postgres_schema(postgres_server: str) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 async def test_postgres_store_answers_as_the_memory_store_does(postgres_schema: str, seed: int) -> None:
     """Its own statements, for the plain majority, decide nothing otherwise."""
     await told_on(MovedBench(postgres_schema), seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 async def test_redis_store_answers_as_the_memory_store_does(redis_server: str, seed: int) -> None:
     """Its scripts, for the plain majority, decide nothing otherwise."""
