@@ -23,6 +23,7 @@ from quarterjack.stores.base import Claim, Hint, Want
 from quarterjack.stores.redis import RedisStore
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
+from quarterjack.triggers import Forever
 from tests.servers.proxy import Proxy
 from tests.servers.running import OwnServer
 from tests.stores.redis_kit import RedisBench, cluster_options
@@ -124,10 +125,19 @@ class TestExactness:
     async def test_names_may_hold_anything(self, b: RedisBench) -> None:
         """Names of queues and keys are users'; those of two parts must not run into each other."""
         odd = "a:b {c} \x1f\n*ä\U0001f600"
-        one = await b.put(queue=odd, unique=None)
-        two = await b.put(odd, queue="q")
+        one = await b.put(queue=odd)
+        two = await b.put(odd, queue="q", unique=Unique(odd))
+        assert (await b.put(odd, queue="q", unique=Unique(odd))).id == two.id
         claim = Claim("w", [Want((odd, "q"), lanes_of(["a", odd]), 5)], 30)
         assert [job.id for job in (await b.store.jobs_claim(claim)).jobs] == [one.id, two.id]
+        await b.schedule(odd, trigger=Forever(), overlap_key=odd * 2, options=RunOptions(unique=Unique(odd * 3)))
+        await b.store.schedules_backfill(Backfill(odd, 1, (10,)))
+        (first,) = await b.claim()
+        (skipped,) = (await b.store.schedules_fire([await b.plan(odd)])).rows
+        assert skipped.state is JobState.SKIPPED, "its unique key is taken: the schedule waits for it"
+        await b.finish(first.fence)
+        assert [row.id for row in await b.store.schedules_due(NS_PER_S)] == [odd]
+        assert await b.store.schedules_remove([odd]) == 1
         stats = await b.store.stats()
         assert stats.waiting == {}
 

@@ -74,7 +74,7 @@ class _Line:
                     reply = waiting.popleft()
                     if not reply.done():  # else whoever asked was cancelled
                         reply.set_result(answer)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, IndexError) as error:  # IndexError: a reply that nobody asked for
             await self.drop(error)
 
     async def drop(self, error: Exception) -> None:
