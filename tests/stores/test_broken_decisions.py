@@ -65,6 +65,15 @@ BROKEN: dict[str, Break] = {
 }
 
 
+FOUND_FROM = {
+    "overlap that forgets who ended": 28,
+    "turn that anybody takes": 15,
+    "turn that is never given back": 32,
+    "caller's record that keeps the stamps of a try": 25,
+}
+"""Where to begin to look: earlier stories do not come to it."""
+
+
 async def tell(seed: int) -> None:
     mine, other = Teller(Bench(MemoryStore())), Teller(Bench(ReferenceStore(whim=Random(seed))))
     await told_alike(story(seed), mine, other)
@@ -77,5 +86,5 @@ def test_stories_notice_a_broken_decision(monkeypatch: pytest.MonkeyPatch, what:
     asyncio.run(tell(0))
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises((AssertionError, IllegalMove, KeyError, RecursionError)):  # noqa: PT012  # the seed that finds it
-        for seed in range(40):
+        for seed in range(FOUND_FROM.get(what, 0), 60):
             asyncio.run(tell(seed))
