@@ -311,6 +311,35 @@ async def test_a_checkpoint_reaches_the_next_attempt() -> None:
     assert seen == [None, {"at": 1}]
 
 
+async def test_a_checkpoint_survives_a_stop() -> None:
+    """A deploy interrupts bodies: the next worker goes on from their last word, and no retry or rescue is counted."""
+    server = Server(VirtualClock())
+    first, second = (Quarterjack(server.connect(), shutdown_grace=0) for _ in range(2))
+    seen: list[object] = []
+
+    async def steps() -> str:
+        job = current_job()
+        seen.append(job.last_checkpoint)
+        for n in range(5):
+            if job.attempt == 1:
+                job.checkpoint(n)
+            await asyncio.sleep(0.1)
+        return "done"
+
+    task = first.task(steps)
+    second.task(steps)
+    async with fleet(server) as clock:
+        first.clock = second.clock = clock
+        async with first:
+            job = await first.submit(task)
+            await clock.run_for(0.35)
+        async with second:
+            again = await second.job(job.id)
+            assert await again == "done"
+            assert (again.attempt, again.rescues, again.failures) == (2, 0, 0)
+    assert seen == [None, 3]
+
+
 async def test_the_registry_shows_who_lives_and_obeys_commands() -> None:
     """An operator drains a worker from another process, and lets it go on."""
     server = Server(VirtualClock())

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.events import EventStream
-from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobState
+from quarterjack.model import ErrorInfo, Finish, FinishKind, JobState
 from quarterjack.stores.base import Renewal, Store
 
 from ._ends import adopt
+from .errands import Errands
 from .job_events import FINAL_KINDS, FINISH_KINDS, job_event
 from .outage import Outage
 
@@ -64,7 +65,7 @@ class RecorderHost(Protocol):
 
 
 class Recorder:
-    """Records how the jobs of one worker end, and gives back those that did not begin.
+    """Records how the jobs of one worker end.
 
     Args:
         host: The app.
@@ -91,8 +92,7 @@ class Recorder:
         self._most = BATCH
         self._has_worked = False
         self._doubts: dict[Attempt, tuple[int, Renewal | None]] = {}
-        self._releases: dict[tuple[int, str], list[Fenced]] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self.errands = Errands(host, self._pause)
         self._ending = asyncio.Event()
 
     @property
@@ -130,7 +130,7 @@ class Recorder:
     async def close(self) -> None:
         """Wait for the calls under way, and say what is left."""
         await self.flush()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self.errands.done()
         if self.outbox:
             jobs = [finish.job_id for finish, _ in self.outbox[:5]]
             text = "%d outcomes could not be recorded (%s%s); their leases run out, and these jobs run again"
@@ -269,48 +269,8 @@ class Recorder:
             ended = [attempt for _, attempt in batch if attempt in self._ended_early]
             self._ended_early.difference_update(ended)
             if ended:
-                self.body_ended([attempt.fence for attempt in ended])
+                self.errands.body_ended([attempt.fence for attempt in ended])
         self.recorded.set()
-
-    # -- what nobody waits for -----------------------------------------------------------
-
-    def body_ended(self, fences: Sequence[Fenced]) -> None:
-        """Free what bodies that outlived their outcome still kept."""
-        self.spawn(self._end_bodies(fences))
-
-    async def _end_bodies(self, fences: Sequence[Fenced]) -> None:
-        for _ in range(LAST_TRIES):  # then their leases run out, which frees the same
-            try:
-                await self._store.jobs_ended(fences)
-            except StoreError as error:
-                await self._pause(self._host.outage.failed("telling that bodies ended", error))
-            else:
-                break
-        self._host.outage.worked("telling that bodies ended")
-
-    def give_back(self, fence: Fenced, reason: str, delay_ns: int = 0) -> None:
-        """Put a job that did not begin back into the store; with others of this turn, in one call."""
-        waiting = self._releases.setdefault((delay_ns, reason), [])
-        waiting.append(fence)
-        if len(waiting) == 1:
-            self.spawn(self._release(delay_ns, reason))
-
-    async def _release(self, delay_ns: int, reason: str) -> None:
-        fences = self._releases.pop((delay_ns, reason))
-        for _ in range(LAST_TRIES):  # then their leases run out, and others take them
-            try:
-                await self._store.jobs_release(fences, delay_ns=delay_ns, reason=reason)
-            except StoreError as error:
-                await self._pause(self._host.outage.failed("giving jobs back", error))
-            else:
-                break
-        self._host.outage.worked("giving jobs back")
-
-    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
-        """Make a store call that nobody waits for but `close`."""
-        task = asyncio.get_running_loop().create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
 
 
 _BACK: Final = frozenset({FinishKind.RETRY, FinishKind.SNOOZE})

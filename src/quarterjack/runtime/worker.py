@@ -21,6 +21,7 @@ from quarterjack.executors import Report
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
 from quarterjack.policies.backoff import NO_RETRY
+from quarterjack.stores.base import Renewal
 from quarterjack.why import Held
 
 from ._ends import age_s, log_failure, past_deadline
@@ -180,7 +181,6 @@ class Worker:
         """End both tasks; outcomes that are not recorded yet are recorded first."""
         self.claimer.end()
         self.recorder.end()
-        # Either may be at the store: what was claimed there is given back, what was recorded is told.
         tasks = [task for task in (self._claiming, self._recording) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
@@ -296,15 +296,16 @@ class Worker:
             self._host.flows.left(job_id)
 
     def give_back(self, attempt: Attempt, reason: str, delay_ns: int = 0) -> None:
-        """Put a job that did not begin back into the store."""
+        """Put a job that did not begin, or was interrupted by the stop, back into the store."""
         del self.held_by_id[attempt.record.id]
         self.recorder.recorded.set()
-        self._release(attempt.record, attempt.fence, reason, delay_ns)
+        news = [attempt.renewal()] if attempt.has_words and not self._store.keeps_objects else []
+        self._release(attempt.record, attempt.fence, reason, delay_ns, *news)
 
-    def _release(self, record: JobRecord, fence: Fenced, reason: str, delay_ns: int = 0) -> None:
+    def _release(self, record: JobRecord, fence: Fenced, reason: str, delay_ns: int = 0, *news: Renewal) -> None:
         if self.events.has_listeners:
             self.send("released", record)
-        self.recorder.give_back(fence, reason, delay_ns)
+        self.recorder.errands.give_back(fence, reason, delay_ns, *news)
 
     # -- what attempts tell ----------------------------------------------------------
 
@@ -325,8 +326,8 @@ class Worker:
         error = outcome.error
         if error is not None and not isinstance(error, Exception) and outcome.kind is OutcomeKind.RAISED:
             self._host.fatal(without_handler(error))
-        is_nobodys = outcome.kind is OutcomeKind.CANCELLED and outcome.stopped and not attempt.is_current
-        if outcome.kind is OutcomeKind.LOST or is_nobodys:
+        is_over = outcome.kind is OutcomeKind.CANCELLED and outcome.stopped
+        if outcome.kind is OutcomeKind.LOST or (is_over and not attempt.is_current):
             if self.held_by_id.get(attempt.job_id) is attempt:
                 del self.held_by_id[attempt.job_id]
             self.recorder.recorded.set()
@@ -449,11 +450,11 @@ class Worker:
         elif self.held_by_id.get(attempt.job_id) is attempt:
             self.ended_early.add(attempt)
         else:
-            self.recorder.body_ended([attempt.fence])
+            self.recorder.errands.body_ended([attempt.fence])
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for but `stop`."""
-        self.recorder.spawn(call)
+        self.recorder.errands.spawn(call)
 
     def interrupt_all(self) -> None:
         """The app stops: interrupt every body. A shared store gets its jobs back, another worker runs them."""
