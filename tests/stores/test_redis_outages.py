@@ -11,11 +11,13 @@ import pytest
 import redis
 
 from quarterjack import Every, JobState, Quarterjack
+from quarterjack.errors import StoreUnavailable
 from quarterjack.model import FINISHED, JobFilter
 from quarterjack.stores.redis import RedisStore
 from tests.servers.proxy import Proxy
 from tests.servers.running import OwnServer
 from tests.stores.redis_kit import broken_keys
+from tests.stores.replicas import Seen, again, replica, replicas_share_and_serve
 
 OwnRedis = Callable[..., OwnServer]
 JOBS = 60
@@ -123,5 +125,30 @@ async def test_network_that_fails_in_mid_run(own_redis: OwnRedis, how: str) -> N
                 proxy.cut()
                 runs.go.set()
                 await asyncio.sleep(0.02)
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        assert not broken_keys(client, "{qj}:")
+
+
+@pytest.mark.slow
+async def test_replicas_share_ticks_and_serve_a_client(redis_url: str) -> None:
+    """One job per tick however many fire, and who asks need not be who works."""
+    await replicas_share_and_serve(redis_url)
+
+
+@pytest.mark.slow
+async def test_outage_of_the_server_stops_no_replica(own_redis: OwnRedis) -> None:
+    """When the server is back all goes on by itself, and what was missed is not made up for twice."""
+    server = own_redis("--appendonly", "yes", "--appendfsync", "always")
+    seen = Seen()
+    one, two = replica(server.url, seen), replica(server.url, seen)
+    async with one.app, two.app:
+        await seen.more(2)
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(StoreUnavailable):
+            await one.app.submit(one.add, 1, 1)
+        await asyncio.to_thread(server.start)
+        await seen.more(3)
+        assert await (await again(one.app.submit, one.add, 5, 6)) == 11
+    assert set(seen.ticks.values()) == {1}
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
         assert not broken_keys(client, "{qj}:")
