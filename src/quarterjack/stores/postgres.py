@@ -13,9 +13,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from quarterjack.clock import Clock
+from quarterjack.errors import MissingExtra
 from quarterjack.model import Fenced, JobIds, JobRecord
 
-from . import _postgres_schema as schema
+try:
+    from . import _postgres_schema as schema  # imports the driver
+except ModuleNotFoundError as error:
+    raise MissingExtra("the PostgreSQL store", "postgres") from error
+
 from ._needs import Changes, Needs
 from ._part import Part
 from ._postgres_guests import complete_in, put_in
