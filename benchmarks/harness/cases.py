@@ -414,8 +414,8 @@ def _sqlite() -> Iterator[Case]:
     yield Case(
         "E1", "a backlog of 20,000 no-op jobs in an SQLite file, drained by one process",
         (
-            Contender("quarterjack", "sqlite/ours.py", "ours"),
-            Contender("quarterjack, normal", "sqlite/ours.py", "ours", {"synchronous": "normal"}),
+            Contender("quarterjack", "sqlite/ours.py", "ours-sqlite"),
+            Contender("quarterjack, normal", "sqlite/ours.py", "ours-sqlite", {"synchronous": "normal"}),
             *queues,
             pops,
         ),
@@ -424,15 +424,15 @@ def _sqlite() -> Iterator[Case]:
     yield Case(
         "E2", "jobs submitted to an SQLite file",
         (
-            Contender("quarterjack, 100 tasks", "sqlite/ours.py", "ours"),
-            Contender("quarterjack, one by one", "sqlite/ours.py", "ours", {"tasks": 1, "n": 3_000}),
+            Contender("quarterjack, 100 tasks", "sqlite/ours.py", "ours-sqlite"),
+            Contender("quarterjack, one by one", "sqlite/ours.py", "ours-sqlite", {"tasks": 1, "n": 3_000}),
             *queues,
         ),
         per_second, "wall_us_per_job", "huey", options={"n": 20_000, "what": "submit"}, quick={"n": 1_000},
     )  # fmt: skip
     yield Case(
         "E3", "from the submit of a job to the start of its body, one process, an SQLite file",
-        (Contender("quarterjack", "sqlite/ours.py", "ours"), Contender("huey", "sqlite/huey_file.py", "huey")),
+        (Contender("quarterjack", "sqlite/ours.py", "ours-sqlite"), Contender("huey", "sqlite/huey_file.py", "huey")),
         (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("max_ms", "max ms")),
         "p50_ms", "huey", options={"n": 500, "what": "latency"}, quick={"n": 50},
     )  # fmt: skip
