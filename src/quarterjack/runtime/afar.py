@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
+from quarterjack.clock import Clock
 from quarterjack.errors import StoreError
 from quarterjack.model import JobRecord
 from quarterjack.stores.base import Store
@@ -30,6 +31,9 @@ FIRST_LOOK_S: Final = 0.02
 """The first look comes so soon: a quick job that runs here has ended by then, and is not asked for at all."""
 BATCH: Final = 500
 """Jobs looked at in one call."""
+SHARE: Final = 9.0
+"""A look that took long is followed by a pause so many times as long: who waits for a hundred thousand jobs
+reads their rows in a tenth of the time at most, and hears of most ends from the worker here or by hints."""
 DOING: Final = "looking how jobs ended"
 FACTS: Final = (
     *("state", "reason", "attempt", "failures", "first_due_ns", "rescues", "owner", "lease_until_ns", "run_at_ns"),
@@ -44,6 +48,8 @@ class AfarHost(Protocol):
 
     @property
     def store(self) -> Store: ...
+    @property
+    def clock(self) -> Clock: ...
     @property
     def handles(self) -> Handles: ...
     @property
@@ -110,6 +116,7 @@ class Afar:
         while self._copies:
             await asyncio.sleep(pause_s)
             self._look.clear()
+            began = self._host.clock.monotonic()
             chosen, self._new = list(self._new) or list(self._copies), set()
             try:
                 for start in range(0, len(chosen), BATCH):
@@ -118,12 +125,13 @@ class Afar:
                 pause_s = self._host.outage.failed(DOING, error)
                 continue
             self._host.outage.worked(DOING)
-            pause_s = FIRST_LOOK_S if await self._is_hurried() else 0.0
+            took_s = self._host.clock.monotonic() - began
+            pause_s = FIRST_LOOK_S if await self._is_hurried(SHARE * took_s) else 0.0
 
-    async def _is_hurried(self) -> bool:
-        """Wait for the next look; say whether something came up before its time."""
+    async def _is_hurried(self, least_s: float) -> bool:
+        """Wait for the next look, at least *least_s*; say whether something came up before its time."""
         try:
-            async with asyncio.timeout(POLL_S * self._rng.uniform(0.8, 1.2)):
+            async with asyncio.timeout(max(least_s, POLL_S * self._rng.uniform(0.8, 1.2))):
                 await self._look.wait()
         except TimeoutError:
             return False
