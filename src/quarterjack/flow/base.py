@@ -99,7 +99,10 @@ class Gate(ABC):
         """The pass of *job* is over. Exactly once per `take`, with NOT_STARTED if `started` never came."""
 
     def check(self, job: Waiting) -> None:
-        """Raise `InvalidOption` if *job* can never pass; asked when it is submitted."""
+        """Raise `InvalidOption` if *job* can never pass; asked when it is submitted.
+
+        A bare pass that nobody is before is not asked: let `eta` refuse as well what it must not let through.
+        """
 
     def stays_closed(self, job: Waiting, held: float) -> bool:
         """Say whether *job* cannot pass as long as jobs whose costs sum up to *held* keep what they took.
