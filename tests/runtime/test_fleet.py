@@ -395,6 +395,26 @@ async def test_an_outage_loses_nothing_and_is_told_once(caplog: pytest.LogCaptur
     assert len(back) == 2
 
 
+async def test_a_store_that_keeps_silent_is_no_health_either() -> None:
+    """Health is progress: a call that neither works nor fails, as on a half-open connection, is told too."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect())
+
+    async def fault(by: Connection, call: str, is_after: bool) -> None:
+        if call == "jobs_claim":
+            await asyncio.sleep(20)
+
+    async with fleet(server, app) as clock:
+        await clock.run_for(10)
+        assert app.health().is_ready
+        server.fault = fault
+        await clock.run_for(10)
+        assert (app.health().is_ready, app.health().outage_s > 5) == (False, True)
+        server.fault = None
+        await clock.run_for(40)
+        assert app.health().is_ready
+
+
 async def test_a_full_buffer_stops_claiming_and_drops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcomes that cannot be recorded are bounded, by beginning no more."""
     monkeypatch.setattr("quarterjack.runtime.recording.OUTCOMES_MOST", 30)

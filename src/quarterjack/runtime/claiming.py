@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from quarterjack._durations import NS_PER_S
 from quarterjack.errors import StoreError
 from quarterjack.stores.base import Claim, Want
 
@@ -63,9 +64,16 @@ class Claimer:
         self._due: TimerHandle | None = None
         self._poll: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
+        self._asked_ns: int | None = None
         self._avoided: Counter[str] = Counter()
         self._windows: set[asyncio.TimerHandle] = set()
         self._is_over = False
+
+    @property
+    def unanswered_s(self) -> float:
+        """For how many seconds the store has not answered the claim under way; 0.0 if there is none."""
+        asked_ns = self._asked_ns
+        return 0.0 if asked_ns is None else (self._host.clock.monotonic_ns() - asked_ns) / NS_PER_S
 
     def free_for_ticks(self, wanted: int) -> Claim | None:
         """Return a claim over every free slot, for jobs that fire now; None if there is none."""
@@ -142,13 +150,15 @@ class Claimer:
         self._disarm()
 
     async def _claim(self, wants: list[Want]) -> bool:
-        asked_ns = self._host.clock.monotonic_ns()
+        self._asked_ns = asked_ns = self._host.clock.monotonic_ns()
         try:
             claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
         except StoreError as error:
+            self._asked_ns = None
             pause_s = self._host.outage.failed("claiming jobs", error)
             self._pause = asyncio.get_running_loop().call_later(pause_s, self._go_on)
             return False
+        self._asked_ns = None
         self._host.outage.worked("claiming jobs")
         self._arm(claimed.next_run_at_ns)
         self._worker.begin(claimed.jobs, asked_ns)

@@ -38,8 +38,9 @@ class Health:
 def health_of(worker: Worker | None, outage: Outage, time: StoreTime) -> Health:
     """Return how a process gets on."""
     why: list[str] = []
-    if outage.lasts_s > UNREADY_AFTER_S:
-        why.append(f"the store has not answered for {outage.lasts_s:.0f} s")
+    outage_s = max(outage.lasts_s, 0.0 if worker is None else worker.claimer.unanswered_s)
+    if outage_s > UNREADY_AFTER_S:
+        why.append(f"the store has not answered for {outage_s:.0f} s")
     if worker is not None and worker.recorder.is_full:
         why.append("no more outcomes can wait to be recorded")
     if worker is not None and not worker.is_claiming:
@@ -47,7 +48,7 @@ def health_of(worker: Worker | None, outage: Outage, time: StoreTime) -> Health:
     return Health(
         is_ready=not why,
         why="; ".join(why),
-        outage_s=outage.lasts_s,
+        outage_s=outage_s,
         unrecorded=0 if worker is None else worker.recorder.waiting,
         skew_s=time.skew_s,
     )
