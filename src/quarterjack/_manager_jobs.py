@@ -108,7 +108,7 @@ class ManagerJobs:
             "waiting": waiting,
             "pausing": submitted - waiting if engine is not None else 0,
             "running": len(states) - submitted,
-            "gates": {gate.label: gate.stats_by_key() for gate in self.flow.gates},
+            "gates": self.flow.stats(),
         }
 
     # -- what its jobs ask ---------------------------------------------------------------

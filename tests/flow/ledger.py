@@ -140,6 +140,14 @@ class Setting:
         ends = [at for at, _ in self._values[1:]] + [math.inf]
         return [value for (at, value), end in zip(self._values, ends, strict=True) if at <= last and end >= first]
 
+    def had_passed(self, since: float, by: float) -> bool:
+        """Say whether it, as a span from *since*, was over at some moment up to *by*: a key may be forgotten then."""
+        ends = [at for at, _ in self._values[1:]] + [math.inf]
+        return any(
+            since + value <= min(end, by) + EPS and at <= by
+            for (at, value), end in zip(self._values, ends, strict=True)
+        )
+
     def copy(self) -> Setting:
         """Return another one that has changed as this one has."""
         found = Setting(None)

@@ -177,7 +177,7 @@ class _Builder:
         def make(key: str) -> Model:
             if anchor == "first":
                 return WindowFrom(most, per)
-            return Window(most, lambda wall_ns: window_name(anchor, per, wall_ns), self.wall_of)
+            return Window(most, lambda wall_ns: window_name(anchor, per, wall_ns), self.wall_of, self.ledger.steps)
 
         gate = FixedWindow(most.now, per, anchor=anchor, by=part.by)
         changes = tuple({"max_requests": n} for n in (1, 3))

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
 from quarterjack import (
     ConcurrencyLimit,
+    Dedupe,
+    Fallback,
     Flow,
+    Gate,
+    Hedge,
+    InvalidArguments,
     InvalidOption,
     Job,
     JobCancelled,
@@ -17,6 +24,7 @@ from quarterjack import (
     NotRunning,
     Retry,
     TaskManager,
+    Waiting,
     current_job,
     gather,
 )
@@ -260,3 +268,60 @@ async def test_a_body_that_ends_the_program_when_it_is_cancelled_leaves_no_job_b
     with pytest.raises(SystemExit):
         await block()
     assert ended
+
+
+async def test_stats_tell_of_each_gate_although_two_have_one_name() -> None:
+    """A limit for all and one per tenant is what flows are made of; the bug: only the last of them was shown."""
+    async with TaskManager(ConcurrencyLimit(5), ConcurrencyLimit(1, by="tenant")) as manager:
+        manager.options(key={"tenant": "acme"}).submit(asyncio.sleep, 0.01)
+        await asyncio.sleep(0)
+        assert manager.stats()["gates"] == {
+            "ConcurrencyLimit": {"max_concurrent": 5, "used": 1.0},
+            "ConcurrencyLimit 2": {"acme": {"max_concurrent": 1, "used": 1.0}},
+        }
+    assert manager.flow.stats() == manager.stats()["gates"]
+
+
+async def test_what_stands_in_for_a_job_refused_at_the_start_is_waited_for() -> None:
+    """The bug: a job of before the block that found no room ended, or not, after the block had been left."""
+
+    async def stand_in(error: BaseException) -> str:
+        await asyncio.sleep(5)
+        return type(error).__name__
+
+    with virtual_loop():
+        manager = TaskManager(Flow(Fallback(stand_in), ConcurrencyLimit(1), max_queue=1))
+        jobs: list[Job[Any]] = [manager.submit(asyncio.sleep, 0.1, "done") for _ in range(3)]
+        async with manager:
+            pass
+    assert [job.result() for job in jobs] == ["done", "done", "QueueFull"]
+
+
+async def test_single_flight_of_a_batch_that_is_turned_away_at_once_leaves_no_trace() -> None:
+    """The bug: beside another flight it ended its submission with a KeyError."""
+
+    class Shut(Gate):
+        def eta(self, job: Waiting, now: float) -> float:
+            return math.inf
+
+    async def body(rows: list[int]) -> list[int]:
+        return rows
+
+    async with TaskManager(Flow(Dedupe(by="key"), Shut(), max_queue=1)) as manager:
+        batched = manager.batch(body, max_size=1)
+        jobs = [manager.options(key={"key": key}).submit(batched, key) for key in (0, 1, 1)]
+        assert [job.state for job in jobs] == [JobState.SUBMITTED, JobState.FAILED, JobState.FAILED]
+        assert not jobs[2].is_duplicate
+        await manager.stop(drain=False)
+
+
+async def test_a_plain_function_inside_a_wrap_is_refused_in_the_same_words() -> None:
+    """The bug: with a Hedge around it the error was Python's, of an object that cannot be awaited."""
+
+    def plain() -> int:
+        return 5
+
+    async with TaskManager(Hedge(after=1)) as manager:
+        job: Job[Any] = manager.submit(plain)  # type: ignore[arg-type]  # that is the case
+        with pytest.raises(InvalidArguments, match="a manager runs coroutine functions"):
+            await job

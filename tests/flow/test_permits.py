@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, Flow
+from quarterjack import ConcurrencyLimit, Flow, Resource, UsageError, WeightedRoundRobin
 
 
 async def test_a_gate_guards_a_block_for_those_who_share_it() -> None:
@@ -84,3 +84,16 @@ async def test_a_pass_taken_in_one_task_may_be_left_in_another() -> None:
         assert limit.used == 2
     await asyncio.create_task(limit.__aexit__(None, None, None))
     assert limit.used == 0
+
+
+async def test_a_pass_lets_one_in_at_a_time() -> None:
+    """The bug: who entered it twice was counted once, and a router kept a pass for ever."""
+    router = WeightedRoundRobin(Resource("a"), Resource("b"))
+    one = router.permit()
+    async with one:
+        with pytest.raises(UsageError, match="one in at a time"):
+            async with one:
+                pass
+    assert [stats["running"] for stats in router.stats().values()] == [0, 0]
+    async with one:  # it was left
+        pass

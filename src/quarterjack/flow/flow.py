@@ -10,6 +10,7 @@ service saw three. (Measured: `docs/flow/composition.md`.)"""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import chain, count
 from typing import Any, Final, TypeVar, get_args
 
 from quarterjack._durations import Seconds, to_seconds
@@ -111,6 +112,17 @@ class Flow:
         strategies do not act on it.
         """
         return Permit(self, Pass(key, cost))
+
+    def stats(self) -> dict[str, Any]:
+        """Return what each of its gates tells of itself, per key where it goes by keys.
+
+        By its name; of several with one name the second is called ``"ConcurrencyLimit 2"``, and so on.
+        """
+        found: dict[str, Any] = {}
+        for gate in self.gates:
+            names = chain((gate.label,), (f"{gate.label} {number}" for number in count(2)))
+            found[next(name for name in names if name not in found)] = gate.stats_by_key()
+        return found
 
     def _turnstile_here(self) -> Turnstile:
         self._turnstile = turnstile = Turnstile.of(self._turnstile, self._room_of_passes)

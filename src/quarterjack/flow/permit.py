@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Hashable, Mapping
 from threading import get_ident
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from quarterjack.context import CURRENT
+from quarterjack.errors import UsageError
 
 from .deadlock import held_by, waits_of
 from .dispatcher import Dispatcher
@@ -21,6 +22,9 @@ __all__ = ["BarePass", "Pass", "Permit", "Turnstile"]
 
 MakeRoom = Callable[[Dispatcher, Callable[[Any], None], Callable[[Any, Exception], None]], WaitingRoom]
 """Makes a waiting room on a loop, from who is told of each that is let in, or turned away and why."""
+
+
+_IN_USE: Final = frozenset({Phase.WAITING, Phase.TAKEN, Phase.STARTED})
 
 
 class BarePass(Waiting):
@@ -45,6 +49,7 @@ class Pass(BarePass):
         self.key = key
         self.cost = cost
         self.resource = None
+        self._phase = Phase.NEW
 
 
 class Turnstile:
@@ -134,7 +139,7 @@ def _turn_away(one: BarePass, error: Exception) -> None:
 
 
 class Permit:
-    """``async with gate.permit(…)``: one pass, to be entered once."""
+    """``async with gate.permit(…)``: one pass, not to be entered again before it was left."""
 
     __slots__ = ("_owner", "_pass", "_turnstile")
 
@@ -144,7 +149,13 @@ class Permit:
         self._turnstile: Turnstile | None = None
 
     async def __aenter__(self) -> Pass:
-        """Wait for the gates; returns the pass, whose ``resource`` a router has set."""
+        """Wait for the gates; returns the pass, whose ``resource`` a router has set.
+
+        Raises:
+            UsageError: If somebody is inside with it, or waits.
+        """
+        if self._pass._phase in _IN_USE:
+            raise UsageError("this pass is in use: it lets one in at a time; make another one, by permit(…)")
         self._turnstile = turnstile = self._owner._turnstile_here()
         if not turnstile.room.pass_at_once(self._pass):
             await turnstile.wait(self._pass)

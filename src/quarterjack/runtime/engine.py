@@ -9,6 +9,7 @@ What a body asks of its own job stands in `quarterjack.runtime.managed`."""
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Hashable, Mapping
@@ -28,7 +29,7 @@ from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
 from quarterjack.model import FinishKind, JobIds, JobState, Outcome, OutcomeKind
 
-from .managed import Chosen, ManagedRun, Once
+from .managed import Chosen, ManagedRun, Once, not_awaitable
 from .managed_items import Batched, Batches, ItemSeat, is_batched
 from .verdict import Verdict, decide, describe, past_deadline_words
 
@@ -154,6 +155,8 @@ class Engine:
             self.put(run)
         except Exception as error:  # the room is full, or a user's gate runs here: it fails this job alone
             self.refuse(run, error)
+            if not run.state.is_finished:  # something stands in for it
+                self.unfinished.add(run)
 
     def _enter(self, run: ManagedRun) -> None:
         """Let *run* wait: for the others of its batch, or for its gates.
@@ -231,7 +234,10 @@ class Engine:
         """Run the body inside the flow's wraps, the first one outermost."""
 
         async def body() -> Any:
-            return await run.fn(*run.args, **run.kwargs)
+            found = run.fn(*run.args, **run.kwargs)
+            if not inspect.isawaitable(found):
+                raise not_awaitable(run.fn, found)
+            return await found
 
         proceed: Callable[[], Any] = body
         for wrap in reversed(self.wraps):
@@ -368,7 +374,7 @@ class Engine:
         run.worker = run.context = None  # job, task, context, job: a circle that only the collector would undo
         if run.deadline is not None:
             run.deadline.cancel()
-        if self.singles and run.single is not None:
+        if run.single is not None and self.singles.get(run.single) is run:  # else it was turned away as it came
             del self.singles[run.single]
         self.unfinished.discard(run)
         if run.callbacks:
