@@ -87,6 +87,8 @@ def test_ls_shows_what_will_be_put_into_a_store_that_no_start_has_seen(qj: QJ, f
         "@app.task(Every(hours=1))\nasync def sync() -> None: ...\n"
     )
     assert qj("ls", "fresh").stdout.startswith("sync\t")
+    assert "its next run" in qj("why", "fresh", "sync").stdout
+    assert not (folder / "jobs.db").exists(), "who looks, makes nothing"
 
 
 def test_ls_shows_what_a_shared_store_knows(qj: QJ, folder: Path) -> None:

@@ -17,6 +17,8 @@ from quarterjack import Cron, Quarterjack, ScheduleView, Trigger
 from quarterjack.errors import InvalidTrigger, NotPeriodic
 from quarterjack.model import Schedule, as_datetime
 from quarterjack.planner import parked, plan, upserted
+from quarterjack.stores import Store
+from quarterjack.stores._schema import HasSchema
 
 from ._hints import listing, nearest, typed
 from ._importing import NoModule
@@ -30,6 +32,7 @@ __all__ = [
     "depends_on_start",
     "find_rule",
     "fires",
+    "is_begun",
     "listed",
     "outlook",
     "rule_dict",
@@ -78,7 +81,14 @@ def outlook(app: Quarterjack, at_ns: int) -> Outlook:
     return Outlook(sorted((_planned(row, at_ns) for row in declared), key=lambda row: row.id), False)
 
 
+async def is_begun(store: Store) -> bool:
+    """Say whether anything was ever stored there: a look must not make the file or the tables."""
+    return not isinstance(store, HasSchema) or bool((await store.schema_status()).current)
+
+
 async def _stored(app: Quarterjack) -> list[Schedule]:
+    if not await is_begun(app.store):
+        return []
     async with app._looking() as store:
         return list(await store.schedules_list())
 

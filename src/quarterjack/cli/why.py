@@ -17,7 +17,7 @@ from quarterjack.why import why_at, why_next, why_not_fired
 
 from ._hints import typed
 from ._output import iso, json_option, show_json, tell_notes, zone_option
-from ._planning import Rule, find_rule, zone_name
+from ._planning import Rule, find_rule, is_begun, zone_name
 from ._shell import EXIT_USAGE, Failure, wrapped
 from .upcoming import YEARS
 
@@ -97,6 +97,8 @@ def _answer(rule: Rule, app: Quarterjack | None, at: datetime | None, now_ns: in
 async def _stored(app: Quarterjack, row: Schedule, *, is_open: bool) -> list[JobRecord]:
     """Return the schedule's jobs, or the open ones of its overlap key, oldest first."""
     where = JobFilter(is_open=True) if is_open else JobFilter(schedule_id=row.id)
+    if not await is_begun(app.store):
+        return []
     async with app._looking() as store:
         page = await store.jobs_list(where, limit=_ALL)
     return [job for job in reversed(page.jobs) if not is_open or job.overlap_key == row.overlap_key]
