@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable
-from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, RunOptions, lanes_of
+from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable, UniqueConflict
+from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, RunOptions, Unique, lanes_of
 from quarterjack.stores import _postgres_hints, _postgres_schema
 from quarterjack.stores._postgres_url import parse
 from quarterjack.stores._rows import Encoding
@@ -134,6 +134,18 @@ async def test_cancelled_call_leaves_no_connection_in_a_transaction(postgres_url
         for _ in range(2):
             async with store._link.connection("looking") as connection:
                 assert not connection.is_in_transaction()
+
+
+async def test_refused_decision_costs_no_connection(postgres_url: str) -> None:
+    """A taken key is daily business; to connect anew for each would cost ten times the call."""
+    async with opened(with_option(postgres_url, "pool=2&poll=1")) as store:
+        keyed = Unique("k", on_conflict="raise")
+        await store.jobs_put([job(unique=keyed)])
+        assert store._link._pool is not None
+        before = set(store._link._pool._all)
+        with pytest.raises(UniqueConflict):
+            await store.jobs_put([job(unique=keyed)])
+        assert store._link._pool._all == before
 
 
 async def test_pgbouncer_mode_prepares_nothing_and_listens_to_nobody(postgres_url: str) -> None:

@@ -113,6 +113,11 @@ class Link:
                 is_sound = leaves_sound(error)
                 if not is_transient(error) or tries == TRIES - 1:
                     raise explained(error, self.settings, doing) from error
+            except (
+                Exception
+            ):  # a decision's own, such as a taken key: the transaction is rolled back, the line in order
+                is_sound = True
+                raise
             else:
                 return answer
             finally:
