@@ -14,10 +14,8 @@ It tells what runs in FOLDER/state.json. Uses the standard library alone."""
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -28,6 +26,10 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
+
+if sys.platform != "win32":
+    import fcntl
+    import pwd
 
 __all__ = ["POSTGRES", "VALKEY", "signal_all"]
 

@@ -6,7 +6,6 @@ keeper (`tests.servers.keeper`), also when the run is killed."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -22,6 +21,9 @@ from typing import Any, Final, Self
 from tests.servers import keeper
 from tests.servers.found import find_postgres, find_valkey, made_reachable
 from tests.servers.keeper import POSTGRES, VALKEY
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["POSTGRES", "VALKEY", "NoServer", "OwnServer", "environment_url", "find", "own", "shared", "url_of"]
 
@@ -44,6 +46,8 @@ def find(kind: str) -> Path:
     Raises:
         NoServer: If it is not installed.
     """
+    if sys.platform == "win32":
+        raise NoServer(f"{VARIABLES[kind]} is not set, and servers are started on POSIX systems alone")
     if kind == POSTGRES:
         folder = find_postgres()
         if folder is not None:
