@@ -293,14 +293,15 @@ async def test_view_that_takes_too_long_is_ended(desk: Desk) -> None:
 
 async def test_caller_does_not_wait_for_ever_for_a_disk_that_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for the kernel cannot be woken; who waits for the thread can."""
-    monkeypatch.setattr(_sqlite_thread, "_GRACE_S", 0.0)
     writer, _ = desk.writer(deadline_s=0.1)
     await writer.call(make)
-    go_on, first = await keep_busy(writer)
-    with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.1 s.*may still be done"):
-        await writer.call(insert(1))
-    with pytest.raises(StoreUnavailable):
-        await first
+    with monkeypatch.context() as patch:
+        patch.setattr(_sqlite_thread, "_GRACE_S", 0.0)
+        go_on, first = await keep_busy(writer)
+        with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.1 s.*may still be done"):
+            await writer.call(insert(1))
+        with pytest.raises(StoreUnavailable):
+            await first
     go_on.set()
     assert await writer.call(insert(2)) == 2
 
