@@ -215,12 +215,16 @@ WHERE k.task = asked.task AND k.key = asked.key;
 SELECT {schedule_columns} FROM {schema}.schedule WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE {wait};
 
 -- name: load_held_up
--- Schedules that wait for room, by overlap key ($1) or by the unique key of their jobs ($2, $3).
+-- Schedules that wait for room, by overlap key ($1) or by the unique key of their jobs ($2, $3). They are few:
+-- found by the index of those (the bound has the planner take it, whatever it knows of the table), then locked.
 SELECT {schedule_columns} FROM {schema}.schedule
-WHERE held_up_ns IS NOT NULL AND (
-    overlap_key = ANY($1::text[])
-    OR (task, unique_key) IN (SELECT task, key FROM unnest($2::text[], $3::text[]) AS asked (task, key))
-)
+WHERE held_up_ns IS NOT NULL AND id = ANY(ARRAY(
+    SELECT id FROM {schema}.schedule
+    WHERE held_up_ns > -9223372036854775807 AND (
+        overlap_key = ANY($1::text[])
+        OR (task, unique_key) IN (SELECT task, key FROM unnest($2::text[], $3::text[]) AS asked (task, key))
+    )
+))
 ORDER BY id
 FOR UPDATE {wait};
 
@@ -248,9 +252,10 @@ first AS MATERIALIZED (
     )
 ),
 others AS MATERIALIZED (
-    SELECT id FROM {schema}.job
-    WHERE overlap_key = ANY($1::text[]) AND serial AND state = 'submitted' AND turn
-        AND run_at_ns <= (SELECT ns FROM now)
+    SELECT j.id FROM unnest($1::text[]) AS k (key)
+    JOIN {schema}.job AS j ON j.overlap_key = k.key
+    WHERE j.serial AND j.state = 'submitted' AND j.turn
+        AND j.run_at_ns + 0 <= (SELECT ns FROM now) -- a sum, lest an index of all that waits be taken for it
 )
 UPDATE {schema}.job AS j SET turn = EXISTS (SELECT FROM first WHERE first.id = j.id)
 WHERE j.id = ANY(ARRAY(SELECT id FROM first UNION SELECT id FROM others)) AND j.state = 'submitted';
