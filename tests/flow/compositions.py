@@ -182,18 +182,25 @@ class Play:
             _check_end(self.plan, self.ledger, case)
         self._check_nothing_is_left()
 
-    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
+    def _interrupt(self, task: asyncio.Task[None]) -> None:
+        self.ledger.last_event = self.clock.monotonic()
+        task.cancel()
+
+    def spawn(self, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *call* beside the others, until the end at most."""
         task = self.loop.create_task(call)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     # -- what happens ------------------------------------------------------------------
 
     def come(self, work: Work) -> None:
         """Submit a job, or begin a bare pass."""
         if work.passes is not None:
-            self.spawn(self._pass(work))
+            task = self.spawn(self._pass(work))
+            if work.cancel_after is not None:
+                self.loop.call_later(work.cancel_after / 1000, self._interrupt, task)
             return
         case = self.ledger.come(work, self.models, "manager")
         case.entered_first += work.delay / 1000
