@@ -14,6 +14,7 @@ from quarterjack import (
     AdaptiveLimit,
     ConcurrencyLimit,
     Delay,
+    Job,
     JobState,
     Retry,
     TaskManager,
@@ -336,7 +337,7 @@ async def test_an_interrupted_parent_has_its_slot_back_at_once() -> None:
 
 
 steps = st.recursive(
-    st.sampled_from(["work", "fail", "stall"]),
+    st.sampled_from(["work", "fail", "stall", "heavy"]),
     lambda inner: st.lists(inner, min_size=1, max_size=3),
     max_leaves=8,
 )
@@ -358,11 +359,14 @@ async def grown(
             clock.move_to(clock.monotonic_ns() + 700_000_000)
         working -= 1
 
+    def submit(tree: Any) -> Job[None]:
+        return manager.options(cost=min(2, slots) if tree == "heavy" else 1).submit(node, tree)
+
     async def node(tree: Any) -> None:
         nonlocal told
         await work("begin")
         if isinstance(tree, list):
-            jobs = [manager.submit(node, one) for one in tree]
+            jobs = [submit(one) for one in tree]
             try:
                 await gather(jobs, return_exceptions=len(tree) % 2 == 0)
             except WouldDeadlock:
@@ -374,7 +378,7 @@ async def grown(
 
     with virtual_loop() as clock:
         async with TaskManager(limit) as manager:
-            jobs = [manager.submit(node, tree) for tree in forest]
+            jobs = [submit(tree) for tree in forest]
             for n, after in cancels:
                 await asyncio.sleep(after)
                 await jobs[n % len(jobs)].cancel(0)
@@ -539,3 +543,61 @@ async def test_an_attempt_that_left_a_waiting_task_behind_leaves_no_slot_to_it()
             assert await manager.submit(body) == 1
             await behind[0]
         assert lent.used == 0
+
+
+async def test_a_heavy_job_that_comes_first_after_a_while_is_seen() -> None:
+    """The bug: it was looked for when the wait began, and behind a light one there stood one that closed the circle."""
+    limit = ConcurrencyLimit(2)
+
+    async def parent() -> None:
+        await asyncio.sleep(0.5)
+        await manager.submit(asyncio.sleep, 0)
+
+    with virtual_loop():
+        async with TaskManager(limit) as manager:
+            job = manager.submit(parent)
+            for cost, lasts in ((1, 1.0), (1, 1.0), (2, 0.0)):
+                manager.options(cost=cost).submit(asyncio.sleep, lasts)
+            with pytest.raises(WouldDeadlock):
+                await job.wait(timeout=HOUR)
+    assert limit.used == 0
+
+
+async def test_a_heavy_job_of_another_key_that_stands_before_the_child_is_seen() -> None:
+    """Keys stand in lanes of their own; at the limit they share, one stands behind the other."""
+    limit = ConcurrencyLimit(2)
+
+    async def parent() -> None:
+        await asyncio.sleep(0.5)
+        await manager.options(key={"tenant": "b"}).submit(asyncio.sleep, 0)
+
+    with virtual_loop():
+        async with TaskManager(limit, ConcurrencyLimit(9, by="tenant")) as manager:
+            job = manager.options(key={"tenant": "b"}).submit(parent)
+            manager.options(key={"tenant": "a"}, cost=2).submit(asyncio.sleep, 0)
+            with pytest.raises(WouldDeadlock):
+                await job.wait(timeout=HOUR)
+    assert limit.used == 0
+
+
+async def test_an_interrupted_parent_has_the_slots_of_all_its_gates_back() -> None:
+    """The bug: those of the gate it waited for came back, and in the others it went on beside who had its slots."""
+    first, second = (ConcurrencyLimit(1, reentrant="donate") for _ in range(2))
+    used: list[tuple[float, float]] = []
+
+    async def parent() -> None:
+        try:
+            await manager.submit(asyncio.sleep, 0.5)
+        finally:
+            used.append((first.used, second.used))
+
+    with virtual_loop():
+        async with TaskManager(first, second) as manager:
+            job = manager.submit(parent)
+            await asyncio.sleep(0.1)
+            other = manager.submit(asyncio.sleep, 10)
+            await asyncio.sleep(1)
+            await job.cancel()
+            assert not other.state.is_finished
+    assert used == [(2, 2)]
+    assert (first.used, second.used) == (0, 0)

@@ -28,7 +28,7 @@ from .waiting import Phase, Waiting
 
 if TYPE_CHECKING:
     from .base import Gate
-    from .dispatcher import Dispatcher
+    from .dispatcher import Dispatcher, Post
 __all__ = ["Wait", "Waits", "held_by", "waits_of"]
 
 _INSIDE: Final = frozenset({Phase.TAKEN, Phase.STARTED})
@@ -98,8 +98,16 @@ class Waits:
         self._forget(wait)
         # Of several tasks of one body the last has the slots back.
         while holder is not None and holder not in self._by_holder and (loans := self._loans.get(holder)):
-            await self._regain(loans[-1], holder, at_once)
+            try:
+                await self._regain(loans[-1], holder, at_once)
+            except BaseException:  # interrupted, it has those of the other gates back at once
+                self._repay_all(holder)
+                raise
         self.look_again()
+
+    def _repay_all(self, holder: Waiting) -> None:
+        while holder not in self._by_holder and (loans := self._loans.get(holder)):
+            self._repay(loans[-1], holder)
 
     def _forget(self, wait: Wait) -> None:
         del self._waits[wait]
@@ -121,6 +129,12 @@ class Waits:
         """*one*, which *wait* awaits, has come to its gates."""
         if self.is_held_up(one):
             self._fail_if_stuck(wait)
+
+    def look_at_gate(self, gate: Gate, job: Waiting) -> None:
+        """*job* has found *gate* closed: those who wait may hold it, and await one who stands behind *job*."""
+        held = self._held_of(gate, None)
+        if held and gate.stays_closed(job, held):
+            self.look_again()
 
     def is_held_up(self, one: Waiting) -> bool:
         """Say whether *one* may be stuck: it cannot go on while all who wait keep what they hold."""
@@ -225,7 +239,7 @@ class Waits:
         for post in one._lane.posts:
             gate = post.gate
             held = self._held_of(gate, among)
-            if held and (gate.stays_closed(one, held) or gate.stays_closed(one._lane.head() or one, held)):
+            if held and any(gate.stays_closed(other, held) for other in _up_to(one, post)):
                 return gate
         return None
 
@@ -249,6 +263,13 @@ def waits_of(dispatcher: Dispatcher) -> Waits:
     if waits is None:
         waits = dispatcher.waits = Waits()
     return waits
+
+
+def _up_to(one: Waiting, post: Post) -> list[Waiting]:
+    """Return *one*, and who is asked before it: the first of its lane, and the first that is parked at the gate."""
+    best = post.best
+    lanes = [one._lane] if best is None or best[:2] > (one._rank, one._seq) else [one._lane, best[2]]
+    return [one, *(head for lane in lanes if (head := lane.head()) is not None)]
 
 
 def held_by(holder: Waiting | None, task: asyncio.Task[object] | None, gate: Gate) -> float:

@@ -416,6 +416,8 @@ class Dispatcher:
             raise ValueError(f"{post.gate!r}.eta returned nan")
         self._park(lane, post, job)
         post.expect(eta)
+        if self.waits is not None and eta == NEVER:
+            self.waits.look_at_gate(post.gate, job)
 
     def _admit(self, lane: Lane, job: Waiting, now: float) -> None:
         taken = 0
