@@ -68,6 +68,8 @@ class AppLife(AppBase):
         self._shutdown_errors: list[Exception] = []
         self._started_lock = threading.Lock()
         self._is_ending = False
+        self.signals_came: list[signal.Signals] = []
+        """The signals that the present `serve`, or the last one, has had; written between any two steps."""
 
     # -- start -----------------------------------------------------------------------
 
@@ -289,7 +291,7 @@ class AppLife(AppBase):
         """
         host = asyncio.current_task()
         starting, cancels, told = True, 0, False
-        came: list[signal.Signals] = []
+        came = self.signals_came = []
 
         def arrived(number: signal.Signals) -> None:
             came.append(number)

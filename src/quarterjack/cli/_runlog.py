@@ -29,15 +29,22 @@ _ANSI: Final = {"DEBUG": "2", "INFO": "36", "WARNING": "35", "ERROR": "31", "CRI
 _PLAIN_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(level: str, form: LogFormat) -> None:
-    """Send log records to stderr in *form*, unless the user's module has set up logging itself."""
+def configure(level: str, form: LogFormat, *, process: str | None = None, is_coloured: bool | None = None) -> None:
+    """Send log records to stderr in *form*, unless the user's module has set up logging itself.
+
+    Args:
+        level: The least that is told.
+        form: Text or JSON.
+        process: What JSON lines name as theirs.
+        is_coloured: Whether lines of text are; None asks the terminal.
+    """
     root = logging.getLogger()
     logging.getLogger("quarterjack").setLevel(level.upper())
     if root.handlers and form == "text":
         return
     handler = logging.StreamHandler()
-    is_coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter(is_coloured=is_coloured))
+    asked = sys.stderr.isatty() and not os.environ.get("NO_COLOR") if is_coloured is None else is_coloured
+    handler.setFormatter(_JsonFormatter(process) if form == "json" else _TextFormatter(is_coloured=bool(asked)))
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
 
@@ -61,6 +68,10 @@ class _TextFormatter(logging.Formatter):
 class _JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and whatever ``extra`` holds."""
 
+    def __init__(self, process: str | None) -> None:
+        super().__init__()
+        self._process: dict[str, Any] = {} if process is None else {"process": process}
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the object as one line."""
         found: dict[str, Any] = {
@@ -68,6 +79,7 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._process,
         }
         found |= {key: value for key, value in vars(record).items() if key not in _PLAIN_FIELDS}
         if record.exc_info:

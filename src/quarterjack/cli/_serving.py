@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,8 +33,6 @@ QUIET_S: Final = 0.02
 """An app is looked at this long after its last move: callbacks of a finished job may submit more."""
 LOOK_S: Final = 1.0
 """It is looked at so often anyway, for what ends without a move, such as a pause."""
-WATCHDOG_S: Final = 0.1
-"""While people write code a loop that stands still for so long is reported, as in asyncio's debug mode."""
 UNFINISHED: Final = frozenset(JobState) - FINISHED
 
 
@@ -41,6 +40,7 @@ UNFINISHED: Final = frozenset(JobState) - FINISHED
 class _Course:
     """How far an app has come."""
 
+    tell_start: Callable[[], object] | None = None
     signals: Sequence[signal.Signals] = ()
     has_started: bool = False
     was_idle: bool = False
@@ -49,21 +49,26 @@ class _Course:
 
     def on_started(self) -> None:
         self.has_started = True
+        if self.tell_start is not None:
+            self.tell_start()
 
 
-def serve(target: Target, *, until_idle: bool, is_watched: bool) -> int:
+def serve(
+    target: Target, *, until_idle: bool, is_followed: bool, on_started: Callable[[], object] | None = None
+) -> int:
     """Serve the app until a signal, or until it is idle; return the exit code.
 
-    With *is_watched* its watchdog is on, unless the app has set one itself, and
-    whoever sends it signals tells of them.
+    Args:
+        target: The app.
+        until_idle: Whether to end when nothing is left to do.
+        is_followed: Whether this is one of the processes of another ``qj run``, which tells of the signals.
+        on_started: Called once the start is complete.
 
     Raises:
         Failure: If the app could not start, or a shutdown hook raised.
     """
-    course = _Course()
-    target.app.tells_signals = not is_watched
-    if is_watched and target.app.watchdog_s is None:
-        target.app.watchdog_s = WATCHDOG_S
+    course = _Course(on_started)
+    target.app.tells_signals = not is_followed
     try:
         code = _served(target, course, until_idle)
     except BaseException as error:
@@ -89,7 +94,8 @@ def _told(error: BaseException) -> int:
 def _served(target: Target, course: _Course, until_idle: bool) -> int:
     app, moves = target.app, MoveLog()
     unlisten = app.event_stream.listen(moves)
-    log.info("running %s on the %s store; Ctrl-C drains, twice stops now", target.name, app.store.name)
+    what = "; Ctrl-C drains, twice stops now" if app.tells_signals else f", process {os.getpid()}"
+    log.info("running %s on the %s store%s", target.name, app.store.name, what)
     try:
         run(_serve(app, course, until_idle), course.left, lambda: len(course.signals) > 1)
     except StartupFailed as error:
