@@ -29,6 +29,8 @@ log = logging.getLogger("quarterjack")
 
 FIRST_LOOK_S: Final = 0.02
 """The first look comes so soon: a quick job that runs here has ended by then, and is not asked for at all."""
+REMEMBERED: Final = 10_000
+"""Ends told of by others that nobody had waited for yet: who asks later is answered without a pause."""
 BATCH: Final = 500
 """Jobs looked at in one call."""
 SHARE: Final = 9.0
@@ -65,6 +67,8 @@ class Afar:
         self._host = host
         self._copies: dict[str, list[JobRecord]] = {}
         self._new: set[str] = set()
+        self._over: dict[str, None] = {}
+        """Jobs that others say have ended, the newest last."""
         self._rng = Random()  # noqa: S311  # spreads the looks, guards nothing
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -94,6 +98,9 @@ class Afar:
 
     def hint(self, job_ids: Sequence[str]) -> None:
         """These jobs may have ended (none named: any may have)."""
+        self._over.update(dict.fromkeys(job_ids))
+        while len(self._over) > REMEMBERED:
+            del self._over[next(iter(self._over))]
         for job_id in job_ids or tuple(self._copies):
             if job_id in self._copies:
                 self._hurry(job_id)
@@ -112,7 +119,7 @@ class Afar:
             self._host.outage.worked(DOING)
 
     async def _looks(self) -> None:
-        pause_s = FIRST_LOOK_S
+        pause_s = self._pause_s()
         while self._copies:
             await asyncio.sleep(pause_s)
             self._look.clear()
@@ -126,7 +133,11 @@ class Afar:
                 continue
             self._host.outage.worked(DOING)
             took_s = self._host.clock.monotonic() - began
-            pause_s = FIRST_LOOK_S if await self._is_hurried(SHARE * took_s) else 0.0
+            pause_s = self._pause_s() if await self._is_hurried(SHARE * took_s) else 0.0
+
+    def _pause_s(self) -> float:
+        """Return how long a look at what is new may wait: not at all for what is known to be over."""
+        return 0.0 if any(job_id in self._over for job_id in self._new) else FIRST_LOOK_S
 
     async def _is_hurried(self, least_s: float) -> bool:
         """Wait for the next look, at least *least_s*; say whether something came up before its time."""
