@@ -398,8 +398,9 @@ class Ledger:
         """Say whether *other* may be the first of its lane as well as *case*."""
         if other is case or self.lane(other) != self.lane(case):
             return False
-        is_drawn = case.entered_first < case.entered or other.entered_first < other.entered
-        return (is_drawn or self.is_stored) and other.entered_first <= case.entered + EPS
+        # By a timer one comes when that rings, and after a standstill all ring at once, in any order.
+        is_timed = any(one.runs or one.work.delay for one in (case, other))
+        return (is_timed or self.is_stored) and other.entered_first <= self.after_stalls(case.entered) + EPS
 
     def place(self, case: Case) -> tuple[float, float, int]:
         """Return where it stands in its lane."""

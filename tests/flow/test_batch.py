@@ -32,10 +32,12 @@ from quarterjack import (
     Priority,
     Quarterjack,
     QueueFull,
+    Resource,
     Retry,
     TaskManager,
     Timeout,
     Waiting,
+    WeightedRoundRobin,
     Wrap,
     current_job,
     gather,
@@ -703,3 +705,21 @@ def test_what_means_nothing_to_a_batched_task_is_refused_where_it_is_written() -
         @app.batch(max_size=2)  # type: ignore[arg-type]  # what is tested
         async def nothing() -> list[str]:
             return []
+
+
+async def test_body_whose_first_item_left_before_it_began_runs_for_one_that_is_there() -> None:
+    """The bug: its current job was the cancelled one, which had no resource, and the others failed with it."""
+    found: list[Any] = []
+
+    async def body(rows: list[str]) -> list[str]:
+        me = current_job()
+        found.append((me.id, me.resource.name, me.cancel_requested))
+        return rows
+
+    async with TaskManager(WeightedRoundRobin(Resource("a"))) as manager:
+        batched = manager.batch(body, max_size=2)
+        first, second = (manager.submit(batched, row) for row in "ab")
+        asyncio.get_running_loop().call_soon(lambda: manager._running().cancel(first._record))  # type: ignore[arg-type]
+        assert await second == "b"
+    assert first.state is JobState.CANCELLED
+    assert found == [(second.id, "a", False)]

@@ -21,6 +21,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
+from quarterjack.context import CURRENT
 from quarterjack.errors import BatchMismatch
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.base import Gate
@@ -269,6 +270,9 @@ class Batcher:
         now = self._dispatcher.monotonic()
         self._dispatcher.started(group, now)
         seats = list(group.seats)
+        if first not in group.seats:  # it left in between: the body is to find a job that is inside
+            first = seats[0]
+            CURRENT.set(first.context.get(CURRENT))
         if self._flow.timeout is not None:
             group.alarm = self._dispatcher.call_at(now + self._flow.timeout.seconds, partial(self._time_out, group))
         if group.resource is not None:
