@@ -342,6 +342,8 @@ class Ledger:
         """Say whether *waiting* stood before *case* all the while, and stands there still."""
         if self.lane(waiting) != self.lane(case) or not waiting.waits(run.since):
             return False
+        if waiting.cancelled_at is not None:
+            return False  # an app is told of its end a little later
         if run.began >= waiting.entered_first + self.longest_s - EPS:
             return False  # it has waited too long, and something may stand in for it
         if self.has_order and case.room == "manager":
