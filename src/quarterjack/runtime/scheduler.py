@@ -48,6 +48,8 @@ NEAR_NS: Final = 5 * 1_000_000_000 // 2
 FEW: Final = 8
 """So many changed schedules are read one by one; of more, the whole horizon is read anew."""
 DOING: Final = "looking at schedules"
+ANSWER_S: Final = 10.0
+"""A stop waits so long for the answer to a fire, should a store have no deadline of its own."""
 EVER_NS: Final = 2**62
 CHUNK: Final = 32
 """Fewest schedules fired in one store call when more are due."""
@@ -107,6 +109,8 @@ class Scheduler:
         self._looks = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._task: asyncio.Task[None] | None = None
+        self._under_way: asyncio.Future[None] | None = None
+        """Done once the fire that is under way is answered and what it leased has been taken."""
 
     # -- life ------------------------------------------------------------------------
 
@@ -134,16 +138,25 @@ class Scheduler:
         self._reload = True
         self._wake.set()
 
+    @property
+    def is_firing(self) -> bool:
+        """True while the store has not answered a fire: it may have leased jobs to this process."""
+        return self._under_way is not None
+
     async def stop(self) -> None:
-        """Fire nothing more."""
+        """Fire nothing more; a fire that is under way comes to its end, so that the worker hears what it leased."""
         self._is_over = True
         self._disarm()
         for timer in self._timers.values():
             timer.cancel()
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            try:
+                if self._under_way is not None:
+                    await asyncio.wait({self._under_way}, timeout=ANSWER_S)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     @property
     def next_due_ns(self) -> int | None:
@@ -282,7 +295,12 @@ class Scheduler:
         for row in chunk.resume:
             await self._resume(row)
         if chunk.plans:
-            await self._fire(chunk.plans)
+            self._under_way = answered = asyncio.get_running_loop().create_future()
+            try:
+                await self._fire(chunk.plans)
+            finally:
+                self._under_way = None
+                answered.set_result(None)
         for row, error in chunk.broken:  # after the run that was due
             await self._park(row, error)
         return bool(chunk.rows)

@@ -258,6 +258,8 @@ class Service:
         self.is_draining = True
         self.streams.stop()
         if self.scheduler is not None:
+            if self.worker is not None and self.scheduler.is_firing:  # what it brings is given back
+                self.worker.stop_claiming()
             await self.scheduler.stop()
         if self.worker is not None:
             self.worker.stop_claiming()

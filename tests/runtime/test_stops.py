@@ -1,0 +1,62 @@
+"""A process that stops while it shares its store: what it took and did not begin goes to others, unharmed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from quarterjack import Every, Quarterjack
+from quarterjack.model import JobState
+from quarterjack.testing._clock import VirtualClock
+from tests.runtime.fleet import Connection, Fault, Server, fleet
+
+
+def answered(call: str) -> tuple[asyncio.Event, Fault]:
+    """Return an event and the fault that sets it once the server has done *call* and its answer is on its way."""
+    done = asyncio.Event()
+
+    async def fault(by: Connection, name: str, is_after: bool) -> None:
+        del by
+        if name == call and is_after and not done.is_set():
+            done.set()
+            await asyncio.sleep(0.05)
+
+    return done, fault
+
+
+async def test_a_tick_leased_while_its_process_stops_is_given_back() -> None:
+    """Else it waits for its lease, and at most once would mean not at all: its worker did not die."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), lease=30)
+
+    @app.task(Every(seconds=1), max_rescues=0)
+    async def tick() -> None: ...
+
+    is_fired, fault = answered("schedules_fire")
+    server.fault = fault
+    async with fleet(server, app):
+        await is_fired.wait()
+    (row,) = server.store._jobs.values()
+    assert (row.state, row.attempt, row.rescues, row.owner) == (JobState.SUBMITTED, 1, 0, None)
+
+
+async def test_a_fire_that_is_never_answered_holds_up_no_stop() -> None:
+    """A store without a deadline of its own must not keep a process from ending."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), lease=30)
+
+    @app.task(Every(seconds=1))
+    async def tick() -> None: ...
+
+    asked = asyncio.Event()
+
+    async def silent(by: Connection, name: str, is_after: bool) -> None:
+        del by
+        if name == "schedules_fire" and not is_after:
+            asked.set()
+            await asyncio.Event().wait()
+
+    server.fault = silent
+    async with fleet(server, app) as clock:
+        await asked.wait()
+        began = clock.monotonic()
+    assert clock.monotonic() - began < 20
