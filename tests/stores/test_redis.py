@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import pytest
@@ -167,6 +168,30 @@ class TestBounds:
             assert got == 1_500 or (claimed.next_run_at_ns or 0) <= await b.store.now_ns()
         assert got == 1_500
 
+    async def test_stray_lease_is_put_right_and_holds_nobody_up(self, b: RedisBench) -> None:
+        """A server that threw keys away, or got a part of them back, must not keep all workers of a fleet from work."""
+        dead, alive = await b.put(), await b.put()
+        await b.claim(1)
+        await b.advance(29)
+        assert [job.id for job in await b.claim(1)] == [alive.id]
+        await b.advance(2)
+        b.client.zadd(b.root + "leases", {"gone": 1, alive.id: 1})
+        claimed = await asyncio.wait_for(b.claimed(), 5)
+        assert [(job.id, job.rescues) for job in claimed.jobs] == [(dead.id, 1)]
+
+    async def test_claim_ends_where_nothing_can_be_taken_back(
+        self, b: RedisBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Asking for ever at full speed would burden the server, and nobody would hear why no job begins."""
+        job = await b.put()
+        await b.claim()
+        await b.advance(60)
+        with monkeypatch.context() as broken:
+            broken.setattr(b.store, "_rescue", AsyncMock())
+            assert await asyncio.wait_for(b.claim(), 5) == []
+        assert job.id in caplog.text
+        assert len(await b.claim()) == 1
+
 
 class TestHints:
     async def test_other_processes_hear_and_ones_own_is_told_once(self, redis_server: str, b: RedisBench) -> None:
@@ -211,6 +236,39 @@ class TestHints:
             await heard.until(Hint.ENDED)
             assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED} == set(heard.hints)
             await store.close()
+
+    async def test_what_a_stranger_says_ends_no_listening(self, b: RedisBench) -> None:
+        """Anybody may publish; whatever it means, everybody looks at everything, and hears what comes after."""
+        assert b.store._hints is not None
+        await b.store._hints.listening.wait()
+        heard = Heard(b.store)
+        async with asyncio.timeout(10):
+            b.client.publish(b.root + "hints", "nonsense")
+            await heard.until(Hint.PAUSED)
+            assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED} == set(heard.hints)
+            b.client.publish(b.root + "hints", "somebody ended 1")
+            await heard.until(Hint.ENDED, ("1",))
+
+    async def test_listener_that_raises_ends_no_listening(
+        self, b: RedisBench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One hint is lost, and made up for by a look at everything; silence until a restart would be worse."""
+        assert b.store._hints is not None
+        await b.store._hints.listening.wait()
+        faults = [ValueError("a listener's own")]
+
+        def stumble(hint: Hint, ids: Sequence[str]) -> None:
+            if faults:
+                raise faults.pop()
+
+        b.store.listen(stumble)
+        heard = Heard(b.store)
+        async with asyncio.timeout(10):
+            b.client.publish(b.root + "hints", "somebody ended 1")
+            await heard.until(Hint.PAUSED)
+            b.client.publish(b.root + "hints", "somebody ended 2")
+            await heard.until(Hint.ENDED, ("2",))
+        assert "a listener's own" in caplog.text
 
 
 class Heard:

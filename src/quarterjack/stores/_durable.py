@@ -85,10 +85,19 @@ class DurableStore(DurableSchedules):
             return await self._transact(Needs(uniques=uniques), decide)
 
     async def jobs_claim(self, claim: Claim) -> Claimed:
-        """Take back what ran out, then lease waiting jobs; see the contract."""
+        """Take back what ran out, then lease waiting jobs; see the contract.
+
+        Where taking back changes nothing (rows that contradict each other), it is not tried for ever:
+        the call comes to its end with nothing, and says so.
+        """
         leased = await self._claim(claim)
+        before: Sequence[str] = ()
         while leased.expired:
-            await self._rescue(leased.expired)
+            if leased.expired == before:
+                log.error("jobs whose lease ran out cannot be taken back, so nothing is claimed: %s", before)
+                break
+            before = leased.expired
+            await self._rescue(before)
             leased = await self._claim(claim)
         if leased.has_held_up:
             await self._free_after(leased.claimed.jobs)

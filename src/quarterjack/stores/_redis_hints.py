@@ -76,10 +76,12 @@ class HintLine:
         while True:
             try:
                 await self._listen(is_again=failures > 0)
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # a listener's own as well: without this task nobody listens
                 failures = 1 if self.listening.is_set() else failures + 1
                 if failures == 1:
-                    log.warning("%s; polling until it is back", explained(_as_known(error), self._where, "listening"))
+                    is_known = isinstance(error, (RedisError, OSError))
+                    told = explained(_as_known(error), self._where, "listening")
+                    log.warning("%s; polling until it is back", told, exc_info=None if is_known else error)
             finally:
                 self.listening.clear()
             await asyncio.sleep(min(_LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 10)) * self._rng.uniform(0.5, 1))
@@ -94,8 +96,7 @@ class HintLine:
             self.listening.set()
             if is_again:
                 log.info("%s: listening again", self._where)
-                for hint in _FOREIGN:
-                    self._tell(hint, ())
+                self._look_at_all()
             await self._hear(connection)
         finally:
             await connection.disconnect(nowait=True)
@@ -115,9 +116,15 @@ class HintLine:
                 await connection.send_command("PING", check_health=False)
 
     def _take(self, message: str) -> None:
-        sender, hint, ids = message.split(" ", 2)
-        if sender != self._me and hint in _KNOWN:  # a newer version may say what this one does not know
+        sender, hint, ids = (*message.split(" ", 2), None, None)[:3]
+        if hint is None or ids is None:  # not from a store of ours; whatever it means, looking is right
+            self._look_at_all()
+        elif sender != self._me and hint in _KNOWN:  # a newer version may say what this one does not know
             self._tell(Hint(hint), ids.split(SEPARATOR) if ids else ())
+
+    def _look_at_all(self) -> None:
+        for hint in _FOREIGN:
+            self._tell(hint, ())
 
 
 _KNOWN: Final = frozenset(hint.value for hint in Hint)

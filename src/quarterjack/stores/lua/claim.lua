@@ -8,7 +8,20 @@ local now = now_us()
 local owner, lease_us = arg(), tonumber(arg())
 local MOST_RESCUED, MOST_PROMOTED, MOST_PARKED = 100, 1000, 1000
 
-local over = call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, MOST_RESCUED)
+-- What a server that threw keys away, or got a part of them back, left here without its job, or with another end of
+-- the lease than the job's, nobody can take back.
+local over, strays = {}, {}
+for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, MOST_RESCUED)) do
+  local until_ns = call('HGET', P .. 'j:' .. id, 'lease_until_ns')
+  if not until_ns then
+    strays[#strays + 1] = id
+  elseif due_us(until_ns) > now then
+    call('ZADD', P .. 'leases', due_us(until_ns), id)
+  else
+    over[#over + 1] = id
+  end
+end
+on_all('ZREM', P .. 'leases', strays)
 if #over > 0 then
   return { whole(now), over }
 end
