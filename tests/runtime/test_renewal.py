@@ -21,6 +21,7 @@ from quarterjack.stores.base import Renewal, Renewed
 from quarterjack.stores.leases import CarriedLink, LeaseLink
 from quarterjack.stores.sqlite import SQLiteStore
 from quarterjack.testing._clock import VirtualClock
+from quarterjack.testing._loop import virtual_loop
 from tests.runtime.fleet import Server, fleet
 
 LEASE_S = 2.0
@@ -209,6 +210,30 @@ async def test_whom_it_lets_go(caplog: pytest.LogCaptureFixture) -> None:
         "job with a timeout (task) is 60 s past its timeout and does not end",
         "the event loop turns again",
     ]
+
+
+class Mute(Noting):
+    """Answers nothing, like a connection that is half-open, until it is opened a second time."""
+
+    is_open = False
+
+    async def open(self) -> None:
+        if not self.is_open:
+            self.is_open = True
+            await asyncio.Event().wait()
+
+
+async def test_a_link_that_does_not_open_is_asked_again_before_the_lease_is_over() -> None:
+    """Connecting may hang as well as any call, and its own deadline may be longer than a lease."""
+    clock, link = VirtualClock(), Mute()
+    with virtual_loop(clock):
+        host = Host(clock, link)
+        host.attempts = [Held("job", ThreadExecutor(), clock.monotonic_ns())]
+        renewer = renewal.Renewer(host)
+        renewer.start()
+        await clock.run_for(host.lease_s)
+        assert ["job"] in link.renewed
+        await renewer.stop()
 
 
 async def test_late_news_of_a_lost_attempt_leaves_the_newer_one_alone() -> None:

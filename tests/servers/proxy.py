@@ -21,6 +21,7 @@ class Proxy:
         proxy.hold()      # a half-open connection: accepted, silent, nothing is lost
         proxy.release()   # what was held back arrives
         proxy.cut()       # every connection is reset; new ones are welcome
+        proxy.forget()    # what comes over the connections of now is swallowed; new ones flow
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -28,6 +29,7 @@ class Proxy:
         self.port = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._forgotten = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -66,6 +68,10 @@ class Proxy:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
+    def forget(self) -> None:
+        """Swallow what comes over the connections there are, as a router that has lost its table; new ones flow."""
+        self._forgotten += 1
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -99,8 +105,11 @@ class Proxy:
             await asyncio.gather(there, back, return_exceptions=True)
 
     async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        born = self._forgotten
         with suppress(OSError):
             while data := await source.read(CHUNK):
                 await self._flowing.wait()
+                if self._forgotten != born:
+                    continue
                 target.write(data)
                 await target.drain()

@@ -19,7 +19,7 @@ from quarterjack.stores import _postgres_hints, _postgres_schema
 from quarterjack.stores._postgres_url import parse
 from quarterjack.stores._rows import Encoding
 from quarterjack.stores._schema import migrations
-from quarterjack.stores.base import Claim, Hint, Want
+from quarterjack.stores.base import Claim, Hint, Renewed, Want
 from quarterjack.stores.postgres import PostgresStore
 from tests.servers.fixtures import with_option
 from tests.servers.proxy import Proxy
@@ -120,6 +120,27 @@ async def test_half_open_connection_costs_a_deadline_and_no_more(postgres_server
             proxy.cut()
             proxy.release()
             assert len((await store.jobs_claim(CLAIM)).jobs) == 1
+
+
+async def test_half_open_connection_of_the_lease_link_is_given_up_with_the_call(
+    postgres_server: str, postgres_url: str
+) -> None:
+    """A renewal is given up long before the server is taken for dead; it must not ask a dead connection again."""
+    server = urlsplit(postgres_server)
+    assert server.hostname is not None
+    async with Proxy(server.hostname, server.port or 5432) as proxy:
+        url = postgres_url.replace(f":{server.port}/", f":{proxy.port}/")
+        async with opened(with_option(url, "timeout=5")) as store:
+            link = store.lease_link()
+            await link.open()
+            proxy.forget()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await link.jobs_renew("w", [], 6.0)
+            async with asyncio.timeout(4):
+                assert await link.jobs_renew("w", [], 6.0) == Renewed([], [])
+            await link.close()
+            await store.close()
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from quarterjack.errors import Conflict, InvalidOption, StoreError, StoreUnavail
 from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, JobState, RunOptions, Unique, lanes_of
 from quarterjack.stores import _redis_scripts
 from quarterjack.stores._rows import Encoding
-from quarterjack.stores.base import Claim, Hint, Want
+from quarterjack.stores.base import Claim, Hint, Renewed, Want
 from quarterjack.stores.redis import RedisStore
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
@@ -391,6 +391,22 @@ class TestLife:
         await link.close()
         await link.close()
         await store.close()
+
+    async def test_half_open_line_of_the_lease_link_is_given_up_with_the_call(self, own_redis: OwnRedis) -> None:
+        """The renewal is given up long before the line's own deadline, and must not ask a dead line again and again."""
+        server = own_redis()
+        async with Proxy("127.0.0.1", server.port) as proxy:
+            store = RedisStore(f"redis://127.0.0.1:{proxy.port}/0")
+            await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+            link = store.lease_link()
+            await link.open()
+            proxy.forget()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await link.jobs_renew("w", [], 6.0)
+            assert await link.jobs_renew("w", [], 6.0) == Renewed([], [])
+            await link.close()
+            await store.close()
 
 
 async def works(store: RedisStore) -> None:

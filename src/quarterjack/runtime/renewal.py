@@ -173,7 +173,7 @@ class Renewer:
                 return
             is_full = monotonic() >= full_at
             try:
-                await self._link.open()
+                await self._within(self._link.open())
                 await self.renew(is_full=is_full)
             except StoreError as error:
                 pause_s = self._outage.failed("renewing leases", error)

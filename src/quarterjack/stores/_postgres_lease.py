@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from quarterjack.model import WorkerInfo
 
@@ -19,7 +21,7 @@ __all__ = ["PostgresLeaseLink"]
 
 
 class PostgresLeaseLink(LeaseLink):
-    """Renews over one connection; a call that fails drops it, and `open` makes another.
+    """Renews over one connection; a call that fails or is cancelled drops it, and `open` makes another.
 
     Args:
         settings: Where the server is.
@@ -41,18 +43,14 @@ class PostgresLeaseLink(LeaseLink):
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Renew over the link's own connection."""
         connection = await self._connected()
-        try:
+        with self._asking("renewing leases"):
             return await renew(connection, self._sql["renew"], self._encoding, owner, renewals, lease_s)
-        except DRIVER_ERRORS as error:
-            raise self._dropped(error, "renewing leases") from error
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
         """Refresh the worker's row over the link's own connection."""
         connection = await self._connected()
-        try:
+        with self._asking("refreshing the worker's row"):
             command: str | None = await connection.fetchval(self._sql["worker_put"], *worker_arguments(worker))
-        except DRIVER_ERRORS as error:
-            raise self._dropped(error, "refreshing the worker's row") from error
         return command
 
     async def close(self) -> None:
@@ -69,8 +67,19 @@ class PostgresLeaseLink(LeaseLink):
         assert self._connection is not None  # noqa: S101  # `open` makes one, or raises
         return self._connection
 
-    def _dropped(self, error: BaseException, doing: str) -> Exception:
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        """Drop the connection, at once, where a call fails or is given up: it may be half-open."""
+        try:
+            yield
+        except DRIVER_ERRORS as error:
+            self._drop()
+            raise explained(error, self._settings, doing) from error
+        except asyncio.CancelledError:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
-        return explained(error, self._settings, doing)

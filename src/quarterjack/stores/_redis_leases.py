@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from quarterjack.model import WorkerInfo
 
@@ -14,6 +16,8 @@ from .base import Renewal, Renewed
 from .leases import LeaseLink
 
 __all__ = ["RedisLeaseLink", "renewed"]
+
+T = TypeVar("T")
 
 
 async def renewed(
@@ -38,13 +42,22 @@ class RedisLeaseLink(LeaseLink):
         self._scripts: Scripts | None = None
 
     async def open(self) -> None:
-        await self._opened().run("now", ())
+        await self._asked(self._opened().run("now", ()))
 
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
-        return await renewed(self._opened(), self._encoding, owner, renewals, lease_s)
+        return await self._asked(renewed(self._opened(), self._encoding, owner, renewals, lease_s))
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
-        return await Registry(self._opened()).put_worker(worker)
+        return await self._asked(Registry(self._opened()).put_worker(worker))
+
+    async def _asked(self, call: Awaitable[T]) -> T:
+        """Await a call. One that is given up leaves a line that may be half-open: the next one makes another."""
+        try:
+            return await call
+        except asyncio.CancelledError:
+            if self._scripts is not None:
+                await self._scripts.link.close()
+            raise
 
     def _opened(self) -> Scripts:
         if self._scripts is None:

@@ -24,7 +24,11 @@ T = TypeVar("T")
 
 
 class LeaseLink(ABC):
-    """What the renewing thread asks of a store. From `open` on, all of it belongs to that thread's loop."""
+    """What the renewing thread asks of a store. From `open` on, all of it belongs to that thread's loop.
+
+    A call that takes too long is cancelled. A link with a connection drops it then, which may be half-open:
+    the next call connects anew, while there is still time.
+    """
 
     @abstractmethod
     async def open(self) -> None:
