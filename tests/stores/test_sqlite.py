@@ -231,7 +231,7 @@ _IN_ORDER = _contract.test_claim_takes_due_jobs_of_wanted_tasks_and_queues_in_or
         ("expired", "lease_until_ns <= ?", "lease_until_ns > ?", _RESCUE),
         ("line_is_taken", "zombie = 1 OR state IN", "state IN", _ZOMBIE),
         ("line_is_taken", "AND serial = 1", "AND FALSE", _QUEUED),
-        ("line_goes_on", "AND late = all_late", "", _LEFT_OUT),
+        ("line_goes_on", "min(origin_trigger IS", "max(origin_trigger IS", _LEFT_OUT),
         ("line_goes_on", "place = 3", "FALSE", _NEXT),
     ],
 )

@@ -6,11 +6,12 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Iterable
+from itertools import count
 
 import pytest
 
 from quarterjack.errors import StoreError
-from quarterjack.model import FINISHED, JobFilter, JobState
+from quarterjack.model import FINISHED, JobFilter, JobState, Overlap
 from quarterjack.stores import _sqlite_views as views
 from quarterjack.stores._rows import JOB_COLUMNS, SCHEDULE_COLUMNS
 from quarterjack.stores._schema import HasSchema, queries
@@ -142,3 +143,31 @@ async def test_schedules_that_are_due_are_found_by_an_index(computer: Computer) 
     plan = plan_of(connection, f"SELECT * FROM qj_schedules WHERE {DUE}", (0, 10))
     connection.close()
     assert plan == ["SEARCH qj_schedules USING INDEX qj_schedules_wake (wake_ns>? AND wake_ns<?)"]
+
+
+async def test_turn_costs_the_same_however_many_wait_for_it(computer: Computer) -> None:
+    """All of a process wait for its one writer: a line of thousands must not make each end of a job slower."""
+    b = await computer.store()
+    await b.schedule(overlap=Overlap("queue_all"))
+    counted = []
+    for n in (20, 400):
+        for _ in range(n):
+            await b.store.schedules_trigger("s", b.job())
+        counted.append(steps_of_a_turn(computer))
+    few, many = counted
+    assert many < 2 * few
+
+
+def steps_of_a_turn(computer: Computer) -> int:
+    """Return how many steps SQLite takes to pass on the turn of the key ``s``; nothing is written."""
+    taken = count()
+    connection = sqlite3.connect(computer.path)
+    connection.set_progress_handler(lambda: next(taken) < 0, 1)
+    for name, parameters in (
+        ("waited_lines", ('["s"]',)),
+        *((name, ("s",)) for name in ("line_is_taken", "line_waits")),
+    ):
+        connection.execute(sql(name), parameters).fetchall()
+    connection.execute(sql("line_goes_on"), {"key": "s"})
+    connection.close()
+    return next(taken)

@@ -219,7 +219,7 @@ def settle_lines(session: Session, keys: Collection[str]) -> None:
         (is_taken,) = session.one(sql("line_is_taken"), (key,))
         session.run(sql("line_waits"), (key,))
         if not is_taken:
-            session.run(sql("line_goes_on"), (key,))
+            session.run(sql("line_goes_on"), {"key": key})
 
 
 # -- out ---------------------------------------------------------------------------------

@@ -56,7 +56,11 @@ CREATE TABLE qj_jobs (
 -- Partial indexes hold only the rows they are about, so a long history costs claims nothing.
 CREATE INDEX qj_jobs_ready    ON qj_jobs (queue, lane, order_at_ns)  WHERE place = 1;
 CREATE INDEX qj_jobs_delayed  ON qj_jobs (run_at_ns)                 WHERE place = 2;
-CREATE INDEX qj_jobs_in_line  ON qj_jobs (overlap_key, order_at_ns)  WHERE place = 3;
+CREATE INDEX qj_jobs_in_line  ON qj_jobs (overlap_key, (origin_trigger IS 'backfill'), lane, order_at_ns)
+                                                                     WHERE place = 3;
+CREATE INDEX qj_jobs_in_front ON qj_jobs (overlap_key)               WHERE serial = 1 AND place = 1;
+CREATE INDEX qj_jobs_in_turn  ON qj_jobs (overlap_key)               WHERE serial = 1 AND (zombie = 1 OR state IN
+                                                                       ('scheduled', 'started', 'running'));
 CREATE INDEX qj_jobs_leased   ON qj_jobs (lease_until_ns)            WHERE lease_until_ns IS NOT NULL;
 CREATE INDEX qj_jobs_open     ON qj_jobs (overlap_key)               WHERE overlap_key IS NOT NULL
                                                                        AND (finished_at_ns IS NULL OR zombie = 1);

@@ -47,33 +47,42 @@ UPDATE qj_jobs SET
 WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: waited_lines: of these keys, those that serial jobs wait for
-SELECT line.value FROM json_each(?) AS line WHERE EXISTS (
-    SELECT 1 FROM qj_jobs
-    WHERE overlap_key = line.value AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
-      AND serial = 1 AND place IN (1, 3)
-)
+SELECT line.value FROM json_each(?) AS line
+WHERE EXISTS (SELECT 1 FROM qj_jobs WHERE overlap_key = line.value AND serial = 1 AND place = 1)
+   OR EXISTS (SELECT 1 FROM qj_jobs WHERE overlap_key = line.value AND place = 3)
 
 -- name: line_is_taken: whether somebody has the turn of a key
 SELECT EXISTS (
     SELECT 1 FROM qj_jobs
-    WHERE overlap_key = ? AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
-      AND serial = 1 AND (zombie = 1 OR state IN ('scheduled', 'started', 'running'))
+    WHERE overlap_key = ? AND serial = 1 AND (zombie = 1 OR state IN ('scheduled', 'started', 'running'))
 )
 
 -- name: line_waits
-UPDATE qj_jobs SET place = 3
-WHERE overlap_key = ? AND (finished_at_ns IS NULL OR zombie = 1) AND overlap_key IS NOT NULL
-  AND serial = 1 AND place = 1
+UPDATE qj_jobs SET place = 3 WHERE overlap_key = ? AND serial = 1 AND place = 1
 
 -- name: line_goes_on: the first of each lane may be claimed; those of backfills when no other waits
-UPDATE qj_jobs SET place = 1 WHERE seq IN (
-    SELECT seq FROM (
-        SELECT seq, row_number() OVER (PARTITION BY lane ORDER BY order_at_ns, seq) AS n,
-               coalesce(origin_trigger = 'backfill', 0) AS late,
-               min(coalesce(origin_trigger = 'backfill', 0)) OVER () AS all_late
-        FROM qj_jobs WHERE place = 3 AND overlap_key = ?
+WITH RECURSIVE line (late) AS (
+    SELECT min(origin_trigger IS 'backfill') FROM qj_jobs WHERE place = 3 AND overlap_key = :key
+),
+found (lane) AS (
+    SELECT min(lane) FROM qj_jobs
+    WHERE place = 3 AND overlap_key = :key AND (origin_trigger IS 'backfill') = (SELECT late FROM line)
+    UNION ALL
+    SELECT (
+        SELECT min(lane) FROM qj_jobs
+        WHERE place = 3 AND overlap_key = :key AND (origin_trigger IS 'backfill') = (SELECT late FROM line)
+          AND lane > found.lane
     )
-    WHERE n = 1 AND late = all_late
+    FROM found WHERE found.lane IS NOT NULL
+)
+UPDATE qj_jobs SET place = 1 WHERE seq IN (
+    SELECT (
+        SELECT seq FROM qj_jobs
+        WHERE place = 3 AND overlap_key = :key AND (origin_trigger IS 'backfill') = (SELECT late FROM line)
+          AND lane = found.lane
+        ORDER BY order_at_ns, seq LIMIT 1
+    )
+    FROM found WHERE found.lane IS NOT NULL
 )
 
 -- name: finish: those without keys and schedules; for the others more is to be decided
