@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -123,6 +124,85 @@ async def test_backlog_and_an_old_transaction_cost_a_claim_next_to_nothing(url: 
     await pinning.close()
     await b.store.close()
     assert burdened < fresh + 1_000
+
+
+async def test_jobs_of_tomorrow_cost_a_claim_nothing(url: str) -> None:
+    """Each idle worker claims once a second, and would walk over all of them."""
+    b = MovedBench(url)
+    await b.open()
+    await b.store.jobs_put([b.job("a") for _ in range(3)])
+    await pages_of_a_claim(b)
+    fresh = await pages_of_a_claim(b)
+    await b.store.jobs_put([b.job("a", delay_ns=86_400 * NS_PER_S) for _ in range(5_000)])
+    burdened = await pages_of_a_claim(b)
+    await b.store.close()
+    assert burdened < fresh + 10
+
+
+@pytest.mark.parametrize("priority", [4, 5, 1_000])
+async def test_job_of_any_priority_is_claimed_once_it_is_due(url: str, priority: int) -> None:
+    """The less urgent ones come last; they are not left waiting for their place in the order."""
+    b = MovedBench(url)
+    await b.open()
+    late = await b.put(priority=priority, delay_ns=NS_PER_S)
+    soon = await b.put(priority=0)
+    assert [row.id for row in await b.claim()] == [soon.id]
+    await b.advance(1)
+    assert [row.id for row in await b.claim()] == [late.id]
+    await b.store.close()
+
+
+async def test_purge_goes_by_age_and_by_number_whichever_is_more(url: str) -> None:
+    """The two bounds of what is kept do not weaken each other."""
+    b = MovedBench(url)
+    await b.open()
+    for _ in range(6):
+        await b.put()
+        (row,) = await b.claim()
+        assert await b.finish(row.fence)
+        await b.advance(10)
+    purge = b.store.jobs_purge
+    assert await purge(timedelta(seconds=60)) == 0, "the eldest is as old as may be"
+    assert await purge(timedelta(seconds=59), keep=6) == 1
+    assert await purge(timedelta(seconds=59), 1, keep=3) == 1, "no more than asked for at once"
+    assert await purge(timedelta(seconds=59), keep=3) == 1
+    assert await purge(timedelta(seconds=25), keep=3) == 1
+    assert await purge(timedelta(0), keep=100) == 2
+    await b.store.close()
+
+
+async def test_counts_are_added_up_once(url: str) -> None:
+    """Every process tidies each minute: to write the whole day anew each time would outdo the jobs themselves."""
+    b = MovedBench(url)
+    await b.open()
+    for _ in range(3):
+        for _ in range(2):
+            await b.put()
+            (row,) = await b.claim()
+            assert await b.finish(row.fence)
+        await b.advance(60)
+    before = await b.store.outcomes(0)
+    assert [n for _, n in sorted(before.items())] == [2, 2, 2]
+    assert len(await counts(b)) == 6
+    await b.advance(60)
+    await b.store.jobs_purge(timedelta(days=1))
+    tidied = await counts(b)
+    assert [n for _, n in tidied] == [2, 2, 2]
+    await b.advance(60)
+    await b.store.jobs_purge(timedelta(days=1))
+    assert await counts(b) == tidied, "the very same rows"
+    assert await b.store.outcomes(0) == before
+    await b.advance(86_400)
+    await b.store.jobs_purge(timedelta(days=1))
+    assert await counts(b) == []
+    await b.store.close()
+
+
+async def counts(b: MovedBench) -> list[tuple[str, int]]:
+    """Return the rows that count how jobs ended: where each lies, and its number."""
+    async with b.store._link.connection("looking") as connection:
+        rows = await connection.fetch(f"SELECT ctid::text, n FROM {b.store._settings.quoted_schema}.outcome ORDER BY 1")
+    return [(place, n) for place, n in rows]
 
 
 async def pages_of_a_claim(b: MovedBench) -> int:

@@ -188,7 +188,10 @@ async def test_pgbouncer_mode_prepares_nothing_and_listens_to_nobody(postgres_ur
 HOT: Final[dict[str, tuple[tuple[object, ...], set[str]]]] = {
     "claim": (
         (["default"], ["a", "b"], 100, "w", 1, True, True),
-        {"job_ready", "job_lease", "job_delayed", "job_serial", "schedule_held_up", "Tid Scan"},
+        {
+            *("job_ready", "job_lease", "job_delayed", "job_serial", "job_rare_priority", "schedule_held_up"),
+            *("Tid Scan", "order_at_ns <= "),
+        },
     ),
     "renew": (("w", ["x"], [1], [None], [None], [None], 1), {"job_pkey"}),
     "finish": ((["x"], [1], ["w"], ["done"], [1], [1], [1], [None], [None], [None]), {"job_pkey"}),
@@ -206,7 +209,8 @@ HOT: Final[dict[str, tuple[tuple[object, ...], set[str]]]] = {
         (None, None, None, None, None, None, False, 2**62, 100),
         {"job_newest", "job_history_newest"},
     ),
-    "purge": ((1, 100, None), {"job_history_age", "job_history_pkey"}),
+    "purge": ((1, 100, None), {"job_history_age", "job_history_pkey", "Index Cond: (ROW(finished_at_ns, seq) <= "}),
+    "tidy": ((), {"outcome_minute", "unique_key_until", "Tid Scan"}),
 }
 """Arguments, and what the plan must go by."""
 

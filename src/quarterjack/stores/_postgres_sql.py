@@ -23,6 +23,8 @@ SPARE: Final = 64
 MINUTE_NS: Final = 60 * NS_PER_S
 OUTCOME_NS: Final = 24 * 60 * MINUTE_NS
 """How long the counts per minute are kept."""
+TIDIED_NS: Final = 60 * MINUTE_NS
+"""How far back counts of one minute are added up; every process does that each minute."""
 
 _FILTER: Final = """
     ($1::text[] IS NULL OR state = ANY($1))
@@ -50,6 +52,7 @@ def statements(settings: Settings) -> dict[str, str]:
         "{aging_ns}": str(AGING_NS),
         "{minute_ns}": str(MINUTE_NS),
         "{outcome_ns}": str(OUTCOME_NS),
+        "{tidied_ns}": str(TIDIED_NS),
         "{spare}": str(SPARE),
     }
     found = {name: _filled(text, meaning) for name, text in queries("postgres").items()}

@@ -32,7 +32,8 @@ SELECT ns FROM now;
 -- name: claim
 -- Lease up to $3 waiting jobs of the queues $1, the earlier ones first, and the lanes $2. Candidates are
 -- found without a lock, each lane by its index, so that neither a backlog of other lanes nor one that
--- somebody else claims from costs anything; more than are asked for, since others may be first.
+-- somebody else claims from costs anything; more than are asked for, since others may be first. Nor do jobs of
+-- a later time: none that is due stands in the order behind what the least urgent one would have now.
 -- Of a serial key one job at most is held; that others claim one at the same moment, an index refuses.
 -- While leases have run out nothing is claimed, if $7 says so: those jobs are to be taken back before.
 -- Every row tells that, too; and, where $6 asks for it, when the next job falls due and whether a schedule is held up.
@@ -42,6 +43,11 @@ expired AS MATERIALIZED (
         SELECT FROM {schema}.job WHERE lease_until_ns <= (SELECT ns FROM now)
     ) AS is_so
 ),
+latest AS MATERIALIZED (
+    SELECT (SELECT ns FROM now) + {aging_ns} * greatest(4, (
+        SELECT max(priority) FROM {schema}.job WHERE state = 'submitted' AND turn AND priority > 4
+    )) AS order_at_ns
+),
 candidate AS MATERIALIZED (
     SELECT found.tid
     FROM unnest($1::text[]) WITH ORDINALITY AS q (name, place)
@@ -50,7 +56,7 @@ candidate AS MATERIALIZED (
         SELECT j.ctid AS tid, j.order_at_ns, j.seq
         FROM {schema}.job AS j
         WHERE j.queue = q.name AND j.lane = l.name AND j.state = 'submitted' AND j.turn
-            AND j.run_at_ns <= (SELECT ns FROM now)
+            AND j.run_at_ns <= (SELECT ns FROM now) AND j.order_at_ns <= (SELECT order_at_ns FROM latest)
             AND NOT (j.serial AND EXISTS (
                 SELECT FROM {schema}.job AS h WHERE h.overlap_key = j.overlap_key AND h.serial AND h.owner IS NOT NULL
             ))
@@ -65,7 +71,7 @@ free AS MATERIALIZED (
     SELECT j.ctid AS tid, j.serial, j.overlap_key, j.order_at_ns, j.seq
     FROM {schema}.job AS j
     WHERE j.ctid = ANY(ARRAY(SELECT tid FROM candidate))
-        AND j.state = 'submitted' AND j.turn
+        AND j.state || '' = 'submitted' AND j.turn -- so put, lest an index of all that waits be taken for it
     ORDER BY array_position($1::text[], j.queue), j.order_at_ns, j.seq
     LIMIT $3
     FOR UPDATE SKIP LOCKED
@@ -323,16 +329,24 @@ SELECT id FROM {schema}.job_history WHERE {filter} ORDER BY seq;
 
 -- name: purge
 -- Delete finished jobs that ended longer ago than $1, or beyond the newest $3 of them; at most $2.
-WITH oldest_kept AS MATERIALIZED (
-    SELECT finished_at_ns, seq FROM {schema}.job_history
-    WHERE $3::bigint IS NOT NULL
+-- Both are one range of the index: whichever of its two ends is the later one.
+WITH bound AS MATERIALIZED (
+    SELECT finished_at_ns, seq FROM (
+        (
+            SELECT finished_at_ns, seq FROM {schema}.job_history
+            WHERE $3::bigint IS NOT NULL
+            ORDER BY finished_at_ns DESC, seq DESC
+            OFFSET $3::bigint LIMIT 1
+        )
+        UNION ALL
+        SELECT {schema}.now_ns() - $1::bigint - 1, 9223372036854775807
+    ) AS ends
     ORDER BY finished_at_ns DESC, seq DESC
-    OFFSET $3::bigint LIMIT 1
+    LIMIT 1
 ),
 old AS MATERIALIZED (
     SELECT id FROM {schema}.job_history
-    WHERE finished_at_ns < (SELECT {schema}.now_ns()) - $1::bigint
-        OR (finished_at_ns, seq) <= ((SELECT finished_at_ns FROM oldest_kept), (SELECT seq FROM oldest_kept))
+    WHERE (finished_at_ns, seq) <= ((SELECT finished_at_ns FROM bound), (SELECT seq FROM bound))
     ORDER BY finished_at_ns, seq
     LIMIT $2
 ),
@@ -342,18 +356,27 @@ gone AS (
 SELECT count(*) FROM gone;
 
 -- name: tidy
--- Drop counts of days gone by and unique keys whose period is over; add up the counts of each minute.
+-- Drop counts of days gone by and unique keys whose period is over; add up the counts of each minute that
+-- has several rows of one kind. Only those of the last hour are looked at: the ones before have been.
 WITH now AS MATERIALIZED (SELECT {schema}.now_ns() AS ns),
 periods AS (
     DELETE FROM {schema}.unique_key WHERE until_ns <= (SELECT ns FROM now)
 ),
+bygone AS (
+    DELETE FROM {schema}.outcome WHERE minute_ns <= (SELECT ns FROM now) - {outcome_ns}
+),
+several AS MATERIALIZED (
+    SELECT tid FROM (
+        SELECT ctid AS tid, count(*) OVER (PARTITION BY minute_ns, task, state) AS n
+        FROM {schema}.outcome
+        WHERE minute_ns >= (SELECT ns FROM now) - {tidied_ns} AND minute_ns < (SELECT ns FROM now) - {minute_ns}
+    ) AS counted
+    WHERE n > 1
+),
 taken AS (
-    DELETE FROM {schema}.outcome WHERE minute_ns < (SELECT ns FROM now) - {minute_ns} RETURNING *
+    DELETE FROM {schema}.outcome WHERE ctid = ANY(ARRAY(SELECT tid FROM several)) RETURNING *
 )
-INSERT INTO {schema}.outcome
-SELECT minute_ns, task, state, sum(n) FROM taken
-WHERE minute_ns > (SELECT ns FROM now) - {outcome_ns}
-GROUP BY 1, 2, 3;
+INSERT INTO {schema}.outcome SELECT minute_ns, task, state, sum(n) FROM taken GROUP BY 1, 2, 3;
 
 -- name: stats
 -- How many jobs are in each state and queue, and the oldest run time that is due.
