@@ -357,7 +357,7 @@ async def test_missing_hints_are_told_once(monkeypatch: pytest.MonkeyPatch, capl
 
     monkeypatch.setattr(_postgres_hints, "connect", fail)
     monkeypatch.setattr(_postgres_hints, "LONGEST_PAUSE_S", 0.01)
-    hints = _postgres_hints.Hints(parse("postgresql://host/db"), "me", lambda hint, ids: None)
+    hints = quiet_hints()
     with caplog.at_level(logging.WARNING, "quarterjack.stores"):
         hints.start()
         await enough.wait()
@@ -365,3 +365,24 @@ async def test_missing_hints_are_told_once(monkeypatch: pytest.MonkeyPatch, capl
     assert [it.message for it in caplog.records] == [
         "hints of other processes do not arrive, so all is found by polling: nobody answers"
     ]
+
+
+async def test_hints_that_cannot_be_sent_are_not_gathered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without a connection left goes on with its jobs for days; each that ends has an id."""
+
+    async def fail(settings: object) -> None:
+        raise StoreUnavailable("no connection left")
+
+    monkeypatch.setattr(_postgres_hints, "connect", fail)
+    hints = quiet_hints()
+    hints.start()
+    hints.send(Hint.CANCELS, ["one"])
+    hints.send(Hint.CANCELS, ["two"])
+    for n in range(1_000):
+        hints.send(Hint.ENDED, [str(n)])
+    await hints.close()
+    assert hints._pending == {Hint.CANCELS: {"one", "two"}, Hint.ENDED: None}, "None is to look at all"
+
+
+def quiet_hints() -> _postgres_hints.Hints:
+    return _postgres_hints.Hints(parse("postgresql://host/db"), "me", lambda hint, ids: None)

@@ -33,6 +33,8 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 MAX_PAYLOAD_BYTES: Final = 7_900
 """PostgreSQL takes 7,999; a longer list of ids becomes "look at all"."""
+MAX_IDS: Final = 300
+"""More than these are not gathered while nothing can be sent: they would hardly fit, and there is no end to them."""
 
 _SEND: Final = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 _LOCAL: Final = frozenset({Hint.FINISHED})
@@ -79,8 +81,11 @@ class Hints:
         """Tell the other processes soon; no ids means "look at all"."""
         if self._task is None or hint in _LOCAL:
             return
-        known = self._pending.get(hint, set())
-        self._pending[hint] = None if known is None or not ids else known | set(ids)
+        known = self._pending.setdefault(hint, set())
+        if known is not None:
+            known.update(ids)
+            if not ids or len(known) > MAX_IDS:
+                self._pending[hint] = None
         self._stir.set()
 
     # -- the connection --------------------------------------------------------------
