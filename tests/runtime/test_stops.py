@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from quarterjack import Every, Quarterjack
+from quarterjack.errors import StoreUnavailable
 from quarterjack.model import JobState
 from quarterjack.testing._clock import VirtualClock
 from tests.runtime.fleet import Connection, Fault, Server, fleet
@@ -60,3 +61,32 @@ async def test_a_fire_that_is_never_answered_holds_up_no_stop() -> None:
         await asked.wait()
         began = clock.monotonic()
     assert clock.monotonic() - began < 20
+
+
+async def test_a_job_is_given_back_once_the_store_answers_however_late() -> None:
+    """A process that stays has time; giving up would make a job LOST that never ran."""
+    server = Server(VirtualClock())
+    new, old = Quarterjack(server.connect(), role="client"), Quarterjack(server.connect(), lease=120)
+
+    async def two(a: int, b: int) -> None: ...
+    async def one(a: int) -> None: ...
+
+    task = new.task(name="f", max_rescues=0)(two)
+    old.task(name="f", max_rescues=0)(one)
+    releases: list[float] = []
+
+    async def refuse(by: Connection, name: str, is_after: bool) -> None:
+        del by
+        if name == "jobs_release" and not is_after:
+            releases.append(server.clock.monotonic())
+            if releases[-1] - releases[0] < 60:
+                raise StoreUnavailable("away")
+
+    server.fault = refuse
+    async with fleet(server, new, old) as clock:
+        job = await new.submit(task, 1, 2)
+        await clock.run_for(75)
+        row = server.store._jobs[job.id]
+        assert (row.state.is_finished, row.rescues) == (False, 0)
+        assert len(releases) > 5
+        assert row.owner is None

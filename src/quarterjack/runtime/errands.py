@@ -2,7 +2,8 @@
 
 Jobs that did not begin, or were interrupted by a stop, go back; bodies that
 outlived their outcome are told to have ended. A store that does not answer is
-asked a few times; then the leases run out, which comes to the same."""
+asked until it does; by a stopping worker a few times only: then the leases run
+out, which costs a rescue."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from quarterjack.errors import StoreError
+from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.model import Fenced
 from quarterjack.stores.base import Renewal, Store
 
@@ -19,6 +20,7 @@ from .outage import Outage
 __all__ = ["Errands", "ErrandsHost"]
 
 TRIES: Final = 5
+"""How often a stopping worker asks, and any worker where the store answers that it will not do it."""
 
 
 class ErrandsHost(Protocol):
@@ -47,11 +49,17 @@ class Errands:
     Args:
         host: The app.
         pause: Waits between two tries; not for long once the worker stops.
+        is_ending: Says whether the worker stops.
     """
 
-    def __init__(self, host: ErrandsHost, pause: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self, host: ErrandsHost, pause: Callable[[float], Awaitable[None]], is_ending: Callable[[], bool]
+    ) -> None:
         self._host = host
         self._pause = pause
+        self._is_ending = is_ending
+        self.going: set[Fenced] = set()
+        """Jobs on their way back: the store does not know of it yet."""
         self._back: dict[tuple[int, str], _Back] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -82,7 +90,9 @@ class Errands:
                 await host.store.jobs_renew(host.owner, back.news, host.lease_s)
             await host.store.jobs_release(back.fences, delay_ns=delay_ns, reason=reason)
 
+        self.going.update(back.fences)
         await self._try("giving jobs back", call)
+        self.going.difference_update(back.fences)
 
     def body_ended(self, fences: Sequence[Fenced]) -> None:
         """Free what bodies that outlived their outcome still kept."""
@@ -93,10 +103,12 @@ class Errands:
         self.spawn(self._try("telling that bodies ended", call))
 
     async def _try(self, doing: str, call: Callable[[], Awaitable[None]]) -> None:
-        for _ in range(TRIES):
+        tries = 0
+        while tries < TRIES:
             try:
                 await call()
             except StoreError as error:
+                tries += self._is_ending() or not isinstance(error, StoreUnavailable)
                 await self._pause(self._host.outage.failed(doing, error))
             else:
                 break

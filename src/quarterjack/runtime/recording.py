@@ -92,8 +92,8 @@ class Recorder:
         self._most = BATCH
         self._has_worked = False
         self._doubts: dict[Attempt, tuple[int, Renewal | None]] = {}
-        self.errands = Errands(host, self._pause)
         self._ending = asyncio.Event()
+        self.errands = Errands(host, self._pause, self._ending.is_set)
 
     @property
     def is_ending(self) -> bool:
