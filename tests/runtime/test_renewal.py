@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from quarterjack import Quarterjack, current_job
+from quarterjack.errors import StoreUnavailable
 from quarterjack.executors import LoopExecutor, ThreadExecutor
 from quarterjack.model import WorkerInfo
 from quarterjack.runtime import renewal
@@ -22,7 +23,7 @@ from quarterjack.stores.leases import CarriedLink, LeaseLink
 from quarterjack.stores.sqlite import SQLiteStore
 from quarterjack.testing._clock import VirtualClock
 from quarterjack.testing._loop import virtual_loop
-from tests.runtime.fleet import Server, fleet
+from tests.runtime.fleet import Connection, Server, fleet
 
 LEASE_S = 2.0
 BLOCKED_S = 3.5
@@ -281,3 +282,42 @@ async def test_a_lost_attempt_ends_and_says_nothing() -> None:
         await job.refresh()
         assert job.state.is_held
         assert not [call for _, call in server.calls if call == "jobs_finish"]
+
+
+async def test_a_process_does_not_rescue_its_own_jobs_after_an_outage() -> None:
+    """What runs goes on, and what has ended is recorded: its claim may be the first call that works again."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), lease=2)
+    began: list[str] = []
+    go = asyncio.Event()
+
+    @app.task(max_rescues=0)
+    async def body(name: str) -> str:
+        began.append(name)
+        await (go.wait() if name == "short" else asyncio.sleep(30))
+        return name
+
+    away_from, claims = float("inf"), []
+
+    async def outage(by: Connection, name: str, is_after: bool) -> None:
+        """Nothing works for a while, and then the claimer's calls first."""
+        del by
+        task = asyncio.current_task()
+        is_claimer = task is not None and task.get_name() == "quarterjack-claimer"
+        since_s = server.clock.monotonic() - away_from
+        if since_s > 5 and is_claimer and is_after and name == "jobs_claim":
+            claims.append(since_s)
+        if since_s > 0 and not claims and (since_s < 5 or not is_claimer):
+            raise StoreUnavailable("away")
+
+    server.fault = outage
+    async with fleet(server, app) as clock:
+        jobs = [await app.submit(body, name) for name in ("short", "long")]
+        await clock.run_for(1)
+        away_from = clock.monotonic()
+        await clock.run_for(1)
+        go.set()
+        await clock.run_for(40)
+        assert claims
+        assert [await job for job in jobs] == ["short", "long"]
+        assert (began, [server.store._jobs[job.id].rescues for job in jobs]) == (["short", "long"], [0, 0])
