@@ -16,6 +16,9 @@ from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable, UniqueConflict
 from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, RunOptions, Unique, lanes_of
 from quarterjack.stores import _postgres_hints, _postgres_schema
+from quarterjack.stores._needs import Needs
+from quarterjack.stores._postgres_pool import Connection
+from quarterjack.stores._postgres_transact import InTheWay
 from quarterjack.stores._postgres_url import parse
 from quarterjack.stores._rows import Encoding
 from quarterjack.stores._schema import migrations
@@ -167,6 +170,25 @@ async def test_refused_decision_costs_no_connection(postgres_url: str) -> None:
         before = set(store._link._pool._all)
         with pytest.raises(UniqueConflict):
             await store.jobs_put([job(unique=keyed)])
+        assert store._link._pool._all == before
+
+
+async def test_decision_that_others_are_in_the_way_of_costs_no_connection(postgres_url: str) -> None:
+    """It comes when many are at one thing, which is no time to connect anew for each round."""
+
+    async def find_it_locked(connection: Connection) -> None:
+        try:
+            await connection.execute("DO $$ BEGIN RAISE lock_not_available; END $$")
+        except asyncpg.LockNotAvailableError:
+            raise InTheWay(Needs()) from None
+
+    async with opened(with_option(postgres_url, "pool=2&poll=1")) as store:
+        await store.jobs_put([job()])
+        assert store._link._pool is not None
+        before = set(store._link._pool._all)
+        with pytest.raises(InTheWay):
+            await store._link.transaction(find_it_locked, "trying")
+        assert len((await store.jobs_claim(CLAIM)).jobs) == 1
         assert store._link._pool._all == before
 
 
