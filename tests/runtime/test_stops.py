@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from quarterjack import Every, Quarterjack
 from quarterjack.errors import StoreUnavailable
 from quarterjack.model import JobState
@@ -90,3 +92,25 @@ async def test_a_job_is_given_back_once_the_store_answers_however_late() -> None
         assert (row.state.is_finished, row.rescues) == (False, 0)
         assert len(releases) > 5
         assert row.owner is None
+
+
+@pytest.mark.parametrize(("max_rescues", "state"), [(0, JobState.CANCELLED), (1, JobState.SUBMITTED)])
+async def test_at_most_once_holds_at_a_deploy(max_rescues: int, state: JobState) -> None:
+    """A body that has begun and is interrupted by the stop must not begin again where once was asked for."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), shutdown_grace=1, concurrency=1)
+    began: list[str] = []
+
+    @app.task(max_rescues=max_rescues)
+    async def body(name: str) -> None:
+        began.append(name)
+        await asyncio.sleep(1000)
+
+    async with fleet(server, app) as clock:
+        first = await app.submit(body, "first")
+        second = await app.submit(body, "second")
+        await clock.run_for(1)
+    rows = server.store._jobs
+    assert began == ["first"]
+    assert (rows[first.id].state, rows[second.id].state) == (state, JobState.SUBMITTED)
+    assert rows[first.id].reason == ("shutdown" if max_rescues == 0 else "its worker stopped")

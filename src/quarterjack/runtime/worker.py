@@ -457,10 +457,11 @@ class Worker:
         self.recorder.errands.spawn(call)
 
     def interrupt_all(self) -> None:
-        """The app stops: interrupt every body. A shared store gets its jobs back, another worker runs them."""
+        """The app stops: interrupt every body. A shared store gets its jobs back, but for those that may begin once."""
         self._gives_back = self._store.is_shared
         for attempt in self.attempts():
-            attempt.record.cancel_requested = attempt.record.cancel_requested or not self._gives_back
+            is_once = attempt.running_at_ns is not None and attempt.record.options.max_rescues == 0
+            attempt.record.cancel_requested = attempt.record.cancel_requested or is_once or not self._gives_back
             if attempt.handle is not None:
                 attempt.handle.cancel("shutdown")
 
