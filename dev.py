@@ -263,8 +263,6 @@ def check_steps(test_arguments: list[str]) -> dict[str, list[str | Path]]:
         "-m",
         "pytest",
         *side_by_side(test_arguments),
-        "--cov",
-        "--cov-report=term",
         *test_arguments,
     ]
     return steps

@@ -217,8 +217,7 @@ class Dispatcher:
         other = None if gate._post is None else gate._post.dispatcher.loop
         if other is not None and other is not self.loop and not other.is_closed():
             raise WrongLoop(
-                f"{gate!r} belongs to the event loop that used it first, and cannot guard two; "
-                'make one for each loop, or a limit for all processes with scope="fleet"'
+                f"{gate!r} belongs to the event loop that used it first, and cannot guard two; make one for each loop"
             )
 
     # -- what happens ----------------------------------------------------------------
