@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -114,3 +115,30 @@ async def test_at_most_once_holds_at_a_deploy(max_rescues: int, state: JobState)
     assert began == ["first"]
     assert (rows[first.id].state, rows[second.id].state) == (state, JobState.SUBMITTED)
     assert rows[first.id].reason == ("shutdown" if max_rescues == 0 else "its worker stopped")
+
+
+@pytest.mark.parametrize(("ends_after_s", "state"), [(3, JobState.SUBMITTED), (100, JobState.RUNNING)])
+async def test_a_body_that_does_not_stop_keeps_its_job(ends_after_s: float, state: JobState) -> None:
+    """Given back while it runs, its job would run twice side by side; it goes back when it ends, or by its lease."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), shutdown_grace=0)
+    end = asyncio.Event()
+
+    @app.task(cancel_grace=1)
+    async def body() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(end.wait(), ends_after_s)
+            raise
+
+    async with fleet(server, app) as clock:
+        job = await app.submit(body)
+        await clock.run_for(1)
+    row = server.store._jobs[job.id]
+    assert (row.state, row.rescues) == (state, 0)
+    assert (row.lease_until_ns is None) == (state is JobState.SUBMITTED)
+    end.set()
+    for _ in range(20):  # the body that was left behind ends
+        await asyncio.sleep(0)

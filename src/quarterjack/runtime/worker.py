@@ -72,7 +72,7 @@ class Worker:
         self.held_by_id: dict[str, Attempt] = {}
         self._zombies: set[Attempt] = set()
         self._retry_waits: set[Attempt] = set()
-        """Attempts whose retry waits for the end of a body that does not stop; nothing is recorded of them yet."""
+        """Attempts whose retry, or way back, waits for a body that does not stop; nothing is recorded of them yet."""
         self.ended_early: set[Attempt] = set()
         """Attempts whose body ended before the outcome that says it still runs was recorded."""
         self._change: asyncio.Future[None] | None = None
@@ -186,6 +186,7 @@ class Worker:
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
             for attempt in self.attempts():
                 self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
+        self._retry_waits.clear()  # what ends from now on is left to its lease
         await self.recorder.close()
         if self.flows is not None:
             self.flows.close()
@@ -335,6 +336,10 @@ class Worker:
             return
         if outcome.kind is OutcomeKind.CANCELLED and not attempt.record.cancel_requested:
             is_unbegun = not self.claimer.is_open and attempt.running_at_ns is None
+            if self._gives_back and not outcome.stopped:  # until it ends, or the process does, nobody else begins it
+                self._on_zombie(attempt)
+                self._retry_waits.add(attempt)
+                return
             if self._gives_back or is_unbegun:
                 self.give_back(attempt, STOPPED)
                 return
