@@ -7,7 +7,9 @@ from random import Random
 import pytest
 from hypothesis import settings
 
-from quarterjack.model import JobState
+from quarterjack.model import JobRecord, JobState, Overlap, lanes_of
+from quarterjack.stores._needs import Loaded, Needs
+from quarterjack.stores.base import Claim, Want
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
 from tests.stores.reference import ReferenceStore
@@ -45,6 +47,37 @@ async def test_nothing_is_kept_of_what_is_over(seed: int) -> None:
             may_go = [job for job in others if job.state is JobState.SUBMITTED and not tables.jobs[job.id].parked]
             assert may_go or any(job.state.is_held or job.zombie for job in others), f"nobody lets {job_id} go"
             assert jobs[job_id].state is JobState.SUBMITTED
+
+
+async def test_tick_behind_others_does_not_load_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may wait for a key; that the one before waits too is enough to know."""
+    store = ReferenceStore()
+    lines: list[str] = []
+    found = store._found
+
+    def noted(needs: Needs) -> Loaded:
+        lines.extend(needs.lines)
+        return found(needs)
+
+    monkeypatch.setattr(store, "_found", noted)
+    b = Bench(store)
+    await b.open()
+    await b.schedule(overlap=Overlap("queue_all"))
+
+    async def fire(slots: int) -> list[JobRecord]:
+        await b.advance(60)
+        claim = Claim("w1", [Want(("default",), lanes_of(["a"]), slots)], None)
+        return (await store.schedules_fire([await b.plan()], claim)).jobs
+
+    (held,) = await fire(1)
+    lines.clear()
+    assert await fire(1) == await fire(1) == await fire(0) == []
+    assert lines == []
+    for _ in range(4):
+        await b.finish(held.fence)
+        (held,) = await b.claim(1, lease_s=None) or [held]
+    assert await fire(0) == []
+    assert lines == []
 
 
 TestReferenceStoreBesideItsModel = store_machine(lambda: Bench(ReferenceStore())).TestCase

@@ -41,7 +41,7 @@ class DurableSchedules(DurableBase):
         ids = [plan.schedule_id for plan in plans]
 
         def decide(part: Part, now: int) -> Fired:
-            part.require_to_fire(ids, is_claiming=claim is not None)
+            part.require_to_fire(ids, claim)
             return part.fire(plans, claim, now)
 
         return await self._transact(Needs(schedules=frozenset(ids)), decide)

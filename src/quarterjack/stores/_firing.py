@@ -12,7 +12,7 @@ from quarterjack import planner
 from quarterjack._fast import new_tuple
 from quarterjack.backfill import Backfill, backfill_options
 from quarterjack.lifecycle import Move, move
-from quarterjack.model import JobRecord, JobState, Origin, Overlap, Schedule, SubmittedBy
+from quarterjack.model import TICK_LANE, JobRecord, JobState, Origin, Overlap, Schedule, SubmittedBy
 from quarterjack.planner import Plan
 from quarterjack.policies.overlap import SERIAL_MODES, Action, Verdict, admit
 
@@ -21,7 +21,7 @@ from .base import Backfilled, CancelAnswer, Claim
 if TYPE_CHECKING:
     from ._book import Book
 
-__all__ = ["Firing", "asks_who_is_open"]
+__all__ = ["Firing", "asks_who_is_open", "may_take_turn", "unended"]
 
 _UNBOUNDED: Final = frozenset({"queue_all", "allow"})
 """Policies that ask which jobs are open only if they have a bound."""
@@ -41,11 +41,23 @@ def _whose(blocker: JobRecord, row: Schedule, key: str) -> str:
     return "the same schedule" if schedule_id == row.id else f"schedule {schedule_id} (overlap_key={key!r})"
 
 
-def asks_who_is_open(policy: Overlap, is_claiming: bool = False) -> bool:
-    """Say whether it takes the open jobs of the key to admit a run; with a claim, to let it begin at once as well."""
-    if policy.maximum is not None or policy.mode not in _UNBOUNDED:
-        return True
-    return is_claiming and policy.mode in SERIAL_MODES
+def asks_who_is_open(policy: Overlap) -> bool:
+    """Say whether it takes the open jobs of the key to admit a run."""
+    return policy.maximum is not None or policy.mode not in _UNBOUNDED
+
+
+def may_take_turn(row: Schedule, claim: Claim | None) -> bool:
+    """Say whether a run takes turns with others, and *claim* has room to begin it at once."""
+    payload, options = row.payload, row.payload.options
+    if claim is None or payload.overlap.mode not in SERIAL_MODES:
+        return False
+    lane = TICK_LANE + payload.task + options.lane_suffix
+    return any(want.slots > 0 and lane in want.lanes and options.queue in want.queues for want in claim.wants)
+
+
+def unended(row: Schedule) -> str | None:
+    """Return the id of the newest job, if no end of it was noted: as long as it is open, the next one waits for it."""
+    return row.newest_job_id if row.newest_job_id != row.last_job_id else None
 
 
 def _age(job: JobRecord) -> tuple[int, int, str]:
@@ -66,12 +78,13 @@ def _still(blocker: JobRecord) -> str:
 class Firing:
     """One ``schedules_fire``: what it inserts, and what it leases on the way."""
 
-    __slots__ = ("_book", "_claim", "_slots", "cancelled", "jobs", "now", "rows", "wait_ns", "waiting")
+    __slots__ = ("_before_id", "_book", "_claim", "_slots", "cancelled", "jobs", "now", "rows", "wait_ns", "waiting")
 
     def __init__(self, book: Book, now: int, claim: Claim | None) -> None:
         self._book = book
         self._claim = claim
         self._slots = [want.slots for want in claim.wants] if claim is not None else []
+        self._before_id: str | None = None
         self.now = now
         self.rows: list[JobRecord] = []
         self.jobs: list[JobRecord] = []
@@ -101,6 +114,7 @@ class Firing:
         for fire_time in plan.nominals:
             job = self._job(row, fire_time, missed, due if fire_time == nominal else fire_time)
             missed = 0
+            self._before_id = unended(row)
             # First: should the run be left out, this says whose end goes on from it.
             row.last_nominal_ns, row.newest_job_id = fire_time, job.id
             self.admit(row, job, row.payload.overlap)
@@ -216,7 +230,16 @@ class Firing:
                 self.cancelled.append(other)
 
     def _has_others_before(self, job: JobRecord) -> bool:
-        """Say whether another one waits for the serial key of *job*, whose turn comes first."""
+        """Say whether another one waits for the serial key of *job*, whose turn comes first, or is known to have it.
+
+        Where the schedule's job before it does, it is not asked for all that wait: they may be thousands, and a
+        durable store has to load them.
+        """
+        before = None if self._before_id is None else self._book.jobs.get(self._before_id)
+        if before is not None and before.serial and before.overlap_key == job.overlap_key:
+            in_its_way = before.state.is_held or (before.state is _SUBMITTED and before.run_at_ns <= self.now)
+            if in_its_way:
+                return True
         others = self._book.keys.open(job.overlap_key or "")
         return any(
             other is not job and other.state is _SUBMITTED and other.serial and other.run_at_ns <= self.now
@@ -226,10 +249,10 @@ class Firing:
     def _start_or_queue(self, job: JobRecord) -> None:
         """Lease the job to the caller if it has room for it, else let it wait."""
         claim, book, slots = self._claim, self._book, self._slots
-        if claim is not None and job.run_at_ns <= self.now and not (job.serial and self._has_others_before(job)):
+        if claim is not None and job.run_at_ns <= self.now:
             for index, (queues, lanes, _) in enumerate(claim.wants):
                 if slots[index] > 0 and job.lane in lanes and job.queue in queues:
-                    if not job.serial or book.keys.take(job):
+                    if not job.serial or (not self._has_others_before(job) and book.keys.take(job)):
                         slots[index] -= 1
                         book.lease(job, claim, self.now)
                         self.jobs.append(job)

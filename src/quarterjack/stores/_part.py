@@ -22,10 +22,10 @@ from quarterjack.model import NO_OPTIONS, Finish, FinishKind, JobRecord, JobStat
 
 from ._book import Book
 from ._book_base import Occurrence
-from ._firing import asks_who_is_open
+from ._firing import asks_who_is_open, may_take_turn, unended
 from ._needs import Changes, Loaded, Missing, Needs, Taken, UniqueKey
 from ._part_rows import JOB, SCHEDULE, Facts, Known, Lines, Names, Uniques
-from .base import Hint
+from .base import Claim, Hint
 
 __all__ = ["Part", "worked_out"]
 
@@ -163,14 +163,20 @@ class Part(Book):
             )
         )
 
-    def require_to_fire(self, schedule_ids: Iterable[str], *, is_claiming: bool) -> None:
+    def require_to_fire(self, schedule_ids: Iterable[str], claim: Claim | None) -> None:
         """Ask for these schedules, and for what their fire times are decided by: open jobs and unique keys."""
         ids = frozenset(schedule_ids)
         self.require(Needs(schedules=ids))
         rows = [row for key in ids if (row := self.schedules.get(key)) is not None]
+        turns = {row.id: unended(row) for row in rows if may_take_turn(row, claim)}
         self.require(
             Needs(
-                lines=frozenset(row.overlap_key for row in rows if asks_who_is_open(row.payload.overlap, is_claiming)),
+                jobs=frozenset(job_id for job_id in turns.values() if job_id is not None),
+                lines=frozenset(
+                    row.overlap_key
+                    for row in rows
+                    if asks_who_is_open(row.payload.overlap) or turns.get(row.id, "") is None
+                ),
                 uniques=frozenset(
                     (row.payload.task, unique.key) for row in rows if (unique := row.payload.options.unique) is not None
                 ),
