@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from quarterjack import (
+    ConcurrencyLimit,
     Every,
     InvalidOption,
     JobFailed,
@@ -359,6 +360,24 @@ async def test_the_registry_shows_who_lives_and_obeys_commands() -> None:
         assert job.state is JobState.SUBMITTED
         await server.store.workers_command(info.id, "resume")
         assert await job == Sum(2)
+
+
+async def test_a_drained_worker_gives_back_what_waits_in_its_flows() -> None:
+    """It begins nothing more, so what was claimed ahead for a limit must not stay with it, renewed for ever."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), lease=3)
+    task = app.task(flow=ConcurrencyLimit(1))(nap)
+    async with fleet(server, app) as clock:
+        jobs = [await app.submit(task, 20.0) for _ in range(3)]
+        await clock.run_for(1)
+        (info,) = await server.store.workers_list()
+        await server.store.workers_command(info.id, "drain")
+        await clock.run_for(4)
+        for job in jobs:
+            await job.refresh()
+        assert [job.state for job in jobs] == [JobState.RUNNING, JobState.SUBMITTED, JobState.SUBMITTED]
+        await server.store.workers_command(info.id, "resume")
+        assert await gather(jobs) == ["rested"] * 3
 
 
 # -- outages --------------------------------------------------------------------------------------------

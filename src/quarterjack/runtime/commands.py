@@ -43,6 +43,8 @@ def obey(host: CommandsHost, command: str) -> None:
         return
     if host.worker is not None:
         host.worker.claimer.is_open = is_open
+        if not is_open:
+            host.worker.leave_flows()  # it would begin no more here, and be renewed as if it could
         host.worker.poke()
     if host.scheduler is not None:
         host.scheduler.hold(is_held=not is_open)
