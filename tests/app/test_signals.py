@@ -175,14 +175,14 @@ def test_signal_in_the_middle_of_the_start_undoes_it() -> None:
 
 
 BLOCKED = """
-import asyncio, logging, sys, time
+import asyncio, logging, os, sys, time
 from quarterjack import Every, OnStartup, Quarterjack
 
 logging.basicConfig(format="%(message)s", stream=sys.stdout, level="WARNING")
 app = Quarterjack(shutdown_grace=0.5)
 
 def say(word):
-    print(word, flush=True)
+    os.write(1, (word + "\\n").encode())  # past the stream: the signal's line may come in the middle of this one
 
 @app.task
 async def sleeps() -> None:
