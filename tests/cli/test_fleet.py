@@ -18,6 +18,7 @@ from random import Random
 import pytest
 from click.testing import Result
 
+from quarterjack.cli._children import held_back
 from quarterjack.cli._fleet import MOST_STARTS, Fleet, Pauses, roles_of
 from quarterjack.cli._shell import Failure
 from tests.cli.kit import command, environment
@@ -346,3 +347,15 @@ def test_options_that_do_not_go_together_are_refused(
     result = qj("run", "mem", *words)
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal masks")
+def test_children_started_side_by_side_leave_ctrl_c_to_the_command() -> None:
+    """Each start holds SIGINT back over an await; left in another order than entered, none may leave it held."""
+    first, second = held_back(signal.SIGINT), held_back(signal.SIGINT)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    second.__exit__(None, None, None)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -101,14 +101,27 @@ def ended_how(code: int) -> str:
     return "" if not code else f" with exit code {code}" if code > 0 else f" by {signal.Signals(-code).name}"
 
 
+_holds: Final[dict[signal.Signals, tuple[int, bool]]] = {}
+"""For each signal that is held back how many blocks do so, and whether it was before the first of them."""
+
+
 @contextmanager
 def held_back(number: signal.Signals) -> Iterator[None]:
-    """Hold a signal back in this thread, and in a process that is started meanwhile."""
+    """Hold a signal back in this thread, and in a process that is started meanwhile.
+
+    Blocks may overlap, as tasks take turns in them: it comes through again when the last one is left.
+    """
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    was_held = number in signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    count, before = _holds.get(number, (0, was_held))
+    _holds[number] = count + 1, before
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        count, before = _holds.pop(number)
+        if count > 1:
+            _holds[number] = count - 1, before
+        elif not before:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
