@@ -35,12 +35,14 @@ class Health:
     skew_s: float
 
 
-def health_of(worker: Worker | None, outage: Outage, time: StoreTime) -> Health:
-    """Return how a process gets on."""
+def health_of(worker: Worker | None, outage: Outage, unrenewed_s: float, time: StoreTime) -> Health:
+    """Return how a process gets on; *unrenewed_s* is for how long no lease could be renewed."""
     why: list[str] = []
     outage_s = max(outage.lasts_s, 0.0 if worker is None else worker.claimer.unanswered_s)
     if outage_s > UNREADY_AFTER_S:
         why.append(f"the store has not answered for {outage_s:.0f} s")
+    if unrenewed_s > UNREADY_AFTER_S:
+        why.append(f"no lease has been renewed for {unrenewed_s:.0f} s")
     if worker is not None and worker.recorder.is_full:
         why.append("no more outcomes can wait to be recorded")
     if worker is not None and not worker.is_claiming:

@@ -55,5 +55,6 @@ class Outage:
 
     @property
     def lasts_s(self) -> float:
-        """How long it has lasted; 0.0 if there is none."""
-        return 0.0 if self.since is None else self._monotonic() - self.since
+        """How long it has lasted; 0.0 if there is none. From any thread."""
+        since = self.since
+        return 0.0 if since is None else self._monotonic() - since

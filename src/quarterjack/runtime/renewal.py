@@ -92,7 +92,7 @@ class Renewer:
         self._host = host
         self._lease_s = host.lease_s or 30.0
         self._link: LeaseLink = host.store.lease_link()
-        self._outage = Outage(host.clock.monotonic, "the connection that renews leases")
+        self.outage = Outage(host.clock.monotonic, "the connection that renews leases")
         self._rng = Random()  # noqa: S311  # spreads the rounds, guards nothing
         self._turned_ns = host.clock.monotonic_ns()
         self._is_loop_dead = False
@@ -176,12 +176,12 @@ class Renewer:
                 await self._within(self._link.open())
                 await self.renew(is_full=is_full)
             except StoreError as error:
-                pause_s = self._outage.failed("renewing leases", error)
+                pause_s = self.outage.failed("renewing leases", error)
                 full_at = 0.0  # all of them, as soon as it works
                 if await _is_set_within(over, min(pause_s, self._between_s)):
                     return
                 continue
-            self._outage.worked("renewing leases")
+            self.outage.worked("renewing leases")
             if is_full:
                 full_at = monotonic() + self._spread(self._between_s)
 

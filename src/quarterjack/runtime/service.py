@@ -441,7 +441,8 @@ class Service:
 
     def health(self) -> Health:
         """Say whether work gets on here."""
-        return health_of(self.worker, self.outage, self.time)
+        unrenewed_s = 0.0 if self._renewer is None else self._renewer.outage.lasts_s
+        return health_of(self.worker, self.outage, unrenewed_s, self.time)
 
     # -- rows as this process knows them ---------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What a process does for a shared store now and then: look at its clock, and delete what is too old.
 
 Every process does, at random moments: there is no leader to be lost, and what
-one has deleted the next does not find."""
+one has deleted the next does not find. A store that cannot delete is no outage:
+jobs run all the same, so it is told, and tried again when it is time anyhow."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ AT_ONCE: Final = 5_000
 """Rows deleted in one call, so that no call takes long."""
 GONE_S: Final = 3_600.0
 """A worker that has given no sign of life for so long is struck off the registry."""
-DOING: Final = "looking after the store"
+DOING: Final = "reading its clock"
+TOLD_AFTER: Final = 2
+"""A purge that fails so often in a row is told: the first failure may begin an outage, which is told as such."""
 
 
 class Retention(NamedTuple):
@@ -66,6 +69,8 @@ class Upkeep:
     def __init__(self, host: UpkeepHost, retention: Retention | None) -> None:
         self._host = host
         self._retention = retention
+        self._failures = 0
+        """Purges in a row that failed while the store answered other calls."""
         self._rng = Random()  # noqa: S311  # spreads the rounds, guards nothing
         self._task: asyncio.Task[None] | None = None
 
@@ -86,21 +91,37 @@ class Upkeep:
             self._host.fatal(error)
 
     async def _rounds(self) -> None:
-        since_purge_s = PURGE_S * self._rng.random()
+        purge_in_s = PURGE_S * self._rng.random()
         pause_s = LOOK_S * self._rng.random()
         while True:
             await asyncio.sleep(pause_s)
-            since_purge_s += pause_s
-            pause_s = LOOK_S * self._rng.uniform(0.8, 1.2)
-            try:
-                await self._host.time.look()
-                if self._retention is not None and since_purge_s >= PURGE_S:
-                    await self.purge(self._retention)
-                    since_purge_s = 0.0
-            except StoreError as error:
-                pause_s = self._host.outage.failed(DOING, error)
-            else:
-                self._host.outage.worked(DOING)
+            purge_in_s -= pause_s
+            pause_s = await self._look()
+            if self._retention is not None and purge_in_s <= 0:
+                purge_in_s = PURGE_S
+                await self._purge(self._retention)
+
+    async def _look(self) -> float:
+        """Look at the store's clock; return how many seconds to wait before the next look."""
+        try:
+            await self._host.time.look()
+        except StoreError as error:
+            return self._host.outage.failed(DOING, error)
+        self._host.outage.worked(DOING)
+        return LOOK_S * self._rng.uniform(0.8, 1.2)
+
+    async def _purge(self, retention: Retention) -> None:
+        try:
+            await self.purge(retention)
+        except StoreError as error:
+            if self._host.outage.since is None:
+                self._failures += 1
+                if self._failures == TOLD_AFTER:
+                    log.warning("old jobs cannot be deleted: %s; it is tried again each minute", error)
+            return
+        if self._failures >= TOLD_AFTER:
+            log.warning("old jobs are deleted again")
+        self._failures = 0
 
     async def purge(self, retention: Retention) -> int:
         """Delete what is beyond *retention*; return how many jobs that were.
