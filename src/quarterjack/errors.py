@@ -417,7 +417,7 @@ class Conflict(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store did not answer in time."""
+    """The store did not answer in time, or says that it cannot at the moment: trying again may help."""
 
 
 class Orphaned(StoreError):

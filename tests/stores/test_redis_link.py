@@ -204,7 +204,12 @@ class TestErrors:
             (exceptions.MovedError("11 127.0.0.1:7001"), StoreError, "belong to another one; give that one's address"),
             (exceptions.ResponseError("MOVED 11 127.0.0.1:7001"), StoreError, "belong to another one"),
             (exceptions.ResponseError("CLUSTERDOWN Hash slot not served"), StoreUnavailable, "see CLUSTER INFO"),
-            (exceptions.ResponseError("MISCONF Errors writing to the AOF file"), StoreError, "its log says why"),
+            (exceptions.ResponseError("MISCONF Errors writing to the AOF file"), StoreUnavailable, "its log says why"),
+            (
+                exceptions.OutOfMemoryError("command not allowed when used memory"),
+                StoreUnavailable,
+                "raise its maxmemory",
+            ),
             (
                 exceptions.ResponseError("NOREPLICAS Not enough good replicas"),
                 StoreUnavailable,

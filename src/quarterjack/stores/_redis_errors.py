@@ -63,7 +63,7 @@ _KNOWN: Final[tuple[_Known, ...]] = (
     (
         exceptions.OutOfMemoryError,
         "",
-        StoreError,
+        StoreUnavailable,
         "the server's memory is full; raise its maxmemory, or keep finished jobs for a shorter time",
     ),
     *(
@@ -87,7 +87,7 @@ _KNOWN: Final[tuple[_Known, ...]] = (
     (
         _ANY,
         "MISCONF ",
-        StoreError,
+        StoreUnavailable,
         "the server cannot save to disk and takes no writes; its log says why",
     ),
     (

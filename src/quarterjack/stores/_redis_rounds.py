@@ -133,7 +133,8 @@ class Rounds:
     # -- writing ---------------------------------------------------------------------
 
     async def _commit(self, read: _Read, changes: Changes) -> bool:
-        words: list[Word] = [self._me, len(read.seen) // 3, *read.seen]
+        moves_on = int(bool(changes.updated) and not changes.inserted)
+        words: list[Word] = [self._me, moves_on, len(read.seen) // 3, *read.seen]
         words.append(len(changes.inserted) + len(changes.updated))
         for job in changes.inserted:
             words += self._inserted(job)

@@ -1,9 +1,9 @@
 -- uses: waiting, turns
--- Write what was decided, if nothing has changed since it was read. ARGV: the sender; what was read, as triples of
--- kind, name and what was seen; then what to write: jobs, schedules, unique keys, occurrences, and hints.
+-- Write what was decided, if nothing has changed since it was read. ARGV: the sender; 1 if a full memory is not to stop
+-- it (it moves jobs on and adds none); what was read, as triples of kind, name and what was seen; then what to write: jobs, schedules, unique keys, occurrences, and hints.
 -- Returns 1, or 0 where something had changed and nothing was written.
 local now = now_us()
-local sender = arg()
+local sender, gets_through = arg(), arg() == '1'
 local HELD = { scheduled = true, started = true, running = true }
 local OPEN = { submitted = true, scheduled = true, started = true, running = true }
 local BAR = '\31'
@@ -45,6 +45,10 @@ for _ = 1, count() do
   if look(name) ~= was then
     return 0
   end
+end
+
+if gets_through then
+  get_through()
 end
 
 -- Jobs -------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ for i = 1, #slots, 2 do
 end
 local n, maximum, ttl_us = arg(), count(), count()
 if verb == 'renew' then
+  get_through()
   n = mine
 elseif taken + n > maximum then
   return 0

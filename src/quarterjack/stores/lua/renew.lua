@@ -1,10 +1,12 @@
 -- Extend leases and keep what bodies want kept. ARGV: owner, the lease in microseconds or "", how many; for each
 -- its id, attempt, when its body began or "", and the fields of d:.
+-- A full memory does not stop it: who would not be renewed would be run again.
 -- Returns {ids that are lost, ids that somebody wants cancelled}.
 local now = now_us()
 local owner, lease_us = arg(), tonumber(arg())
 local BEGINS = { scheduled = true, started = true }
 local lost, cancelled = {}, {}
+get_through()
 for _ = 1, count() do
   local id, attempt, running_at = arg(), arg(), arg()
   local from, to = list()

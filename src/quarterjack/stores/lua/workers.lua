@@ -19,12 +19,12 @@ end
 
 local id = arg()
 local key = P .. 'worker:' .. id
-if verb == 'put' then
+if verb == 'put' then -- first what needs no memory, so that a full one does not make workers look dead
+  local command = call('HGET', key, 'command')
+  call('HDEL', key, 'command')
   call('ZADD', all, now, id)
   call('HSET', key, 'info', arg())
   call('PEXPIRE', key, FORGET_MS)
-  local command = call('HGET', key, 'command')
-  call('HDEL', key, 'command')
   return command
 elseif verb == 'remove' then
   call('ZREM', all, id)
