@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from ._app_base import AppBase, known_schedule
+from ._at_work import at_work, serving
 from .job import Job
-from .model import JobFilter, JobRecord, Schedule
+from .model import JobFilter, JobRecord, Schedule, WorkerInfo
 from .options import instant_ns
 from .runtime.service import Service
-from .why import Place, Why, why_at, why_next, why_open, why_waiting
+from .why import Why, why_at, why_blocked, why_next, why_open
+from .why_waiting import Others, Place, why_waiting
 
 __all__ = ["AppWhy"]
 
@@ -46,7 +48,10 @@ class AppWhy(AppBase):
                 found = why_at(row, at, now, page.jobs, await _nobody(service, row))
                 of = next((job for job in page.jobs if found.kind == "open" and job.id == found.job), None)
                 return found if of is None else why_open(found, await _why_waiting(service, of))
-            return why_next(row, now, await _open_jobs(service, row.overlap_key), await _nobody(service, row))
+            open_jobs = await _open_jobs(service, row.overlap_key)
+            found = why_next(row, now, open_jobs, await _nobody(service, row))
+            of = next((job for job in open_jobs if found.kind == "blocked" and job.id == found.job), None)
+            return found if of is None else why_blocked(found, await _why_waiting(service, of))
 
         return await self._carry(service, there)
 
@@ -65,7 +70,8 @@ async def _why_waiting(service: Service, record: JobRecord) -> Why:
     if record.serial and record.overlap_key is not None:
         others = await _open_jobs(service, record.overlap_key)
         holder = next((other for other in others if other.serial and _has_turn(other)), None)
-    return why_waiting(record, await service.store.now_ns(), _place(service, record), holder)
+    workers = await _workers(service) if _is_others(service, record) else None
+    return why_waiting(record, await service.store.now_ns(), _place(service, record, workers), holder)
 
 
 async def _open_jobs(service: Service, overlap_key: str) -> list[JobRecord]:
@@ -78,28 +84,48 @@ def _has_turn(job: JobRecord) -> bool:
     return job.state.is_held or job.zombie
 
 
+def _is_others(service: Service, record: JobRecord) -> bool:
+    """Say whether a job is held by another process, or will be run by one."""
+    if record.state.is_held:
+        return record.owner != service.owner
+    return service.worker is None or record.queue not in service.worker.claimer.queues
+
+
+async def _workers(service: Service) -> list[WorkerInfo]:
+    """Return the registry; where nobody else sees the store, this process alone, which gives no signs of life."""
+    return await service.store.workers_list() if service.store.is_shared else [service.info()]
+
+
 async def _nobody(service: Service, row: Schedule) -> str | None:
     """Return why no process fires a schedule or runs its jobs; None if one does."""
-    workers = await service.store.workers_list()
+    workers, now_ns = await _workers(service), await service.store.now_ns()
     queue, unfired = row.payload.options.queue, service.why_not_fired(row)
-    if not any(one.role in {"both", "scheduler"} for one in workers):
+    if not any(one.fires for one in at_work(workers, now_ns)):
         return "no process fires schedules: start one whose role is 'both' or 'scheduler'"
     if unfired is not None and not service.store.is_shared:
         return unfired
     here = service.worker is not None and queue in service.worker.claimer.queues
-    if not here and not any(one.role in {"both", "worker"} and queue in one.queues for one in workers):
+    if not here and not serving(workers, queue, now_ns):
         return f"no process serves the queue {queue!r} of its jobs"
     return None
 
 
-def _place(service: Service, record: JobRecord) -> Place:
+def _place(service: Service, record: JobRecord, workers: list[WorkerInfo] | None) -> Place:
     worker, prepared = service.worker, service.places.prepared.get(record.task)
-    serves = worker is not None and record.queue in worker.claimer.queues
+    others = None if workers is None else Others(workers, _gates(service, record))
     if prepared is None:
-        return Place(knows_task=False, serves_queue=serves)
+        return Place(knows_task=not service.tasks, others=others)
     executor = prepared.executor if record.options.executor is None else service.places.of(record, prepared)
     slots, free = executor.slots, executor.free
     if worker is not None and (record.origin is None or record.is_backfill):
         free -= worker.kept_of(slots)
     held, ahead = (None, 0) if worker is None else worker.in_flow(record)
-    return Place(True, serves, executor.name, slots, free, held, ahead)
+    return Place(True, executor.name, slots, free, held, ahead, others)
+
+
+def _gates(service: Service, record: JobRecord) -> tuple[str, ...] | None:
+    """Return the names of the gates that a job passes; None if its task is not known here."""
+    if record.task not in service.tasks:
+        return None
+    flow = None if service.flows is None else service.flows.of(record)
+    return () if flow is None else tuple(gate.label for gate in flow.gates)

@@ -28,7 +28,7 @@ def state_of(job: JobRecord) -> str:
     """Return how a job stands, as after ``which is``."""
     words = {
         JobState.SUBMITTED: "still waiting",
-        JobState.SCHEDULED: "about to begin",
+        JobState.SCHEDULED: "taken by a worker, but not begun",
         JobState.RUNNING: "still running",
     }
     state = words.get(job.state, job.state.value.replace("_", " "))

@@ -720,3 +720,13 @@ class WorkerInfo(NamedTuple):
     zombies: int = 0
     command: str | None = None
     """What an operator asked of it, such as ``drain``."""
+
+    @property
+    def runs_jobs(self) -> bool:
+        """Say whether its role is to run jobs."""
+        return self.role in {"both", "worker"}
+
+    @property
+    def fires(self) -> bool:
+        """Say whether its role is to fire schedules."""
+        return self.role in {"both", "scheduler"}

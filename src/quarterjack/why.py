@@ -1,4 +1,4 @@
-"""Why a schedule runs or does not, why a job waits: answers in words, and as facts.
+"""Why a schedule runs or does not: answers in words, and as facts; `why_waiting` says why a job waits.
 
 Pure functions over rows and an instant. Who asks brings what is known: the
 rows of a store, or only what the code declares (then what became of a fire
@@ -6,11 +6,10 @@ time is not known, and the answer says so)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from ._why_words import local, span, state_of, told_at
 from .model import JobRecord, JobState, Schedule
@@ -21,7 +20,7 @@ from .triggers import Trigger, _words
 from .triggers._mismatch import fires_at, is_skipped_by_clock, mismatch
 from .triggers.base import from_ns, instant_ns
 
-__all__ = ["Held", "Place", "Why", "WhyKind", "why_at", "why_next", "why_not_fired", "why_open", "why_waiting"]
+__all__ = ["Why", "WhyKind", "why_at", "why_blocked", "why_next", "why_not_fired", "why_open"]
 
 WhyKind = Literal[
     # will it run next
@@ -65,8 +64,6 @@ kept); ``no_fire_time``. Of a job: ``finished``, ``running``, ``held`` (by a wor
 another's), ``flow`` (a gate holds it up, or jobs before it fill its flow), ``no_slot``, ``next`` (it is about to
 begin)."""
 
-ORPHANED: Final = "ORPHANED"
-"""How the reason of a job begins that a worker gave back because its arguments did not fit the task it knows."""
 _LATE_NS: Final = 1_000_000_000
 """A start is called late from a second on."""
 
@@ -360,6 +357,13 @@ def why_open(found: Why, cause: Why) -> Why:
     return replace(found, words=f"job {found.job} for {told_at(found.at)} waits: {cause.words}", reason=cause.reason)
 
 
+def why_blocked(found: Why, cause: Why) -> Why:
+    """Return the answer *found* about a run in whose way a job stands, with what holds that one up, if it waits."""
+    if found.kind != "blocked" or cause.kind not in _HOLDS_UP:
+        return found
+    return replace(found, words=f"{found.words}; job {found.job} waits: {cause.words}", reason=cause.reason)
+
+
 _HOLDS_UP: Final = frozenset[WhyKind]({"not_due", "retry", "orphaned", "serial", "unserved", "flow", "no_slot"})
 
 
@@ -399,97 +403,3 @@ def _out_of_bounds(row: Schedule, ns: int) -> Why | None:
     else:
         return None
     return Why(kind="no_fire_time", words=f"{told_at(at)} matches its rule, but {said}", at=at, reason=said)
-
-
-# -- why a job waits ------------------------------------------------------------------------------
-
-
-class Held(NamedTuple):
-    """What holds a leased job up in its flow."""
-
-    gate: str
-    for_s: float
-    """Infinite where the gate does not know: it opens when somebody leaves."""
-
-
-class Place(NamedTuple):
-    """What a process knows of the place where a job would run."""
-
-    knows_task: bool
-    serves_queue: bool
-    executor: str = ""
-    slots: int = 0
-    free: int = 0
-    """Slots that this job may have now; some are kept for schedules."""
-    held: Held | None = None
-    """The gate that holds it up, if it waits in its flow here."""
-    ahead: int = 0
-    """Jobs that wait in its flow here, if it is not among them."""
-
-
-def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None = None) -> Why:
-    """Return why a job has not begun.
-
-    Args:
-        job: The job.
-        now_ns: The moment of the question.
-        place: What this process knows.
-        holder: The job whose turn it is, where jobs of an overlap key run one at a time.
-    """
-    if job.state.is_finished:
-        return Why(
-            kind="finished",
-            words=f"it is {state_of(job)}" + (f": {job.reason}" if job.reason else ""),
-            reason=job.reason,
-        )
-    if job.state is JobState.RUNNING:
-        return Why(kind="running", words="it waits no more: it is running")
-    if job.state is JobState.SCHEDULED and place.held is not None:
-        return _in_flow(place.held, now_ns)
-    if job.state is not JobState.SUBMITTED:
-        return Why(kind="held", words=f"worker {job.owner} has it and is about to begin", reason=job.reason)
-    if job.run_at_ns > now_ns:
-        return _not_due(job, now_ns)
-    return _due_but_waiting(job, place, holder)
-
-
-def _in_flow(held: Held, now_ns: int) -> Why:
-    if math.isinf(held.for_s):
-        return Why(kind="flow", words=f"it waits in its flow: {held.gate} is full, and opens when somebody leaves")
-    at = from_ns(now_ns + round(held.for_s * 1e9))
-    words = f"it waits in its flow: {held.gate} lets it start {told_at(at)}, in {span(held.for_s)}"
-    return Why(kind="flow", words=words, at=at)
-
-
-def _not_due(job: JobRecord, now_ns: int) -> Why:
-    at = from_ns(job.run_at_ns)
-    when = f"{told_at(at)}, in {span((job.run_at_ns - now_ns) / 1e9)}"
-    if job.reason is not None and job.reason.startswith(ORPHANED):
-        words = f"{job.reason}; it waits for a worker whose version they fit, and is offered again {when}"
-        return Why(kind="orphaned", words=words, at=at, reason=job.reason)
-    if job.attempt and job.reason:
-        failed = f"attempt {job.attempt} ended with {job.reason}"
-        return Why(kind="retry", words=f"{failed}; the next one is {when}", at=at, reason=job.reason)
-    if job.attempt:
-        return Why(kind="retry", words=f"attempt {job.attempt} put it off; the next one is {when}", at=at)
-    return Why(kind="not_due", words=f"its time has not come: it is due {when}", at=at, reason=job.reason)
-
-
-def _due_but_waiting(job: JobRecord, place: Place, holder: JobRecord | None) -> Why:
-    if not place.knows_task:
-        return Why(kind="orphaned", words=f"no task {job.task!r} is known here: it runs where one is")
-    if not place.serves_queue:
-        return Why(kind="unserved", words=f"its queue {job.queue!r} is not served here: give it to a worker by queues=")
-    if holder is not None and holder is not job:
-        turn = f"it is the turn of job {holder.id}, which is {state_of(holder)}"
-        words = f"jobs of {job.overlap_key!r} run one at a time, and {turn}"
-        return Why(kind="serial", words=words, job=holder.id)
-    if place.ahead > 0:
-        words = f"{place.ahead} job{' waits' if place.ahead == 1 else 's wait'} in its flow already: they go first"
-        return Why(kind="flow", words=words)
-    if place.free <= 0:
-        return Why(
-            kind="no_slot",
-            words=f"all {place.slots} slots of executor {place.executor!r} are taken or kept for schedules",
-        )
-    return Why(kind="next", words="nothing keeps it: it is about to begin")

@@ -9,7 +9,7 @@ import click
 from quarterjack import JobState, Quarterjack
 from quarterjack.errors import QuarterjackError, StoreError
 from quarterjack.stores.base import StoreStats
-from quarterjack.why import ORPHANED
+from quarterjack.why_waiting import ORPHANED
 
 from ._client import ask, asked, store_option
 from ._output import in_words, json_option, show_json

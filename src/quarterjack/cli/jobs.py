@@ -12,7 +12,7 @@ from quarterjack import FINISHED, Job, JobState
 from quarterjack._durations import parse_duration
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import InvalidOption
-from quarterjack.why import ORPHANED
+from quarterjack.why_waiting import ORPHANED
 
 from ._client import ask, asked, store_option
 from ._output import for_people, in_words, iso, json_option, show_json, show_table, tell_notes, zone_option

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from quarterjack import Job, Quarterjack, Why
+from quarterjack import Job, JobState, Quarterjack, Why
 
 from ._client import ask, asked, is_job_id, job_of, store_option
 from ._output import for_people, in_words, iso, json_option, show_json, zone_option
@@ -85,8 +85,7 @@ def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[s
         nominal = "" if job.nominal is None else f", for {_moment(job.nominal, zone)}"
         found.append(("schedule", f"{job.schedule}{nominal}"))
     found += _stamps(job, zone)
-    tries = f"{job.attempt}" + (f", {job.failures} failed" if job.failures else "")
-    found.append(("attempts", tries + (f", {job.rescues} rescued" if job.rescues else "")))
+    found.append(("attempts", _attempts(job)))
     if job.progress is not None:
         of = "" if job.progress.total is None else f" of {job.progress.total:g}"
         found.append(("progress", f"{job.progress.done:g}{of} {job.progress.text}".rstrip()))
@@ -105,6 +104,13 @@ def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[s
 def _call(job: Job[Any]) -> str:
     words = [*map(repr, job.args), *(f"{name}={value!r}" for name, value in job.kwargs.items())]
     return f"{job.task}({', '.join(words)})"
+
+
+def _attempts(job: Job[Any]) -> str:
+    """Return how often the body began, and how that went: a job that is only leased is counted by the store already."""
+    begun = job.attempt - (job.state in {JobState.SCHEDULED, JobState.STARTED})
+    more = [f"{count} {what}" for count, what in ((job.failures, "failed"), (job.rescues, "rescued")) if count]
+    return ", ".join([str(begun), *more])
 
 
 def _stamps(job: Job[Any], zone: tzinfo | None) -> list[tuple[str, str]]:

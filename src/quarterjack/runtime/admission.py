@@ -24,7 +24,7 @@ from quarterjack.flow.waiting import Waiting
 from quarterjack.model import TICK_LANE, JobRecord, Outcome, OutcomeKind
 from quarterjack.stores.base import Want
 from quarterjack.task import TaskDefinition
-from quarterjack.why import Held
+from quarterjack.why_waiting import Held
 
 from .awaits import Awaits
 from .entrance import Entrance, EntranceHost, Entry

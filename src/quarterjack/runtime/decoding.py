@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quarterjack._payload import Unreadable
 from quarterjack.errors import Orphaned
-from quarterjack.why import ORPHANED
+from quarterjack.why_waiting import ORPHANED
 
 if TYPE_CHECKING:
     from quarterjack.task import TaskDefinition

@@ -22,7 +22,7 @@ from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
 from quarterjack.policies.backoff import NO_RETRY
 from quarterjack.stores.base import Renewal
-from quarterjack.why import Held
+from quarterjack.why_waiting import Held
 
 from ._ends import age_s, log_failure, past_deadline
 from .admission import Admission

@@ -1,0 +1,173 @@
+"""Why a job waits: its time, its turn, its place, its flow, or that nobody is there who would run it.
+
+Pure functions over rows and an instant. Who asks brings what it knows: a process
+that runs the job itself knows its gates and slots, any other the registry of
+those at work, and whether the task has a flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ._at_work import at_work, is_lost, serving
+from ._why_words import span, state_of, told_at
+from .model import JobRecord, JobState, WorkerInfo
+from .triggers.base import from_ns
+from .why import Why
+
+__all__ = ["ORPHANED", "Held", "Others", "Place", "why_waiting"]
+
+ORPHANED: Final = "ORPHANED"
+"""How the reason of a job begins that a worker gave back because its arguments did not fit the task it knows."""
+_NOBODY: Final = "nobody is at work: qj run starts a process"
+
+
+class Held(NamedTuple):
+    """What holds a leased job up in its flow."""
+
+    gate: str
+    for_s: float
+    """Infinite where the gate does not know: it opens when somebody leaves."""
+
+
+class Others(NamedTuple):
+    """What a process knows of jobs that others run."""
+
+    workers: Sequence[WorkerInfo] = ()
+    """The registry."""
+    gates: tuple[str, ...] | None = ()
+    """What the job's flow is made of; None if its task is not known here."""
+
+
+class Place(NamedTuple):
+    """What a process knows of the place where a job would run."""
+
+    knows_task: bool
+    """False if it knows tasks, and this one is not among them."""
+    executor: str = ""
+    slots: int = 0
+    free: int = 0
+    """Slots that this job may have now; some are kept for schedules."""
+    held: Held | None = None
+    """The gate that holds it up, if it waits in its flow here."""
+    ahead: int = 0
+    """Jobs that wait in its flow here, if it is not among them."""
+    others: Others | None = None
+    """What is asked where the job is not this process's to run; None if it is."""
+
+
+def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None = None) -> Why:
+    """Return why a job has not begun.
+
+    Args:
+        job: The job.
+        now_ns: The moment of the question.
+        place: What this process knows.
+        holder: The job whose turn it is, where jobs of an overlap key run one at a time.
+    """
+    if job.state.is_finished:
+        return Why(
+            kind="finished",
+            words=f"it is {state_of(job)}" + (f": {job.reason}" if job.reason else ""),
+            reason=job.reason,
+        )
+    if job.state is JobState.RUNNING:
+        return Why(kind="running", words="it waits no more: it is running")
+    if job.state is JobState.SCHEDULED and place.held is not None:
+        return _in_flow(place.held, now_ns)
+    if job.state is not JobState.SUBMITTED:
+        return _held(job, now_ns, place.others)
+    if job.run_at_ns > now_ns:
+        return _not_due(job, now_ns)
+    return _due_but_waiting(job, now_ns, place, holder)
+
+
+def _in_flow(held: Held, now_ns: int) -> Why:
+    if math.isinf(held.for_s):
+        return Why(kind="flow", words=f"it waits in its flow: {held.gate} is full, and opens when somebody leaves")
+    at = from_ns(now_ns + round(held.for_s * 1e9))
+    words = f"it waits in its flow: {held.gate} lets it start {told_at(at)}, in {span(held.for_s)}"
+    return Why(kind="flow", words=words, at=at)
+
+
+def _not_due(job: JobRecord, now_ns: int) -> Why:
+    at = from_ns(job.run_at_ns)
+    when = f"{told_at(at)}, in {span((job.run_at_ns - now_ns) / 1e9)}"
+    if job.reason is not None and job.reason.startswith(ORPHANED):
+        words = f"{job.reason}; it waits for a worker whose version they fit, and is offered again {when}"
+        return Why(kind="orphaned", words=words, at=at, reason=job.reason)
+    if job.attempt and job.reason:
+        failed = f"attempt {job.attempt} ended with {job.reason}"
+        return Why(kind="retry", words=f"{failed}; the next one is {when}", at=at, reason=job.reason)
+    if job.attempt:
+        return Why(kind="retry", words=f"attempt {job.attempt} put it off; the next one is {when}", at=at)
+    return Why(kind="not_due", words=f"its time has not come: it is due {when}", at=at, reason=job.reason)
+
+
+def _due_but_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None) -> Why:
+    nobody = None if place.others is None else _nobody(job, now_ns, place.others.workers)
+    if job.reason is not None and job.reason.startswith(ORPHANED):
+        words = f"{job.reason}; {nobody or 'it waits for a worker whose version they fit'}"
+        return Why(kind="orphaned", words=words, reason=job.reason)
+    if not place.knows_task:
+        return Why(kind="orphaned", words=f"no task {job.task!r} is known here: it runs where one is")
+    if nobody is not None:
+        return Why(kind="unserved", words=nobody)
+    if holder is not None and holder is not job:
+        turn = f"it is the turn of job {holder.id}, which is {state_of(holder)}"
+        words = f"jobs of {job.overlap_key!r} run one at a time, and {turn}"
+        return Why(kind="serial", words=words, job=holder.id)
+    if place.others is not None:
+        return _taken_elsewhere(job, now_ns, place.others)
+    if place.ahead > 0:
+        words = f"{place.ahead} job{' waits' if place.ahead == 1 else 's wait'} in its flow already: they go first"
+        return Why(kind="flow", words=words)
+    if place.free <= 0:
+        return Why(
+            kind="no_slot",
+            words=f"all {place.slots} slots of executor {place.executor!r} are taken or kept for schedules",
+        )
+    return Why(kind="next", words="nothing keeps it: it is about to begin")
+
+
+# -- where others run it --------------------------------------------------------------------------
+
+
+def _held(job: JobRecord, now_ns: int, others: Others | None) -> Why:
+    """Return how a leased job stands that does not wait in a flow here."""
+    if others is None:
+        return Why(kind="held", words=f"worker {job.owner} has it and is about to begin", reason=job.reason)
+    holder = next((one for one in others.workers if one.id == job.owner), None)
+    if holder is None or is_lost(holder, now_ns):
+        gone = "is gone" if holder is None else f"was last seen {span((now_ns - holder.seen_at_ns) / 1e9)} ago"
+        words = f"worker {job.owner} had it and {gone}; it is taken up anew when its lease has run out"
+        return Why(kind="held", words=words, reason=job.reason)
+    if others.gates is None:
+        then = "about to begin, or waits there in its flow"
+    elif others.gates and job.state is JobState.SCHEDULED:
+        then = f"waiting there in its flow ({', '.join(others.gates)}), or about to begin"
+    else:
+        then = "about to begin"
+    return Why(kind="held", words=f"worker {job.owner} has it: it is {then}", reason=job.reason)
+
+
+def _nobody(job: JobRecord, now_ns: int, workers: Sequence[WorkerInfo]) -> str | None:
+    """Return that nobody at work runs jobs of this queue; None if somebody does."""
+    if serving(workers, job.queue, now_ns):
+        return None
+    alive = at_work(workers, now_ns)
+    if not alive:
+        return _NOBODY
+    if not any(one.runs_jobs for one in alive):
+        return f"none of the {len(alive)} at work runs jobs: start one whose role is 'both' or 'worker'"
+    return f"nobody at work serves its queue {job.queue!r}: give it to a worker by queues="
+
+
+def _taken_elsewhere(job: JobRecord, now_ns: int, others: Others) -> Why:
+    """Return that a job is due and somebody serves its queue: why it was not taken is known there alone."""
+    found = [one.id for one in serving(others.workers, job.queue, now_ns)]
+    who = f"worker {found[0]} serves" if len(found) == 1 else f"{len(found)} workers serve"
+    flow = f" and its flow ({', '.join(others.gates)}) has room" if others.gates else ""
+    verb = "takes" if len(found) == 1 else "take"
+    return Why(kind="next", words=f"{who} its queue {job.queue!r} and {verb} it as soon as a slot is free{flow}")

@@ -1,0 +1,123 @@
+"""What `qj show` and `qj errors` say of jobs that wait for other processes, asked from beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from quarterjack import Quarterjack
+
+Qj = Callable[..., Result]
+
+APP = """
+import asyncio
+from quarterjack import ConcurrencyLimit, Flow, Quarterjack
+
+app = Quarterjack("sqlite:///jobs.db")
+
+@app.task
+async def plain(n: int) -> int:
+    return n
+
+@app.task(flow=Flow(ConcurrencyLimit(1, name="door")))
+async def narrow(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+"""
+
+
+@pytest.fixture
+def stored(folder: Path) -> Path:
+    """A file ``shop.py`` whose app keeps its jobs in a file."""
+    (folder / "shop.py").write_text(APP)
+    return folder
+
+
+@contextmanager
+def at_work(code: str = APP) -> Iterator[Quarterjack]:
+    """Serve the same app beside, as another process would do."""
+    names: dict[str, object] = {}
+    exec(compile(code, "served.py", "exec"), names)
+    app = names["app"]
+    assert isinstance(app, Quarterjack)
+    with app.in_thread():
+        yield app
+
+
+def submitted(qj: Qj, *words: str) -> str:
+    result = qj("submit", "shop.py", *words)
+    assert result.exit_code == 0, result.output
+    return result.stdout.split()[0]
+
+
+def shown(qj: Qj, job_id: str, *where: str) -> dict[str, str]:
+    """Return the lines of `qj show` by their labels."""
+    result = qj("show", *(where or ("shop.py",)), job_id)
+    assert result.exit_code == 0, result.output
+    return {line[:12].strip(): line[13:] for line in result.stdout.splitlines() if line[:12].strip()}
+
+
+def waits_until(app: Quarterjack, job_id: str, state: str) -> None:
+    """Wait until a job has come so far."""
+
+    async def look() -> None:
+        async with asyncio.timeout(20):
+            while (await app.job(job_id)).state.value != state:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize("where", [("shop.py",), ("--store", "sqlite:///jobs.db")])
+def test_job_waits_for_somebody_to_be_at_work(stored: Path, qj: Qj, where: tuple[str, ...]) -> None:
+    """The bug: it was said to need a worker with queues=, in an app that has no queue."""
+    told = shown(qj, submitted(qj, "plain", "1"), *where)
+    assert told["waits"] == "nobody is at work: qj run starts a process"
+    assert told["attempts"] == "0"
+
+
+def test_job_in_a_queue_that_nobody_serves_names_it(stored: Path, qj: Qj) -> None:
+    """Processes are at work, only not for this queue."""
+    with at_work():
+        told = shown(qj, submitted(qj, "plain", "1", "--queue", "elsewhere"))
+        assert told["waits"] == "nobody at work serves its queue 'elsewhere': give it to a worker by queues="
+
+
+def test_job_that_another_process_holds_in_its_flow_is_not_said_to_begin(stored: Path, qj: Qj) -> None:
+    """The bug: it was about to begin for seven hours, at its first attempt, while a gate kept it."""
+    with at_work() as app:
+        first = submitted(qj, "narrow", "600")
+        waits_until(app, first, "running")
+        second = submitted(qj, "narrow", "600")
+        waits_until(app, second, "scheduled")
+        told, blind = shown(qj, second), shown(qj, second, "--store", "sqlite:///jobs.db")
+        qj("cancel", "shop.py", first, second)
+    worker = told["waits"].split()[1]
+    assert told["waits"] == f"worker {worker} has it: it is waiting there in its flow (door), or about to begin"
+    assert blind["waits"] == f"worker {worker} has it: it is about to begin, or waits there in its flow"
+    assert told["attempts"] == "0", "it was leased, and its body has not begun"
+
+
+def test_orphan_has_one_reason(stored: Path, qj: Qj) -> None:
+    """The bug: its state said ORPHANED, and the line below that its queue was not served."""
+    job_id = submitted(qj, "plain", "1")
+    changed = APP.replace("plain(n: int)", "plain(text: str, n: int)")
+    (stored / "shop.py").write_text(changed)
+    with at_work(changed):
+        told = _orphaned(qj, job_id)
+        assert told["waits"].startswith(told["state"].removeprefix("submitted: "))
+    after = shown(qj, job_id, "--store", "sqlite:///jobs.db")["waits"]
+    assert after.startswith("ORPHANED: ")
+    assert "queue" not in after
+
+
+def _orphaned(qj: Qj, job_id: str) -> dict[str, str]:
+    for _ in range(200):
+        told = shown(qj, job_id)
+        if "ORPHANED" in told["state"]:
+            return told
+    raise AssertionError(told)
