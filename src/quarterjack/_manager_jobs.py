@@ -97,7 +97,7 @@ class ManagerJobs:
         return f"{label} is full" if math.isinf(at) else f"{label} lets it start in {max(0.0, at - now):.3g} s"
 
     def stats(self) -> dict[str, Any]:
-        """Return counts: jobs waiting, pausing and running, and what each gate tells of itself (per key, too)."""
+        """Return counts: jobs that wait, pause, run and have failed, and what each gate tells (per key, too)."""
         engine = self._engine
         runs = engine.unfinished if engine is not None else ()
         states = [run.state for run in runs]
@@ -108,6 +108,7 @@ class ManagerJobs:
             "waiting": waiting,
             "pausing": submitted - waiting if engine is not None else 0,
             "running": len(states) - submitted,
+            "failed": 0 if engine is None else engine.failed,
             "gates": self.flow.stats(),
         }
 

@@ -28,9 +28,10 @@ from .job import Job
 from .model import NO_KWARGS, NO_OPTIONS, JobIds, RunOptions
 from .options import check_names, resolve_options
 from .policies.backoff import Retry
+from .runtime._bodies import Once, check_body, fits_as_it_is
 from .runtime.engine import Engine
 from .runtime.handles import Handles
-from .runtime.managed import Chosen, ManagedRun, NotYet, Once
+from .runtime.managed import Chosen, ManagedRun, NotYet
 from .runtime.managed_items import Batched
 
 __all__ = ["ManagedJob", "ManagerOptions", "Submitter", "TaskManager"]
@@ -107,6 +108,9 @@ class TaskManager(ManagerJobs):
         self._ids = JobIds()
         self._direct: Engine | None = None
         """The engine while jobs go to it without a further look."""
+        self._fitting: object = None
+        """The function submitted last, which takes `_fitting_count` arguments: it need not be looked at again."""
+        self._fitting_count = 0
         self._is_closed = False
         self._idle = asyncio.Event()
         self._fatal: BaseException | None = None
@@ -276,6 +280,7 @@ class TaskManager(ManagerJobs):
         Raises:
             QueueFull: If the flow has ``max_queue`` and turns this one away.
             InvalidOption: If a gate can never let it through.
+            InvalidArguments: If *fn* cannot be called like that, or returns nothing to await.
             NotRunning: After `stop`.
         """
         return self._submit(fn, args, kwargs, self._plain)
@@ -327,30 +332,43 @@ class TaskManager(ManagerJobs):
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
         engine = self._direct
-        if engine is None or not callable(fn):
-            return self._submit_otherwise(fn, args, kwargs, chosen)
-        run = engine.submit(fn, args, kwargs or NO_KWARGS, chosen)
+        if engine is None or kwargs or fn is not self._fitting or len(args) != self._fitting_count:
+            return self._submit_checked(fn, args, kwargs, chosen)
+        run = engine.submit(fn, args, NO_KWARGS, chosen)
         return ManagedJob(run, self)  # type: ignore[arg-type]  # a run has all that a handle reads of a record
 
-    def _submit_otherwise(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
-        """Take what is not the usual: a coroutine object, a job before the start; refuse the rest."""
-        if inspect.iscoroutine(fn):
-            if self._is_closed or args or kwargs or chosen.retry.attempts > 1:
-                fn.close()
-                why = "after stop()" if self._is_closed else "with arguments" if args or kwargs else "with retries"
-                raise InvalidArguments(
-                    f"a coroutine object cannot be submitted {why}; submit the function and its arguments instead"
-                )
-            return self._submit(Once(fn), (), NO_KWARGS, chosen)
-        if not callable(fn):
+    def _submit_checked(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
+        """Take what is not known to fit: look at it, and refuse what can only fail."""
+        if not kwargs and fits_as_it_is(fn, len(args)):
+            self._fitting, self._fitting_count = fn, len(args)
+        elif inspect.iscoroutine(fn):
+            self._refuse_odd(fn, bool(args or kwargs), chosen)
+            fn = Once(fn)
+        elif not callable(fn):
             raise InvalidArguments(f"submit takes a coroutine function and its arguments, got {fn!r}")
+        else:
+            check_body(fn, args, kwargs, _FIELDS)
+        if self._direct is None:
+            return self._submit_otherwise(fn, args, kwargs or NO_KWARGS, chosen)
+        run = self._direct.submit(fn, args, kwargs or NO_KWARGS, chosen)
+        return ManagedJob(run, self)  # type: ignore[arg-type]  # likewise
+
+    def _refuse_odd(self, coroutine: Coroutine[Any, Any, Any], has_arguments: bool, chosen: Chosen) -> None:
+        """Refuse, and close, a coroutine object that could not run."""
+        if self._is_closed or has_arguments or chosen.retry.attempts > 1:
+            coroutine.close()
+            why = "after stop()" if self._is_closed else "with arguments" if has_arguments else "with retries"
+            raise InvalidArguments(
+                f"a coroutine object cannot be submitted {why}; submit the function and its arguments instead"
+            )
+
+    def _submit_otherwise(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
+        """Take a job before the start, or one that may be there already."""
         if self._is_closed:
             raise NotRunning("this TaskManager was stopped and takes no more jobs")
         engine = self._engine
         now = 0.0 if engine is None else engine.monotonic()
-        run = ManagedRun(
-            engine or NotYet(self._ids), fn, args, kwargs or NO_KWARGS, chosen, contextvars.copy_context(), now
-        )
+        run = ManagedRun(engine or NotYet(self._ids), fn, args, kwargs, chosen, contextvars.copy_context(), now)
         there = self._there_already(run)
         if there is not None:
             return ManagedJob(there, self, is_duplicate=True)  # type: ignore[arg-type]  # likewise
@@ -377,6 +395,8 @@ class TaskManager(ManagerJobs):
     ) -> Job[Any]:
         engine = self._running()
         if self.flow.overflow == "block":
+            if callable(fn):
+                check_body(fn, args, kwargs, _FIELDS)
             probe = ManagedRun(engine, fn, args, kwargs, chosen, None, 0.0)
             if self._there_already(probe) is None:  # a duplicate needs no room
                 await engine.room_of(fn).wait_for_room()

@@ -39,7 +39,7 @@ async def test_three_at_a_time_and_the_block_drains(
     first, second = capsys.readouterr().out.splitlines()
     assert first == str([f"task-{n}" for n in range(8)])
     assert second.startswith(
-        "its turn comes in the loop's next turn {'waiting': 1, 'pausing': 0, 'running': 0, 'gates':"
+        "its turn comes in the loop's next turn {'waiting': 1, 'pausing': 0, 'running': 0, 'failed': 0, 'gates':"
     )
     assert "CircuitBreaker" in second
     assert [kind.__name__ for kind in map(type, example["flow"].gates)] == [

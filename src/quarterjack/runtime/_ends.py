@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, Protocol
 
-from quarterjack.errors import Discard, FlowRefused
+from quarterjack.errors import DeadlineExceeded, Discard, FlowRefused
 from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState
 from quarterjack.policies.backoff import Retry
 
@@ -53,18 +53,31 @@ def untried(record: JobRecord, retry: Retry) -> Verdict:
     return Verdict(FinishKind.FAILED, 0, error or ErrorInfo("TimeoutError", reason), reason)
 
 
-def log_failure(record: JobRecord, attempt: int, error: BaseException | None, verdict: Verdict) -> None:
+class HasEnded(Protocol):
+    """What is told of a job in the log."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+
+
+def log_failure(
+    record: HasEnded, attempt: int, error: BaseException | None, verdict: Verdict, to: logging.Logger = log
+) -> None:
     """Say once that a job has failed, however many wait for it."""
     info = verdict.error
     facts = {"job": record.id, "task": record.task, "attempt": attempt}
     if isinstance(error, Discard):  # asked for by the body: no fault, and nobody needs its traceback
-        log.info("job %s (%s) is discarded: %s", record.id, record.task, error.reason, extra=facts)
+        to.info("job %s (%s) is discarded: %s", record.id, record.task, error.reason, extra=facts)
+    elif isinstance(error, DeadlineExceeded):  # while it waited, or while it ran
+        to.warning("job %s (%s) is over: %s", record.id, record.task, error, extra=facts)
     elif isinstance(error, FlowRefused):  # by a rule of the user's own; in an outage there are many
-        log.warning("job %s (%s) is turned away by its flow: %s", record.id, record.task, error, extra=facts)
+        to.warning("job %s (%s) is turned away by its flow: %s", record.id, record.task, error, extra=facts)
     elif verdict.kind is FinishKind.TIMED_OUT:
         words = "job %s (%s) timed out in attempt %d: %s"
-        log.warning(words, record.id, record.task, attempt, verdict.reason, extra=facts)
+        to.warning(words, record.id, record.task, attempt, verdict.reason, extra=facts)
     else:
         said = (info.message or info.type_name) if info is not None else error
         words = "job %s (%s) failed in attempt %d: %s"
-        log.error(words, record.id, record.task, attempt, said, exc_info=error, extra=facts)
+        to.error(words, record.id, record.task, attempt, said, exc_info=error, extra=facts)

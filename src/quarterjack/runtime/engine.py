@@ -29,7 +29,9 @@ from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
 from quarterjack.model import FinishKind, JobIds, JobState, Outcome, OutcomeKind
 
-from .managed import Chosen, ManagedRun, Once, not_awaitable
+from ._bodies import Once, not_awaitable
+from ._ends import log_failure
+from .managed import Chosen, ManagedRun
 from .managed_items import Batched, Batches, ItemSeat, is_batched
 from .verdict import Verdict, decide, describe, past_deadline_words
 
@@ -100,6 +102,8 @@ class Engine:
         self._factory = loop.get_task_factory()
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
         self.unfinished: set[ManagedRun] = set()
+        self.failed = 0
+        """Jobs that ended as FAILED or TIMED_OUT."""
         self.batches: Final = Batches(flow, self.dispatcher)
 
     def wall_ns(self, mono: float | None) -> int | None:
@@ -382,8 +386,20 @@ class Engine:
         elif run.watcher is not None:
             watcher, run.watcher = run.watcher, None
             watcher(run)
+        if state is not _DONE:
+            self._tell_of(run, state)
         if not self.unfinished:
             self._on_idle()
+
+    def _tell_of(self, run: ManagedRun, state: JobState) -> None:
+        """A job that failed is counted and logged, whether anybody awaits it or not."""
+        if state is JobState.CANCELLED:
+            return
+        self.failed += 1
+        error = None if run.error is None else run.error.exception
+        if not isinstance(error, KeyboardInterrupt | SystemExit):  # which end the block, and are raised there
+            kind = FinishKind.TIMED_OUT if state is JobState.TIMED_OUT else FinishKind.FAILED
+            log_failure(run, run.attempt, error, Verdict(kind, error=run.error, reason=run.reason), log)
 
     def refuse_own(self, what: str, instead: str) -> None:
         """Refuse *what* where the body of one of its own jobs asks for it: that waits for all of them.

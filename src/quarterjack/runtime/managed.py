@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from quarterjack.context import CURRENT
-from quarterjack.errors import InvalidArguments, UsageError
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.deadlock import Wait, waits_of
 from quarterjack.flow.inheritance import wait_begins, wait_ends
@@ -39,6 +38,7 @@ from quarterjack.model import (
 )
 from quarterjack.policies.backoff import NO_RETRY, Retry
 
+from ._bodies import Once, not_awaitable
 from .batching import Seat
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from .engine import Engine
 
-__all__ = ["Chosen", "ManagedRun", "NotYet", "Once", "Watcher"]
+__all__ = ["Chosen", "ManagedRun", "NotYet", "Watcher"]
 
 _SUBMITTED, _RUNNING = JobState.SUBMITTED, JobState.RUNNING
 _NEW, _STARTED = Phase.NEW, Phase.STARTED
@@ -329,33 +329,3 @@ class NotYet:
         """Return nothing: no time is kept yet."""
         del mono
         return None
-
-
-class Once:
-    """A coroutine object as a body: it can run once, and is closed if it never does."""
-
-    __slots__ = ("__qualname__", "_coroutine")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self.__qualname__: str = getattr(coroutine, "__qualname__", "coroutine")
-        self._coroutine: Coroutine[Any, Any, Any] | None = coroutine
-
-    def __call__(self) -> Coroutine[Any, Any, Any]:
-        coroutine, self._coroutine = self._coroutine, None
-        if coroutine is None:
-            raise UsageError("a coroutine object cannot run twice; submit the function and its arguments instead")
-        return coroutine
-
-    def close(self) -> None:
-        """It will not run: Python need not warn that nobody awaited it."""
-        if self._coroutine is not None:
-            self._coroutine.close()
-
-
-def not_awaitable(fn: Callable[..., Any], body: object) -> InvalidArguments:
-    """Return what to raise about a body that is no coroutine."""
-    name = getattr(fn, "__qualname__", repr(fn))
-    return InvalidArguments(
-        f"{name} returned {type(body).__name__}, not something to await: a manager runs coroutine functions; "
-        f"submit(asyncio.to_thread, {name}, …) runs it in a thread"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .managed import ManagedRun
 
-__all__ = ["Batched", "Batches", "ItemSeat", "is_batched"]
+__all__ = ["Batched", "Batches", "ItemSeat", "check_item", "is_batched"]
 
 Item = TypeVar("Item")
 Res = TypeVar("Res")
@@ -63,6 +63,13 @@ class Batched(Generic[Item, Res]):
 def is_batched(fn: object) -> bool:
     """Say whether *fn* takes many items at once."""
     return isinstance(fn, Batched)
+
+
+def check_item(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise `InvalidArguments` unless *fn* is submitted with one item."""
+    if kwargs or len(args) != 1:
+        given = len(args) + len(kwargs)
+        raise InvalidArguments(f"{label_of(fn)} is submitted with one item, by position; got {given} arguments")
 
 
 class Batches:
@@ -109,9 +116,6 @@ class ItemSeat(Seat):
 
     def __init__(self, run: ManagedRun) -> None:
         super().__init__()
-        if run.kwargs or len(run.args) != 1:
-            given = len(run.args) + len(run.kwargs)
-            raise InvalidArguments(f"{run.task} is submitted with one item, by position; got {given} arguments")
         self._run = run
         self.item = run.args[0]
         self.key, self.cost = run.chosen.key, run.chosen.cost
