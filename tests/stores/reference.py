@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from quarterjack.clock import Clock
 from quarterjack.errors import StoreUnavailable
-from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
+from quarterjack.model import Fenced, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
 from quarterjack.stores._durable import DurableStore, Leased
 from quarterjack.stores._limits import Limits
 from quarterjack.stores._needs import Changes, Loaded, Missing, Needs, Taken, UniqueKey
@@ -225,6 +225,10 @@ class ReferenceStore(DurableStore):
         held_up = any(self._schedule(key).held_up_ns is not None for key in self.tables.schedules)
         later = [job.run_at_ns for job in self._jobs() if job.state is JobState.SUBMITTED and job.run_at_ns > now]
         return Leased(Claimed(taken, min(later, default=None)), has_held_up=held_up)
+
+    async def _leased_by(self, owner: str) -> list[Fenced]:
+        held = [job for job in self._jobs() if job.owner == owner and job.state is JobState.SCHEDULED]
+        return [job.fence for job in held if job.lease_until_ns is not None]
 
     def _wanted(self, want: Want, now: int, parked: list[str], before: Sequence[JobRecord]) -> list[JobRecord]:
         taken: list[JobRecord] = []

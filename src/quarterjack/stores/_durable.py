@@ -4,7 +4,7 @@ An engine subclasses `DurableStore`. It *must* write:
 
 - ``open`` (beginning with this one's), ``close``, ``migrate``, ``now_ns`` and ``wake``;
 - `_transact`: one transaction around a decision (see there), and after its commit `_told`;
-- `_claim`: one transaction that leases waiting jobs, set-based;
+- `_claim`: one transaction that leases waiting jobs, set-based, and `_leased_by`, which lists them;
 - the views: ``jobs_get``, ``jobs_list``, ``jobs_purge``, ``stats``, ``outcomes``, ``schedules_get``,
   ``schedules_list``, ``schedules_due``;
 - limits, workers and audit rows.
@@ -68,6 +68,10 @@ class DurableStore(DurableSchedules):
         If leases have run out, lease nothing and name them. Serial jobs take turns: see
         the module's head.
         """
+
+    @abstractmethod
+    async def _leased_by(self, owner: str) -> list[Fenced]:
+        """Return the SCHEDULED jobs of *owner*, of those whose lease has an end."""
 
     # -- jobs ------------------------------------------------------------------------
 
@@ -144,6 +148,16 @@ class DurableStore(DurableSchedules):
             part.release(fences, now, delay_ns, reason)
 
         await self._transact(Needs(jobs=frozenset(ids)), decide)
+
+    async def jobs_release_unknown(
+        self, owner: str, known: Iterable[Fenced], *, reason: str | None = None
+    ) -> list[str]:
+        """Give back what *owner* has leased and does not know of; see the contract."""
+        held = frozenset(known)
+        unknown = [fence for fence in await self._leased_by(owner) if fence not in held]
+        if unknown:
+            await self.jobs_release(unknown, reason=reason)
+        return [fence.job_id for fence in unknown]
 
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Extend leases; see the contract."""

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
-from quarterjack.model import Finish, FinishKind, JobRecord, JobState
+from quarterjack.model import Fenced, Finish, FinishKind, JobRecord, JobState
 
 from ._durable import DurableStore, Leased
 from ._postgres_hints import Hints
@@ -128,6 +128,9 @@ class PostgresJobs(DurableStore, ABC):
                 [Finish(row["id"], row["attempt"], row["owner"], FinishKind.DONE, now) for row in completed]
             )
         return [row["id"] for row in rows if not row["completed"]]
+
+    async def _leased_by(self, owner: str) -> list[Fenced]:
+        return [Fenced(*row) for row in await self._link.rows("leased_by", owner)]
 
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Extend leases; see the contract."""

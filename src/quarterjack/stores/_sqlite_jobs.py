@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from quarterjack._durations import NS_PER_S
-from quarterjack.model import Finish, FinishKind, JobRecord, JobState
+from quarterjack.model import Fenced, Finish, FinishKind, JobRecord, JobState
 
 from ._needs import UniqueKey
 from ._rows import Encoding
@@ -34,6 +34,7 @@ __all__ = [
     "finish",
     "has_only_one_try",
     "keys_of",
+    "leased_by",
     "promote",
     "put",
     "renew",
@@ -136,6 +137,11 @@ def expired(session: Session) -> list[str]:
     if first is None or first > session.now_ns:
         return []
     return [job_id for (job_id,) in session.run(sql("expired"), (session.now_ns, _RESCUED_AT_ONCE))]
+
+
+def leased_by(session: Session, owner: str) -> list[Fenced]:
+    """Return what an owner holds that has not begun."""
+    return [Fenced(*row) for row in session.run(sql("leased_by"), (owner,))]
 
 
 def has_only_one_try(rows: Iterable[Row]) -> bool:

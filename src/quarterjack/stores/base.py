@@ -287,6 +287,18 @@ class Store(ABC):
         """Give jobs back unrun; no counter moves but ``attempt``. Stale holders are ignored."""
 
     @abstractmethod
+    async def jobs_release_unknown(
+        self, owner: str, known: Iterable[Fenced], *, reason: str | None = None
+    ) -> list[str]:
+        """Give back what *owner* has leased and does not know of; return the ids.
+
+        For when the answer of a claim or a fire was lost: it may have been done all the same, and what it
+        leased waits for nobody. That is each SCHEDULED job under *owner* whose lease has an end and whose fence is
+        not in *known*; a job that has begun is left alone. Ask while no claim and no fire of this owner is
+        under way, for what these lease is not known yet either.
+        """
+
+    @abstractmethod
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Extend leases, keep progress and checkpoints; answer which are lost and which to cancel.
 

@@ -187,6 +187,21 @@ class MemoryStore(Store):
         """Give jobs back unrun."""
         self._book.release(jobs, self._now(), delay_ns, reason)
 
+    async def jobs_release_unknown(
+        self, owner: str, known: Iterable[Fenced], *, reason: str | None = None
+    ) -> list[str]:
+        """Give back what *owner* has leased and does not know of; see the contract."""
+        held = frozenset(known)
+        unknown = [
+            job.fence
+            for job in self._jobs.values()
+            if job.owner == owner and job.state is JobState.SCHEDULED and job.lease_until_ns is not None
+        ]
+        unknown = [fence for fence in unknown if fence not in held]
+        if unknown:
+            self._book.release(unknown, self._now(), 0, reason)
+        return [fence.job_id for fence in unknown]
+
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Extend leases; see the contract."""
         return self._book.renew(owner, renewals, lease_s, self._now())

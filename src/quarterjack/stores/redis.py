@@ -45,6 +45,7 @@ from ._redis_hints import HintLine
 from ._redis_leases import RedisLeaseLink, renewed
 from ._redis_registry import Registry
 from ._redis_rounds import Rounds
+from ._redis_rows import paired
 from ._redis_scripts import Scripts
 from ._redis_server import Address, check_server, checked_prefix, own_options
 from ._redis_views import Views
@@ -207,6 +208,10 @@ class RedisStore(DurableStore):
 
     async def _claim(self, claim: Claim) -> Leased:
         return leased(await self._run("claim", claim_words(claim)), self._encoding)
+
+    async def _leased_by(self, owner: str) -> list[Fenced]:
+        found = await self._run("held", (owner,))
+        return [Fenced(job_id, int(attempt), owner) for job_id, attempt in paired(found).items()]
 
     async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
         """Give jobs back unrun."""

@@ -21,7 +21,7 @@ from typing import ClassVar, Final, Literal, Self, TypeVar
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import Conflict, StoreUnavailable
-from quarterjack.model import Finish, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
+from quarterjack.model import Fenced, Finish, JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
 
 from . import _sqlite_jobs as fast
 from . import _sqlite_limits as limits
@@ -225,6 +225,10 @@ class SQLiteStore(DurableStore):
         except _WaitForDisk:
             rows, next_run_at = await self._write(partial(self._lease, claim, is_relaxed=False))
         return Leased(Claimed([self._encoding.record(row) for row in rows], next_run_at), has_held_up=False)
+
+    async def _leased_by(self, owner: str) -> list[Fenced]:
+        """Ask the writer: a claim that was given up may stand in its line still."""
+        return await self._write(lambda session: fast.leased_by(session, owner), is_relaxed=True)
 
     def _lease(self, claim: Claim, session: Session, *, is_relaxed: bool) -> tuple[list[fast.Row], int | None]:
         next_run_at = fast.promote(session)

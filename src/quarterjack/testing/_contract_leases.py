@@ -61,6 +61,31 @@ class LeaseContract:
         assert await b.claim(owner="w2") == []
         assert [one.id for one in await b.store.workers_list()] == ["w1"]
 
+    async def test_what_an_owner_leased_and_does_not_know_of_goes_back(self, b: Bench) -> None:
+        """The answer of a claim may be lost: its jobs must not wait for the lease, nor count as a worker's death."""
+        known, unknown, begun, others = [await b.put(max_rescues=0) for _ in range(4)]
+        held = {row.id: row for row in await b.claim(3)}
+        await b.claim(owner="w2")
+        await b.store.jobs_renew("w1", [Renewal(begun.id, 1, running_at_ns=1)], 30)
+        await b.began(held[begun.id].fence)
+        released = await b.store.jobs_release_unknown("w1", [held[known.id].fence], reason="unanswered")
+        assert released == [unknown.id]
+        row = await b.get(unknown.id)
+        assert (row.state, row.reason, row.attempt, row.rescues) == (JobState.SUBMITTED, "unanswered", 1, 0)
+        assert await b.states([known, begun, others]) == ["scheduled", "running", "scheduled"]
+        assert [row.id for row in await b.claim()] == [unknown.id]
+
+    async def test_earlier_attempt_of_an_owner_is_not_the_one_it_holds_now(self, b: Bench) -> None:
+        """Who lost a lease may have leased the job again by the claim whose answer is lost."""
+        job = await b.put()
+        (before,) = await b.claim(lease_s=30)
+        fence = before.fence
+        await b.advance(31)
+        (again,) = await b.claim(lease_s=30)
+        assert await b.store.jobs_release_unknown("w1", [again.fence]) == []
+        assert await b.store.jobs_release_unknown("w1", [fence]) == [job.id]
+        assert await b.store.jobs_release_unknown("w1", []) == []
+
     async def test_wants_that_overlap_take_each_job_once(self, b: Bench) -> None:
         """A worker asks for one lane several times: for all jobs, and for ticks with the slots it keeps for them."""
         jobs = [await b.put() for _ in range(3)]

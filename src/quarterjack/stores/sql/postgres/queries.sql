@@ -109,6 +109,12 @@ ORDER BY lease_until_ns
 LIMIT $1
 FOR UPDATE SKIP LOCKED;
 
+-- name: leased_by
+-- What an owner holds that has not begun, as fences; by the index of leases.
+SELECT id, attempt, owner FROM {schema}.job
+WHERE lease_until_ns IS NOT NULL AND owner = $1 AND state = 'scheduled'
+ORDER BY seq;
+
 -- name: renew
 -- Rows that somebody is just writing to (a transaction of `complete_in`) are passed over: they are held,
 -- and none can be rescued while that goes on.

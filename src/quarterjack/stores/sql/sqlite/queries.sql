@@ -18,6 +18,10 @@ SELECT min(lease_until_ns) FROM qj_jobs WHERE lease_until_ns IS NOT NULL
 -- name: expired
 SELECT id FROM qj_jobs WHERE lease_until_ns IS NOT NULL AND lease_until_ns <= ? ORDER BY lease_until_ns LIMIT ?
 
+-- name: leased_by: what an owner holds that has not begun
+SELECT id, attempt, owner FROM qj_jobs
+WHERE lease_until_ns IS NOT NULL AND owner = ? AND state = 'scheduled' ORDER BY seq
+
 -- name: lanes: those in which somebody waits, each found by one step in the index
 WITH RECURSIVE found (lane) AS (
     SELECT min(lane) FROM qj_jobs WHERE place = 1 AND queue = :queue
