@@ -39,6 +39,12 @@ class TestCalls:
         said = await asyncio.gather(*(link.call("testing", "ECHO", str(n)) for n in range(500)))
         assert said == [str(n) for n in range(500)]
 
+    async def test_small_commands_beside_large_ones_get_their_own_replies(self, link: Link) -> None:
+        """A batch of outcomes is large, and a claim beside it small: neither may get the answer of the other."""
+        await link.call("testing", "PING")
+        words = [str(n) * (1 if n % 2 else 40_000) for n in range(20)]
+        assert await asyncio.gather(*(link.call("testing", "ECHO", word) for word in words)) == words
+
     async def test_reply_of_a_cancelled_caller_goes_to_nobody(self, link: Link) -> None:
         """Whoever asks next must not get the answer to another question."""
         await link.call("testing", "PING")

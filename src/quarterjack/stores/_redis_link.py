@@ -49,16 +49,20 @@ class _Line:
 
     async def ask(self, packed: bytes) -> Any:
         """Send a command and return its reply."""
-        if self.error is not None:
-            raise self.error
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(reply)
-        sending = self.connection.send_packed_command(packed, check_health=False)
+        sending = self._send(packed, reply)
         if len(packed) < _MAY_WAIT:
             await sending
         else:  # a caller that is cancelled meanwhile must not leave half a command behind
             await asyncio.shield(sending)
         return await reply
+
+    async def _send(self, packed: bytes, reply: asyncio.Future[Any]) -> None:
+        """Take a place in the line and write the command in one step, for replies come in the order of the writing."""
+        if self.error is not None:
+            raise self.error
+        self._waiting.append(reply)
+        await self.connection.send_packed_command(packed, check_health=False)
 
     async def _read(self) -> None:
         read, waiting = self.connection.read_response, self._waiting
