@@ -7,10 +7,12 @@ import logging
 
 import pytest
 
-from quarterjack import Quarterjack
+from quarterjack import JobState, Quarterjack, gather
 from quarterjack.errors import StoreUnavailable
 from quarterjack.testing._clock import VirtualClock
 from tests.runtime.fleet import Connection, Fault, Server, fleet
+
+CALLS = tuple(name for name in dir(Connection) if name.startswith(("jobs_", "schedules_", "workers_", "now_")))
 
 
 def is_renewal(name: str) -> bool:
@@ -65,3 +67,108 @@ async def test_leases_that_nobody_renews_are_no_health() -> None:
         server.fault = None
         await clock.run_for(30)
         assert app.health().is_ready
+
+
+@pytest.mark.parametrize("lease_s", [3, 30])
+async def test_leases_that_nobody_renews_are_kept_by_who_claims(lease_s: float) -> None:
+    """Where the connection that renews them fails alone, the next claim must not rescue from its own process."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), lease=lease_s)
+    began: list[int] = []
+
+    @app.task(max_rescues=0)
+    async def body() -> str:
+        began.append(1)
+        await asyncio.sleep(5 * lease_s)
+        return "done"
+
+    async def fault(by: Connection, name: str, is_after: bool) -> None:
+        del by, is_after
+        if is_renewal(name):
+            raise StoreUnavailable("away")
+
+    server.fault = fault
+    async with fleet(server, app):
+        assert await (await app.submit(body)) == "done"
+    assert len(began) == 1
+
+
+@pytest.mark.parametrize("outage_s", [2, 20, 50, 300])
+async def test_after_an_outage_nobody_takes_what_runs_elsewhere(outage_s: float) -> None:
+    """All are cut off alike: who is through first leaves the others a moment to say that they live."""
+    server = Server(VirtualClock())
+    busy = [Quarterjack(server.connect(f"busy{n}"), concurrency=1) for n in range(5)]
+    idle = [Quarterjack(server.connect(f"idle{n}")) for n in range(2)]
+    began: list[str] = []
+
+    async def body(name: str) -> str:
+        began.append(name)
+        await asyncio.sleep(1.5 * outage_s)
+        return name
+
+    task, *_ = (app.task(max_rescues=0)(body) for app in (*busy, *idle))
+    async with fleet(server, *busy) as clock:
+        jobs = [await busy[0].submit(task, str(n)) for n in range(5)]
+        await clock.run_for(1)
+        for app in idle:
+            app.clock = clock
+        async with idle[0], idle[1]:
+            server.fault = failing(*CALLS)
+            await clock.run_for(outage_s)
+            server.fault = None
+            assert await gather(jobs) == [str(n) for n in range(5)]
+    assert sorted(began) == [str(n) for n in range(5)]
+
+
+async def test_a_dead_workers_jobs_are_taken_soon_after_an_outage() -> None:
+    """The moment that is left to the others is short: nobody waits for who does not come back."""
+    server = Server(VirtualClock())
+    first, second = Quarterjack(server.connect("first")), Quarterjack(server.connect("second"))
+    began: list[float] = []
+
+    async def body() -> None:
+        began.append(server.clock.monotonic())
+        if len(began) == 1:
+            await asyncio.Event().wait()
+
+    tasks = [app.task(body) for app in (first, second)]
+    back = float("inf")
+
+    async def fault(by: Connection, name: str, is_after: bool) -> None:
+        del name, is_after
+        if began and (by.label == "first" or server.clock.monotonic() < back):
+            raise StoreUnavailable("away")
+
+    server.fault = fault
+    async with fleet(server, first) as clock:
+        job = await first.submit(tasks[0])
+        await clock.run_for(1)
+        second.clock = clock
+        server.fault = None
+        async with second:
+            server.fault, back = fault, clock.monotonic() + 50
+            await clock.run_for(65)
+            row = server.store._jobs[job.id]
+            assert (row.state, row.rescues, len(began)) == (JobState.DONE, 1, 2)
+
+
+async def test_jobs_on_their_way_back_keep_their_leases() -> None:
+    """A release may fail alone for longer than a lease: nobody is to rescue, and lose, what never ran."""
+    server = Server(VirtualClock())
+    new, old, other = (Quarterjack(server.connect(), role=role, lease=2) for role in ("client", "both", "both"))
+
+    async def two(a: int, b: int) -> None: ...
+    async def one(a: int) -> None: ...
+
+    task = new.task(name="f", max_rescues=0)(two)
+    old.task(name="f", max_rescues=0)(one)
+    other.task(name="f", max_rescues=0)(one)
+    server.fault = failing("jobs_release")
+    async with fleet(server, new, old, other) as clock:
+        job = await new.submit(task, 1, 2)
+        await clock.run_for(30)
+        row = server.store._jobs[job.id]
+        assert (row.state, row.rescues, row.attempt) == (JobState.SCHEDULED, 0, 1)
+        server.fault = None
+        await clock.run_for(10)
+        assert (row.owner, row.rescues) == (None, 0)

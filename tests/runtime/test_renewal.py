@@ -124,7 +124,11 @@ class Host:
         self.store: Any = LinkOnly(link)
         self.worker: Any = self
         self.owner, self.lease_s = "w", 30.0
+        self.silence = None
         self.attempts: list[Any] = []
+
+    def on_their_way(self) -> list[Any]:
+        return []
 
     def held(self) -> list[Any]:
         return self.attempts

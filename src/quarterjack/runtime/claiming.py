@@ -23,6 +23,7 @@ from .worker_host import Lanes, WorkerHost
 if TYPE_CHECKING:
     from quarterjack.timer import TimerHandle
 
+    from .silence import Silence
     from .worker import Worker
 
 __all__ = ["POLL_S", "Claimer"]
@@ -38,8 +39,8 @@ FETCH_MOST: Final = 500
 AVOID_EARLY_S: Final = 0.25
 AVOID_S: Final = 2.0
 """A job that does not fit here is left to others from shortly before it is offered again until all have looked."""
-SILENT_SHARE: Final = 2
-"""A store that has not answered a claim for half a lease may have let leases of ours run out."""
+NOBODY: Final = Renewal("-", 0)
+"""Of no job: renewed where none is held, to hear whether the store is back."""
 SLACK_NS: Final = 100_000
 """An alarm for the store's time is left as it is unless it is off by more: each reading of two clocks differs."""
 POLL_S: Final = 1.0
@@ -67,8 +68,6 @@ class Claimer:
         self._poll: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._asked_ns: int | None = None
-        self._heard_ns: int | None = host.clock.monotonic_ns()
-        """When the store answered a claim last; None after one that failed."""
         self._avoided: Counter[str] = Counter()
         self._windows: set[asyncio.TimerHandle] = set()
         self._is_over = False
@@ -156,32 +155,43 @@ class Claimer:
     async def _claim(self, wants: list[Want]) -> bool:
         self._asked_ns = asked_ns = self._host.clock.monotonic_ns()
         try:
-            if self._host.lease_s is not None:
-                await self._keep_own(self._host.lease_s, asked_ns)
+            if self._host.silence is not None and not await self._is_calm(self._host.silence):
+                return False
             claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
         except StoreError as error:
-            self._asked_ns = self._heard_ns = None
-            pause_s = self._host.outage.failed("claiming jobs", error)
-            self._pause = asyncio.get_running_loop().call_later(pause_s, self._go_on)
+            self._wait(self._host.outage.failed("claiming jobs", error))
             return False
-        self._asked_ns, self._heard_ns = None, self._host.clock.monotonic_ns()
+        finally:
+            self._asked_ns = None
+        if self._host.silence is not None:
+            self._host.silence.answered()
         self._host.outage.worked("claiming jobs")
         self._arm(claimed.next_run_at_ns)
         self._worker.begin(claimed.jobs, asked_ns)
         return bool(claimed.jobs)
 
-    async def _keep_own(self, lease_s: float, now_ns: int) -> None:
-        """Renew what is held here before a claim that ends a long silence, and would rescue it from this very process.
+    async def _is_calm(self, silence: Silence) -> bool:
+        """Renew what is held here before a claim that could rescue it from this very process.
 
-        After an outage leases have run out of bodies that run, and of jobs whose outcome waits to be recorded.
-        Who else claims first takes them all the same: then the fence decides.
+        After an outage leases have run out of bodies that run, and of jobs whose outcome waits to be recorded, here
+        and elsewhere; False while the others have theirs renewed. Who else claims first takes them all the same:
+        then the fence decides.
         """
-        if self._heard_ns is not None and now_ns - self._heard_ns < lease_s * NS_PER_S / SILENT_SHARE:
-            return
-        fences = [*(attempt.fence for attempt in self._worker.held()), *self._worker.recorder.errands.going]
-        own = [Renewal(fence.job_id, fence.attempt) for fence in fences]
-        for start in range(0, len(own), FETCH_MOST):
-            await self._store.jobs_renew(self._host.owner, own[start : start + FETCH_MOST], lease_s)
+        if silence.is_long:
+            asked_ns, owner, lease_s = self._host.clock.monotonic_ns(), self._host.owner, self._host.lease_s
+            fences = [*(attempt.fence for attempt in self._worker.held()), *self._worker.on_their_way()]
+            own = [Renewal(fence.job_id, fence.attempt) for fence in fences] or [NOBODY]
+            for start in range(0, len(own), FETCH_MOST):
+                await self._store.jobs_renew(owner, own[start : start + FETCH_MOST], lease_s)
+            silence.renewed(asked_ns)
+        calm_s = silence.calm_s
+        if calm_s:
+            self._wait(calm_s)
+        return not calm_s
+
+    def _wait(self, pause_s: float) -> None:
+        """Claim nothing for a while."""
+        self._pause = asyncio.get_running_loop().call_later(pause_s, self._go_on)
 
     def _go_on(self) -> None:
         self._pause = None

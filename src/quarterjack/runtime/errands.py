@@ -59,7 +59,7 @@ class Errands:
         self._pause = pause
         self._is_ending = is_ending
         self.going: set[Fenced] = set()
-        """Jobs on their way back: the store does not know of it yet."""
+        """Jobs on their way back: the store does not know of it yet, and their leases are renewed."""
         self._back: dict[tuple[int, str], _Back] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -80,6 +80,7 @@ class Errands:
             back = self._back[delay_ns, reason] = _Back([], [])
             self.spawn(self._give_back(delay_ns, reason))
         back.fences.append(fence)
+        self.going.add(fence)
         back.news.extend(news)
 
     async def _give_back(self, delay_ns: int, reason: str) -> None:
@@ -90,7 +91,6 @@ class Errands:
                 await host.store.jobs_renew(host.owner, back.news, host.lease_s)
             await host.store.jobs_release(back.fences, delay_ns=delay_ns, reason=reason)
 
-        self.going.update(back.fences)
         await self._try("giving jobs back", call)
         self.going.difference_update(back.fences)
 

@@ -30,8 +30,8 @@ from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock, SystemClock
 from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.executors import LoopExecutor
-from quarterjack.model import WorkerInfo
-from quarterjack.stores.base import Renewed, Store
+from quarterjack.model import Fenced, WorkerInfo
+from quarterjack.stores.base import Renewal, Renewed, Store
 from quarterjack.stores.leases import LeaseLink
 
 from .batch_executor import BatchExecutor
@@ -39,6 +39,7 @@ from .outage import Outage
 
 if TYPE_CHECKING:
     from .run import Attempt
+    from .silence import Silence
     from .worker import Worker
 
 __all__ = ["LOOP_DEAD_AFTER_S", "Renewer", "RenewerHost"]
@@ -59,6 +60,8 @@ SHARE: Final = 3
 """Leases are renewed so many times before they run out."""
 LONGEST_S: Final = 10.0
 """However long leases are, a worker gives a sign of life so often."""
+LONGEST_PAUSE_S: Final = 2.0
+"""A store that is back is noticed so soon: others leave us `silence.CALM_S` before they take what has run out."""
 _LEAST_PAUSE_S: Final = 0.001
 """The difference of two readings may be less than any clock can show: no time would pass in such a pause."""
 BATCH: Final = 500
@@ -80,6 +83,8 @@ class RenewerHost(Protocol):
     def owner(self) -> str: ...
     @property
     def lease_s(self) -> float | None: ...
+    @property
+    def silence(self) -> Silence | None: ...
     def info(self) -> WorkerInfo: ...
     def obey(self, command: str) -> None: ...
     def fatal(self, error: BaseException) -> None: ...
@@ -178,7 +183,7 @@ class Renewer:
             except StoreError as error:
                 pause_s = self.outage.failed("renewing leases", error)
                 full_at = 0.0  # all of them, as soon as it works
-                if await _is_set_within(over, min(pause_s, self._between_s)):
+                if await _is_set_within(over, min(pause_s, self._between_s, self._spread(LONGEST_PAUSE_S))):
                     return
                 continue
             self.outage.worked("renewing leases")
@@ -201,16 +206,19 @@ class Renewer:
             StoreError: If the store does not answer before the next round is due; the rest is not renewed then.
         """
         self._tell(self._pulse)
-        host, worker = self._host, self._host.worker
+        host, worker, asked_ns = self._host, self._host.worker, self._host.clock.monotonic_ns()
         if worker is not None:
-            now_ns = host.clock.monotonic_ns()
-            self._look_at_loop(now_ns)
-            held = [attempt for attempt in worker.held() if self._is_alive(attempt, now_ns)]
-            chosen = held if is_full else [attempt for attempt in held if _has_news(attempt, now_ns)]
+            self._look_at_loop(asked_ns)
+            held = [attempt for attempt in worker.held() if self._is_alive(attempt, asked_ns)]
+            chosen = held if is_full else [attempt for attempt in held if _has_news(attempt, asked_ns)]
             for start in range(0, len(chosen), BATCH):
                 await self._renew(chosen[start : start + BATCH])
+            if is_full:
+                await self._renew_going(worker.on_their_way())
         if is_full:
             command = await self._within(self._link.workers_put(host.info()))
+            if host.silence is not None:
+                host.silence.renewed(asked_ns)
             if command is not None:
                 self._tell(host.obey, command)
 
@@ -221,6 +229,13 @@ class Renewer:
             attempt.sent = renewal
         if answer.lost or answer.cancelled:
             self._tell(self._answered, answer, {attempt.job_id: attempt for attempt in attempts})
+
+    async def _renew_going(self, fences: Sequence[Fenced]) -> None:
+        """Keep jobs that were given back while the store does not know of it: nobody is to rescue them."""
+        own = [Renewal(fence.job_id, fence.attempt) for fence in fences]
+        for start in range(0, len(own), BATCH):  # not with the others: we may hold newer attempts of the same jobs
+            batch = own[start : start + BATCH]
+            await self._within(self._link.jobs_renew(self._host.owner, batch, self._host.lease_s))
 
     async def _within(self, call: Coroutine[Any, Any, T]) -> T:
         """Await a call of the link, as long as there is between two rounds: others wait behind it."""

@@ -44,6 +44,7 @@ from .places import Places
 from .prepare import Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler
+from .silence import Silence
 from .store_time import StoreTime
 from .streams import DeclaredStream, Streams
 from .upkeep import Retention, Upkeep
@@ -106,6 +107,7 @@ class Service:
         self.timer = Timer.shared(clock)
         self.time = StoreTime(store, clock)
         self.outage = Outage(clock.monotonic)
+        self.silence = None if self.lease_s is None else Silence(clock, self.lease_s)
         self.handles = Handles(self, tasks, events, clock, lambda: self.context, on_fatal)
         if not store.keeps_objects:
             self.handles.afar = Afar(self)

@@ -171,6 +171,10 @@ class Worker:
         """Return whose leases to renew: what runs here, and bodies that outlived their outcome."""
         return [*self.held_by_id.values(), *self._zombies]
 
+    def on_their_way(self) -> list[Fenced]:
+        """Return jobs that were given back, whose leases are ours until the store knows. From any thread."""
+        return list(self.recorder.errands.going)
+
     async def idle(self) -> None:
         """Wait until no job is held here and every outcome is recorded."""
         while self.held_by_id or self.recorder.outbox:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .flows import Flows
     from .handles import Handles
     from .outage import Outage
+    from .silence import Silence
     from .store_time import StoreTime
 
 __all__ = ["Lanes", "Prepared", "WorkPlaces", "WorkerHost"]
@@ -75,6 +76,8 @@ class WorkerHost(Protocol):
     def owner(self) -> str: ...
     @property
     def lease_s(self) -> float | None: ...
+    @property
+    def silence(self) -> Silence | None: ...
     @property
     def flows(self) -> Flows | None: ...
     @property
