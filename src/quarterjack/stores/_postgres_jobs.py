@@ -32,6 +32,8 @@ _FINAL_STATES: Final = {
     FinishKind.CANCELLED: JobState.CANCELLED,
     FinishKind.MISSED: JobState.MISSED,
 }
+_Try = tuple[str, int]
+"""An attempt: the job's id, and its number."""
 _PUT_COLUMNS: Final = itemgetter(
     *map(
         [column.name for column in JOB_COLUMNS].index,
@@ -142,29 +144,40 @@ class PostgresJobs(DurableStore, ABC):
     # -- out -------------------------------------------------------------------------
 
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
-        """Record how attempts ended; plain jobs take one statement."""
-        final = sorted((one for one in finishes if _is_final(one)), key=itemgetter(0))
+        """Record how attempts ended; plain jobs take one statement.
+
+        Several may be of one job: an attempt whose lease has moved on, and the one after it.
+        """
+        first = {_try_of(one): n for n, one in reversed([*enumerate(finishes)])}
+        final = sorted((finishes[n] for n in first.values() if _is_final(finishes[n])), key=itemgetter(0))
         handled, completed = await self._finish_plain(final)
         others = [one.job_id for one in finishes if not _is_final(one)]
         if others:
             completed |= self._results(await self._link.rows("completed", others))
-        left = [_completed(one, completed) for one in finishes if one.job_id not in handled]
-        states = dict(zip([one.job_id for one in left], await super().jobs_finish(left), strict=True)) if left else {}
+        answers: list[JobState | None] = [None] * len(finishes)
+        left: dict[int, Finish] = {}
+        for n, one in enumerate(finishes):
+            if _try_of(one) in handled and first[_try_of(one)] == n:
+                answers[n] = _FINAL_STATES[one.kind]
+            else:
+                left[n] = _completed(one, completed)
+        if left:
+            for n, state in zip(left, await super().jobs_finish([*left.values()]), strict=True):
+                answers[n] = state
         if handled:
-            self._hints.send(Hint.ENDED, list(handled))
-        return [handled.get(one.job_id) or states.get(one.job_id) for one in finishes]
+            self._hints.send(Hint.ENDED, [job_id for job_id, _ in handled])
+        return answers
 
-    async def _finish_plain(self, finishes: Sequence[Finish]) -> tuple[dict[str, JobState], dict[str, Any]]:
-        """Return the states of the jobs that it ended, and the results of those that a transaction completed."""
+    async def _finish_plain(self, finishes: Sequence[Finish]) -> tuple[set[_Try], dict[_Try, Any]]:
+        """Return the attempts that it ended, and the results of those that a transaction completed."""
         if not finishes:
-            return {}, {}
+            return set(), {}
         rows = await self._link.rows("finish", *map(list, zip(*map(self._finish_row, finishes), strict=True)))
-        kinds = {one.job_id: _FINAL_STATES[one.kind] for one in finishes}
-        handled = {row["id"]: kinds[row["id"]] for row in rows if not row["is_completed"]}
+        handled = {(row["id"], row["attempt"]) for row in rows if not row["is_completed"]}
         return handled, self._results(row for row in rows if row["is_completed"])
 
-    def _results(self, rows: Iterable[Any]) -> dict[str, Any]:
-        return {row["id"]: self._encoding.payloads.unpacked(row["result"]) for row in rows}
+    def _results(self, rows: Iterable[Any]) -> dict[_Try, Any]:
+        return {(row["id"], row["attempt"]): self._encoding.payloads.unpacked(row["result"]) for row in rows}
 
     def _finish_row(self, finish: Finish) -> tuple[Any, ...]:
         job_id, attempt, owner, kind, at_ns, started_ns, running_ns, result, error, reason, _, _ = finish
@@ -201,8 +214,13 @@ def _is_final(finish: Finish) -> bool:
     return finish.kind in _FINAL_STATES and not finish.zombie
 
 
-def _completed(finish: Finish, completed: dict[str, Any]) -> Finish:
+def _try_of(finish: Finish) -> _Try:
+    return finish.job_id, finish.attempt
+
+
+def _completed(finish: Finish, completed: dict[_Try, Any]) -> Finish:
     """Return *finish*, or that the job is done where its effects were committed already."""
-    if finish.job_id not in completed:
+    if _try_of(finish) not in completed:
         return finish
-    return finish._replace(kind=FinishKind.DONE, result=completed[finish.job_id], error=None, reason=None, delay_ns=0)
+    result = completed[_try_of(finish)]
+    return finish._replace(kind=FinishKind.DONE, result=result, error=None, reason=None, delay_ns=0)

@@ -262,6 +262,37 @@ class JobContract:
 
     # -- finish ----------------------------------------------------------------------
 
+    @pytest.mark.parametrize("unique", [None, Unique("k")], ids=["plain", "unique"])
+    @pytest.mark.parametrize("is_stale_first", [True, False], ids=["stale first", "stale last"])
+    async def test_two_attempts_of_one_job_in_one_call_are_told_apart(
+        self, b: Bench, is_stale_first: bool, unique: Unique | None
+    ) -> None:
+        """A process that lost a lease and claimed the job again may say how both ended at once."""
+        await b.put(unique=unique)
+        (before,) = await b.claim(lease_s=30)
+        stale = before.fence
+        await b.advance(31)
+        (row,) = await b.claim(lease_s=30)
+        await b.began(row.fence)
+        now = await b.store.now_ns()
+        ends = [Finish(*stale, FinishKind.FAILED, now), Finish(*row.fence, FinishKind.DONE, now, result=5)]
+        states: list[JobState | None] = [None, JobState.DONE]
+        if not is_stale_first:
+            ends, states = ends[::-1], states[::-1]
+        assert await b.store.jobs_finish(ends) == states
+        row = await b.get(row.id)
+        assert (row.state, row.attempt, row.result, row.error) == (JobState.DONE, 2, 5, None)
+
+    async def test_outcome_that_is_told_twice_in_one_call_is_recorded_once(self, b: Bench) -> None:
+        """The first one counts, and the other is told so."""
+        await b.put()
+        (row,) = await b.claim()
+        await b.began(row.fence)
+        now = await b.store.now_ns()
+        ends = [Finish(*row.fence, kind, now) for kind in (FinishKind.DONE, FinishKind.FAILED, FinishKind.RETRY)]
+        assert await b.store.jobs_finish(ends) == [JobState.DONE, None, None]
+        assert (await b.get(row.id)).state is JobState.DONE
+
     @pytest.mark.parametrize("kind", ["done", "failed", "timed_out", "cancelled", "missed"])
     async def test_final_outcome_ends_the_job_once(self, b: Bench, kind: str) -> None:
         """The first outcome counts, and is stamped."""

@@ -179,14 +179,14 @@ counted AS (
     FROM gone, (SELECT {schema}.now_ns() AS ns) AS now
     GROUP BY 1, 2, 3
 )
-SELECT id, false AS is_completed, NULL::bytea AS result FROM gone
+SELECT id, attempt, false AS is_completed, NULL::bytea AS result FROM gone
 UNION ALL
-SELECT j.id, true, j.result FROM {schema}.job AS j, f
+SELECT j.id, j.attempt, true, j.result FROM {schema}.job AS j, f
 WHERE j.id = f.id AND j.attempt = f.attempt AND j.owner = f.owner AND j.completed;
 
 -- name: completed
 -- Of these jobs, those whose effects a transaction of a user's has committed.
-SELECT id, result FROM {schema}.job WHERE id = ANY($1::text[]) AND completed;
+SELECT id, attempt, result FROM {schema}.job WHERE id = ANY($1::text[]) AND completed;
 
 -- ---------------------------------------------------------------- what a decision loads
 
