@@ -23,7 +23,7 @@ from quarterjack.stores._limits import Limits
 from quarterjack.stores._needs import Changes, Loaded, Missing, Needs, Taken, UniqueKey
 from quarterjack.stores._part import Part
 from quarterjack.stores._rows import ColumnValue, Encoding
-from quarterjack.stores.base import AuditRow, Claim, Claimed, Hint, JobPage, StoreStats, Want
+from quarterjack.stores.base import Acquired, AuditRow, Claim, Claimed, Hint, JobPage, StoreStats, Want
 
 __all__ = ["Fault", "ReferenceStore", "Tables"]
 
@@ -325,14 +325,18 @@ class ReferenceStore(DurableStore):
 
     # -- limits, workers, records ----------------------------------------------------
 
-    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
-        return self.tables.limits.acquire(limit, holder, n, maximum, round(ttl_s * 1e9), self._clock.now_ns())
+    async def limit_acquire(
+        self, limit: str, holders: Sequence[str], *, maximum: int, ttl_s: float, waiter: str | None = None
+    ) -> Acquired:
+        return self.tables.limits.acquire(limit, holders, maximum, round(ttl_s * 1e9), self._clock.now_ns(), waiter)
 
-    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
-        return self.tables.limits.renew(limit, holder, round(ttl_s * 1e9), self._clock.now_ns())
+    async def limit_renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
+        return self.tables.limits.renew(limit, holders, round(ttl_s * 1e9), self._clock.now_ns())
 
-    async def limit_release(self, limit: str, holder: str) -> None:
-        self.tables.limits.release(limit, holder)
+    async def limit_release(self, limit: str, holders: Sequence[str]) -> None:
+        if self.tables.limits.release(limit, holders, self._clock.now_ns()):
+            for store in self.tables.stores:
+                store._hear(Hint.LIMITS, (limit,))
 
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
         return self.tables.limits.take(limit, n, rate, burst, self._clock.now_ns())

@@ -143,6 +143,21 @@ async def test_delays_and_leases_shift_with_a_clock_that_was_set() -> None:
     assert [row.id for row in await b.claim(lease_s=None)] == [delayed.id]
 
 
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_slots_and_tokens_shift_with_a_clock_that_was_set(hours: int) -> None:
+    """Nobody has lost a slot, nor kept one, because the clock was set."""
+    b = await opened()
+    take = b.store.limit_acquire
+    assert (await take("l", ["a"], maximum=1, ttl_s=30)).taken
+    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
+    b.clock.step_clock(3600 * hours)
+    assert not (await take("l", ["b"], maximum=1, ttl_s=30)).taken
+    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == pytest.approx(10)
+    await b.advance(30)
+    assert (await take("l", ["b"], maximum=1, ttl_s=30)).taken
+    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
+
+
 async def test_backfill_that_waits_is_no_later_for_a_clock_that_was_set() -> None:
     """It was due at once, as a submitted job is: its lag counts from then, in elapsed time."""
     b = await opened()
@@ -151,6 +166,18 @@ async def test_backfill_that_waits_is_no_later_for_a_clock_that_was_set() -> Non
     b.clock.step_clock(3600)
     (row,) = await b.claim(lease_s=None)
     assert row.run_at_ns == await b.store.now_ns()
+
+
+async def test_limits_that_say_nothing_more_are_forgotten() -> None:
+    """There may be one for each customer, or for each window."""
+    b = await opened()
+    for n in range(1_500):
+        await b.store.limit_acquire(f"l{n}", ["a"], maximum=0, ttl_s=1, waiter="w")
+        await b.store.limit_take(f"t{n}", 1, rate=1, burst=1)
+        await b.advance(0.1)
+    assert isinstance(b.store, MemoryStore)
+    limits = b.store._limits
+    assert max(len(limits._slots), len(limits._waiters), len(limits._arrivals)) < 1_200
 
 
 TestMemoryStoreBesideItsModel = store_machine(lambda: Bench(MemoryStore())).TestCase

@@ -171,6 +171,27 @@ async def test_purge_goes_by_age_and_by_number_whichever_is_more(url: str) -> No
     await b.store.close()
 
 
+async def test_limits_that_say_nothing_more_are_forgotten(url: str) -> None:
+    """There may be one for each customer, or for each window: they must not fill the database."""
+    b = MovedBench(url)
+    await b.open()
+
+    async def left() -> list[str]:
+        tables = "SELECT name FROM {0}.limit_slot UNION ALL SELECT name FROM {0}.limit_bucket"
+        async with b.store._link.connection("looking") as connection:
+            return [row[0] for row in await connection.fetch(tables.format(b.store._settings.quoted_schema))]
+
+    await b.store.limit_acquire("l", ["a"], maximum=1, ttl_s=30)
+    await b.store.limit_acquire("l", ["b"], maximum=1, ttl_s=30, waiter="w")
+    await b.store.limit_take("t", 1, rate=1, burst=2)
+    await b.store.jobs_purge(timedelta(0))
+    assert await left() == ["l", "l", "t"]
+    await b.advance(30)
+    await b.store.jobs_purge(timedelta(0))
+    assert await left() == []
+    await b.store.close()
+
+
 async def test_counts_are_added_up_once(url: str) -> None:
     """Every process tidies each minute: to write the whole day anew each time would outdo the jobs themselves."""
     b = MovedBench(url)

@@ -353,7 +353,7 @@ class TestLife:
         await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
         await store.jobs_put([JobRecord("one", "a", (), {}, RunOptions())])
         (held,) = (await store.jobs_claim(Claim("w", [Want(("default",), lanes_of(["a"]), 1)], 30))).jobs
-        assert await store.limit_acquire("limit", "w", 1, maximum=1, ttl_s=30)
+        assert (await store.limit_acquire("limit", ["w"], maximum=1, ttl_s=30)).taken
         await filled(store)
         renewal = Renewal("one", held.attempt, running_at_ns=await store.now_ns())
         assert await store.jobs_renew("w", [renewal], 60) == Renewed([], [])
@@ -361,7 +361,7 @@ class TestLife:
         assert row is not None
         assert row.state is JobState.RUNNING
         assert (row.lease_until_ns or 0) > await store.now_ns() + 50 * NS_PER_S
-        assert await store.limit_renew("limit", "w", 60)
+        assert await store.limit_renew("limit", ["w"], 60) == []
         assert await store.workers_put(WorkerInfo("w", "host", 1, "both", ("default",), 0, 0, "1", 1, 0)) is None
         await store.close()
 

@@ -146,6 +146,19 @@ async def test_unique_keys_of_periods_that_are_over_are_forgotten(computer: Comp
     assert computer.look("SELECT key FROM qj_unique") == []
 
 
+async def test_limits_that_say_nothing_more_are_forgotten(computer: Computer) -> None:
+    """There may be one for each customer, or for each window: they must not fill the file."""
+    b = await computer.store()
+    await b.store.limit_acquire("l", ["a"], maximum=1, ttl_s=30)
+    await b.store.limit_acquire("l", ["b"], maximum=1, ttl_s=30, waiter="w")
+    await b.store.limit_take("t", 1, rate=1, burst=2)
+    await b.store.jobs_purge(timedelta(0))
+    assert computer.look("SELECT name FROM qj_slots UNION ALL SELECT name FROM qj_tokens") == [("l",), ("l",), ("t",)]
+    await b.advance(30)
+    await b.store.jobs_purge(timedelta(0))
+    assert computer.look("SELECT name FROM qj_slots UNION ALL SELECT name FROM qj_tokens") == []
+
+
 async def test_put_that_fails_leaves_the_records_as_they_were(computer: Computer) -> None:
     """The caller may try again with the same ones."""
     b = await computer.store(timeout=0.05)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from quarterjack._durations import NS_PER_S
 from quarterjack.stores import _sqlite_registry as registry
 from quarterjack.stores._sqlite_engine import Session
@@ -49,6 +51,21 @@ async def test_leases_shift_with_the_clock(computer: Computer) -> None:
     computer.clock.step_clock(3600)
     assert await b.claim(owner="w2") == []
     assert await b.finish(row.fence)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_slots_and_tokens_shift_with_the_clock(computer: Computer, hours: int) -> None:
+    """Nobody has lost a slot, nor kept one, because the clock was set."""
+    b = await computer.store()
+    take = b.store.limit_acquire
+    assert (await take("l", ["a"], maximum=1, ttl_s=30)).taken
+    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
+    b.clock.step_clock(3600 * hours)
+    assert not (await take("l", ["b"], maximum=1, ttl_s=30)).taken
+    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == pytest.approx(10)
+    await b.advance(30)
+    assert (await take("l", ["b"], maximum=1, ttl_s=30)).taken
+    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
 
 
 async def test_schedule_goes_on_when_the_clock_is_set_back(computer: Computer) -> None:
@@ -158,7 +175,7 @@ async def test_process_that_has_missed_word_looks_at_everything(computer: Comput
     await store._write(flood)
     await ear.hears(Hint.SCHEDULES)
     assert {(hint, ids) for hint, ids in ear.heard if hint is not Hint.JOBS} == {
-        (hint, ()) for hint in (Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED)
+        (hint, ()) for hint in (Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED, Hint.LIMITS)
     }
     (kept,) = computer.look("SELECT count(*) FROM qj_hints")
     assert kept == (1_000,)

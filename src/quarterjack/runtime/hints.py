@@ -96,7 +96,7 @@ class Hints:
                 worker.cancel_local(ids)
         elif hint is Hint.ENDED:
             self._on_ended_elsewhere(ids)
-        else:
+        elif hint is Hint.FINISHED:
             self._on_ended_by_store(ids)
             if worker is not None:
                 worker.notice()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.model import WorkerInfo
 
+from ._postgres_hints import Hints
 from ._postgres_link import Link
-from .base import AuditRow, Store
+from .base import WAITER_S, Acquired, AuditRow, Hint, Store
 
 __all__ = ["PostgresRegistry", "worker_arguments"]
 
@@ -27,19 +28,34 @@ class PostgresRegistry(Store, ABC):
     """Limits, workers and the audit; each call is one statement."""
 
     _link: Link
+    _hints: Hints
 
-    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
-        """Take slots, all or none."""
-        taken: bool = await self._link.value("limit_acquire", limit, holder, n, maximum, round(ttl_s * NS_PER_S))
-        return taken
+    @abstractmethod
+    def _hear(self, hint: Hint, ids: Sequence[str] = ()) -> None:
+        """Tell the listeners of this process."""
 
-    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
-        """Keep slots longer; False if they are gone."""
-        return await self._link.value("limit_renew", limit, holder, round(ttl_s * NS_PER_S)) is not None
+    async def limit_acquire(
+        self, limit: str, holders: Sequence[str], *, maximum: int, ttl_s: float, waiter: str | None = None
+    ) -> Acquired:
+        """Take slots, as many as are free."""
+        asked = (limit, list(holders), maximum, round(ttl_s * NS_PER_S), waiter)
+        ((taken, waiting),) = await self._link.rows("limit_acquire", *asked)
+        if len(taken) == len(holders):
+            return Acquired(tuple(taken), waiting)
+        waits = (limit, waiter, maximum, round(WAITER_S * NS_PER_S))
+        ((_, wait_ns),) = await self._link.rows("limit_wait", *waits)
+        return Acquired(tuple(taken), waiting, (wait_ns or 0) / NS_PER_S)
 
-    async def limit_release(self, limit: str, holder: str) -> None:
-        """Give the holder's slots back."""
-        await self._link.rows("limit_release", limit, holder)
+    async def limit_renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
+        """Keep slots longer; return those that are gone."""
+        kept = {row[0] for row in await self._link.rows("limit_renew", limit, list(holders), round(ttl_s * NS_PER_S))}
+        return [holder for holder in holders if holder not in kept]
+
+    async def limit_release(self, limit: str, holders: Sequence[str]) -> None:
+        """Give slots back; who waits for one is told."""
+        if await self._link.value("limit_release", limit, list(holders)):
+            self._hear(Hint.LIMITS, (limit,))
+            self._hints.send(Hint.LIMITS, (limit,))
 
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
         """Take tokens, or return the seconds until they are there."""

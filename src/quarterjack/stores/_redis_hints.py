@@ -27,7 +27,7 @@ SEPARATOR: Final = "\x1f"
 _QUIET_S: Final = 10.0
 """After so long without a word the server is asked whether it is there."""
 _LONGEST_PAUSE_S: Final = 5.0
-_FOREIGN: Final = (Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED)
+_FOREIGN: Final = (Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED, Hint.LIMITS)
 """What other processes tell."""
 
 

@@ -11,7 +11,7 @@ from quarterjack._durations import NS_PER_S
 from quarterjack.model import WorkerInfo
 
 from ._redis_scripts import Scripts
-from .base import AuditRow
+from .base import WAITER_S, Acquired, AuditRow
 
 __all__ = ["Registry"]
 
@@ -26,18 +26,22 @@ class Registry:
 
     # -- limits ----------------------------------------------------------------------
 
-    async def acquire(self, limit: str, holder: str, n: int, maximum: int, ttl_s: float) -> bool:
-        """Take slots, all or none."""
-        words = ("acquire", limit, holder, n, maximum, _us(ttl_s))
-        return bool(await self._scripts.run("limits", words))
+    async def acquire(
+        self, limit: str, holders: Sequence[str], maximum: int, ttl_s: float, waiter: str | None
+    ) -> Acquired:
+        """Take slots, as many as are free."""
+        words: tuple[str | int, ...] = ("acquire", limit, _us(ttl_s), maximum, waiter or "", _us(WAITER_S), *holders)
+        taken, waiting, wait_us = await self._scripts.run("limits", words)
+        return Acquired(tuple(taken), waiting, int(wait_us) / 1e6)
 
-    async def renew(self, limit: str, holder: str, ttl_s: float) -> bool:
-        """Keep slots longer; False if they are gone."""
-        return bool(await self._scripts.run("limits", ("renew", limit, holder, 0, 0, _us(ttl_s))))
+    async def renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
+        """Keep slots longer; return those that are gone."""
+        gone: list[str] = await self._scripts.run("limits", ("renew", limit, _us(ttl_s), *holders))
+        return gone
 
-    async def release(self, limit: str, holder: str) -> None:
-        """Give the holder's slots back."""
-        await self._scripts.run("limits", ("release", limit, holder))
+    async def release(self, limit: str, holders: Sequence[str], sender: str) -> bool:
+        """Give slots back; say whether somebody waits for one. The other processes were told then."""
+        return bool(await self._scripts.run("limits", ("release", limit, sender, *holders)))
 
     async def take(self, limit: str, n: float, rate: float, burst: float) -> float:
         """Take tokens, or return the seconds until they are there."""

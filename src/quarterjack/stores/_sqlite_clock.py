@@ -58,6 +58,8 @@ def shift(session: Session, encoding: Encoding, step_ns: int) -> None:
     now = session.now_ns
     session.run(sql("shift_waiting"), {"step": step_ns, "before": now - step_ns})
     session.run(sql("shift_leases"), (step_ns,))
+    session.run("UPDATE qj_slots SET until_ns = until_ns + ?", (step_ns,))
+    session.run("UPDATE qj_tokens SET arrival_ns = arrival_ns + ?", (step_ns,))
     if step_ns < 0:
         rows = load_schedules(session, encoding)
         moved = [row for row in (_rebased(row, now, -step_ns) for row in rows) if row is not None]

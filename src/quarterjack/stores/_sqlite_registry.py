@@ -29,7 +29,7 @@ _AUDIT_KEPT: Final = 10_000
 _HINTS_KEPT: Final = 1_000
 """A process that has missed more is told to look at everything."""
 _WORKER: Final = "id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies"
-_ALL: Final = (Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED)
+_ALL: Final = (Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED, Hint.LIMITS)
 
 
 def put_worker(session: Session, worker: WorkerInfo) -> str | None:

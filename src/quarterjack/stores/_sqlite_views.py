@@ -136,6 +136,8 @@ def purge(session: Session, older_than_ns: int, limit: int, keep: int | None) ->
     """Delete finished jobs, the oldest first, up to *limit*; return how many. Periods that are over go as well."""
     before, gone = session.now_ns - older_than_ns, 0
     session.run(sql("sweep_uniques"), (session.now_ns,))
+    session.run("DELETE FROM qj_slots WHERE until_ns <= ?", (session.now_ns,))
+    session.run("DELETE FROM qj_tokens WHERE arrival_ns <= ?", (session.now_ns,))  # full: as if they were not there
     if keep is not None:
         (kept,) = session.one("SELECT count(*) FROM qj_jobs WHERE finished_at_ns IS NOT NULL AND zombie = 0")
         if kept > keep:

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
@@ -42,6 +42,8 @@ from .leases import CarriedLink, LeaseLink
 
 __all__ = [
     "AGING_NS",
+    "WAITER_S",
+    "Acquired",
     "AuditRow",
     "Backfilled",
     "CancelAnswer",
@@ -60,6 +62,10 @@ __all__ = [
 
 AGING_NS = 10 * 1_000_000_000
 """How much earlier a job ranks for each level of priority: waiting ten seconds outweighs one level."""
+
+
+WAITER_S: Final = 5.0
+"""So long somebody who was refused a slot is known to wait; who still does asks again before."""
 
 
 class Want(NamedTuple):
@@ -168,6 +174,8 @@ class Hint(StrEnum):
     """These jobs ended, by whichever process: whoever waits for one may look."""
     PAUSED = "paused"
     """The store itself paused these schedules, by their ``pause_on_failure``."""
+    LIMITS = "limits"
+    """Slots of these limits were given back while somebody waited for one."""
 
 
 HintListener = Callable[[Hint, Sequence[str]], None]
@@ -186,6 +194,20 @@ class StoreStats(NamedTuple):
     states: Mapping[JobState, int]
     waiting: Mapping[str, int]
     oldest_due_ns: int | None
+
+
+class Acquired(NamedTuple):
+    """What ``limit_acquire`` found.
+
+    Attributes:
+        taken: Which of the holders have a slot now.
+        waiting: How many other waiters were refused lately and still wait.
+        wait_s: Seconds until the next slot runs out unless it is renewed; 0 if all were taken.
+    """
+
+    taken: tuple[str, ...]
+    waiting: int = 0
+    wait_s: float = 0.0
 
 
 class AuditRow(NamedTuple):
@@ -447,16 +469,23 @@ class Store(ABC):
     # -- limits across processes -----------------------------------------------------
 
     @abstractmethod
-    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
-        """Take *n* of *maximum* slots for *ttl_s* seconds, all or none."""
+    async def limit_acquire(
+        self, limit: str, holders: Sequence[str], *, maximum: int, ttl_s: float, waiter: str | None = None
+    ) -> Acquired:
+        """Take one of *maximum* slots for each of *holders*, in their order, as many as are free, for *ttl_s* seconds.
+
+        A slot is a row that runs out, never a counter, and a holder's name is its fence: who makes a new one for
+        each slot loses none by an answer that was lost, or by a call that arrives late. Where not all were taken
+        *waiter* is known to wait for `WAITER_S`; else it waits no more. Without holders nothing is taken.
+        """
 
     @abstractmethod
-    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
-        """Keep slots for *ttl_s* more; False if they ran out and are gone."""
+    async def limit_renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
+        """Keep slots for *ttl_s* from now; return the holders whose slots ran out and are gone."""
 
     @abstractmethod
-    async def limit_release(self, limit: str, holder: str) -> None:
-        """Give the holder's slots back; idempotent."""
+    async def limit_release(self, limit: str, holders: Sequence[str]) -> None:
+        """Give slots back, and tell `Hint.LIMITS` if somebody waits for one; idempotent."""
 
     @abstractmethod
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:

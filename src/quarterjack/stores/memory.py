@@ -44,6 +44,7 @@ from ._limits import Limits
 from ._memory_book import MINUTE_NS, MemoryBook
 from ._rows import Encoding
 from .base import (
+    Acquired,
     AuditRow,
     Backfilled,
     CancelAnswer,
@@ -141,6 +142,7 @@ class MemoryStore(Store):
         self._ahead_ns = ahead
         if step > _STEP_NS or step < -_STEP_NS:
             self._book.shift(now, step)
+            self._limits.shift(step)
         return now
 
     def clock_stepped(self, delta_ns: int) -> None:
@@ -332,21 +334,24 @@ class MemoryStore(Store):
 
     # -- limits, workers, records ----------------------------------------------------
 
-    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
-        """Take slots, all or none."""
-        return self._limits.acquire(limit, holder, n, maximum, round(ttl_s * NS_PER_S), self._clock.now_ns())
+    async def limit_acquire(
+        self, limit: str, holders: Sequence[str], *, maximum: int, ttl_s: float, waiter: str | None = None
+    ) -> Acquired:
+        """Take slots, as many as are free."""
+        return self._limits.acquire(limit, holders, maximum, round(ttl_s * NS_PER_S), self._now(), waiter)
 
-    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
-        """Keep slots longer; False if they are gone."""
-        return self._limits.renew(limit, holder, round(ttl_s * NS_PER_S), self._clock.now_ns())
+    async def limit_renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
+        """Keep slots longer; return those that are gone."""
+        return self._limits.renew(limit, holders, round(ttl_s * NS_PER_S), self._now())
 
-    async def limit_release(self, limit: str, holder: str) -> None:
-        """Give the holder's slots back."""
-        self._limits.release(limit, holder)
+    async def limit_release(self, limit: str, holders: Sequence[str]) -> None:
+        """Give slots back."""
+        if self._limits.release(limit, holders, self._now()):
+            self._tell(Hint.LIMITS, (limit,))
 
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
         """Take tokens, or return the seconds until they are there."""
-        return self._limits.take(limit, n, rate, burst, self._clock.now_ns())
+        return self._limits.take(limit, n, rate, burst, self._now())
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
         """Register or refresh a worker; return the command left for it, once."""

@@ -51,7 +51,7 @@ from ._redis_server import Address, check_server, checked_prefix, own_options
 from ._redis_views import Views
 from ._redis_words import claim_words, finish_words, leased, put_words, release_words, stamp
 from ._rows import Encoding
-from .base import AuditRow, Claim, Hint, JobPage, Renewal, Renewed, StoreStats
+from .base import Acquired, AuditRow, Claim, Hint, JobPage, Renewal, Renewed, StoreStats
 from .leases import LeaseLink
 
 __all__ = ["RedisStore"]
@@ -289,17 +289,20 @@ class RedisStore(DurableStore):
 
     # -- limits, workers, records ------------------------------------------------------
 
-    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
-        """Take slots, all or none."""
-        return await self._registry.acquire(limit, holder, n, maximum, ttl_s)
+    async def limit_acquire(
+        self, limit: str, holders: Sequence[str], *, maximum: int, ttl_s: float, waiter: str | None = None
+    ) -> Acquired:
+        """Take slots, as many as are free."""
+        return await self._registry.acquire(limit, holders, maximum, ttl_s, waiter)
 
-    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
-        """Keep slots longer; False if they are gone."""
-        return await self._registry.renew(limit, holder, ttl_s)
+    async def limit_renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
+        """Keep slots longer; return those that are gone."""
+        return await self._registry.renew(limit, holders, ttl_s)
 
-    async def limit_release(self, limit: str, holder: str) -> None:
-        """Give the holder's slots back."""
-        await self._registry.release(limit, holder)
+    async def limit_release(self, limit: str, holders: Sequence[str]) -> None:
+        """Give slots back."""
+        if await self._registry.release(limit, holders, self._me):
+            self._hear(Hint.LIMITS, (limit,))
 
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
         """Take tokens, or return the seconds until they are there."""

@@ -38,7 +38,7 @@ from ._sqlite_engine import Reader, Session, Settings, Writer
 from ._sqlite_keeper import Keeper
 from ._sqlite_rows import DUE, load_jobs, load_schedules
 from ._sqlite_url import checked_path, number, options_of, path_of, synchronous_of, warn_of_network
-from .base import AuditRow, Claim, Claimed, Hint, JobPage, Renewal, Renewed, StoreStats
+from .base import Acquired, AuditRow, Claim, Claimed, Hint, JobPage, Renewal, Renewed, StoreStats
 from .leases import LeaseLink
 
 __all__ = ["SQLiteStore"]
@@ -368,19 +368,21 @@ class SQLiteStore(DurableStore):
 
     # -- limits, workers, records ----------------------------------------------------
 
-    async def limit_acquire(self, limit: str, holder: str, n: int, *, maximum: int, ttl_s: float) -> bool:
-        """Take slots, all or none."""
+    async def limit_acquire(
+        self, limit: str, holders: Sequence[str], *, maximum: int, ttl_s: float, waiter: str | None = None
+    ) -> Acquired:
+        """Take slots, as many as are free."""
         return await self._write(
-            lambda session: limits.acquire(session, limit, holder, n, maximum, ttl_s), is_relaxed=True
+            lambda session: limits.acquire(session, limit, holders, maximum, ttl_s, waiter), is_relaxed=True
         )
 
-    async def limit_renew(self, limit: str, holder: str, ttl_s: float) -> bool:
-        """Keep slots longer; False if they are gone."""
-        return await self._write(lambda session: limits.renew(session, limit, holder, ttl_s), is_relaxed=True)
+    async def limit_renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
+        """Keep slots longer; return those that are gone."""
+        return await self._write(lambda session: limits.renew(session, limit, holders, ttl_s), is_relaxed=True)
 
-    async def limit_release(self, limit: str, holder: str) -> None:
-        """Give the holder's slots back."""
-        await self._write(lambda session: limits.release(session, limit, holder), is_relaxed=True)
+    async def limit_release(self, limit: str, holders: Sequence[str]) -> None:
+        """Give slots back."""
+        await self._write(lambda session: limits.release(session, limit, holders), is_relaxed=True)
 
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
         """Take tokens, or say when they are there."""

@@ -33,6 +33,7 @@ from ._contract_backfill import BackfillContract
 from ._contract_chains import ChainContract
 from ._contract_jobs import JobContract
 from ._contract_leases import LeaseContract
+from ._contract_limits import LimitContract
 from ._contract_schedules import ScheduleContract
 from ._contract_texts import TextContract
 from ._contract_versions import VersionContract
@@ -46,7 +47,14 @@ __all__ = ["Bench", "StoreContract"]
 
 
 class StoreContract(
-    JobContract, ScheduleContract, ChainContract, BackfillContract, VersionContract, LeaseContract, TextContract
+    JobContract,
+    ScheduleContract,
+    ChainContract,
+    BackfillContract,
+    VersionContract,
+    LeaseContract,
+    LimitContract,
+    TextContract,
 ):
     """One promise of the contract per case. Subclass it in a test module and give it `bench`."""
 
@@ -213,35 +221,6 @@ class StoreContract(
         assert {(task, state): n for (_, task, state), n in outcomes.items()} == {
             ("a", JobState.DONE): 2, ("a", JobState.FAILED): 1
         }  # fmt: skip
-
-    # -- limits ----------------------------------------------------------------------
-
-    async def test_slots_are_taken_all_or_none_and_run_out(self, b: Bench) -> None:
-        """A holder that died frees its slots by itself."""
-        take = b.store.limit_acquire
-        assert await take("l", "h1", 2, maximum=3, ttl_s=30)
-        assert not await take("l", "h2", 2, maximum=3, ttl_s=30)
-        assert await take("l", "h2", 1, maximum=3, ttl_s=60)
-        assert await take("other", "h2", 3, maximum=3, ttl_s=30)
-        await b.advance(20)
-        assert await b.store.limit_renew("l", "h2", 30)
-        await b.advance(10)
-        assert not await b.store.limit_renew("l", "h1", 30)
-        assert await take("l", "h3", 2, maximum=3, ttl_s=30)
-        await b.store.limit_release("l", "h2")
-        await b.store.limit_release("l", "h2")
-        assert await take("l", "h4", 1, maximum=3, ttl_s=30)
-
-    async def test_tokens_refill_at_their_rate_up_to_the_burst(self, b: Bench) -> None:
-        """The answer is when to come back; nothing is taken until then."""
-        take = b.store.limit_take
-        assert [await take("t", 1, rate=2, burst=3) for _ in range(3)] == [0, 0, 0]
-        for _ in range(2):
-            assert await take("t", 1, rate=2, burst=3) == pytest.approx(0.5)
-        await b.advance(0.5)
-        assert await take("t", 1, rate=2, burst=3) == 0
-        await b.advance(3600)
-        assert [await take("t", 1, rate=2, burst=3) > 0 for _ in range(4)] == [False, False, False, True]
 
     # -- workers, records, hints -----------------------------------------------------
 

@@ -21,7 +21,7 @@
 --   made:<schedule>                      the jobs of backfills by fire time
 --   states, waiting                      how many jobs there are: by state, waiting by queue
 --   ended:<minute>                       how many ended then, by task and state; for a day
---   limit:<name>, rate:<name>            slots by holder, the instant from which a bucket is full; until these run out
+--   limit:<name>, rate:<name>            slots by holder and who waits for one, the instant from which a bucket is full; until these run out
 --   worker:<id>, workers, audit          the registry, and who did what
 --   layout, seq, told                    the version of all this; the last number; that workers were told of new jobs
 local P = KEYS[1]

@@ -27,31 +27,72 @@ if verb == 'take' then
   return '0'
 end
 
-local key, holder = P .. 'limit:' .. name, arg()
-if verb == 'release' then
-  return call('HDEL', key, holder)
-end
-local slots, taken, mine = call('HGETALL', key), 0, nil
-for i = 1, #slots, 2 do
-  local n, ends = string.match(slots[i + 1], '(%d+) (%d+)')
-  if tonumber(ends) <= now then
-    call('HDEL', key, slots[i])
-  elseif slots[i] == holder then
-    mine = n
+-- A field is a holder's: how many slots, 1, or 0 of who waits for one, and until when.
+local key = P .. 'limit:' .. name
+local held, waits, taken, waiting, ends = {}, {}, 0, 0, nil
+local fields = call('HGETALL', key)
+for i = 1, #fields, 2 do
+  local holder, n, till = fields[i], string.match(fields[i + 1], '(%d+) (%d+)')
+  till = tonumber(till)
+  if till <= now then
+    call('HDEL', key, holder)
+  elseif n == '0' then
+    waits[holder], waiting = true, waiting + 1
   else
-    taken = taken + n
+    held[holder], taken = true, taken + 1
+    ends = math.min(ends or till, till)
   end
 end
-local n, maximum, ttl_us = arg(), count(), count()
+local function put(holder, n, ttl_us)
+  call('HSET', key, holder, n .. ' ' .. whole(now + ttl_us))
+  expire(key, tonumber(ms_of(ttl_us)))
+end
+
+if verb == 'release' then
+  local sender = arg()
+  for i = cursor + 1, #ARGV do
+    if held[ARGV[i]] then
+      call('HDEL', key, ARGV[i])
+    end
+  end
+  if waiting > 0 then
+    tell(sender, 'limits', name)
+  end
+  return waiting
+end
+
+local ttl_us, answer = count(), {}
 if verb == 'renew' then
   get_through()
-  n = mine
-elseif taken + n > maximum then
-  return 0
+  for i = cursor + 1, #ARGV do
+    if held[ARGV[i]] then
+      put(ARGV[i], 1, ttl_us)
+    else
+      answer[#answer + 1] = ARGV[i]
+    end
+  end
+  return answer
 end
-if not n then
-  return 0
+
+local maximum, waiter, waiter_us = count(), arg(), count()
+local asked = #ARGV - cursor
+if waits[waiter] then
+  waiting = waiting - 1
+  call('HDEL', key, waiter)
 end
-call('HSET', key, holder, n .. ' ' .. whole(now + ttl_us))
-expire(key, tonumber(ms_of(ttl_us)))
-return 1
+for i = cursor + 1, #ARGV do
+  local holder = ARGV[i]
+  if taken - (held[holder] and 1 or 0) < maximum then
+    taken = taken + (held[holder] and 0 or 1)
+    held[holder] = true
+    put(holder, 1, ttl_us)
+    answer[#answer + 1] = holder
+  end
+end
+if #answer == asked then
+  return {answer, waiting, '0'}
+end
+if waiter ~= '' then
+  put(waiter, 0, waiter_us)
+end
+return {answer, waiting, whole(math.max(0, (ends or now) - now))}

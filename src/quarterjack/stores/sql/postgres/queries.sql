@@ -362,11 +362,17 @@ gone AS (
 SELECT count(*) FROM gone;
 
 -- name: tidy
--- Drop counts of days gone by and unique keys whose period is over; add up the counts of each minute that
+-- Drop counts of days gone by, unique keys whose period is over, slots that ran out and full buckets; add up the counts of each minute that
 -- has several rows of one kind. Only those of the last hour are looked at: the ones before have been.
 WITH now AS MATERIALIZED (SELECT {schema}.now_ns() AS ns),
 periods AS (
     DELETE FROM {schema}.unique_key WHERE until_ns <= (SELECT ns FROM now)
+),
+slots AS (
+    DELETE FROM {schema}.limit_slot WHERE until_ns <= (SELECT ns FROM now)
+),
+buckets AS (
+    DELETE FROM {schema}.limit_bucket WHERE arrival_ns <= (SELECT ns FROM now)
 ),
 bygone AS (
     DELETE FROM {schema}.outcome WHERE minute_ns <= (SELECT ns FROM now) - {outcome_ns}
@@ -414,15 +420,43 @@ LIMIT $2;
 -- ---------------------------------------------------------------- limits, workers, audit
 
 -- name: limit_acquire
-SELECT {schema}.limit_acquire($1, $2, $3, $4, $5);
+-- Take one of $3 slots for each of the holders $2, as many as are free; who waited as $5 waits no more.
+-- Which were taken, and how many wait beside.
+WITH gone AS (
+    DELETE FROM {schema}.limit_slot WHERE name = $1 AND holder = $5 AND n = 0
+),
+tried AS MATERIALIZED (
+    SELECT holder, {schema}.limit_acquire($1, holder, 1, $3, $4) AS is_taken FROM unnest($2::text[]) AS holder
+)
+SELECT
+    coalesce((SELECT array_agg(holder) FROM tried WHERE is_taken), '{}'),
+    (
+        SELECT count(*) FROM {schema}.limit_slot
+        WHERE name = $1 AND n = 0 AND holder IS DISTINCT FROM $5 AND until_ns > (SELECT {schema}.now_ns())
+    );
+
+-- name: limit_wait
+-- Let it be known that $2 waits, if that is somebody; how many nanoseconds are left until the next slot runs out.
+SELECT
+    CASE WHEN $2::text IS NOT NULL THEN {schema}.limit_acquire($1, $2, 0, $3, $4) END,
+    (
+        SELECT min(until_ns) - (SELECT {schema}.now_ns()) FROM {schema}.limit_slot
+        WHERE name = $1 AND n > 0 AND until_ns > (SELECT {schema}.now_ns())
+    );
 
 -- name: limit_renew
 UPDATE {schema}.limit_slot SET until_ns = (SELECT {schema}.now_ns()) + $3
-WHERE name = $1 AND holder = $2 AND until_ns > (SELECT {schema}.now_ns())
+WHERE name = $1 AND holder = ANY($2::text[]) AND n > 0 AND until_ns > (SELECT {schema}.now_ns())
 RETURNING holder;
 
 -- name: limit_release
-DELETE FROM {schema}.limit_slot WHERE name = $1 AND holder = $2;
+-- Give slots back; say whether somebody waits for one.
+WITH gone AS (
+    DELETE FROM {schema}.limit_slot WHERE name = $1 AND holder = ANY($2::text[]) AND n > 0
+)
+SELECT EXISTS (
+    SELECT FROM {schema}.limit_slot WHERE name = $1 AND n = 0 AND until_ns > (SELECT {schema}.now_ns())
+);
 
 -- name: limit_take
 SELECT {schema}.limit_take($1, $2, $3);
