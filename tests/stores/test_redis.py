@@ -247,7 +247,7 @@ class TestHints:
             proxy.cut()
             await heard.until(Hint.JOBS)
             await heard.until(Hint.ENDED)
-            assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED} == set(heard.hints)
+            assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED, Hint.LIMITS} == set(heard.hints)
             await store.close()
 
     async def test_what_a_stranger_says_ends_no_listening(self, b: RedisBench) -> None:
@@ -257,8 +257,8 @@ class TestHints:
         heard = Heard(b.store)
         async with asyncio.timeout(10):
             b.client.publish(b.root + "hints", "nonsense")
-            await heard.until(Hint.PAUSED)
-            assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED} == set(heard.hints)
+            await heard.until(Hint.LIMITS)
+            assert {Hint.JOBS, Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED, Hint.LIMITS} == set(heard.hints)
             b.client.publish(b.root + "hints", "somebody ended 1")
             await heard.until(Hint.ENDED, ("1",))
 
@@ -278,7 +278,7 @@ class TestHints:
         heard = Heard(b.store)
         async with asyncio.timeout(10):
             b.client.publish(b.root + "hints", "somebody ended 1")
-            await heard.until(Hint.PAUSED)
+            await heard.until(Hint.LIMITS)
             b.client.publish(b.root + "hints", "somebody ended 2")
             await heard.until(Hint.ENDED, ("2",))
         assert "a listener's own" in caplog.text
