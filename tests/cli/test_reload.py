@@ -19,6 +19,7 @@ from quarterjack.cli._target import folders
 from tests.cli.kit import command, environment
 
 watchfiles = pytest.importorskip("watchfiles")
+pytestmark = pytest.mark.slow  # each test starts programs and edits them
 
 APP = """
 import asyncio, os, signal, time
@@ -195,7 +196,6 @@ def test_running_jobs_have_a_second_before_a_restart(folder: Path, reloading: St
     assert "killed" not in run.text
 
 
-@pytest.mark.slow
 def test_an_app_that_does_not_obey_is_killed(folder: Path, reloading: Start) -> None:
     """A body may hold the loop and swallow what interrupts it; the next version must start all the same."""
     write(

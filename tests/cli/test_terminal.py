@@ -22,6 +22,8 @@ from quarterjack import Once, Quarterjack
 from tests.cli.kit import command, environment
 from tests.cli.test_look import documented, shape
 
+pytestmark = pytest.mark.slow  # each test starts programs and watches them for a while
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
