@@ -9,6 +9,7 @@ from .context import CURRENT
 from .errors import NoCurrentJob, UsageError
 from .job import Job
 from .model import NO_OPTIONS, Fenced, JobRecord, JobState
+from .runtime.run import Attempt
 from .stores import Store
 from .task import Call, Task
 
@@ -75,6 +76,8 @@ class AppGuests(AppJobs):
         attempt = CURRENT.get()
         if attempt is None:
             raise NoCurrentJob
+        if isinstance(attempt, Attempt):
+            attempt.completes = True
         await store.complete_in(connection, attempt.record.fence._replace(attempt=attempt.number), result)
 
 

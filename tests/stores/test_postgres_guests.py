@@ -125,6 +125,33 @@ async def test_effects_and_their_job_are_committed_together(postgres_url: str, d
     assert attempts == [1, 2]
 
 
+@pytest.mark.parametrize("after", ["raises", "retried", "times out", "returns another"])
+async def test_whoever_awaits_a_committed_job_is_told_what_was_committed(postgres_url: str, after: str) -> None:
+    """From its commit on the job is done, whatever the body does then: here as in every other process."""
+    app = Quarterjack(postgres_url)
+
+    @app.task
+    async def pay() -> int:
+        async with by_asyncpg(parse(postgres_url).dsn) as (connection, end):
+            await app.complete_in(connection, 5)
+            await end(True)
+        if after == "times out":
+            await asyncio.sleep(60)
+        if after == "returns another":
+            return 6
+        raise OSError("the network went away")
+
+    timeout, retry = (0.5, 1) if after == "times out" else (None, 3 if after == "retried" else 1)
+    async with app:
+        job = await app.submit(pay.options(timeout=timeout, retry=retry))
+        async with asyncio.timeout(20):
+            assert await job == 5
+        assert (job.state, job.failures) == (JobState.DONE, 0)
+        (row,) = await app.store.jobs_get([job.id])
+    assert row is not None
+    assert (row.state, row.result, row.error, row.failures) == (JobState.DONE, 5, None, 0)
+
+
 async def is_done(app: Quarterjack, job_id: str) -> bool:
     (row,) = await app.store.jobs_get([job_id])
     return row is not None and row.state is JobState.DONE and row.result == "paid"

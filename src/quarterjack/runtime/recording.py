@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.events import EventStream
-from quarterjack.model import ErrorInfo, Finish, FinishKind, JobState
+from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState
 from quarterjack.stores.base import Renewal, Store
 
 from ._ends import adopt
@@ -226,7 +226,18 @@ class Recorder:
         for (finish, attempt), state in zip(batch, answers, strict=True):
             if state is not None:
                 adopt(attempt.record, finish, state)
+        await self._read_completed([attempt.record for _, attempt in batch if attempt.completes])
         return answers
+
+    async def _read_completed(self, records: Sequence[JobRecord]) -> None:
+        """From its commit on a job is done, whatever its body did then: adopt what was committed."""
+        ended = [record for record in records if record.state.is_finished]
+        for record, row in zip(
+            ended, await self._store.jobs_get([one.id for one in ended]) if ended else (), strict=True
+        ):
+            if row is not None:
+                record.result, record.error, record.reason = row.result, row.error, row.reason
+                record.failures = row.failures
 
     async def _keep_news(self, batch: list[Entry]) -> None:
         """Store what bodies said last, before their leases end: the next attempt reads the checkpoint."""

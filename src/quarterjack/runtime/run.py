@@ -49,6 +49,7 @@ class Attempt:
         "_worker",
         "args",
         "cancel_grace_s",
+        "completes",
         "context",
         "definition",
         "ended_mono_ns",
@@ -107,6 +108,8 @@ class Attempt:
         """What a shared store was told of it last."""
         self.resource: Any = None
         """What a router of its flow chose for it."""
+        self.completes = False
+        """Its body meant to commit its end in a transaction of its own: the row may say another one than the body."""
         context.run(CURRENT.set, self)
 
     # -- what the executor sees ------------------------------------------------------
