@@ -269,7 +269,7 @@ def check_steps(test_arguments: list[str]) -> dict[str, list[str | Path]]:
 
 
 def side_by_side(test_arguments: list[str]) -> list[str]:
-    """Return what has pytest use several processors, twice over: half of the tests' time is waiting for real processes."""
+    """Return what has pytest use the processors twice over: half of the tests' time is waiting for real processes."""
     asked = any(argument.startswith(("-n", "--numprocesses", "--dist", "--pdb")) for argument in test_arguments)
     return [] if asked else ["-n", str(min(4, 2 * (os.cpu_count() or 1))), "--dist", "worksteal"]
 
