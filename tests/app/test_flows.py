@@ -941,7 +941,7 @@ async def test_why_of_a_fire_time_whose_run_waits_names_what_holds_it_up() -> No
 
 
 def test_a_simulation_leaves_the_gates_alone() -> None:
-    """What they would let through is not foreseen, and they belong to the loop of the app, not to that of a play."""
+    """They belong to the loop of the app, and remember its jobs alone: a play has copies."""
     app = Quarterjack()
     door = Door()
 

@@ -19,12 +19,12 @@ def test_simulate_tells_runs_in_columns_and_the_rest_in_notes(qj: QJ, shop: Path
     result = qj(*WEEK, "--assume", "30s", "--assume", "noon=5m")
     assert result.exit_code == 0, result.output
     rows = [line.split("\t") for line in result.stdout.splitlines()]
-    assert [row[:6] for row in rows] == [
-        ["noon", "7", "0", "0", "0", "0"],
-        ["pulse", "84", "0", "0", "0", "0"],
-        ["reports.nightly", "7", "0", "0", "0", "0"],
+    assert [row[:7] for row in rows] == [
+        ["noon", "7", "0", "0", "0", "0", "0"],
+        ["pulse", "84", "0", "0", "0", "0", "0"],
+        ["reports.nightly", "7", "0", "0", "0", "0", "0"],
     ]
-    assert rows[0][7] == "2100.000"
+    assert rows[0][8] == "2100.000"
     notes = result.stderr
     assert "· assumed: each run takes 30 s, but noon 5 m (--assume 30s, --assume TASK=2m); nothing fails" in notes
     assert "at most 2 of 100 slots of executor 'loop' at once" in notes

@@ -58,7 +58,8 @@ def command(
 
     The app is imported, not started: no body and no hook is run. Each body is
     replaced by the time it is assumed to take; all else is played as it would
-    happen: overlaps, slots, jitter, the nights when the clocks change.
+    happen: overlaps, slots, the gates of flows, jitter, the nights when the clocks
+    change.
 
     \b
         qj simulate module:app --for 7d --assume 30s --assume reports.nightly=20m
@@ -100,7 +101,7 @@ def _show(found: Simulation, name: str, zone: tzinfo | None, took_s: float) -> N
         head = f"{name}: {length} from {_at(found.start, zone)}, {found.runs:,} runs, played in {in_words(took_s)}"
         click.secho(wrapped(head, indent=2), bold=True)
     columns = dict.fromkeys(
-        ("schedule", "runs", "skipped", "missed", "cancelled", "waiting", "longest wait", "busy"), ""
+        ("schedule", "runs", "skipped", "missed", "cancelled", "refused", "waiting", "longest wait", "busy"), ""
     )
     people = [[one.id, *_counts(one), _wait(one.longest_wait_s), _wait(one.busy_s)] for one in found.schedules]
     plain = [[one.id, *_numbers(one), f"{one.longest_wait_s:.3f}", f"{one.busy_s:.3f}"] for one in found.schedules]
@@ -110,11 +111,13 @@ def _show(found: Simulation, name: str, zone: tzinfo | None, took_s: float) -> N
 
 
 def _numbers(one: ScheduleLoad) -> list[str]:
-    return [str(n) for n in (one.runs, one.skipped, one.missed, one.cancelled, one.waiting)]
+    return [str(n) for n in (one.runs, one.skipped, one.missed, one.cancelled, one.refused, one.waiting)]
 
 
 def _counts(one: ScheduleLoad) -> list[str]:
-    return [f"{n:,}" if n else "—" for n in (one.runs, one.skipped, one.missed, one.cancelled, one.waiting)]
+    return [
+        f"{n:,}" if n else "—" for n in (one.runs, one.skipped, one.missed, one.cancelled, one.refused, one.waiting)
+    ]
 
 
 def _wait(seconds: float) -> str:
@@ -132,6 +135,7 @@ def _notes(found: Simulation, zone: tzinfo | None) -> list[str]:
         *_together(found, zone),
         *_nights(found),
         *(f"{one} is parked: {why}" for one, why in found.parked.items()),
+        *(f"{one} of a flow is not played: {why}" for one, why in found.unplayed.items()),
     ]
 
 
@@ -198,6 +202,7 @@ def _as_dict(found: Simulation, zone: tzinfo | None) -> dict[str, Any]:
                 "skipped": one.skipped,
                 "missed": one.missed,
                 "cancelled": one.cancelled,
+                "refused": one.refused,
                 "waiting": one.waiting,
                 "longest_wait_s": one.longest_wait_s,
                 "busy_s": one.busy_s,
@@ -218,4 +223,5 @@ def _as_dict(found: Simulation, zone: tzinfo | None) -> dict[str, Any]:
             for one, change in found.clock_changes
         ],
         "parked": dict(found.parked),
+        "unplayed": dict(found.unplayed),
     }

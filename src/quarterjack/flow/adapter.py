@@ -11,12 +11,14 @@ otherwise."""
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
 from contextvars import Context
 from typing import Any, Final, Protocol
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption, UsageError
 
 from .base import Gate, Order
@@ -156,6 +158,9 @@ class StrategyAdapter(Gate, Order):
         self._waiting, self._failed = {}, {}
         self._turn, self._running, self._pauses_until = None, 0, -math.inf
         self._news, self._asker = asyncio.Event(), None
+
+    def _anew(self, clock: Clock) -> StrategyAdapter:
+        return StrategyAdapter(copy.deepcopy(self.strategy), poll_interval=self._poll_s, name=self.name)
 
     def stats(self) -> dict[str, Any]:
         """Return how many wait and how many run."""

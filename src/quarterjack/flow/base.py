@@ -138,6 +138,13 @@ class Gate(ABC):
                 setattr(gate, name, value if type(value) in _PLAIN else copy.deepcopy(value))
         return gate
 
+    def _anew(self, clock: Clock) -> Any:
+        """Return a gate of these settings, its ``by=`` too, for a loop of its own: it has seen no job."""
+        gate = self.fresh()
+        gate.clock = clock
+        gate.forget()
+        return gate
+
     def _bare(self) -> Self:
         """Return a copy that shares its attributes, and belongs to nobody yet."""
         gate = copy.copy(self)
@@ -329,6 +336,10 @@ class Order(ABC):
 
     def left(self, job: Waiting, now: float) -> None:
         """*job* was cancelled or turned away while it waited."""
+
+    def _anew(self, clock: Clock) -> Any:
+        """Return an order of these settings that has seen no job."""
+        return copy.deepcopy(self)
 
 
 class Wrap(ABC):

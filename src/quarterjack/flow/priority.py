@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption
 
 from ._fair import FairShares
@@ -102,6 +104,11 @@ class Priority(Order):
 
     def left(self, job: Waiting, now: float) -> None:
         self._fair.left(job)
+
+    def _anew(self, clock: Clock) -> Priority:
+        order = copy.copy(self)
+        order._fair = FairShares(order._weight_of)
+        return order
 
     def update(self, **changes: Any) -> None:
         """Change ``weights`` at run time; what they were given before counts as it did.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack.clock import Clock
 from quarterjack.errors import CircuitOpen, FlowRefused, InvalidOption, NoResource
 
 from ._keys import By
@@ -323,6 +324,13 @@ class WeightedRoundRobin(Gate, Generic[T]):
             target.weight, target.health = mine.weight, mine.health
             target.credit = target.began_with = mine.credit
         self._next(self._targets.values(), self.clock.monotonic())  # keys do not all begin with the same one
+        return gate
+
+    def _anew(self, clock: Clock) -> WeightedRoundRobin[T]:
+        gate = self._bare()
+        gate.clock = clock
+        gate._begin(tuple(resource.copied() for resource in self.resources))
+        gate.forget()
         return gate
 
     def stats(self) -> dict[str, Any]:

@@ -42,8 +42,9 @@ class ScheduleLoad:
         skipped: Fire times left out by its overlap policy, or by a unique key.
         missed: Runs that waited beyond their start deadline.
         cancelled: Runs that a newer one cancelled.
+        refused: Runs that their flow turned away: they waited too long, or a gate refused them.
         waiting: Runs that had not begun at the end.
-        longest_wait_s: From when a run was due to when its body began, at most.
+        longest_wait_s: From when a run was due to when its body began, or to the end, at most.
         busy_s: How long its bodies ran in all.
     """
 
@@ -52,6 +53,7 @@ class ScheduleLoad:
     skipped: int = 0
     missed: int = 0
     cancelled: int = 0
+    refused: int = 0
     waiting: int = 0
     longest_wait_s: float = 0.0
     busy_s: float = 0.0
@@ -98,6 +100,7 @@ class Simulation:
         busiest: The minutes with the most starts, and how many.
         clock_changes: Which schedule met which day on which a clock is set.
         parked: Schedules whose triggers raised, and what.
+        unplayed: Strategies of flows that took no part, and why.
     """
 
     start: datetime
@@ -109,6 +112,7 @@ class Simulation:
     busiest: tuple[tuple[datetime, int], ...]
     clock_changes: tuple[tuple[str, ClockChange], ...]
     parked: Mapping[str, str]
+    unplayed: Mapping[str, str]
 
     @property
     def runs(self) -> int:

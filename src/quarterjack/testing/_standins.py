@@ -19,6 +19,8 @@ from quarterjack.model import Outcome, OutcomeKind, RunOptions, Schedule
 from quarterjack.runtime.prepare import Preparer
 from quarterjack.task import TaskDefinition
 
+from ._standin_flows import StandinFlows
+
 __all__ = ["Assumed", "StandinExecutor", "Standins"]
 
 _CAPABILITIES: Final = Capabilities(
@@ -108,11 +110,14 @@ class _Held:
 class Standins(Preparer):
     """An app's tasks, schedules and executors, copied for a simulation."""
 
-    __slots__ = ("_seconds_of", "executors", "tasks")
+    __slots__ = ("_seconds_of", "executors", "flows", "tasks")
 
-    def __init__(self, tasks: Mapping[str, TaskDefinition], seconds_of: Callable[[str], float]) -> None:
+    def __init__(
+        self, tasks: Mapping[str, TaskDefinition], seconds_of: Callable[[str], float], flows: StandinFlows
+    ) -> None:
         super().__init__(DependencyOverrides(), (), strict=False)
         self._seconds_of = seconds_of
+        self.flows = flows
         self.executors: dict[object, StandinExecutor] = {}
         self.tasks = {name: self._task(definition) for name, definition in tasks.items()}
 
@@ -129,7 +134,9 @@ class Standins(Preparer):
     def _task(self, definition: TaskDefinition) -> TaskDefinition:
         found = copy.copy(definition)
         found.callbacks, found.options = {}, self._options(definition.options)
-        found.flow = None  # what its gates let through is not foreseen, and they are not to remember this play
+        flow = definition.flow or definition.batch_flow
+        found.flow = None if flow is None else self.flows.copy(flow)
+        found.batch = found.batch_flow = None  # there are no bodies to share
         return found
 
     def _options(self, options: RunOptions) -> RunOptions:

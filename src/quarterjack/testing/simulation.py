@@ -1,9 +1,9 @@
 """A simulation: what an app's schedules would do in a week, told in seconds.
 
-The very scheduler, planner, store and worker run on the virtual clock; only the
-bodies are replaced, each by the time it is assumed to take. So overlaps,
-queues, slots, jitter and the nights when the clocks change come out as they
-would in truth, as far as the assumptions hold."""
+The very scheduler, planner, store and worker run on the virtual clock, and
+copies of the flows; only the bodies are replaced, each by the time it is assumed
+to take. So overlaps, queues, slots, gates, jitter and the nights when the clocks
+change come out as they would in truth, as far as the assumptions hold."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from quarterjack.triggers.base import from_ns
 from ._clock import DEFAULT_START, VirtualClock
 from ._loop import virtual_loop
 from ._simulated import Collision, ExecutorLoad, ScheduleLoad, Simulation, TooManyFires
+from ._standin_flows import StandinFlows
 from ._standins import StandinExecutor, Standins
 
 __all__ = ["simulate"]
@@ -44,6 +45,7 @@ _FINE: Final = 32
 """How long can be played is told to one part in so many."""
 _KEPT: Final = 20
 """So many kinds of collision are kept, the worst."""
+_WAITS: Final = frozenset({JobState.SUBMITTED, JobState.SCHEDULED})
 
 
 def simulate(
@@ -56,9 +58,10 @@ def simulate(
 ) -> Simulation:
     """Play the schedules that an app declares on a virtual clock, and tell how they get on with each other.
 
-    No code of the app's is run but its triggers': each body is replaced by the time
-    it is assumed to take (a timeout ends it, nothing fails). The app itself is not
-    touched; it starts anew, on a memory store. It runs a loop of its own: where one
+    No code of the app's is run but its triggers' and that of its own gates and orders:
+    each body is replaced by the time it is assumed to take (a timeout ends it, nothing
+    fails, so no breaker opens and nothing is tried again). The app itself is not touched; it
+    starts anew, on a memory store, and so do its flows. It runs a loop of its own: where one
     runs already, call it by ``asyncio.to_thread``.
 
     Args:
@@ -86,12 +89,14 @@ def simulate(
     clock = VirtualClock(start)
     start_ns = clock.now_ns()
     end_ns = start_ns + round(parse_duration(for_, "for_") * NS_PER_S)
-    standins = Standins(tasks, assumed.__getitem__)
+    flows = StandinFlows(clock)
+    standins = Standins(tasks, assumed.__getitem__, flows)
     play = _Play(clock, start_ns, end_ns)
     rows = [standins.row(row) for row in declared if play.admits(row)]
     play.check(rows, assumed, most_fires)
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # virtual time is for this one
         runner.run(play.run(app, standins, rows))
+    play.unplayed = flows.unplayed
     used = {row.payload.task for row in declared}
     return play.result(standins, {task: seconds for task, seconds in assumed.items() if task in used})
 
@@ -118,6 +123,7 @@ class _Play:
         self._clock, self._start_ns, self._end_ns = clock, start_ns, end_ns
         self._planned: dict[str, Schedule] = {}
         self._parked: dict[str, str] = {}
+        self.unplayed: Mapping[str, str] = {}
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._waits: dict[str, float] = defaultdict(float)
         self._busy: dict[str, float] = defaultdict(float)
@@ -194,6 +200,7 @@ class _Play:
                 on_fatal=self._fail,
                 on_stop=lambda: None,
                 declared=rows,
+                flow_by_queue=standins.flows.by_queue(app._flow_by_queue),
             )
             own: dict[str, StandinExecutor] = {
                 "loop": standins.own("loop", app.concurrency),
@@ -213,10 +220,12 @@ class _Play:
 
     async def _stop(self, service: Service, store: MemoryStore) -> None:
         """End what goes on, without counting it."""
-        waiting = (await store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)).jobs
-        for job in waiting:
+        for job in (await store.jobs_list(JobFilter(states=_WAITS), limit=10**9)).jobs:
             if job.origin is not None:
-                self._counts[job.origin.schedule_id]["waiting"] += 1
+                schedule_id = job.origin.schedule_id
+                self._counts[schedule_id]["waiting"] += 1
+                waited_s = (self._end_ns - job.run_at_ns) / NS_PER_S
+                self._waits[schedule_id] = max(self._waits[schedule_id], waited_s)
         service.events = EventStream()
         self._is_over = True
         await service.drain(0)
@@ -268,6 +277,7 @@ class _Play:
             busiest=self._busiest(),
             clock_changes=tuple(self._changes(start, end)),
             parked=dict(self._parked),
+            unplayed=dict(self.unplayed),
         )
 
     def _load(self, schedule_id: str) -> ScheduleLoad:
@@ -278,6 +288,7 @@ class _Play:
             skipped=counts["skipped"],
             missed=counts["missed"],
             cancelled=counts["cancelled"],
+            refused=counts["failed"] + counts["timed_out"],  # no body fails
             waiting=counts["waiting"],
             longest_wait_s=round(self._waits[schedule_id], 6),
             busy_s=round(self._busy[schedule_id], 6),

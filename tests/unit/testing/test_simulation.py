@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from quarterjack import (
+    AdaptiveLimit,
     At,
     Between,
+    CircuitBreaker,
+    ConcurrencyLimit,
     Cron,
+    Deadline,
     Every,
+    Fallback,
     FixedDelay,
+    Flow,
+    Gate,
+    Hedge,
     InvalidOption,
     LoopThread,
     OnStartup,
+    Order,
     Overlap,
+    Priority,
     Quarterjack,
+    Resource,
+    SlidingWindow,
+    StrategyAdapter,
+    Timeout,
+    TimeWindow,
     Trigger,
     UnknownTask,
     UsageError,
+    Waiting,
+    WeightedRoundRobin,
+    Wrap,
 )
 from quarterjack.testing import ScheduleLoad, Simulation, TooManyFires, simulate
 
@@ -228,3 +248,167 @@ async def test_inside_a_running_loop_the_way_out_is_told() -> None:
     """It has a loop of its own; asyncio's error would not say what to write."""
     with pytest.raises(UsageError, match=r"asyncio\.to_thread"):
         simulate(app_of(Every(hours=1)))
+
+
+# -- flows --------------------------------------------------------------------------------
+
+
+def flowing(*flows: Any, every: Trigger | None = None, **options: Any) -> Quarterjack:
+    app = Quarterjack()
+    for number, flow in enumerate(flows):
+        app.task(every or Every(minutes=1), name=f"t{number}", flow=flow, **options)(never)
+    return app
+
+
+def test_gate_that_two_tasks_share_keeps_their_runs_apart() -> None:
+    """The bug: both ran at once, each minute, and nothing said that their flows were left out."""
+    one = Flow(ConcurrencyLimit(1))
+    found = simulate(flowing(one, one), "1h", start=MIDNIGHT, assume="20s")
+    assert (load(found, "t0").runs, load(found, "t1").runs) == (60, 59)
+    assert (load(found, "t1").waiting, load(found, "t1").longest_wait_s) == (1, 20.0)
+    assert not found.collisions
+    assert found.executors[0].peak == 1
+    assert not found.unplayed
+
+
+def test_gate_of_a_queue_and_of_a_group_are_played_as_well() -> None:
+    """A flow stands in several places, and the same gate in two flows is one."""
+    limit = ConcurrencyLimit(1)
+    app = flowing(Flow(limit, TimeWindow(Between("00:00", "00:30"))))
+    app.queue("q", flow=limit)
+    app.task(Every(minutes=1), name="q0", queue="q")(never)
+    found = simulate(app, "1h", start=MIDNIGHT, assume="20s")
+    assert (load(found, "t0").runs, load(found, "q0").runs) == (29, 60)
+    assert found.executors[0].peak == 1
+
+
+def test_run_that_waits_for_its_hours_waits_and_the_next_ones_are_skipped() -> None:
+    """As the app would: one job stands there, and an overlap that skips leaves out the rest."""
+    found = simulate(flowing(TimeWindow(Between("02:00", "03:00"))), "90m", start=MIDNIGHT)
+    assert load(found) == ScheduleLoad(id="t0", skipped=89, waiting=1, longest_wait_s=89 * 60.0)
+
+
+NIGHTLY = TimeWindow(Between("02:00", "03:00"))
+
+
+@pytest.mark.parametrize(
+    "flow", [Flow(NIGHTLY, max_wait=40), Flow(NIGHTLY, Deadline(40))], ids=["max_wait", "deadline"]
+)
+def test_run_that_its_flow_turns_away_is_counted(flow: Flow) -> None:
+    """It did not run, and no body of a simulation fails: so the flow it was."""
+    app = flowing(flow, every=Every(seconds=30), overlap="allow")
+    found = simulate(app, "2m", start=MIDNIGHT)
+    assert load(found) == ScheduleLoad(id="t0", refused=2, waiting=2, longest_wait_s=30.0)
+
+
+def test_timeouts_of_flows_end_bodies() -> None:
+    """That of an attempt, and what is left of the whole job's deadline."""
+    app = flowing(Flow(Timeout(20)), Flow(Deadline(30)))
+    found = simulate(app, "10m", start=MIDNIGHT, assume="50s")
+    assert [load(found, one).busy_s for one in ("t0", "t1")] == [9 * 20.0, 9 * 30.0]
+
+
+class Odd(Gate):
+    """Open in odd minutes only; the user's own."""
+
+    def eta(self, job: Waiting, now: float) -> float:
+        at = self.clock.now()
+        return now if at.minute % 2 else now + 60 - at.second
+
+
+def test_gate_of_the_users_own_is_asked_on_the_clock_of_the_play() -> None:
+    """Triggers of their own are, too."""
+    found = simulate(flowing(Odd()), "1h", start=MIDNIGHT, assume="1s")
+    assert (load(found).runs, load(found).longest_wait_s) == (30, 60.0)
+
+
+class Locked(Gate):
+    """Cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(name="the lock")
+        self.lock = threading.Lock()
+
+    def eta(self, job: Waiting, now: float) -> float:
+        raise AssertionError("asked")
+
+
+class Noisy(Wrap):
+    async def __call__(self, job: Waiting, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        raise AssertionError("a simulation ran a wrap")
+
+
+class Backwards(Order):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def rank(self, job: Waiting, now: float) -> float:
+        raise AssertionError("asked")
+
+
+def test_what_takes_no_part_is_named() -> None:
+    """A figure that leaves out a limit in silence is wrong."""
+
+    def stand_in(_: BaseException) -> None:
+        raise AssertionError("a simulation asked a fallback")
+
+    flow = Flow(Locked(), Backwards(), Noisy(), Hedge(after=1), Fallback(stand_in), max_wait=1)
+    found = simulate(
+        flowing(flow, executor=LoopThread("own", slots=1), overlap="allow"), "3m", start=MIDNIGHT, assume="90s"
+    )
+    assert (load(found).runs, load(found).refused) == (2, 1)
+    assert found.unplayed == {
+        "the lock": "it cannot be copied, TypeError: cannot pickle '_thread.lock' object",
+        "Backwards": "it cannot be copied, TypeError: cannot pickle '_thread.lock' object",
+        "Noisy": "it surrounds bodies, and none is run",
+    }
+
+
+def test_gates_begin_anew_and_those_of_the_app_see_nothing() -> None:
+    """What an app has used up or penalised at noon says nothing about next week, nor does a play use up anything."""
+    client = threading.Lock()
+    router = WeightedRoundRobin(Resource("a", client), Resource("b", client), by=lambda job: job.task)
+    limits = (ConcurrencyLimit(1), SlidingWindow(1, per=60), CircuitBreaker(on_open="hold"), AdaptiveLimit())
+    order = Priority(fair_by=lambda job: job.task)
+    limits[0].used = 1.0
+    limits[1].penalise(for_=9e8)
+    before = [limit.stats() for limit in limits]
+    found = simulate(flowing(Flow(*limits, router, order)), "1h", start=MIDNIGHT)
+    assert load(found).runs == 60
+    assert not found.unplayed
+    assert [limit.stats() for limit in limits] == before
+    assert not router.keys()
+    assert not order.stats()["waiting_by_key"]
+
+
+class Alternate:
+    """A strategy of the three-method shape: one at a time."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Any] = []
+        self.is_free = True
+
+    def add_task(self, task: Any) -> None:
+        self.jobs.append(task)
+
+    def get_next_task(self) -> Any:
+        if not self.is_free or not self.jobs:
+            return None
+        self.is_free = False
+        return self.jobs.pop(0)
+
+    async def get_sleep_interval(self) -> None: ...
+
+    async def on_task_done(self) -> None:
+        self.is_free = True
+
+
+def test_what_is_gate_and_order_at_once_is_one_in_the_play_too() -> None:
+    """An adapted strategy is both; two copies of it would each know half."""
+    mine = Alternate()
+    app = flowing(Flow(StrategyAdapter(mine)), overlap="allow")
+    found = simulate(app, "1h", start=MIDNIGHT, assume="90s")
+    assert not found.unplayed
+    assert not mine.jobs
+    assert load(found).runs == 40
+    assert found.executors[0].peak == 1
