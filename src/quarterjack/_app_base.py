@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from ._durations import Seconds, to_seconds
+from ._finding import find_app
 from ._payload import PayloadCodec
 from ._signatures import misfit
 from ._versions import valid_version
@@ -20,6 +21,7 @@ from .codec import CallCodec
 from .declared import code_hash_of
 from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UnknownSchedule, UsageError
 from .events import EventStream
+from .executors import AppRef
 from .flow.base import Gate, Order, Wrap
 from .flow.flow import Flow
 from .flow.for_apps import as_flow, merged
@@ -244,6 +246,27 @@ class AppBase(TaskRegistry):
     def _takes_json(self) -> bool:
         """Say whether arguments and results have to survive JSON."""
         return self.strict or self._is_durable
+
+    # -- other processes ---------------------------------------------------------------
+
+    def ref(self) -> AppRef:
+        """Return how another process finds this app.
+
+        Raises:
+            UsageError: If it is no global of a module or of a script.
+        """
+        return find_app(self, (definition.fn for definition in self._collect().tasks.values()))
+
+    def bodies(self) -> Mapping[str, tuple[TaskDefinition, Callable[..., Any], bool]]:
+        """Return what another process needs to run this app's bodies, by task; the app need not run.
+
+        Each is the task's definition, its body with dependencies and wrappers, and whether that is a coroutine.
+
+        Raises:
+            DuplicateName: If two tasks share a name.
+        """
+        preparer = self._preparer()
+        return {name: (task, *preparer.wrapped(task)) for name, task in self._collect().tasks.items()}
 
     # -- the running half ------------------------------------------------------------
 

@@ -23,6 +23,8 @@ from typing import Any, Final, Self
 from ._app_base import AppBase
 from ._durations import NS_PER_S
 from .errors import StartupFailed, UsageError, WrongLoop
+from .executors import Home
+from .executors._loading import hold_if_loading
 from .runtime.health import Health
 from .runtime.hooks import run_shutdown, run_startup
 from .runtime.service import Service
@@ -92,6 +94,7 @@ class AppLife(AppBase):
         return self
 
     def _take_loop(self) -> None:
+        hold_if_loading()
         if _refusals:
             raise UsageError(
                 "this app is started while its module is imported; put what starts it under "
@@ -133,6 +136,7 @@ class AppLife(AppBase):
                 check_call=self._checked,
                 flow_by_queue=self._flow_by_queue,
                 encoding=self._encoding(declared.tasks),
+                home=Home(self.clock, self.ref),
             )
             stack.push_async_callback(self._close, service)
             await service.open()

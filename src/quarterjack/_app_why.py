@@ -120,7 +120,8 @@ def _place(service: Service, record: JobRecord, workers: list[WorkerInfo] | None
     if worker is not None and (record.origin is None or record.is_backfill):
         free -= worker.kept_of(slots)
     held, ahead = (None, 0) if worker is None else worker.in_flow(record)
-    return Place(True, executor.name, slots, free, held, ahead, others)
+    parked = None if worker is None else worker.deaths.why(record.task)
+    return Place(True, executor.name, slots, free, held, ahead, others, parked)
 
 
 def _gates(service: Service, record: JobRecord) -> tuple[str, ...] | None:

@@ -23,7 +23,18 @@ from .errors import InvalidArguments, Orphaned
 from .model import NO_KWARGS, ErrorInfo, JobRecord
 from .task import TaskDefinition
 
-__all__ = ["CallCodec", "ResultCodec", "decode_call", "decode_result", "give_types", "plain_checkpoint", "result_codec"]
+__all__ = [
+    "CallCodec",
+    "ResultCodec",
+    "decode_call",
+    "decode_result",
+    "encode_call",
+    "encode_result",
+    "give_types",
+    "plain_checkpoint",
+    "read_call",
+    "result_codec",
+]
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -40,6 +51,49 @@ def decode_call(definition: TaskDefinition, args: tuple[Any, ...], kwargs: Mappi
         Orphaned: If they cannot be read, or do not fit the task as it is here.
     """
     return _calls(definition).decode(args, kwargs)
+
+
+def encode_call(definition: TaskDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    """Return arguments as the JSON that travels to another process: ``[args, kwargs]``.
+
+    Raises:
+        InvalidArguments: If one cannot be written as JSON.
+    """
+    try:
+        return to_json((args, kwargs))
+    except PydanticSerializationError:
+        for name, value in definition.signature.bind_partial(*args, **kwargs).arguments.items():
+            try:
+                to_json(value)
+            except PydanticSerializationError as error:
+                raise InvalidArguments(no_json(definition.name, name, value, error)) from None
+        raise
+
+
+def read_call(definition: TaskDefinition, data: bytes) -> Arguments:
+    """Return the arguments that a body gets, from what `encode_call` made in another process.
+
+    Raises:
+        Orphaned: If they do not fit the task as it is here.
+    """
+    args, kwargs = from_json(data)
+    return decode_call(definition, tuple(args), kwargs)
+
+
+def encode_result(value: Any, max_bytes: int | None) -> bytes:
+    """Return a result as JSON.
+
+    Raises:
+        ValueError: Carrying an `ErrorInfo`, if it is no JSON or takes more than *max_bytes*.
+    """
+    try:
+        encoded = to_json(value)
+    except PydanticSerializationError as error:
+        raise ValueError(ErrorInfo("ResultNotSerializable", f"its result is not JSON: {error}")) from None
+    if max_bytes is not None and len(encoded) > max_bytes:
+        text = f"its result is {len(encoded)} bytes of JSON, max_result_bytes is {max_bytes}"
+        raise ValueError(ErrorInfo("ResultTooLarge", text))
+    return encoded
 
 
 def decode_result(definition: TaskDefinition | None, value: Any) -> Any:
@@ -214,22 +268,16 @@ class ResultCodec:
         """
         if _passes(value, self._type) and max_bytes >= _SHORT * 2:
             return value
-        try:
-            encoded = to_json(value)
-        except PydanticSerializationError as error:
-            raise ValueError(ErrorInfo("ResultNotSerializable", f"its result is not JSON: {error}")) from None
-        if len(encoded) > max_bytes:
-            text = f"its result is {len(encoded)} bytes of JSON, max_result_bytes is {max_bytes}"
-            raise ValueError(ErrorInfo("ResultTooLarge", text))
-        return self._validated(encoded)
+        return self.read(encode_result(value, max_bytes))
 
     def decode(self, value: Any) -> Any:
         """Return the result from its plain JSON value, against the task's return hint if it fits that."""
         if self._type is Any or type(value) is self._type or type(value) is Unreadable:
             return value
-        return self._validated(to_json(value))
+        return self.read(to_json(value))
 
-    def _validated(self, data: bytes) -> Any:
+    def read(self, data: bytes) -> Any:
+        """Return the result from its JSON, against the task's return hint if it fits that."""
         try:
             return self._adapter.validate_json(data)
         except ValidationError:

@@ -34,6 +34,8 @@ One root, split by who must act:
     │   ├── LeaseLost, Conflict, StoreUnavailable, Orphaned
     ├── ExecutorError
     │   ├── ExecutorFull, ExecutorClosed
+    │   ├── BodyDied               the process of a body ended under it
+    │   └── RaisedElsewhere        what a body raised in another process, where that itself cannot travel
     ├── StartupFailed              a start-up hook or the lifespan failed
     └── IllegalMove                a state machine was asked for a move it does not have
 
@@ -50,6 +52,7 @@ from datetime import timedelta
 
 __all__ = [
     "BatchMismatch",
+    "BodyDied",
     "CircuitOpen",
     "Conflict",
     "DeadlineExceeded",
@@ -85,6 +88,7 @@ __all__ = [
     "Orphaned",
     "QuarterjackError",
     "QueueFull",
+    "RaisedElsewhere",
     "ResultUnavailable",
     "RetryLater",
     "Snooze",
@@ -444,6 +448,42 @@ class ExecutorFull(ExecutorError):
 
 class ExecutorClosed(ExecutorError):
     """The executor was stopped."""
+
+
+class BodyDied(ExecutorError):
+    """The process of a body ended under it: by a crash, by ``os._exit``, or killed from outside.
+
+    Attributes:
+        code: The exit code; a negative one is the signal that ended it; None if nobody knows.
+        hint: What that means, in words.
+    """
+
+    def __init__(self, code: int | None, hint: str) -> None:
+        super().__init__(code, hint)
+        self.code, self.hint = code, hint
+
+    def __str__(self) -> str:
+        return f"its process died: {self.hint}"
+
+
+class RaisedElsewhere(ExecutorError):
+    """What a body raised in another process, where the exception itself could not travel.
+
+    ``Retry(on=…)`` takes it for what it stands for: *kinds* are the names of the exception's classes.
+
+    Attributes:
+        type_name: Its class.
+        message: Its text.
+        traceback_text: Where it was raised.
+        kinds: Its class and all bases of that, with their modules.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback_text: str, kinds: tuple[str, ...]) -> None:
+        super().__init__(type_name, message, traceback_text, kinds)
+        self.type_name, self.message, self.traceback_text, self.kinds = type_name, message, traceback_text, kinds
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
 class StartupFailed(QuarterjackError):

@@ -474,6 +474,8 @@ class Outcome(NamedTuple):
 
     *stopped* is False when the body still runs although the job is over for its
     caller (a thread cannot be stopped); the executor then tells later that it ended.
+    *info* is what is known of an error of another process, in its words: of what a body
+    raised there, or of a result of it that could not be kept.
     """
 
     kind: OutcomeKind
@@ -481,6 +483,7 @@ class Outcome(NamedTuple):
     error: BaseException | None = None
     reason: str | None = None
     stopped: bool = True
+    info: ErrorInfo | None = None
 
 
 class FinishKind(StrEnum):

@@ -51,6 +51,7 @@ WhyKind = Literal[
     "serial",
     "flow",
     "no_slot",
+    "task_parked",
     "next",
 ]
 """What an answer comes down to.
@@ -61,8 +62,8 @@ Of what comes next: ``due``; ``late`` (due already); ``blocked`` (a job that is 
 ``missed``; ``paused``; ``before`` (the schedule existed); ``to_come``; ``unknown`` (a fire time of which nothing is
 kept); ``no_fire_time``. Of a job: ``finished``, ``running``, ``held`` (by a worker), ``not_due``, ``retry``,
 ``orphaned`` (nobody knows its task, or its arguments do not fit), ``unserved``, ``serial`` (its overlap key is
-another's), ``flow`` (a gate holds it up, or jobs before it fill its flow), ``no_slot``, ``next`` (it is about to
-begin)."""
+another's), ``flow`` (a gate holds it up, or jobs before it fill its flow), ``no_slot``, ``task_parked`` (its bodies'
+processes kept dying), ``next`` (it is about to begin)."""
 
 _LATE_NS: Final = 1_000_000_000
 """A start is called late from a second on."""
@@ -364,7 +365,9 @@ def why_blocked(found: Why, cause: Why) -> Why:
     return replace(found, words=f"{found.words}; job {found.job} waits: {cause.words}", reason=cause.reason)
 
 
-_HOLDS_UP: Final = frozenset[WhyKind]({"not_due", "retry", "orphaned", "serial", "unserved", "flow", "no_slot"})
+_HOLDS_UP: Final = frozenset[WhyKind](
+    {"not_due", "retry", "orphaned", "serial", "unserved", "flow", "no_slot", "task_parked"}
+)
 
 
 def _missed_with(row: Schedule, ns: int, jobs: Sequence[JobRecord]) -> JobRecord | None:

@@ -55,6 +55,8 @@ class Place(NamedTuple):
     """Jobs that wait in its flow here, if it is not among them."""
     others: Others | None = None
     """What is asked where the job is not this process's to run; None if it is."""
+    parked: str | None = None
+    """Why its task is begun here no more, if its bodies kept killing their processes."""
 
 
 def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None = None) -> Why:
@@ -120,6 +122,9 @@ def _due_but_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecor
         return Why(kind="serial", words=words, job=holder.id)
     if place.others is not None:
         return _taken_elsewhere(job, now_ns, place.others)
+    if place.parked is not None:
+        words = f"its task is parked in this process, as {place.parked}: restart it once that is mended"
+        return Why(kind="task_parked", words=words)
     if place.ahead > 0:
         words = f"{place.ahead} job{' waits' if place.ahead == 1 else 's wait'} in its flow already: they go first"
         return Why(kind="flow", words=words)

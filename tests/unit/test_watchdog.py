@@ -21,7 +21,7 @@ import pytest
 from quarterjack.clock import SYSTEM_CLOCK, SystemClock
 from quarterjack.context import CURRENT
 from quarterjack.events import Event, EventStream, LoopBlocked
-from quarterjack.executors import LoopExecutor
+from quarterjack.executors import Home, LoopExecutor
 from quarterjack.runtime import watchdog as module
 from quarterjack.runtime._stacks import Sleeping, Stack
 from quarterjack.runtime.watchdog import Blocked, Owner, Watchdog
@@ -377,7 +377,7 @@ class FakeService:
 async def test_a_running_app_is_told_which_job_blocks_it(records: Records) -> None:
     """The event names the job, so that a dashboard can."""
     executor = LoopExecutor(2)
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     service = FakeService(executor)
     events: list[Event] = []
     service.events.listen(events.append)

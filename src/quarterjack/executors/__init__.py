@@ -1,8 +1,19 @@
 """Where bodies run: the contract (`base`) and one file per place."""
 
-from .base import Call, Capabilities, Executor, Handle, Report
+from .base import AppRef, Call, Capabilities, Executor, Handle, Home, Report
 from .loop import LoopExecutor
 from .loop_thread import LoopThread
 from .thread import ThreadExecutor
 
-__all__ = ["Call", "Capabilities", "Executor", "Handle", "LoopExecutor", "LoopThread", "Report", "ThreadExecutor"]
+__all__ = [
+    "AppRef",
+    "Call",
+    "Capabilities",
+    "Executor",
+    "Handle",
+    "Home",
+    "LoopExecutor",
+    "LoopThread",
+    "Report",
+    "ThreadExecutor",
+]

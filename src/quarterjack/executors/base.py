@@ -13,10 +13,19 @@ Executors know no store, no job and no policy. A report is a plain object with
 methods rather than a future per call: a future and its callback cost a no-op
 job a third of its time.
 
-The timeout of a call counts from ``began``, and the executor enforces it. A
-cancel is asked once and answered by ``finished``: where a body can be
-interrupted it is, and after ``cancel_grace_s`` the executor reports what it
-knows, with ``stopped=False`` if the body still runs."""
+The timeout of a call counts from ``began``, and the executor enforces it;
+where the start cannot be seen, from ``accepted``. A cancel is asked once and
+answered by ``finished``: where a body can be interrupted it is, and after
+``cancel_grace_s`` the executor kills it, or, where it cannot, reports what it
+knows, with ``stopped=False`` if the body still runs.
+
+Two kinds of places. In this process live objects are passed (``fn``, ``args``,
+``context``). Elsewhere (*is_remote*) the other side loads the app by its
+`AppRef`, and the call travels as bytes: its task's name, `Call.payload` and
+`Call.meta`; `_remote` has both ends of that. What becomes of a remote body is
+DIED if it certainly runs no more (the retry policy decides at once), LOST if
+nobody knows (nothing is decided before its lease is over), and REJECTED if it
+cannot be run there at all (it is not tried again)."""
 
 from __future__ import annotations
 
@@ -24,12 +33,45 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from quarterjack.clock import Clock
+from quarterjack.errors import UsageError
 from quarterjack.model import Outcome, OutcomeKind
 
-__all__ = ["Call", "Capabilities", "Executor", "Handle", "Report"]
+__all__ = ["AppRef", "Call", "Capabilities", "Executor", "Handle", "Home", "Report"]
+
+
+class AppRef(NamedTuple):
+    """How another process finds the app: a global of a module that it imports, or of a script that it runs."""
+
+    module: str | None
+    """The module's name; None for a script."""
+    path: str | None
+    """The script's file; None for a module."""
+    attribute: str
+    is_main: bool = False
+    """It is the program that was started: elsewhere it goes by another name than ``__main__``."""
+
+    def __str__(self) -> str:
+        return f"{self.module or self.path}:{self.attribute}"
+
+
+def _no_app() -> AppRef:
+    raise UsageError("bodies run in another process only for an app; there is none here")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The app as its executors see it.
+
+    Attributes:
+        clock: Its clock.
+        find_app: Returns how another process finds it, or raises `UsageError` if none can.
+    """
+
+    clock: Clock
+    find_app: Callable[[], AppRef] = _no_app
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +94,10 @@ class Capabilities:
 
 
 class Call(Protocol):
-    """One attempt, as an executor sees it. In-process executors use the live objects."""
+    """One attempt, as an executor sees it.
+
+    Executors of this process use the live objects; what travels is made only when it is asked for.
+    """
 
     @property
     def ref(self) -> str:
@@ -85,6 +130,37 @@ class Call(Protocol):
     @property
     def cancel_grace_s(self) -> float: ...
 
+    @property
+    def task(self) -> str:
+        """The task's full name, by which the other side knows it."""
+        ...
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """The instant (UTC) after which the body must not begin any more; None: there is none."""
+        ...
+
+    @property
+    def max_result_bytes(self) -> int | None:
+        """How many bytes of JSON its result may take; None: as many as it likes."""
+        ...
+
+    def payload(self) -> bytes:
+        """Return the arguments as JSON: ``[args, kwargs]``.
+
+        Raises:
+            InvalidArguments: If one cannot be written as JSON.
+        """
+        ...
+
+    def meta(self) -> dict[str, Any]:
+        """Return what ``current_job()`` tells on the other side, as plain JSON values."""
+        ...
+
+    def read_result(self, data: bytes) -> Any:
+        """Return the result from its JSON, as the task's return hint says."""
+        ...
+
 
 class Report(Protocol):
     """What the runtime wants to hear. Every method is called on the app's loop, and none raises."""
@@ -96,7 +172,10 @@ class Report(Protocol):
         """The body begins now, or began at this monotonic instant of the app's clock."""
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        """The body says how far it is."""
+        """A body elsewhere says how far it is; one in this process tells its job itself."""
+
+    def keep(self, value: Any) -> None:
+        """A body elsewhere keeps a value for the next attempt."""
 
     def done(self, result: Any) -> None:
         """The body returned *result* just now: the short form of ``finished`` with a DONE outcome."""
@@ -127,12 +206,18 @@ class Executor(ABC):
     slots: int
     """How many bodies run at once."""
     capabilities: ClassVar[Capabilities]
+    is_remote: ClassVar[bool] = False
+    """Bodies run in other processes: arguments and results travel as JSON."""
     lent: int = 0
     """Slots whose bodies wait for other jobs; `free` counts them as free, so that children cannot deadlock."""
 
     @abstractmethod
-    async def start(self, clock: Clock) -> None:
-        """Get ready; called on the app's loop before the first `submit`."""
+    async def start(self, home: Home) -> None:
+        """Get ready; called on the app's loop before the first `submit`.
+
+        Raises:
+            UsageError: If bodies cannot run there.
+        """
 
     @property
     @abstractmethod
@@ -173,7 +258,19 @@ class Executor(ABC):
         """
         self.lent += n
 
-    def reattach(self, ref: str, report: Report) -> Handle | None:
-        """Find a body that survived its worker; None where that cannot be."""
-        del ref, report
+    def leave(self, handle: Handle) -> None:
+        """Let a body go on without its worker, which ends: nothing more is reported of it.
+
+        Only where `Capabilities.survives_worker_restart`; the next worker finds it by `reattach`.
+        """
+        del handle
+        raise NotImplementedError
+
+    def reattach(self, ref: str, call: Call, report: Report) -> Handle | None:
+        """Take up the body of an earlier attempt, *ref*, that survived its worker, as that of *call*.
+
+        Returns:
+            None if there is none: then *call* is submitted.
+        """
+        del ref, call, report
         return None

@@ -15,11 +15,10 @@ import asyncio
 import sys
 from typing import ClassVar, Final
 
-from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
-from .base import Call, Capabilities, Executor, Report
+from .base import Call, Capabilities, Executor, Home, Report
 
 __all__ = ["LoopExecutor"]
 
@@ -54,9 +53,9 @@ class LoopExecutor(Executor):
         self._held = False
         self._factory = False
 
-    async def start(self, clock: Clock) -> None:
+    async def start(self, home: Home) -> None:
         """Bind to the running loop."""
-        del clock
+        del home
         self.bind(asyncio.get_running_loop())
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:

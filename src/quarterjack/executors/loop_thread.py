@@ -21,12 +21,11 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import Away, Desk
-from .base import Call, Capabilities, Executor, Report
+from .base import Call, Capabilities, Executor, Home, Report
 from .loop import LoopExecutor
 
 __all__ = ["LoopThread"]
@@ -68,7 +67,7 @@ class LoopThread(Executor):
         self._engine: _Engine | None = None
         self._pokes: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
 
-    async def start(self, clock: Clock) -> None:
+    async def start(self, home: Home) -> None:
         """Count one more app; the first one starts the thread."""
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -80,7 +79,7 @@ class LoopThread(Executor):
                 self._engine = engine
             user = self._users.get(loop)
             if user is None:
-                user = self._users[loop] = _User(Desk(loop, clock, self._on_over))
+                user = self._users[loop] = _User(Desk(loop, home.clock, self._on_over))
             user.count += 1
 
     @property
@@ -261,6 +260,9 @@ class _Remote(Away):
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """Never called: bodies say it to their job."""
+
+    def keep(self, value: object) -> None:
+        """Never called, likewise."""
 
     def _cancel_there(self, reason: str) -> None:
         if self._inner is not None:

@@ -25,12 +25,11 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any, ClassVar, Final
 
-from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import Away, Desk
-from .base import Call, Capabilities, Executor, Report
+from .base import Call, Capabilities, Executor, Home, Report
 
 __all__ = ["ThreadExecutor"]
 
@@ -82,9 +81,9 @@ class ThreadExecutor(Executor):
         self._busy: set[_Thread] = set()
         self._numbers: Iterator[int] = itertools.count(1)
 
-    async def start(self, clock: Clock) -> None:
+    async def start(self, home: Home) -> None:
         """Bind to the running loop; threads begin when they are needed."""
-        self._desk = Desk(asyncio.get_running_loop(), clock)
+        self._desk = Desk(asyncio.get_running_loop(), home.clock)
 
     @property
     def free(self) -> int:

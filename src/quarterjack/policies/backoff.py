@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final, Literal, Self, cast, get_args
 
 from quarterjack._durations import Seconds, to_seconds
-from quarterjack.errors import FlowRefused, InvalidOption
+from quarterjack.errors import FlowRefused, InvalidOption, RaisedElsewhere
 
 from .budget import RetryBudget
 
@@ -220,7 +220,16 @@ def _function(value: Any, field: str, of: str) -> Any:
 
 
 def _covers(what: Any, error: Exception) -> bool:
-    return isinstance(error, what) if isinstance(what, tuple) else bool(what(error))
+    if not isinstance(what, tuple):
+        return bool(what(error))
+    kinds = cast("tuple[type, ...]", what)
+    if isinstance(error, RaisedElsewhere) and any(_full_name(kind) in error.kinds for kind in kinds):
+        return True
+    return isinstance(error, kinds)
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _word(value: Any) -> str:

@@ -11,10 +11,9 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from quarterjack._items import Items
-from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.executors import Executor
-from quarterjack.executors.base import Call, Capabilities, Report
+from quarterjack.executors.base import Call, Capabilities, Home, Report
 from quarterjack.flow.batch import Batch
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
@@ -57,9 +56,9 @@ class BatchExecutor(Executor):
         self._batcher: Batcher | None = None
         self.held: set[ItemCall] = set()
 
-    async def start(self, clock: Clock) -> None:
+    async def start(self, home: Home) -> None:
         """Bind to the running loop."""
-        del clock
+        del home
         self._batcher = Batcher(self._batch, self._flow, Dispatcher.of(asyncio.get_running_loop()), self._task)
 
     @property

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from quarterjack.errors import DeadlineExceeded, WaitedTooLong
+from quarterjack.errors import DeadlineExceeded, InvalidOption, WaitedTooLong
 from quarterjack.executors import Executor, Report
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.base import Gate, Wrap
@@ -35,6 +35,10 @@ from .verdict import Verdict, describe
 __all__ = ["Entrance", "EntranceHost", "Entry"]
 
 _S: Final = 1_000_000_000
+_NOT_THERE: Final = (
+    "task {!r} runs in other processes (executor {!r}), and its flow holds {!r}, which would have to run around its "
+    "body there; use @app.around for that"
+)
 
 
 class EntranceHost(Protocol):
@@ -112,6 +116,10 @@ class Entry(Candidate):
         """See `Report`."""
         self.run.progress(done, total, text)
 
+    def keep(self, value: Any) -> None:
+        """See `Report`."""
+        self.run.keep(value)
+
     def done(self, result: Any) -> None:
         """The body returned."""
         self.give(RETURNED)
@@ -170,6 +178,9 @@ class Entrance:
         run.handle = entry
         if (limit_ns := self._limit_ns(entry)) is not None and limit_ns <= run.stamp():
             self._on_limit(entry)
+            return
+        if self.flow.wraps and run.executor.is_remote:
+            self._turn_away(entry, InvalidOption(_NOT_THERE.format(run.task, run.executor.name, self.flow.wraps[0])))
             return
         try:
             self.room.put(entry)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
-from quarterjack.clock import Clock
-from quarterjack.executors import Executor, LoopExecutor, ThreadExecutor
+from quarterjack.executors import Executor, Home, LoopExecutor, ThreadExecutor
 from quarterjack.flow.batch import Batch
 from quarterjack.flow.flow import Flow
 from quarterjack.model import TICK_LANE, JobRecord, lane_suffix
@@ -47,19 +46,19 @@ class Places:
         self.prepared[definition.name] = prepared
         return prepared
 
-    async def start(self, clock: Clock) -> None:
+    async def start(self, home: Home) -> None:
         """Get the executors ready, those of prepared tasks too."""
         for executor in {*self.executors, *(task.executor for task in self.prepared.values())}:
-            await executor.start(clock)
+            await executor.start(home)
             self.executors.add(executor)
 
-    async def ensure(self, executor: Executor | str | None, clock: Clock) -> None:
+    async def ensure(self, executor: Executor | str | None, home: Home) -> None:
         """Start an executor that only single jobs or schedules name."""
         if executor is None or isinstance(executor, str) or executor in self.executors:
             return
         async with self._starting:
             if executor not in self.executors:
-                await executor.start(clock)
+                await executor.start(home)
                 self.executors.add(executor)
                 self._on_new()
 
@@ -79,18 +78,20 @@ class Places:
 
     # -- which ---------------------------------------------------------------------------
 
-    def lanes(self) -> list[Lanes]:
-        """Return each executor with the lanes of jobs that go to it; see `stores.base.Want`."""
+    def lanes(self, parked: Collection[str] = ()) -> list[Lanes]:
+        """Return each executor with the lanes of jobs that go to it, less *parked* tasks; see `stores.base.Want`."""
         own = {executor: name for name, executor in self.own.items()}
         found: list[Lanes] = []
         for executor in self.executors:
-            submitted = frozenset(self._lanes_of(executor, lane_suffix(own.get(executor, executor))))
+            submitted = frozenset(self._lanes_of(executor, lane_suffix(own.get(executor, executor)), parked))
             ticks = frozenset(TICK_LANE + lane for lane in submitted)
             found.append(Lanes(executor, submitted | ticks, ticks))
         return found
 
-    def _lanes_of(self, executor: Executor, suffix: str) -> Iterator[str]:
+    def _lanes_of(self, executor: Executor, suffix: str, parked: Collection[str]) -> Iterator[str]:
         for name, prepared in self.prepared.items():
+            if name in parked:
+                continue
             yield name + suffix
             if prepared.executor is executor:
                 yield name

@@ -17,9 +17,10 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from quarterjack._fast import new_tuple
-from quarterjack.codec import plain_checkpoint
+from quarterjack.codec import encode_call, plain_checkpoint, result_codec
 from quarterjack.context import CURRENT
 from quarterjack.executors import Executor, Handle
+from quarterjack.executors.elsewhere import meta_of
 from quarterjack.flow.inheritance import lift
 from quarterjack.flow.waiting import Waiting
 from quarterjack.lifecycle import Move, move
@@ -120,6 +121,35 @@ class Attempt:
         return f"{self.record.id}.{self.number}"
 
     @property
+    def task(self) -> str:
+        """The task's full name."""
+        return self.record.task
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When it is too late for its body to begin; None: never."""
+        late_s = self.record.options.start_deadline_s
+        return None if late_s is None else self.record.run_at_ns + round(late_s * 1e9)
+
+    @property
+    def max_result_bytes(self) -> int | None:
+        """How large its result may be, where results are stored as JSON."""
+        options = self.record.options
+        return options.max_result_bytes if self._worker.checks_results and options.store_result else None
+
+    def payload(self) -> bytes:
+        """Return its arguments as JSON."""
+        return encode_call(self.definition, self.args, self.kwargs)
+
+    def meta(self) -> dict[str, Any]:
+        """Return what ``current_job()`` tells in another process."""
+        return meta_of(self.record, self.number)
+
+    def read_result(self, data: bytes) -> Any:
+        """Return the result that travelled as JSON."""
+        return result_codec(self.definition).read(data)
+
+    @property
     def fence(self) -> Fenced:
         """What proves the right to write the job's row."""
         return Fenced(self.record.id, self.number, self.owner)
@@ -181,19 +211,19 @@ class Attempt:
         if self.definition.callbacks or worker.events.has_listeners or worker.handles.of_jobs:
             worker.on_began(self)
 
-    def done(self, result: Any, reason: str | None = None) -> None:
-        """The body returned; *reason* says what is odd about it."""
+    def done(self, result: Any, reason: str | None = None, info: ErrorInfo | None = None) -> None:
+        """The body returned; *reason* says what is odd about it, *info* why its result could not be kept."""
         self.handle = None  # as `_let_go`; a frame per job
         self.context = NO_CONTEXT
         if self._is_lent:
             self._end_loan()
-        self._worker.on_done(self, result, reason)
+        self._worker.on_done(self, result, reason, info)
 
     def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
         """The attempt is over."""
         self.ended_mono_ns = at_mono_ns
         if outcome.kind is _DONE and outcome.stopped:
-            self.done(outcome.result, outcome.reason)
+            self.done(outcome.result, outcome.reason, outcome.info)
             return
         self.outcome = outcome
         if outcome.stopped:

@@ -21,7 +21,7 @@ from quarterjack.codec import give_types
 from quarterjack.declared import Verdict, why_not_fired
 from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import EventStream
-from quarterjack.executors import Executor
+from quarterjack.executors import Executor, Home
 from quarterjack.flow.flow import Flow
 from quarterjack.job import CallbackKind, Job
 from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
@@ -91,11 +91,13 @@ class Service:
         check_call: CheckCall = lambda _, args: args,
         flow_by_queue: Mapping[str, Flow] = NO_FLOWS,
         encoding: Encoding | None = None,
+        home: Home | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.store = store
         self._encoding = encoding
         self.clock = clock
+        self.home = home or Home(clock)
         self.events = events
         self.tasks = tasks
         self.role = role
@@ -152,7 +154,7 @@ class Service:
         await self.time.open()
         for definition in self.tasks.values():
             self.places.prepare(definition)
-        await self.places.start(self.clock)
+        await self.places.start(self.home)
 
     async def start(self) -> None:
         """Put the declared schedules; claim and fire from now on."""
@@ -200,7 +202,7 @@ class Service:
 
     async def ensure_executor(self, executor: Executor | str | None) -> None:
         """Start an executor that only single jobs or schedules name."""
-        await self.places.ensure(executor, self.clock)
+        await self.places.ensure(executor, self.home)
 
     def _on_new_executor(self) -> None:
         if self.worker is not None:

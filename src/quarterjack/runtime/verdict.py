@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from quarterjack._durations import to_ns
-from quarterjack.errors import Discard, FlowRefused, InvalidOption, RetryLater, Snooze
+from quarterjack.errors import Discard, FlowRefused, InvalidOption, RaisedElsewhere, RetryLater, Snooze
 from quarterjack.model import ErrorInfo, FinishKind, Outcome, OutcomeKind
 from quarterjack.policies.backoff import Retry
 
@@ -28,6 +28,8 @@ class Verdict(NamedTuple):
 
 def describe(error: BaseException) -> ErrorInfo:
     """Return an exception in words, and itself."""
+    if isinstance(error, RaisedElsewhere):
+        return ErrorInfo(error.type_name, error.message, error.traceback_text)
     text = "".join(traceback.format_exception(error))
     try:
         message = str(error)
@@ -85,13 +87,16 @@ def judge(
     if outcome.kind is OutcomeKind.CANCELLED:
         return Verdict(FinishKind.CANCELLED, reason=outcome.reason)
     if outcome.kind is OutcomeKind.RAISED and outcome.error is not None:
-        return _after_raise(outcome.error, failures + 1, retry, cancel_requested, rng, age_s)
+        verdict = _after_raise(outcome.error, failures + 1, retry, cancel_requested, rng, age_s)
+        # It was raised in another process: its words tell where, and what the exception at hand stands for.
+        return verdict if outcome.info is None or verdict.error is None else verdict._replace(error=outcome.info)
     error: BaseException | None = outcome.error
     final = FinishKind.FAILED
     if outcome.kind is OutcomeKind.TIMED_OUT:
         error = error if isinstance(error, FlowRefused) else TimeoutError(outcome.reason or "timed out")
         final = FinishKind.TIMED_OUT
-    info = describe(error) if error is not None else ErrorInfo(outcome.kind.value, outcome.reason or "")
+    unnamed = ErrorInfo(outcome.kind.value, outcome.reason or "")
+    info = outcome.info or (unnamed if error is None else describe(error))
     may_retry = outcome.kind is not OutcomeKind.REJECTED and not cancel_requested
     if may_retry and retry.allows(failures + 1, error):
         pause_s = retry.pause_s(failures + 1, rng, error)

@@ -15,7 +15,6 @@ from contextvars import Context
 from random import Random
 from typing import Any, Final
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.events import CancelIgnored, JobEventKind
 from quarterjack.executors import Report
 from quarterjack.flow.dispatcher import Dispatcher
@@ -28,12 +27,14 @@ from ._ends import age_s, log_failure, past_deadline
 from .admission import Admission
 from .batching import Seat
 from .claiming import Claimer
+from .deaths import Deaths
 from .decoding import Decoder
 from .entrance import Entry
 from .fallback import falls_back
 from .job_events import job_event
+from .launching import launch, leave_behind
 from .recording import Recorder
-from .run import NO_CONTEXT, Attempt
+from .run import Attempt
 from .signals import without_handler
 from .verdict import Verdict, decide
 from .worker_host import Prepared, WorkerHost
@@ -43,9 +44,10 @@ __all__ = ["Worker"]
 log = logging.getLogger("quarterjack.worker")
 
 _LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
-REFUSED_DELAY_NS: Final = 1_000_000_000
-"""A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
 OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or await where it waits"
+ALIVE: Final = Outcome(OutcomeKind.DONE)
+LOST_S: Final = 30.0
+"""How long a lost body is waited for on a store without leases."""
 LATE: Final = "its claim was answered too late"
 FRESH_SHARE: Final = 2
 """A claim must be answered before half of its lease is over: what is left must do until the first renewal."""
@@ -75,6 +77,7 @@ class Worker:
         """Attempts whose retry, or way back, waits for a body that does not stop; nothing is recorded of them yet."""
         self.ended_early: set[Attempt] = set()
         """Attempts whose body ended before the outcome that says it still runs was recorded."""
+        self.deaths = Deaths(self._on_parked)
         self._change: asyncio.Future[None] | None = None
         self._gives_back = False
         self.claimer = Claimer(self, host, queues)
@@ -116,10 +119,14 @@ class Worker:
         """Learn anew which executors there are, and which lanes of jobs go to each."""
         for end in self._unlisten:
             end()
-        lanes = self._host.places.lanes()
+        lanes = self._host.places.lanes(self.deaths.parked)
         self._unlisten = [one.executor.on_free(self.poke) for one in lanes]
         self.claimer.by_executor = lanes if self.flows is None else self.flows.regroup(lanes)
         self.poke()
+
+    def _on_parked(self) -> None:
+        # Not at once: it is told by an executor in the middle of a report.
+        asyncio.get_running_loop().call_soon(self.regroup, context=self._context)
 
     def poke(self) -> None:
         """There may be something to claim."""
@@ -247,27 +254,7 @@ class Worker:
 
     def launch(self, attempt: Attempt, report: Report) -> bool:
         """Hand an attempt to its executor; False if that has no room, and its job is given back."""
-        record, executor = attempt.record, attempt.executor
-        try:
-            handle = executor.submit(attempt, report)
-        except ExecutorFull as error:  # another app was quicker; once it has a free slot again, that is told
-            is_odd = executor.free > 0  # such as a pool that can start no thread: we would claim the job again at once
-            if is_odd:
-                log.warning("executor %s has free slots and refused job %s: %s", executor.name, record.id, error)
-            self.give_back(attempt, str(error), REFUSED_DELAY_NS if is_odd else 0)
-            return False
-        except ExecutorClosed as error:
-            self.give_back(attempt, str(error), REFUSED_DELAY_NS)
-            return False
-        except Exception as error:  # a third party's executor runs here
-            log.exception("executor %s refused job %s", executor.name, record.id)
-            report.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
-        else:
-            if attempt.context is not NO_CONTEXT:  # else begun eagerly, and done with its first step
-                attempt.handle = handle
-                if record.cancel_requested:  # in its first step, when there was no handle yet
-                    handle.cancel("cancelled")
-        return True
+        return launch(self, attempt, report)
 
     def _is_too_late(self, attempt: Attempt) -> bool:
         record = attempt.record
@@ -332,6 +319,10 @@ class Worker:
         if error is not None and not isinstance(error, Exception) and outcome.kind is OutcomeKind.RAISED:
             self._host.fatal(without_handler(error))
         is_over = outcome.kind is OutcomeKind.CANCELLED and outcome.stopped
+        self.deaths.note(attempt.record.task, outcome)
+        if outcome.kind is OutcomeKind.LOST and not self._store.is_shared:
+            self._on_lost(attempt)
+            return
         if outcome.kind is OutcomeKind.LOST or (is_over and not attempt.is_current):
             if self.held_by_id.get(attempt.job_id) is attempt:
                 del self.held_by_id[attempt.job_id]
@@ -359,6 +350,13 @@ class Worker:
             self._retry_waits.add(attempt)
             return
         self._end(attempt, verdict, error, zombie=not outcome.stopped)
+
+    def _on_lost(self, attempt: Attempt) -> None:
+        """Nobody knows whether a body still runs, and no lease will run out: wait as long as one would."""
+        log.warning(
+            "job %s (%s) is out of reach; it is begun anew in %g s", attempt.job_id, attempt.record.task, LOST_S
+        )
+        self.give_back(attempt, "its body was lost", round(LOST_S * 1e9))
 
     def entry_of(self, attempt: Attempt) -> Entry | None:
         """Return what stands for *attempt* in its flow; None if it has none."""
@@ -410,16 +408,28 @@ class Worker:
             attempt.finish(verdict.kind, None, verdict.error, verdict.reason, verdict.delay_ns, zombie=zombie),
         )
 
-    def on_done(self, attempt: Attempt, result: Any, reason: str | None = None, *, is_final: bool = False) -> None:
-        """A body returned; *reason* says what is odd about it. What is final is worth no other attempt."""
-        info: ErrorInfo | None = None
+    def on_done(
+        self,
+        attempt: Attempt,
+        result: Any,
+        reason: str | None = None,
+        info: ErrorInfo | None = None,
+        *,
+        is_final: bool = False,
+    ) -> None:
+        """A body returned; *reason* says what is odd about it, *info* why its result could not be kept.
+
+        What is final is worth no other attempt.
+        """
+        if self.deaths.is_counting:
+            self.deaths.note(attempt.record.task, ALIVE)
         options = attempt.record.options
         may_come_again = options.retry is not NO_RETRY or self.flows is not None
         if may_come_again and not is_final and self._comes_again(attempt, result):
             return
         if not options.store_result:
             result = None
-        elif self.checks_results:
+        elif self.checks_results and info is None:
             try:
                 result = self._host.check_result(result, attempt.record)
             except ValueError as error:
@@ -469,6 +479,9 @@ class Worker:
         """The app stops: interrupt every body. A shared store gets its jobs back, but for those that may begin once."""
         self._gives_back = self._store.is_shared
         for attempt in self.attempts():
+            if self._gives_back and leave_behind(attempt):
+                self.give_back(attempt, STOPPED)
+                continue
             is_once = attempt.running_at_ns is not None and attempt.record.options.max_rescues == 0
             attempt.record.cancel_requested = attempt.record.cancel_requested or is_once or not self._gives_back
             if attempt.handle is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -51,7 +51,7 @@ class WorkPlaces(Protocol):
 
     @property
     def prepared(self) -> Mapping[str, Prepared]: ...
-    def lanes(self) -> list[Lanes]: ...
+    def lanes(self, parked: Collection[str] = ()) -> list[Lanes]: ...
     def of(self, record: JobRecord, prepared: Prepared) -> Executor: ...
 
 

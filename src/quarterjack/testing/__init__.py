@@ -6,7 +6,8 @@
 - `faults` makes a store's calls fail, be late, or do their work and fail then.
 - `quarterjack.testing.plugin` explains differences under pytest;
   `quarterjack.testing.strategies` (needs hypothesis) draws triggers;
-  `quarterjack.testing.store_contract` (needs pytest and hypothesis) holds a store to its contract.
+  `quarterjack.testing.store_contract` (needs pytest and hypothesis) holds a store to its contract,
+  `quarterjack.testing.executor_contract` (needs pytest) an executor.
 
 Importing this package changes nothing and needs nothing but quarterjack."""
 

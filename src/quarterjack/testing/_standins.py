@@ -13,7 +13,7 @@ from typing import Any, Final
 from quarterjack.clock import Clock
 from quarterjack.errors import ExecutorFull
 from quarterjack.executors import Executor
-from quarterjack.executors.base import Call, Capabilities, Report
+from quarterjack.executors.base import Call, Capabilities, Home, Report
 from quarterjack.injection import DependencyOverrides
 from quarterjack.model import Outcome, OutcomeKind, RunOptions, Schedule
 from quarterjack.runtime.prepare import Preparer
@@ -60,8 +60,8 @@ class StandinExecutor(Executor):
         self.peak_at_ns = 0
         self.clock: Clock | None = None
 
-    async def start(self, clock: Clock) -> None:
-        self.clock = clock
+    async def start(self, home: Home) -> None:
+        self.clock = home.clock
 
     @property
     def free(self) -> int:

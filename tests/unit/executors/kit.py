@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from quarterjack.clock import SYSTEM_CLOCK, Clock
-from quarterjack.executors import Executor, LoopExecutor, LoopThread, ThreadExecutor
+from quarterjack.executors import Executor, Home, LoopExecutor, LoopThread, ThreadExecutor
 from quarterjack.model import Outcome, OutcomeKind
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -74,6 +74,18 @@ class FakeCall:
         self.context = Context() if context is None else context
         self.timeout_s = timeout_s
         self.cancel_grace_s = cancel_grace_s
+        self.task = "test"
+        self.deadline_ns: int | None = None
+        self.max_result_bytes: int | None = None
+
+    def payload(self) -> bytes:
+        raise NotImplementedError  # nothing travels in this process
+
+    def meta(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def read_result(self, data: bytes) -> Any:
+        raise NotImplementedError
 
 
 class Listener:
@@ -108,6 +120,9 @@ class Listener:
     def progress(self, done: float, total: float | None, text: str) -> None:
         self._note("progress", "began")
 
+    def keep(self, value: object) -> None:
+        self.broken.append("keep")
+
     def done(self, result: object) -> None:
         self.finished(Outcome(OutcomeKind.DONE, result))
 
@@ -137,7 +152,7 @@ class Listener:
 @asynccontextmanager
 async def started(executor: Executor, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerator[Executor, None]:
     """Start an executor, and stop it with enough time for every body."""
-    await executor.start(clock)
+    await executor.start(Home(clock))
     try:
         yield executor
     finally:

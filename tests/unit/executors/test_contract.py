@@ -12,7 +12,7 @@ import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption
-from quarterjack.executors import LoopThread, ThreadExecutor
+from quarterjack.executors import Home, LoopThread, ThreadExecutor
 from quarterjack.executors._away import Away
 from quarterjack.model import OutcomeKind
 from tests.unit.executors.kit import (
@@ -323,7 +323,7 @@ async def test_a_call_is_taken_only_between_start_and_stop(place: str) -> None:
 async def test_stop_cancels_coroutines_and_waits_for_them(place: str) -> None:
     """Every call is answered before stop returns."""
     executor = PLACES[place](4)
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     listeners = [Listener() for _ in range(4)]
     for listener in listeners:
         executor.submit(FakeCall(forever), listener)
@@ -341,7 +341,7 @@ async def test_stop_reports_what_outlives_its_grace(place: str) -> None:
     """A call whose own grace is longer than the shutdown's must not be left without an answer."""
     executor, stubborn, listener = PLACES[place](1), Stubborn(), Listener()
     around = asyncio.all_tasks()
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     executor.submit(FakeCall(stubborn.body), listener)
     await stubborn.begin()
     await executor.stop(0.02)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.executors import LoopExecutor
+from quarterjack.executors import Home, LoopExecutor
 from quarterjack.model import OutcomeKind
 from tests.unit.executors.kit import LOOPS, FakeCall, Listener, on_each_loop, outcome_of, started
 
@@ -58,7 +58,7 @@ async def test_a_call_cancelled_before_its_first_step_never_enters_its_body() ->
             executor.submit(FakeCall(body), listener).cancel("never mind")
             assert listener.log == ["finished"]
             assert listener.outcome is not None
-            assert listener.outcome[:] == (OutcomeKind.CANCELLED, None, None, "never mind", True)
+            assert listener.outcome[:5] == (OutcomeKind.CANCELLED, None, None, "never mind", True)
             assert executor.free == 1
             await asyncio.sleep(0)
             listener.check()
@@ -75,7 +75,7 @@ def test_a_loop_closed_under_a_body_is_no_outcome(make: Callable[[], asyncio.Abs
 
     async def main() -> None:
         executor = LoopExecutor(1)
-        await executor.start(SYSTEM_CLOCK)
+        await executor.start(Home(SYSTEM_CLOCK))
         listeners.append(Listener())
         executor.submit(FakeCall(asyncio.sleep, 3600.0), listeners[0])
         await listeners[0].has_begun.wait()

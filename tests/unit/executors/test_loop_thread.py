@@ -13,7 +13,7 @@ import uvloop
 
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import ExecutorClosed
-from quarterjack.executors import LoopThread
+from quarterjack.executors import Home, LoopThread
 from quarterjack.executors.loop_thread import LoopFactory
 from quarterjack.model import OutcomeKind
 from tests.unit.executors.kit import FakeCall, Listener, on_each_loop, outcome_of, started
@@ -123,7 +123,7 @@ async def test_a_call_cancelled_before_its_first_step_is_withdrawn_at_once() -> 
         executor.submit(FakeCall(ran.append, 1), second).cancel("never mind")
         assert second.log == ["finished"]
         assert second.outcome is not None
-        assert second.outcome[:] == (OutcomeKind.CANCELLED, None, None, "never mind", True)
+        assert second.outcome[:5] == (OutcomeKind.CANCELLED, None, None, "never mind", True)
         let_go.set()
         await first.end()
         await outcome_of(executor, lambda: None)
@@ -161,8 +161,8 @@ async def test_a_plain_function_that_holds_up_that_loop_is_reported_from_this_si
 async def test_two_apps_on_one_loop_share_it_until_the_last_stops() -> None:
     """One app's end must not cancel the other's bodies."""
     executor = LoopThread("shared")
-    await executor.start(SYSTEM_CLOCK)
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
+    await executor.start(Home(SYSTEM_CLOCK))
     listener = Listener()
     executor.submit(FakeCall(forever), listener)
     await listener.has_begun.wait()
@@ -182,7 +182,7 @@ async def test_apps_on_two_loops_share_its_slots_and_hear_only_of_their_own() ->
     seen: dict[str, Any] = {}
 
     async def other_app() -> None:
-        await executor.start(SYSTEM_CLOCK)
+        await executor.start(Home(SYSTEM_CLOCK))
         listener = Listener()
         executor.submit(FakeCall(forever), listener)
         await listener.has_begun.wait()
@@ -196,7 +196,7 @@ async def test_apps_on_two_loops_share_its_slots_and_hear_only_of_their_own() ->
 
     thread = threading.Thread(target=lambda: asyncio.run(other_app()))
     thread.start()
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     await asyncio.to_thread(both.wait)
     listener = Listener()
     executor.submit(FakeCall(forever), listener)
@@ -217,7 +217,7 @@ def test_an_app_that_died_with_its_loop_is_forgotten() -> None:
     """A crashed app must not keep the thread, or its slots, for ever."""
     executor = LoopThread("crashed", slots=1)
     dead = asyncio.new_event_loop()
-    dead.run_until_complete(executor.start(SYSTEM_CLOCK))
+    dead.run_until_complete(executor.start(Home(SYSTEM_CLOCK)))
     dead.close()
 
     async def main() -> None:
@@ -284,7 +284,7 @@ async def test_a_thread_that_is_held_up_is_left_behind_and_ends_by_itself(
 
     executor, listener = LoopThread("stuck"), Listener()
     call = FakeCall(hold_up)
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     executor.submit(call, listener)
     inside.wait()
     with caplog.at_level(logging.WARNING, "quarterjack"):
@@ -316,7 +316,7 @@ async def test_a_loop_that_cannot_be_made_fails_the_start_and_nothing_else() -> 
 
     executor = LoopThread("unlucky", loop_factory=factory)
     with pytest.raises(OSError, match="no descriptors"):
-        await executor.start(SYSTEM_CLOCK)
+        await executor.start(Home(SYSTEM_CLOCK))
     async with started(executor):
         assert (await outcome_of(executor, lambda: 1)).result == 1
 

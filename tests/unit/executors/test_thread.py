@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import quarterjack
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import ExecutorFull
-from quarterjack.executors import ThreadExecutor
+from quarterjack.executors import Home, ThreadExecutor
 from quarterjack.executors._away import Desk
 from quarterjack.model import OutcomeKind
 from quarterjack.testing._loop import virtual_loop
@@ -89,7 +89,7 @@ async def test_a_plain_function_that_is_cancelled_is_reported_at_once_and_counte
         handle.cancel("stop")  # its `began` is still on its way
         assert listener.log == ["began", "finished"]
         assert listener.outcome is not None
-        assert listener.outcome[:] == (OutcomeKind.CANCELLED, None, None, "stop", False)
+        assert listener.outcome[:5] == (OutcomeKind.CANCELLED, None, None, "stop", False)
         assert (executor.zombies, executor.free) == (1, 1)
         gate.let_go.set()
         await listener.has_ended.wait()
@@ -247,7 +247,7 @@ async def test_stop_waits_for_bodies_that_end_in_time() -> None:
     """A plain function at work when the app stops is let finish, and its result counts."""
     gate, listener = Gate(), Listener()
     executor = ThreadExecutor(1)
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     executor.submit(FakeCall(gate.body), listener)
     gate.inside.wait()
     asyncio.get_running_loop().call_soon(gate.let_go.set)
@@ -263,7 +263,7 @@ async def test_stop_leaves_a_body_that_never_ends_behind_and_says_where(caplog: 
     gate, listener = Gate(), Listener()
     call = FakeCall(gate.body)
     executor = ThreadExecutor(2)
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     executor.submit(call, listener)
     gate.inside.wait()
     with caplog.at_level(logging.WARNING, "quarterjack"):
@@ -271,7 +271,7 @@ async def test_stop_leaves_a_body_that_never_ends_behind_and_says_where(caplog: 
     assert caplog.messages == [f"job {call.ref} still runs in qj-thread-1, which is left behind"]
     listener.check()
     assert listener.outcome is not None
-    assert listener.outcome[:] == (OutcomeKind.CANCELLED, None, None, "shutdown", False)
+    assert listener.outcome[:5] == (OutcomeKind.CANCELLED, None, None, "shutdown", False)
     left = next(thread for thread in threading.enumerate() if thread.name == "qj-thread-1")
     assert left.daemon
     gate.let_go.set()
@@ -285,7 +285,7 @@ async def test_a_stop_that_is_cancelled_still_answers_every_call() -> None:
     """A second Ctrl-C cuts the grace short; it must not leave threads that wait for work."""
     gate, listener = Gate(), Listener()
     executor = ThreadExecutor(1)
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     executor.submit(FakeCall(gate.body), listener)
     gate.inside.wait()
     stopping = asyncio.create_task(executor.stop(20.0))
@@ -340,7 +340,7 @@ from quarterjack.clock import SYSTEM_CLOCK
 from tests.unit.executors.kit import *
 async def main():
     executor, listener, inside = ThreadExecutor(1), Listener(), threading.Event()
-    await executor.start(SYSTEM_CLOCK)
+    await executor.start(Home(SYSTEM_CLOCK))
     executor.submit(FakeCall(lambda: (inside.set(), threading.Event().wait())), listener)
     inside.wait()
     await executor.stop(0.01)
