@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from quarterjack import Every, Quarterjack
+from quarterjack import Every, Quarterjack, current_job
 from quarterjack.errors import StoreUnavailable
+from quarterjack.executors._away import Away
 from quarterjack.model import JobState
 from quarterjack.testing._clock import VirtualClock
 from tests.runtime.fleet import Connection, Fault, Server, fleet
@@ -115,6 +119,28 @@ async def test_at_most_once_holds_at_a_deploy(max_rescues: int, state: JobState)
     assert began == ["first"]
     assert (rows[first.id].state, rows[second.id].state) == (state, JobState.SUBMITTED)
     assert rows[first.id].reason == ("shutdown" if max_rescues == 0 else "its worker stopped")
+
+
+async def test_at_most_once_holds_for_a_thread_that_has_just_begun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its letter may come too late: a stop must not take a body that runs for one that has not begun."""
+    monkeypatch.setattr(Away, "began", lambda *_: None)
+    app = Quarterjack(f"sqlite:///{tmp_path / 'jobs.db'}", shutdown_grace=0)
+    began = threading.Event()
+
+    @app.task(max_rescues=0)
+    def body() -> None:
+        began.set()
+        while not current_job().cancel_requested:
+            time.sleep(0.001)
+
+    async with app:
+        job = await app.submit(body)
+        await asyncio.to_thread(began.wait)
+    async with app.as_client():
+        found = await app.job(job.id)
+    assert (found.state, found.reason) == (JobState.CANCELLED, "shutdown")
 
 
 @pytest.mark.parametrize(("ends_after_s", "state"), [(3, JobState.SUBMITTED), (100, JobState.RUNNING)])

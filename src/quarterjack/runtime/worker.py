@@ -329,13 +329,15 @@ class Worker:
             self.recorder.recorded.set()
             self.claimer.wake.set()
             return
+        has_begun = attempt.running_at_ns is not None
+        if self._gives_back and has_begun and attempt.record.options.max_rescues == 0:
+            attempt.record.cancel_requested = True  # at most once: it ends with us
         if outcome.kind is OutcomeKind.CANCELLED and not attempt.record.cancel_requested:
-            is_unbegun = not self.claimer.is_open and attempt.running_at_ns is None
             if self._gives_back and not outcome.stopped:  # until it ends, or the process does, nobody else begins it
                 self._on_zombie(attempt)
                 self._retry_waits.add(attempt)
                 return
-            if self._gives_back or is_unbegun:
+            if self._gives_back or (not has_begun and not self.claimer.is_open):
                 self.give_back(attempt, STOPPED)
                 return
         if not outcome.stopped:
@@ -482,8 +484,7 @@ class Worker:
             if self._gives_back and leave_behind(attempt):
                 self.give_back(attempt, STOPPED)
                 continue
-            is_once = attempt.running_at_ns is not None and attempt.record.options.max_rescues == 0
-            attempt.record.cancel_requested = attempt.record.cancel_requested or is_once or not self._gives_back
+            attempt.record.cancel_requested = attempt.record.cancel_requested or not self._gives_back
             if attempt.handle is not None:
                 attempt.handle.cancel("shutdown")
 
