@@ -6,6 +6,8 @@
     python3 dev.py check [args]      format, lint, layers, types, docs and tests; --fast leaves the tests
                                      out, --only=format,lint runs those steps, the rest goes to pytest
     python3 dev.py bench [case ...]  the benchmarks
+    python3 dev.py chaos [args]      processes and servers that are killed, stopped and cut off while they work, and
+                                     an oracle: `chaos --for 10m --store postgres --seed 7`
     python3 dev.py docs [serve]      build the documentation strictly, or serve it while it is written
     python3 dev.py fmt               format the code and mend what ruff can mend
 
@@ -198,6 +200,11 @@ def bench(arguments: list[str]) -> NoReturn:
     become(PYTHON, "benchmarks/run.py", *arguments)
 
 
+def chaos(arguments: list[str]) -> NoReturn:
+    """Kill, stop and cut off real processes for a while, and say whether anything went wrong."""
+    become(PYTHON, "-m", "tests.chaos", *arguments)
+
+
 def docs(arguments: list[str]) -> NoReturn:
     """Build the documentation, or serve it."""
     if not has_docs():
@@ -289,6 +296,7 @@ COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {
     "test": test,
     "check": check,
     "bench": bench,
+    "chaos": chaos,
     "docs": docs,
     "fmt": fmt,
 }

@@ -220,7 +220,9 @@ def test_usage_names_every_command(checkout: Checkout, words: list[str]) -> None
     """Without a command there is nothing to do but explain, and nothing to install."""
     done = checkout.dev(*words)
     assert done.returncode == (0 if words else 2)
-    assert all(f"dev.py {command}" in done.stdout for command in ("demo", "test", "check", "bench", "docs", "fmt"))
+    assert all(
+        f"dev.py {command}" in done.stdout for command in ("demo", "test", "check", "bench", "chaos", "docs", "fmt")
+    )
     assert checkout.installs() == []
 
 
@@ -228,7 +230,7 @@ def test_unknown_command_is_an_error_with_the_known_ones(checkout: Checkout) -> 
     """A slip of the finger gets the list, not an install."""
     done = checkout.dev("tset")
     assert done.returncode == 2
-    assert "demo, test, check, bench, docs, fmt" in done.stderr
+    assert "demo, test, check, bench, chaos, docs, fmt" in done.stderr
     assert not checkout.venv.exists()
 
 

@@ -1,0 +1,41 @@
+"""The stores of the chaos tests, on servers that the whole run shares."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.arena import Arena, arena
+
+STORES = [
+    "sqlite",
+    pytest.param("postgres", marks=pytest.mark.needs_postgres),
+    pytest.param("redis", marks=pytest.mark.needs_redis),
+]
+
+
+@pytest.fixture(scope="session", params=STORES)
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of store in turn; its server runs."""
+    kind: str = request.param
+    if kind != "sqlite":
+        request.getfixturevalue(f"{kind}_server")
+    return kind
+
+
+@pytest.fixture
+def store_url(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store of the test's own."""
+    if store_kind == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    url: str = request.getfixturevalue(f"{store_kind}_url")
+    return url
+
+
+@pytest.fixture
+async def place(store_url: str, tmp_path: Path) -> AsyncIterator[Arena]:
+    """An arena on a store of each kind in turn."""
+    async with arena(store_url, tmp_path) as made:
+        yield made
