@@ -14,6 +14,7 @@ from weakref import WeakSet
 from ._durations import Seconds, to_seconds
 from ._finding import find_app
 from ._payload import PayloadCodec
+from ._registering import queue_doubts
 from ._signatures import misfit
 from ._versions import valid_version
 from .clock import SYSTEM_CLOCK, Clock
@@ -220,6 +221,12 @@ class AppBase(TaskRegistry):
         of_queue = self._flow_by_queue.get(definition.options.queue)
         if of_queue is not None:
             merged(of_queue, definition.flow, f"task {definition.name!r} in queue {definition.options.queue!r}")
+
+    def _queue_doubts(self) -> list[str]:
+        """Return which queues with a flow no task is in, where a task is in one of almost the same name."""
+        return queue_doubts(
+            self._flow_by_queue, {task.name: task.options.queue for task in self._collect().tasks.values()}
+        )
 
     def _preparer(self) -> Preparer:
         return Preparer(self.dependency_overrides, self._arounds, strict=self._takes_json)

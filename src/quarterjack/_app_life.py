@@ -146,6 +146,9 @@ class AppLife(AppBase):
                 stack.push_async_callback(self._run_shutdown_hooks, service, declared.shutdown)
                 await self._run_startup_hooks(declared.startup)
             await service.start()
+            if self.role != "client":
+                for doubt in self._queue_doubts():
+                    log.warning(doubt)
             stack.push_async_callback(self._end_work, service)
             self._start_watchdog(stack, service)
             self._stack = stack.pop_all()

@@ -4,8 +4,9 @@ Pure checks: the registry that takes tasks (`group`) calls them on the user's li
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol, TypeGuard
 
 from .errors import DuplicateName, InvalidArguments, InvalidOption, UsageError
@@ -20,6 +21,7 @@ __all__ = [
     "check_triggered",
     "chosen_trigger",
     "is_rule_class",
+    "queue_doubts",
     "refuse_rule_fields",
 ]
 
@@ -162,3 +164,18 @@ def check_stream(definition: TaskDefinition, trigger: Stream, policies: Mapping[
             "what bounds it is max_waiting="
         )
     schedule_id_of(dict(policies), definition.name)
+
+
+def queue_doubts(with_flow: Collection[str], queue_by_task: Mapping[str, str]) -> list[str]:
+    """Return which queues with a flow no task is in, where a task is in one of almost the same name.
+
+    A queue with a flow and without tasks is none by itself: single jobs may be sent to it.
+    """
+    free = sorted({*queue_by_task.values()} - {*with_flow, "default"})
+    found: list[str] = []
+    for queue in sorted({*with_flow} - {*queue_by_task.values()}):
+        near = difflib.get_close_matches(queue, free, n=1, cutoff=0.8)
+        if near:
+            tasks = ", ".join(sorted(task for task, own in queue_by_task.items() if own == near[0]))
+            found.append(f"no task is in queue {queue!r}, which has a flow; {tasks}: did you mean it by {near[0]!r}?")
+    return found

@@ -68,7 +68,7 @@ class TaskRegistry:
         if "id" in defaults:
             raise InvalidOption(f"{where}: id= names one schedule; it cannot be a default")
         flow, rest = _flow_of(defaults, where)
-        self._job_defaults, self._policy_defaults = split_options(rest, where, settings)
+        self._job_defaults, self._policy_defaults = split_options(rest, where, (*settings, "flow"))
         check_defaults(self._job_defaults, self._policy_defaults, where)
         self._job_defaults |= flow
         self._definitions: list[TaskDefinition] = []
@@ -107,7 +107,9 @@ class TaskRegistry:
         chosen = chosen_trigger(given)
         name = options.pop("name", None)
         refuse_rule_fields(options)
-        split_options(_flow_of(options, "@task")[1], "@task", ("name", "trigger"))  # refuse here, on the user's line
+        split_options(
+            _flow_of(options, "@task")[1], "@task", ("name", "trigger", "flow")
+        )  # refuse here, on the user's line
 
         def decorate(fn: Any) -> Task[..., Any]:
             return self._register(fn, chosen, options, name)
@@ -165,7 +167,7 @@ class TaskRegistry:
     ) -> Task[..., Any]:
         self._refuse_late(f"task {label_of(fn)!r}")
         flow, rest = _flow_of(options, f"task {label_of(fn)!r}")
-        job, policies = split_options(rest, "@task")
+        job, policies = split_options(rest, "@task", ("name", "trigger", "flow"))
         job |= flow
         if isinstance(fn, Task):
             return self._add_trigger(cast("Task[..., Any]", fn), trigger, job, policies)

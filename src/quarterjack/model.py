@@ -186,6 +186,11 @@ class ErrorInfo(NamedTuple):
     traceback_text: str = ""
     exception: BaseException | None = None
 
+    @property
+    def words(self) -> str:
+        """Its type and what it says: ``ValueError: no such address``."""
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
 
 UniqueScope = Literal["queued", "unfinished"]
 

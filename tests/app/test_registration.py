@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from inspect import Parameter, signature
 from typing import Any
@@ -75,6 +76,17 @@ def test_fields_of_a_rule_are_told_to_stand_in_one() -> None:
         task(timout=5)
     with pytest.raises(InvalidOption, match="did you mean 'name'"):
         task(nam="x")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **given: Quarterjack().task(**given), Quarterjack, lambda **given: Group("g", **given)]
+)
+def test_flow_is_among_the_options_that_are_told(make: Callable[..., object]) -> None:
+    """The bug: of flows=, or limit=, all options were listed but the one that was meant."""
+    with pytest.raises(InvalidOption, match="no option 'flows'; did you mean 'flow'"):
+        make(flows=1)
+    with pytest.raises(InvalidOption, match=r"no option 'xyz'; it takes .*\bflow\b"):
+        make(xyz=1)
 
 
 @pytest.mark.parametrize("options", [{}, {"timeout": 5}])

@@ -39,7 +39,18 @@ def test_what_reloads_loads_nothing_that_the_app_needs() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     )
-    needed = ["_children", "_following", "_hints", "_importing", "_reload", "_runlog", "_shell", "_target", "run"]
+    needed = [
+        "_children",
+        "_following",
+        "_hints",
+        "_importing",
+        "_reload",
+        "_runlog",
+        "_shell",
+        "_spans",
+        "_target",
+        "run",
+    ]
     assert done.stdout.strip() == str(needed)
 
 

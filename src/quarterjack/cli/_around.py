@@ -15,8 +15,9 @@ from quarterjack.model import Schedule, as_datetime
 from quarterjack.triggers.base import instant_ns
 
 from ._hints import listing
-from ._output import for_people, in_words, is_for_people, iso, show_table, shown
+from ._output import for_people, is_for_people, iso, show_table, shown
 from ._shell import wrapped
+from ._spans import in_words
 
 __all__ = ["Ruled", "nights", "nights_as_dicts", "show_nights"]
 

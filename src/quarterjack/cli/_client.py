@@ -6,27 +6,45 @@ names), or the one of ``--store URL``, for which no code is needed."""
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
-from quarterjack.errors import JobGone, StoreError, UnknownSchedule
+from quarterjack.errors import JobError, JobGone, StoreError, UnknownSchedule, UsageError
 
-from ._hints import nearest, typed
+from ._hints import listing, may_begin_an_id, nearest, typed
+from ._output import tell_notes
+from ._planning import absent_at
 from ._shell import EXIT_USAGE, Failure
 from ._target import Target, configured, load
 
 if TYPE_CHECKING:
     from quarterjack import Job, Quarterjack
 
-__all__ = ["Asked", "ask", "asked", "confirm", "job_of", "jobs_of", "schedule_id_of", "store_option", "yes_option"]
+__all__ = [
+    "Asked",
+    "NothingThere",
+    "Unreachable",
+    "ask",
+    "asked",
+    "confirm",
+    "ended",
+    "job_of",
+    "jobs_of",
+    "look",
+    "schedule_id_of",
+    "store_option",
+    "yes_option",
+]
 
 T = TypeVar("T")
 
-_JOB: Final = re.compile(r"[0-9a-z]{8}-[0-9a-f]+")
+_LOOKED_AT: Final = 1_000
+"""So many jobs are looked at for one whose id was meant."""
+_SILENT_S: Final = 1.0
+"""What has not begun by then has a reason worth telling."""
 _NO_OTHER: Final = "give it a store that several processes share, such as Quarterjack('sqlite:///jobs.db')"
 
 store_option = click.option(
@@ -70,57 +88,101 @@ def asked(words: Sequence[str], url: str | None, *, least: int, is_app: Callable
 def _of_url(url: str) -> Target:
     from quarterjack import Quarterjack  # noqa: PLC0415  # 100 ms that asking for help does not need
 
-    return Target(Quarterjack(url), f"--store {url}")
+    try:
+        return Target(Quarterjack(url), f"--store {url}", is_url=True)
+    except UsageError as error:
+        raise Failure(str(error), f"{typed()} --store sqlite:///jobs.db", EXIT_USAGE) from None
 
 
-def ask(target: Target, work: Callable[[Quarterjack], Awaitable[T]]) -> T:
+class Unreachable(Failure):
+    """The store does not answer."""
+
+
+class NothingThere(Failure):
+    """Nothing was ever stored there: the file, or the tables, do not exist."""
+
+
+def ask(target: Target, work: Callable[[Quarterjack], Awaitable[T]], *, may_begin: bool = False) -> T:
     """Return what *work* answers, beside the app's store.
 
+    Args:
+        target: The app.
+        work: What to ask, of the app as a client.
+        may_begin: Whether the store is made where there is none yet. Looking makes nothing.
+
     Raises:
-        Failure: If the store lives in another process, or cannot be reached, or there is no such job or schedule.
+        Unreachable: If the store does not answer.
+        NothingThere: If there is none yet.
+        Failure: If the store lives in another process, or there is no such job or schedule.
     """
     app = target.app
     if not app.store.is_shared:
         raise Failure(f"the jobs of {target.name} live in the process that runs it ({app.store.name} store)", _NO_OTHER)
 
     async def there() -> T:
+        if not may_begin and (absent := await absent_at(app.store)) is not None:
+            raise NothingThere(f"nothing was ever stored in {absent}", _how_to_begin(target))
         async with app.as_client():
             return await work(app)
 
     try:
         return asyncio.run(there())
     except StoreError as error:
-        raise Failure(str(error), f"{typed()} once it is mended; qj check tells more") from None
+        raise Unreachable(str(error), f"{typed()} once it is mended; qj check {target.words} tells more") from None
+
+
+def _how_to_begin(target: Target) -> str:
+    return "the same with the URL of an app that has run" if target.is_url else f"qj run {target.words}"
+
+
+def look(target: Target, work: Callable[[Quarterjack], Awaitable[T]], empty: T) -> T:
+    """Return what *work* answers; *empty*, with a word about it, of an app that has stored nothing yet.
+
+    Raises:
+        Failure: As `ask`; of a store named by its URL also if nothing is there: the URL may be misspelt.
+    """
+    try:
+        return ask(target, work)
+    except NothingThere as failure:
+        if target.is_url:
+            raise
+        tell_notes([f"{failure.message}: {failure.hint} starts a process"])
+        return empty
 
 
 # -- what is meant of it -------------------------------------------------------------
 
 
-def is_job_id(word: str) -> bool:
-    """Say whether a word has the form of a job's id."""
-    return _JOB.fullmatch(word) is not None
-
-
-async def job_of(app: Quarterjack, job_id: str) -> Job[Any]:
-    """Return a job; it may be named by the beginning of its id's counter part, if that is unique.
+async def job_of(app: Quarterjack, job_id: str, target: Target) -> Job[Any]:
+    """Return a job; it may be named by the beginning of its id, if that is unique.
 
     Raises:
-        Failure: If there is none.
+        Failure: If there is none, or there are several.
     """
     try:
         return await app.job(job_id)
     except JobGone:
-        near = nearest(job_id, [job.id for job in await app.jobs(limit=1_000)])
-        told = f"no job {job_id}: it was purged, or never was"
-        raise Failure(told, f"qj show {near}" if near else "qj jobs") from None
+        pass
+    begun = []
+    if may_begin_an_id(job_id):
+        found = await app.jobs(text=job_id, limit=_LOOKED_AT)
+        begun = [job for job in found if job.id.startswith(job_id)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        told = f"{len(begun)} jobs begin with {job_id}: {listing([job.id for job in begun])}"
+        raise Failure(told, f"qj show {target.words} {begun[0].id}")
+    near = nearest(job_id, [job.id for job in await app.jobs(limit=_LOOKED_AT)])
+    hint = f"qj show {target.words} {near}" if near else f"qj jobs {target.words}"
+    raise Failure(f"no job {job_id}: it was purged, or never was", hint)
 
 
-async def jobs_of(app: Quarterjack, job_ids: Sequence[str]) -> list[Job[Any]]:
+async def jobs_of(app: Quarterjack, job_ids: Sequence[str], target: Target) -> list[Job[Any]]:
     """Return the jobs of these ids, in order."""
-    return [await job_of(app, job_id) for job_id in job_ids]
+    return [await job_of(app, job_id, target) for job_id in job_ids]
 
 
-async def schedule_id_of(app: Quarterjack, schedule_id: str) -> str:
+async def schedule_id_of(app: Quarterjack, schedule_id: str, target: Target) -> str:
     """Return the id of a schedule in the store, given its id or what stands behind its last dot.
 
     Raises:
@@ -134,8 +196,28 @@ async def schedule_id_of(app: Quarterjack, schedule_id: str) -> str:
         return near
     raise Failure(
         f"no schedule {schedule_id!r} in the store{'' if known else ', which has none'}",
-        typed(near) if near else "qj ls",
+        f"{typed()} {target.words} {near}" if near else f"qj ls {target.words}",
+        EXIT_USAGE,
     ) from UnknownSchedule(schedule_id)
+
+
+async def ended(app: Quarterjack, job: Job[Any]) -> Job[Any]:
+    """Wait for the end of a job, however it ends; say why it has not begun, if it has not after a second."""
+    end = asyncio.ensure_future(_end(job))
+    done, _ = await asyncio.wait({end}, timeout=_SILENT_S)
+    if not done:
+        why = await app.why_waiting(job)
+        if why.kind not in {"running", "finished"}:
+            tell_notes([f"{job.id} waits: {why.words}"])
+    await end
+    return await job.refresh()
+
+
+async def _end(job: Job[Any]) -> None:
+    try:
+        await job
+    except JobError:  # its state tells
+        pass
 
 
 def confirm(what: str, count: int, *, is_sure: bool) -> None:

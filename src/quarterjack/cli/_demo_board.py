@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from quarterjack.events import Event, JobEvent, ScheduleEvent
 
-from ._runlog import one_line, span
+from ._runlog import one_line
+from ._spans import span
 
 __all__ = ["Board", "Lag", "Note"]
 

@@ -21,7 +21,7 @@ from quarterjack.model import as_datetime
 
 from ._demo_app import PLACE_BY_TASK
 from ._demo_board import Board, Lag
-from ._output import in_words
+from ._spans import in_words
 
 __all__ = ["Scene", "frame"]
 

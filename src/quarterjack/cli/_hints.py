@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable
@@ -14,10 +15,34 @@ from typing import Final
 
 import click
 
-__all__ = ["listing", "nearest", "nearest_file", "nearest_module", "once_mended", "to_import", "typed"]
+__all__ = [
+    "is_job_id",
+    "listing",
+    "may_begin_an_id",
+    "nearest",
+    "nearest_file",
+    "nearest_module",
+    "once_mended",
+    "to_import",
+    "typed",
+]
 
 LISTED: Final = 8
 """So many names are listed; of more the number is told."""
+
+
+_JOB: Final = re.compile(r"[0-9a-z]{8}-[0-9a-f]+")
+_BEGINNING: Final = re.compile(r"[0-9a-z]{1,7}|[0-9a-z]{8}(-[0-9a-f]*)?")
+
+
+def is_job_id(word: str) -> bool:
+    """Say whether a word has the form of a job's id."""
+    return _JOB.fullmatch(word) is not None
+
+
+def may_begin_an_id(word: str) -> bool:
+    """Say whether a word may be the beginning of a job's id."""
+    return _BEGINNING.fullmatch(word) is not None
 
 
 def typed(*words: str) -> str:

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from ._shell import wrapped
+from ._spans import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = [
     "console",
     "for_people",
-    "in_words",
     "is_for_people",
     "iso",
     "json_option",
@@ -184,20 +184,3 @@ def until(seconds: float | None, *, is_live: bool) -> str:
     if seconds > 0:
         return in_words(seconds)
     return "due now" if is_live else "at start"
-
-
-def in_words(seconds: float) -> str:
-    """Return a span as its two largest units: ``"4 m 12 s"``, ``"3 d 2 h"``, ``"0.3 s"``."""
-    if seconds < 0:
-        return f"{in_words(-seconds)} ago"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    parts: list[str] = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")):
-        count, whole = divmod(whole, size)
-        if count or parts:
-            parts.append(f"{count} {unit}")
-        if len(parts) == 2:
-            break
-    return " ".join(part for part in parts if not part.startswith("0 "))

@@ -20,7 +20,7 @@ from quarterjack.planner import parked, plan, upserted
 from quarterjack.stores import Store
 from quarterjack.stores._schema import HasSchema
 
-from ._hints import listing, nearest, typed
+from ._hints import is_job_id, listing, nearest, typed
 from ._importing import NoModule
 from ._shell import EXIT_USAGE, Failure
 from ._target import Target, configured, load
@@ -29,10 +29,10 @@ __all__ = [
     "Fire",
     "Outlook",
     "Rule",
+    "absent_at",
     "depends_on_start",
     "find_rule",
     "fires",
-    "is_begun",
     "listed",
     "outlook",
     "rule_dict",
@@ -81,13 +81,16 @@ def outlook(app: Quarterjack, at_ns: int) -> Outlook:
     return Outlook(sorted((_planned(row, at_ns) for row in declared), key=lambda row: row.id), False)
 
 
-async def is_begun(store: Store) -> bool:
-    """Say whether anything was ever stored there: a look must not make the file or the tables."""
-    return not isinstance(store, HasSchema) or bool((await store.schema_status()).current)
+async def absent_at(store: Store) -> str | None:
+    """Return where nothing was ever stored: a look must not make the file or the tables; None if they are there."""
+    if not isinstance(store, HasSchema):
+        return None
+    status = await store.schema_status()
+    return None if status.current else status.url
 
 
 async def _stored(app: Quarterjack) -> list[Schedule]:
-    if not await is_begun(app.store):
+    if await absent_at(app.store) is not None:
         return []
     async with app._looking() as store:
         return list(await store.schedules_list())
@@ -211,6 +214,8 @@ def rule_named(target: Target, schedule_id: str, at_ns: int) -> Rule:
     known = [*(row.id for row in rows), *(stream.id for stream in streams)]
     near = nearest(schedule_id, known)
     hint = typed(target.name, near) if near else f"qj ls {target.name}"
+    if is_job_id(schedule_id):
+        hint = f"qj show {target.words} {schedule_id}"
     told = f"{target.name} has no schedule {schedule_id!r}; it has {listing(known) or 'none at all'}"
     raise Failure(told, hint, EXIT_USAGE)
 

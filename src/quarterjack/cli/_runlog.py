@@ -16,7 +16,9 @@ from typing import Any, Final, Literal
 
 from quarterjack.events import ClockJumped, Event, EventsDropped, JobEvent, ScheduleEvent, StreamEvent
 
-__all__ = ["LogFormat", "MoveLog", "configure", "one_line", "span"]
+from ._spans import span
+
+__all__ = ["LogFormat", "MoveLog", "configure", "one_line"]
 
 LogFormat = Literal["text", "json"]
 
@@ -160,7 +162,7 @@ def job_words(event: JobEvent) -> str:
     parts = [f"{event.task} {event.job_id} {what}"]
     if event.kind == "running":
         if event.lag_s is not None:
-            parts.append(f"{event.lag_s * 1e3:.1f} ms after it was due")
+            parts.append(f"{span(event.lag_s)} after it was due")
         if event.attempt > 1:
             parts.append(f"attempt {event.attempt}")
     elif event.duration_s is not None:
@@ -174,8 +176,3 @@ def one_line(reason: str) -> str:
     """Return the first line of a reason, with an ellipsis for the rest: texts of exceptions are often longer."""
     first, _, rest = reason.strip().partition("\n")
     return f"{first.rstrip()} …" if rest.strip() else first
-
-
-def span(seconds: float) -> str:
-    """Return a duration in the unit that reads best."""
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -5,6 +5,7 @@ What is named here is imported by `_importing`."""
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 import tomllib
 from importlib.machinery import PathFinder
@@ -35,6 +36,13 @@ class Target(NamedTuple):
 
     app: Quarterjack
     name: str
+    is_url: bool = False
+    """No app was named but a store, whose jobs can be looked at without any code."""
+
+    @property
+    def words(self) -> str:
+        """What names it on a command line; of a store's URL, which may hold a password, only that one is needed."""
+        return "--store URL" if self.is_url else shlex.quote(self.name)
 
 
 def load(text: str | None) -> Target:

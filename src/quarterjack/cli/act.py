@@ -5,25 +5,36 @@ what a filter means is counted first, and asked for."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 import click
 
 from quarterjack import FINISHED, Job, JobState, Quarterjack
-from quarterjack._durations import parse_duration
-from quarterjack.errors import InvalidOption, JobError
+from quarterjack.model import JobFilter, JobRecord
 
-from ._client import ask, asked, confirm, is_job_id, jobs_of, schedule_id_of, store_option, yes_option
-from ._hints import typed
-from ._output import json_option, show_json
+from ._client import (
+    ask,
+    asked,
+    confirm,
+    ended,
+    jobs_of,
+    schedule_id_of,
+    store_option,
+    yes_option,
+)
+from ._hints import is_job_id, may_begin_an_id, typed
+from ._output import json_option, show_json, tell_notes
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
-from .jobs import as_dict, filters, matching
+from ._target import Target
+from ._times import moment, span_of
+from .jobs import BAD, as_dict, filters, matching, no_such_task
 
 __all__ = ["cancel", "pause", "purge", "resume", "retry", "trigger"]
 
-MOST = 100_000
+MOST: Final = 100_000
 """Jobs that one command cancels."""
+_PAGE: Final = 1_000
 
 
 def _is_app(word: str) -> bool:
@@ -34,7 +45,7 @@ jobs_argument = click.argument("words", nargs=-1, metavar="[APP] [JOB]...")
 schedule_argument = click.argument("words", nargs=-1, required=True, metavar="[APP] SCHEDULE")
 
 
-def _split(words: tuple[str, ...], url: str | None, where: dict[str, Any]) -> tuple[Any, list[str]]:
+def _split(words: tuple[str, ...], url: str | None, where: dict[str, Any]) -> tuple[Target, list[str]]:
     """Return the app and the ids of jobs; without ids a filter has to say which are meant.
 
     Raises:
@@ -42,8 +53,8 @@ def _split(words: tuple[str, ...], url: str | None, where: dict[str, Any]) -> tu
     """
     found = asked(words, url, least=0, is_app=_is_app)
     for word in found.words:
-        if not is_job_id(word):
-            raise Failure(f"{word!r} is no id of a job", "qj jobs lists them", EXIT_USAGE)
+        if not may_begin_an_id(word):
+            raise Failure(f"{word!r} is no id of a job", f"qj jobs {found.target.words} lists them", EXIT_USAGE)
     if bool(found.words) == bool(where):
         told = "ids and a filter were given: one of them" if where else "neither a job nor a filter was given"
         raise Failure(told, f"{typed('JOB')}, or {typed('--state', 'open', '--task', 'NAME')}", EXIT_USAGE)
@@ -68,7 +79,7 @@ def cancel(words: tuple[str, ...], is_sure: bool, wait: float, url: str | None, 
     chosen = matching(**where)
     target, ids = _split(words, url, chosen)
     if ids:
-        jobs = ask(target, lambda app: _cancelled(app, ids, wait))
+        jobs = ask(target, lambda app: _cancelled(app, ids, target, wait))
         _tell_jobs("cancel", jobs, as_json)
         if any(job.state is not JobState.CANCELLED for job in jobs):
             raise click.exceptions.Exit(EXIT_FAILED)
@@ -79,7 +90,7 @@ def cancel(words: tuple[str, ...], is_sure: bool, wait: float, url: str | None, 
         return len(await app.jobs(**chosen, limit=MOST)) if chosen["state"] else 0
 
     found = ask(target, count)
-    confirm(f"{found} unfinished jobs will be cancelled", found, is_sure=is_sure)
+    confirm(f"{_count(found, 'unfinished job')} will be cancelled", found, is_sure=is_sure)
 
     async def work(app: Quarterjack) -> int:
         done = await app.cancel(**chosen) if found else 0
@@ -87,10 +98,12 @@ def cancel(words: tuple[str, ...], is_sure: bool, wait: float, url: str | None, 
         return done
 
     _tell_count("cancel", ask(target, work), "asked to end", as_json)
+    if not found:
+        tell_notes(no_such_task(target, where["task"]))
 
 
-async def _cancelled(app: Quarterjack, ids: list[str], wait_s: float) -> list[Job[Any]]:
-    jobs = await jobs_of(app, ids)
+async def _cancelled(app: Quarterjack, ids: list[str], target: Target, wait_s: float) -> list[Job[Any]]:
+    jobs = await jobs_of(app, ids, target)
     for job in jobs:
         await job.cancel(wait=wait_s)
         await app.note("cancel", job.id)
@@ -111,12 +124,13 @@ def retry(words: tuple[str, ...], is_sure: bool, url: str | None, as_json: bool,
     chosen = matching(**where)
     target, ids = _split(words, url, chosen)
     if ids:
-        jobs = ask(target, lambda app: _repeated(app, ids))
+        jobs = ask(target, lambda app: _repeated(app, ids, target))
         _tell_jobs("retry", jobs, as_json)
         return
-    chosen.setdefault("state", frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST}))
+    is_stated = "state" in chosen
+    chosen.setdefault("state", BAD)
     found = ask(target, lambda app: app.jobs(**chosen, limit=MOST))
-    confirm(f"{len(found)} finished jobs will run again", len(found), is_sure=is_sure)
+    confirm(f"{_count(len(found), 'finished job')} will run again", len(found), is_sure=is_sure)
 
     async def work(app: Quarterjack) -> int:
         done = await app.retry(**chosen) if found else 0
@@ -124,14 +138,17 @@ def retry(words: tuple[str, ...], is_sure: bool, url: str | None, as_json: bool,
         return done
 
     _tell_count("retry", ask(target, work), "run again", as_json)
+    if not found:
+        unstated = [] if is_stated else ["without --state those are meant that failed, timed out or were lost"]
+        tell_notes([*no_such_task(target, where["task"]), *unstated])
 
 
-async def _repeated(app: Quarterjack, ids: list[str]) -> list[Job[Any]]:
-    jobs = await jobs_of(app, ids)
+async def _repeated(app: Quarterjack, ids: list[str], target: Target) -> list[Job[Any]]:
+    jobs = await jobs_of(app, ids, target)
     for job in jobs:
         if not job.state.is_finished:
-            raise Failure(f"job {job.id} is {job.state.value}, not finished", f"qj show {job.id}")
-    await app.retry(ids=ids)
+            raise Failure(f"job {job.id} is {job.state.value}, not finished", f"qj show {target.words} {job.id}")
+    await app.retry(ids=[job.id for job in jobs])
     for job in jobs:
         await app.note("retry", job.id)
     return [await job.refresh() for job in jobs]
@@ -145,23 +162,16 @@ async def _repeated(app: Quarterjack, ids: list[str]) -> list[Job[Any]]:
 def pause(words: tuple[str, ...], note: str | None, until: str | None, url: str | None) -> None:
     """Stop a schedule from firing; its jobs that exist go on."""
     found = asked(words, url, least=1)
-    at = None if until is None else _moment(until)
+    at = None if until is None else moment(until, "--until").astimezone()
 
     async def work(app: Quarterjack) -> str:
-        schedule_id = await schedule_id_of(app, found.words[0])
+        schedule_id = await schedule_id_of(app, found.words[0], found.target)
         await app.pause(schedule_id, note=note, until=at)
         await app.note("pause", schedule_id, note or "")
         return schedule_id
 
     schedule_id = ask(found.target, work)
     click.echo(f"{schedule_id} is paused{'' if at is None else f' until {at.isoformat()}'}")
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        raise Failure(f"--until {text!r} is no ISO moment", "--until 2027-03-28T02:30+01:00", EXIT_USAGE) from None
 
 
 @click.command("resume")
@@ -173,7 +183,7 @@ def resume(words: tuple[str, ...], catch_up: bool, url: str | None) -> None:
     found = asked(words, url, least=1)
 
     async def work(app: Quarterjack) -> str:
-        schedule_id = await schedule_id_of(app, found.words[0])
+        schedule_id = await schedule_id_of(app, found.words[0], found.target)
         await app.resume(schedule_id, catch_up=catch_up)
         await app.note("resume", schedule_id)
         return schedule_id
@@ -191,24 +201,15 @@ def trigger(words: tuple[str, ...], wait: bool, url: str | None, as_json: bool) 
     found = asked(words, url, least=1)
 
     async def work(app: Quarterjack) -> Job[Any]:
-        schedule_id = await schedule_id_of(app, found.words[0])
+        schedule_id = await schedule_id_of(app, found.words[0], found.target)
         job = await app.trigger_now(schedule_id)
         await app.note("trigger", schedule_id, job.id)
-        return await ended(job) if wait else job
+        return await ended(app, job) if wait else job
 
     job = ask(found.target, work)
     _tell_jobs("trigger", [job], as_json)
     if wait and job.state is not JobState.DONE:
         raise click.exceptions.Exit(EXIT_FAILED)
-
-
-async def ended(job: Job[Any]) -> Job[Any]:
-    """Wait for the end of a job, however it ends."""
-    try:
-        await job
-    except JobError:  # its state tells
-        pass
-    return await job.refresh()
 
 
 @click.command("purge")
@@ -220,19 +221,16 @@ async def ended(job: Job[Any]) -> Job[Any]:
 @json_option
 def purge(words: tuple[str, ...], older: str, dry_run: bool, is_sure: bool, url: str | None, as_json: bool) -> None:
     """Delete finished jobs that ended some time ago."""
-    try:
-        span = parse_duration(older, "--older")
-    except InvalidOption as error:
-        raise Failure(str(error), typed("--older", "30d"), EXIT_USAGE) from None
+    span_s = span_of(older, "--older", "30d")
     target = asked(words, url, least=0).target
-    found = ask(target, lambda app: _older(app, span))
+    found = ask(target, lambda app: _older(app, span_s))
     if dry_run:
         _tell_count("purge", found, "would be deleted", as_json)
         return
-    confirm(f"{found} finished jobs will be deleted", found, is_sure=is_sure)
+    confirm(f"{_count(found, 'finished job')} will be deleted", found, is_sure=is_sure)
 
     async def work(app: Quarterjack) -> int:
-        done = await app.purge(span)
+        done = await app.purge(span_s)
         await app.note("purge", f"older than {older}", f"{done} jobs")
         return done
 
@@ -240,10 +238,21 @@ def purge(words: tuple[str, ...], older: str, dry_run: bool, is_sure: bool, url:
 
 
 async def _older(app: Quarterjack, span_s: float) -> int:
-    now = app.clock.now()
-    jobs = await app.jobs(state=FINISHED, limit=1_000_000)
-    ends = [job.timestamps.finished_at for job in jobs]
-    return sum((now - at).total_seconds() > span_s for at in ends if at is not None)
+    before_ns = (await app.store_now()).timestamp() * 1e9 - span_s * 1e9
+    ends = [row.finished_at_ns async for row in _finished(app)]
+    return sum(at < before_ns for at in ends if at is not None)
+
+
+async def _finished(app: Quarterjack) -> AsyncIterator[JobRecord]:
+    """Walk the finished jobs, a page at a time: there may be more than fit into memory."""
+    cursor: str | None = None
+    while True:
+        page = await app.store.jobs_list(JobFilter(states=FINISHED), limit=_PAGE, cursor=cursor)
+        for row in page.jobs:
+            yield row
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
 def _words(chosen: dict[str, Any]) -> str:
@@ -265,4 +274,8 @@ def _tell_count(action: str, count: int, done: str, as_json: bool) -> None:
     if as_json:
         show_json(action, count=count)
     else:
-        click.echo(f"{count} {'job' if count == 1 else 'jobs'} {done}")
+        click.echo(f"{_count(count, 'job')} {done}")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -6,17 +6,17 @@ from typing import Final, Literal, NamedTuple
 
 import click
 
-from quarterjack import JobState, Quarterjack
-from quarterjack.errors import QuarterjackError, StoreError
+from quarterjack import Quarterjack
+from quarterjack._at_work import is_lost
+from quarterjack.errors import QuarterjackError
 from quarterjack.stores.base import StoreStats
-from quarterjack.why_waiting import ORPHANED
 
-from ._client import ask, asked, store_option
-from ._output import in_words, json_option, show_json
-from ._shell import Failure
+from ._client import NothingThere, Unreachable, ask, asked, store_option
+from ._orphans import orphans
+from ._output import json_option, show_json
+from ._spans import in_words
 from ._target import Target
 from .jobs import BAD
-from .workers import LOST_AFTER_S
 
 __all__ = ["command"]
 
@@ -40,6 +40,11 @@ class Finding(NamedTuple):
     words: str
 
 
+_NOBODY: Final = Finding("degraded", "workers", "nobody is at work: qj run starts a process")
+_ORPHANS: Final = 20
+"""So many jobs are looked at for the tasks to be named."""
+
+
 @click.command("check")
 @click.argument("words", nargs=-1, metavar="[APP]")
 @store_option
@@ -58,10 +63,9 @@ def command(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
     if target.app.store.is_shared:
         try:
             findings += ask(target, _look)
-        except Failure as failure:
-            cause = failure.__context__
-            if not isinstance(cause, StoreError):
-                raise
+        except NothingThere as failure:
+            findings += [Finding("down" if target.is_url else "ok", "store", failure.message), _NOBODY]
+        except Unreachable as failure:
             findings.append(Finding("down", "store", failure.message))
     else:
         findings.append(Finding("ok", "store", f"{target.app.store.name}: it lives in the process that runs the app"))
@@ -87,6 +91,9 @@ def _tasks(target: Target) -> Finding:
         tasks, schedules = target.app.tasks(), target.app.declared_schedules()
     except QuarterjackError as error:
         return Finding("down", "app", str(error))
+    doubts = target.app._queue_doubts()
+    if doubts:
+        return Finding("degraded", "app", "; ".join(doubts))
     return Finding("ok", "app", f"{target.name}: {_count(len(tasks), 'task')}, {_count(len(schedules), 'schedule')}")
 
 
@@ -102,20 +109,21 @@ async def _look(app: Quarterjack) -> list[Finding]:
             "clock",
             f"this machine is {in_words(abs(skew_s))} {'ahead of' if skew_s > 0 else 'behind'} the store",
         ),
-        await _workers(app, now.timestamp()),
+        await _workers(app, round(now.timestamp() * 1e9)),
         _waiting(stats, now.timestamp()),
         await _schedules(app),
         await _errors(app, stats),
     ]
 
 
-async def _workers(app: Quarterjack, now: float) -> Finding:
+async def _workers(app: Quarterjack, now_ns: int) -> Finding:
     found = await app.workers()
-    lost = [one.id for one in found if now - one.seen_at_ns / 1e9 > LOST_AFTER_S]
+    lost = [one.id for one in found if is_lost(one, now_ns)]
     alive = [one for one in found if one.id not in lost]
     if not alive:
-        return Finding("degraded", "workers", "nobody is at work: qj run starts a process")
-    missing = [job for job in ("scheduler", "worker") if not any(one.role in {"both", job} for one in alive)]
+        return _NOBODY
+    does = {"scheduler": any(one.fires for one in alive), "worker": any(one.runs_jobs for one in alive)}
+    missing = [role for role, is_there in does.items() if not is_there]
     if missing:
         return Finding("degraded", "workers", f"none of {len(alive)} is a {' or a '.join(missing)}")
     if lost:
@@ -143,10 +151,10 @@ async def _schedules(app: Quarterjack) -> Finding:
 
 
 async def _errors(app: Quarterjack, stats: StoreStats) -> Finding:
-    orphans = await app.jobs(text=ORPHANED, state=JobState.SUBMITTED, limit=1)
+    unfit = sorted({job.task for job in await orphans(app, _ORPHANS)})
     bad = sum(stats.states.get(state, 0) for state in BAD)
-    if orphans:
-        return Finding("degraded", "errors", f"no worker can run {orphans[0].task}: qj errors")
+    if unfit:
+        return Finding("degraded", "errors", f"no worker can run {', '.join(unfit)}: qj errors")
     return Finding("ok", "errors", f"{_count(bad, 'job')} failed, timed out or lost in the history" if bad else "none")
 
 

@@ -12,11 +12,13 @@ from quarterjack import NotPeriodic, Stream, Trigger
 from quarterjack._signatures import label_of
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.model import Schedule, as_datetime
+from quarterjack.triggers.base import instant_ns
 
-from ._output import for_people, in_words, iso, json_option, show_json, shown, tell_notes, zone_option
+from ._output import for_people, iso, json_option, show_json, shown, tell_notes, zone_option
 from ._planning import Rule, depends_on_start, find_rule, listed, rule_dict, zone_name
 from ._shell import EXIT_USAGE, Failure
-from .upcoming import moment
+from ._spans import in_words
+from ._times import moment
 
 __all__ = ["command"]
 
@@ -65,7 +67,7 @@ def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo 
         qj explain module:app reports.midnight
     """
     now_ns = SYSTEM_CLOCK.now_ns()
-    at_ns = now_ns if after is None else moment(after, zone)
+    at_ns = now_ns if after is None else instant_ns(moment(after, "--after", zone))
     rule, target = find_rule(words, at_ns, zone_name(zone))
     if rule is None:
         name = target.name if target is not None else words[0]

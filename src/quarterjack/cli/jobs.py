@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
-from quarterjack import FINISHED, Job, JobState
+from quarterjack import FINISHED, Job, JobState, Quarterjack
 from quarterjack._durations import parse_duration
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import InvalidOption
-from quarterjack.why_waiting import ORPHANED
 
-from ._client import ask, asked, store_option
-from ._output import for_people, in_words, iso, json_option, show_json, show_table, tell_notes, zone_option
-from ._shell import EXIT_USAGE, Failure
+from ._client import asked, look, store_option
+from ._hints import nearest
+from ._orphans import orphans
+from ._output import NOTHING, for_people, iso, json_option, show_json, show_table, tell_notes, zone_option
+from ._spans import span
+from ._target import Target
+from ._times import moment
 
-__all__ = ["as_dict", "command", "errors", "filters", "matching", "since_option", "slowest"]
+__all__ = ["BAD", "as_dict", "command", "errors", "filters", "matching", "no_such_task", "since_option", "slowest"]
 
 BAD: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST})
 GROUPS: Final = {
@@ -28,6 +31,13 @@ GROUPS: Final = {
 }
 """What ``--state`` takes besides the states themselves."""
 STYLES: Final = {"job": "bold", "task": "", "state": "", "when": "", "took": "cyan", "attempt": "dim", "reason": ""}
+
+
+class Bad(NamedTuple):
+    """What went wrong: jobs, and what is to be said of those that do not say it themselves, by id."""
+
+    jobs: list[Job[Any]]
+    reasons: dict[str, str]
 
 
 def _states(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> frozenset[JobState] | None:
@@ -54,13 +64,7 @@ def since_of(text: str | None) -> datetime | None:
     try:
         return SYSTEM_CLOCK.now() - timedelta(seconds=parse_duration(text))
     except InvalidOption:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        raise Failure(
-            f"--since {text!r} is no span and no moment", "--since 2h, or 2027-03-28T02:30", EXIT_USAGE
-        ) from None
+        return moment(text, "--since", example="2h")
 
 
 since_option = click.option("--since", metavar="WHEN", help="Submitted since: a span such as 2h, or an ISO moment.")
@@ -124,8 +128,10 @@ def command(
         qj jobs --store sqlite:///jobs.db --since 2h --state bad
     """
     target = asked(words, url, least=0).target
-    found = ask(target, lambda app: app.jobs(**matching(**where), text=text, limit=limit))
+    found: list[Job[Any]] = look(target, lambda app: app.jobs(**matching(**where), text=text, limit=limit), [])
     show(found, "jobs", zone, as_json)
+    if not found:
+        tell_notes(no_such_task(target, where["task"]))
     if len(found) == limit and not as_json:
         tell_notes([f"the newest {limit}; there may be more: --limit, or a filter"])
 
@@ -143,13 +149,13 @@ def errors(
     """List what went wrong: jobs that failed, timed out or were lost, and those no worker can run."""
     target = asked(words, url, least=0).target
 
-    async def work(app: Any) -> list[Job[Any]]:
-        bad = await app.jobs(**matching(BAD, None, None, None, since), limit=limit)
-        waiting = await app.jobs(state=JobState.SUBMITTED, text=ORPHANED, limit=limit)
-        return [*waiting, *bad][:limit]
+    async def work(app: Quarterjack) -> Bad:
+        waiting = await orphans(app, limit)
+        failed = await app.jobs(**matching(BAD, None, None, None, since), limit=limit)
+        return Bad([*waiting, *failed][:limit], {job.id: reason for job, reason in waiting.items()})
 
-    found = ask(target, work)
-    show(found, "errors", zone, as_json)
+    found, reasons = look(target, work, Bad([], {}))
+    show(found, "errors", zone, as_json, reasons)
     if not found and not as_json:
         tell_notes(["nothing went wrong"])
 
@@ -163,34 +169,55 @@ def errors(
 def slowest(words: tuple[str, ...], limit: int, url: str | None, zone: tzinfo | None, as_json: bool) -> None:
     """List the jobs whose bodies ran, or have been running, longest."""
     target = asked(words, url, least=0).target
-    show(ask(target, lambda app: app.slowest(limit)), "slowest", zone, as_json)
+    found: list[Job[Any]] = look(target, lambda app: app.slowest(limit), [])
+    show(found, "slowest", zone, as_json)
 
 
-def show(found: list[Job[Any]], schema: str, zone: tzinfo | None, as_json: bool) -> None:
-    """Print jobs as they were asked for."""
+def no_such_task(target: Target, task: str | None) -> list[str]:
+    """Return a word about a task that the app does not know, where no job of it was found."""
+    if task is None or target.is_url or task in (known := target.app.tasks()):
+        return []
+    near = nearest(task, known)
+    return [f"{target.name} has no task {task!r}" + (f": did you mean {near!r}?" if near else "")]
+
+
+def show(
+    found: list[Job[Any]], schema: str, zone: tzinfo | None, as_json: bool, reasons: Mapping[str, str] = NOTHING
+) -> None:
+    """Print jobs as they were asked for; *reasons*, by id, count before what the jobs say themselves."""
     if as_json:
-        show_json(schema, jobs=[as_dict(job) for job in found])
+        told = [{**as_dict(job), **({"reason": reasons[job.id]} if job.id in reasons else {})} for job in found]
+        show_json(schema, jobs=told)
         return
     if not found:
         return
-    people = [_row(job, zone) for job in found]
+    why_of = {job.id: reasons.get(job.id) or why(job) for job in found}
+    people = [_row(job, zone, why_of[job.id]) for job in found]
     plain = [
-        [job.id, job.task, job.state.value, iso(_when(job)) or "", _seconds(job.duration), str(job.attempt), why(job)]
+        [
+            job.id,
+            job.task,
+            job.state.value,
+            iso(_when(job)) or "",
+            _seconds(job.duration),
+            str(job.attempt),
+            why_of[job.id],
+        ]
         for job in found
     ]
     show_table(STYLES, people, plain, beneath={"reason": "task", "attempt": "state", "took": "when"})
 
 
-def _row(job: Job[Any], zone: tzinfo | None) -> list[str]:
+def _row(job: Job[Any], zone: tzinfo | None, reason: str) -> list[str]:
     when = _when(job)
     return [
         job.id,
         job.task,
         job.state.value,
         "" if when is None else for_people(when.replace(microsecond=0).astimezone(zone)),
-        "" if job.duration is None else in_words(job.duration) if job.duration >= 1 else f"{job.duration * 1e3:.1f} ms",
+        "" if job.duration is None else span(job.duration),
         f"attempt {job.attempt}" if job.attempt > 1 else "",
-        _short(why(job)),
+        _short(reason),
     ]
 
 
@@ -205,7 +232,7 @@ def _when(job: Job[Any]) -> datetime | None:
 def why(job: Job[Any]) -> str:
     """Return what a job has to say of its state, in one line."""
     if job.error is not None and job.state is not JobState.DONE:
-        return f"{job.error.type_name}: {job.error.message}".removesuffix(": ").partition("\n")[0]
+        return job.error.words.partition("\n")[0]
     return job.reason or ""
 
 
@@ -238,5 +265,5 @@ def as_dict(job: Job[Any]) -> dict[str, Any]:
         "duration_s": job.duration,
         "lag_s": job.lag,
         "reason": job.reason,
-        "error": None if job.error is None else f"{job.error.type_name}: {job.error.message}",
+        "error": None if job.error is None else job.error.words,
     }

@@ -11,19 +11,9 @@ from quarterjack import ScheduleView
 from quarterjack.model import as_datetime
 from quarterjack.runtime.streams import DeclaredStream
 
-from ._output import (
-    for_people,
-    in_words,
-    iso,
-    json_option,
-    show_json,
-    show_table,
-    shown,
-    tell_notes,
-    until,
-    zone_option,
-)
+from ._output import for_people, iso, json_option, show_json, show_table, shown, tell_notes, until, zone_option
 from ._planning import Outlook, depends_on_start, outlook, rule_dict
+from ._spans import in_words
 from ._target import load, target_argument
 
 __all__ = ["command"]

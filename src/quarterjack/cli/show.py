@@ -9,8 +9,10 @@ import click
 
 from quarterjack import Job, JobState, Quarterjack, Why
 
-from ._client import ask, asked, is_job_id, job_of, store_option
-from ._output import for_people, in_words, iso, json_option, show_json, zone_option
+from ._client import ask, asked, job_of, store_option
+from ._hints import is_job_id
+from ._output import for_people, iso, json_option, show_json, zone_option
+from ._spans import span
 from .jobs import as_dict
 
 __all__ = ["command"]
@@ -36,7 +38,7 @@ def command(words: tuple[str, ...], url: str | None, zone: tzinfo | None, as_jso
     found = asked(words, url, least=1, is_app=lambda word: not is_job_id(word))
 
     async def work(app: Quarterjack) -> tuple[Job[Any], Why | None]:
-        job = await job_of(app, found.words[0])
+        job = await job_of(app, found.words[0], found.target)
         return job, None if job.state.is_finished else await app.why_waiting(job)
 
     job, waits = ask(found.target, work)
@@ -96,8 +98,7 @@ def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[s
     if job.state.value == "done":
         found.append(("result", repr(_result(job))))
     if job.error is not None:
-        told = f"{job.error.type_name}: {job.error.message}".removesuffix(": ")
-        found.append(("error", job.error.traceback_text.rstrip() or told))
+        found.append(("error", job.error.traceback_text.rstrip() or job.error.words))
     return found
 
 
@@ -119,7 +120,7 @@ def _stamps(job: Job[Any], zone: tzinfo | None) -> list[tuple[str, str]]:
     before: datetime | None = None
     moments = [(name, at) for name in STAMPS if (at := getattr(job.timestamps, name)) is not None]
     for name, at in sorted(moments, key=lambda one: one[1]):
-        later = "" if before is None or at <= before else f"  (+{_span((at - before).total_seconds())})"
+        later = "" if before is None or at <= before else f"  (+{span((at - before).total_seconds())})"
         found.append((_LABELS[name], f"{_moment(at, zone)}{later}"))
         before = at
     return found
@@ -127,7 +128,3 @@ def _stamps(job: Job[Any], zone: tzinfo | None) -> list[tuple[str, str]]:
 
 def _moment(at: datetime, zone: tzinfo | None) -> str:
     return for_people(at.astimezone(zone))
-
-
-def _span(seconds: float) -> str:
-    return in_words(seconds) if seconds >= 1 else f"{seconds * 1e3:.1f} ms"

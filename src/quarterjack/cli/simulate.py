@@ -13,25 +13,14 @@ import click
 from quarterjack._durations import parse_duration
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import InvalidOption, UnknownTask
-from quarterjack.model import as_datetime
 from quarterjack.testing import Collision, ScheduleLoad, Simulation, TooManyFires, simulate
 
 from ._hints import listing, typed
-from ._output import (
-    for_people,
-    in_words,
-    is_for_people,
-    iso,
-    json_option,
-    show_json,
-    show_table,
-    shown,
-    tell_notes,
-    zone_option,
-)
+from ._output import for_people, is_for_people, iso, json_option, show_json, show_table, shown, tell_notes, zone_option
 from ._shell import EXIT_USAGE, Failure, wrapped
+from ._spans import in_words
 from ._target import load, target_argument
-from .upcoming import moment
+from ._times import moment
 
 __all__ = ["command"]
 
@@ -66,11 +55,11 @@ def command(
     """
     found = load(target)
     began = SYSTEM_CLOCK.monotonic_ns()
-    at = as_datetime(SYSTEM_CLOCK.now_ns() if start is None else moment(start, zone, "--start"))
+    at = SYSTEM_CLOCK.now() if start is None else moment(start, "--start", zone)
     logging.getLogger("quarterjack").setLevel(logging.CRITICAL)  # what it would log is in the answer
     try:
         parse_duration(for_, "--for")
-        result = simulate(found.app, for_, start=at or "", assume=_assumed(assume))
+        result = simulate(found.app, for_, start=at, assume=_assumed(assume))
     except TooManyFires as error:
         raise Failure(str(error), typed(found.name, "--for", error.fits), EXIT_USAGE) from None
     except UnknownTask as error:

@@ -7,15 +7,15 @@ from typing import Any, Final
 
 import click
 
-from quarterjack import Job, JobState, Quarterjack
-from quarterjack._durations import parse_duration
-from quarterjack.errors import InvalidOption, UnknownTask
+from quarterjack import Job, JobState, Quarterjack, Task
+from quarterjack.errors import UnknownTask, UsageError
 
-from ._client import ask, asked, store_option
+from ._client import ask, asked, ended, store_option
 from ._hints import nearest, typed
 from ._output import json_option, show_json
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
-from .act import ended
+from ._target import Target
+from ._times import span_of
 from .jobs import as_dict
 
 __all__ = ["command"]
@@ -26,8 +26,11 @@ _APP: Final = (":", "/", "\\")
 @click.command("submit", context_settings={"ignore_unknown_options": False})
 @click.argument("words", nargs=-1, required=True, metavar="[APP] TASK [ARGUMENT]...")
 @click.option("--in", "delay", metavar="SPAN", help="Not before so long, as 5m.")
-@click.option("--priority", type=click.IntRange(0, 4), help="0 is most urgent.")
+@click.option("--priority", type=click.IntRange(0, 1_000), help="0 is most urgent; 2 is usual.")
 @click.option("--queue", metavar="NAME", help="In this queue.")
+@click.option("--timeout", metavar="SPAN", help="End it after so long, as 30s.")
+@click.option("--cost", type=float, metavar="NUMBER", help="What it weighs in the gates of its flow; 1 without it.")
+@click.option("--metadata", multiple=True, metavar="NAME=JSON", help="A key for flows that go by it. May be repeated.")
 @click.option("--unique", metavar="KEY", help="Unless an unfinished job of the task has this key.")
 @click.option("--wait", is_flag=True, help="Wait for its end and print its result; ends with 1 if it fails.")
 @store_option
@@ -37,6 +40,9 @@ def command(
     delay: str | None,
     priority: int | None,
     queue: str | None,
+    timeout: str | None,
+    cost: float | None,
+    metadata: tuple[str, ...],
     unique: str | None,
     wait: bool,
     url: str | None,
@@ -49,6 +55,7 @@ def command(
     \b
         qj submit shop.py:app add 2 3 --wait
         qj submit emails.send to=ada@example.com 'tags=["new"]' --in 5m
+        qj submit crawl https://example.org --metadata tenant=acme
     """
     if url is not None:
         raise Failure(
@@ -58,34 +65,62 @@ def command(
     name, *given = found.words
     app_words = words[: len(words) - len(found.words)]
     args, kwargs = arguments(given)
-    options: dict[str, Any] = {"priority": priority, "queue": queue, "unique": unique}
-    if delay is not None:
-        try:
-            options["delay"] = parse_duration(delay, "--in")
-        except InvalidOption as error:
-            raise Failure(str(error), typed(*words, "--in", "5m"), EXIT_USAGE) from None
+    options: dict[str, Any] = {
+        "priority": priority,
+        "queue": queue,
+        "unique": unique,
+        "cost": cost,
+        "delay": None if delay is None else span_of(delay, "--in", "5m"),
+        "timeout": None if timeout is None else span_of(timeout, "--timeout", "30s"),
+        "metadata": _metadata(metadata) or None,
+    }
     options = {key: value for key, value in options.items() if value is not None}
+    task = _task(found.target, name, [*app_words], given)
 
     async def work(app: Quarterjack) -> Job[Any]:
         try:
-            task = app.find_task(name)
-        except UnknownTask:
-            names = list(app.tasks())
-            near = nearest(name, names)
-            known = f"; known are {', '.join(names)}" if names and near is None else ""
-            raise Failure(
-                f"{found.target.name} has no task {name!r}{known}",
-                typed(*app_words, near, *given) if near else "qj ls",
-                EXIT_USAGE,
-            ) from None
-        job: Job[Any] = await app.submit(task.options(**options) if options else task, *args, **kwargs)
+            job: Job[Any] = await app.submit(task.options(**options) if options else task, *args, **kwargs)
+        except UsageError as error:
+            raise Failure(str(error), f"{typed(*words)}, once that is mended", EXIT_USAGE) from None
         await app.note("submit", job.id, name)
-        return await ended(job) if wait else job
+        return await ended(app, job) if wait else job
 
-    job = ask(found.target, work)
+    job = ask(found.target, work, may_begin=True)
     _tell(job, wait=wait, as_json=as_json)
     if wait and job.state is not JobState.DONE:
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _task(target: Target, name: str, app_words: list[str], given: list[str]) -> Task[..., Any]:
+    """Return the task of this name.
+
+    Raises:
+        Failure: If the app has none.
+    """
+    try:
+        return target.app.find_task(name)
+    except UnknownTask:
+        names = list(target.app.tasks())
+        near = nearest(name, names)
+        known = f"; known are {', '.join(names)}" if names and near is None else ""
+        raise Failure(
+            f"{target.name} has no task {name!r}{known}",
+            typed(*app_words, near or "TASK", *given),
+            EXIT_USAGE,
+        ) from None
+
+
+def _metadata(words: tuple[str, ...]) -> dict[str, Any]:
+    """Return what ``--metadata`` says, in the form of named arguments.
+
+    Raises:
+        Failure: If a name is missing.
+    """
+    positional, named = arguments([*words])
+    if positional:
+        told = f"--metadata {words[0]!r} has no name"
+        raise Failure(told, f"{typed()} … --metadata tenant={words[0]}", EXIT_USAGE)
+    return named
 
 
 def _is_app(word: str) -> bool:

@@ -15,17 +15,16 @@ from quarterjack.model import Schedule, as_datetime
 from quarterjack.triggers.base import instant_ns
 
 from ._around import Ruled, nights, nights_as_dicts, show_nights
-from ._hints import listing, typed
-from ._output import for_people, in_words, iso, json_option, show_json, show_table, shown, tell_notes, zone_option
+from ._hints import listing
+from ._output import for_people, iso, json_option, show_json, show_table, shown, tell_notes, zone_option
 from ._planning import Fire, Rule, find_rule, listed, outlook, zone_name
-from ._shell import EXIT_USAGE, Failure
+from ._spans import in_words
 from ._target import Target
+from ._times import moment
 
-__all__ = ["command", "moment"]
+__all__ = ["command"]
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
-YEARS: Final = range(1900, 9901)
-"""Near the ends of the calendar there is no room to look ahead, nor for another zone's date."""
 
 
 class Line(NamedTuple):
@@ -61,7 +60,7 @@ def command(
         qj next "30 2 * * *" --tz Europe/Rome --around-dst
     """
     now_ns = SYSTEM_CLOCK.now_ns()
-    at_ns = now_ns if after is None else moment(after, zone)
+    at_ns = now_ns if after is None else instant_ns(moment(after, "--after", zone))
     rule, target = find_rule(words, at_ns, zone_name(zone))
     now = as_datetime(now_ns) or _EPOCH
     if around_dst:
@@ -75,26 +74,6 @@ def command(
     tell_notes(notes)
     if not lines and not notes:
         tell_notes(["nothing fires any more after that"])
-
-
-def moment(text: str, zone: tzinfo | None, option: str = "--after") -> int:
-    """Return an ISO moment in nanoseconds; without an offset it is read in *zone*, else in the machine's.
-
-    Raises:
-        Failure: If it is none.
-    """
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is None:
-            at = at.replace(tzinfo=zone) if zone is not None else at.astimezone()
-        if at.year in YEARS:
-            return instant_ns(at)
-        what = f"lies outside of the years {YEARS[0]} to {YEARS[-1]}"
-    except (ValueError, OverflowError):  # the latter in the first and last days of the calendar
-        what = "is no ISO moment"
-    params = click.get_current_context().params
-    words = params.get("words") or filter(None, [params.get("target")])
-    raise Failure(f"{option} {text!r} {what}", f"{typed(*words)} {option} 2027-03-28T00:00", EXIT_USAGE)
 
 
 def _lines(

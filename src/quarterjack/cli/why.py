@@ -17,9 +17,9 @@ from quarterjack.why import why_at, why_next, why_not_fired
 
 from ._hints import typed
 from ._output import iso, json_option, show_json, tell_notes, zone_option
-from ._planning import Rule, find_rule, is_begun, zone_name
+from ._planning import Rule, absent_at, find_rule, zone_name
 from ._shell import EXIT_USAGE, Failure, wrapped
-from .upcoming import YEARS
+from ._times import moment
 
 __all__ = ["command"]
 
@@ -50,7 +50,7 @@ def command(words: tuple[str, ...], asked: str | None, zone: tzinfo | None, as_j
     if rule is None:
         name = target.name if target is not None else words[0]
         raise Failure(f"{name} is an app; name a schedule of it, or a cron line", f"qj ls {name}", EXIT_USAGE)
-    at = None if asked is None else _moment(asked, zone or rule.trigger.zone, words)
+    at = None if asked is None else moment(asked, "--at", zone or rule.trigger.zone, "2027-03-28T02:30")
     app = None if target is None else target.app
     answer = _answer(rule, app, at, now_ns)
     is_live = app is not None and app.store.is_shared
@@ -60,18 +60,6 @@ def command(words: tuple[str, ...], asked: str | None, zone: tzinfo | None, as_j
     click.echo(wrapped(answer.words, indent=2, stream=sys.stdout))
     if rule.row is not None and not is_live:
         tell_notes([RULE_ALONE])
-
-
-def _moment(text: str, zone: tzinfo | None, words: tuple[str, ...]) -> datetime:
-    """Return the moment; one without an offset stays on its zone's clock, so that a time it skips is seen as such."""
-    try:
-        at = datetime.fromisoformat(text)
-        at = at if at.tzinfo is not None else at.replace(tzinfo=zone) if zone is not None else at.astimezone()
-        if at.year not in YEARS:
-            raise ValueError(text)
-    except (ValueError, OverflowError):
-        raise Failure(f"--at {text!r} is no ISO moment", f"{typed(*words)} --at 2027-03-28T02:30", EXIT_USAGE) from None
-    return at
 
 
 def _answer(rule: Rule, app: Quarterjack | None, at: datetime | None, now_ns: int) -> Why:
@@ -97,7 +85,7 @@ def _answer(rule: Rule, app: Quarterjack | None, at: datetime | None, now_ns: in
 async def _stored(app: Quarterjack, row: Schedule, *, is_open: bool) -> list[JobRecord]:
     """Return the schedule's jobs, or the open ones of its overlap key, oldest first."""
     where = JobFilter(is_open=True) if is_open else JobFilter(schedule_id=row.id)
-    if not await is_begun(app.store):
+    if await absent_at(app.store) is not None:
         return []
     async with app._looking() as store:
         page = await store.jobs_list(where, limit=_ALL)

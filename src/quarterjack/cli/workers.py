@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from quarterjack import Quarterjack
+from quarterjack._at_work import LOST_AFTER_S
 from quarterjack.model import WorkerInfo, as_datetime
+from quarterjack.runtime.commands import COMMANDS
 
-from ._client import ask, asked, store_option
+from ._client import ask, asked, look, store_option
 from ._hints import nearest, typed
-from ._output import in_words, iso, json_option, show_json, show_table, tell_notes
+from ._output import iso, json_option, show_json, show_table, tell_notes
 from ._shell import EXIT_USAGE, Failure
+from ._spans import in_words
+from ._target import Target
 
 __all__ = ["command"]
-
-ORDERS: Final = ("drain", "resume", "stop")
-LOST_AFTER_S: Final = 60.0
-"""Who gave no sign of life for so long is told as lost."""
 
 
 @click.command("workers")
@@ -36,7 +36,7 @@ def command(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
 
     An order is obeyed at the process's next sign of life, within a third of the lease.
     """
-    found = asked(words, url, least=0, is_app=lambda word: word not in ORDERS)
+    found = asked(words, url, least=0, is_app=lambda word: word not in COMMANDS)
     if found.words:
         _order(found.target, found.words)
         return
@@ -44,7 +44,8 @@ def command(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
     async def work(app: Quarterjack) -> tuple[list[WorkerInfo], float]:
         return await app.workers(), (await app.store_now()).timestamp()
 
-    workers, now = ask(found.target, work)
+    nobody: tuple[list[WorkerInfo], float] = ([], 0.0)
+    workers, now = look(found.target, work, nobody)
     seen = [(worker, max(0.0, now - worker.seen_at_ns / 1e9)) for worker in workers]
     if as_json:
         show_json("workers", workers=[_as_dict(worker, ago) for worker, ago in seen])
@@ -92,15 +93,16 @@ def command(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
     show_table(columns, people, plain, beneath={"host": "worker", "version": "role", "up": "seen"})
 
 
-def _order(target: Any, words: list[str]) -> None:
-    if len(words) != 2 or words[0] not in ORDERS:
+def _order(target: Target, words: list[str]) -> None:
+    if len(words) != 2 or words[0] not in COMMANDS:
         raise Failure(f"{' '.join(words)!r} is no order", typed("drain", "WORKER"), EXIT_USAGE)
     order, worker_id = words
 
     async def work(app: Quarterjack) -> None:
         if not await app.order(worker_id, order):
             near = nearest(worker_id, [one.id for one in await app.workers()])
-            raise Failure(f"there is no worker {worker_id}", typed(order, near) if near else "qj workers")
+            hint = f"qj workers {target.words}" + (f" {order} {near}" if near else "")
+            raise Failure(f"there is no worker {worker_id}", hint, EXIT_USAGE)
         await app.note(order, worker_id)
 
     ask(target, work)

@@ -48,7 +48,7 @@ def past_deadline(record: JobRecord, at_ns: int) -> Verdict | None:
 def untried(record: JobRecord, retry: Retry) -> Verdict:
     """Return the end of a job that is not tried again, for the deadline of *retry* has passed."""
     error = record.error
-    before = record.reason if error is None else f"{error.type_name}: {error.message}"
+    before = record.reason if error is None else error.words
     reason = past_deadline_words(before or "failed", retry)
     return Verdict(FinishKind.FAILED, 0, error or ErrorInfo("TimeoutError", reason), reason)
 

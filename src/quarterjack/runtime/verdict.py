@@ -66,7 +66,7 @@ def decide(
         if error.__context__ is None:
             error.__context__ = outcome.error
         info = describe(error)
-        return Verdict(FinishKind.FAILED, 0, info, _in_short(info))
+        return Verdict(FinishKind.FAILED, 0, info, info.words)
 
 
 def judge(
@@ -129,7 +129,7 @@ def _after_raise(
     except InvalidOption as wrong:  # the body asked for an impossible delay: that is its failure
         return Verdict(FinishKind.FAILED, 0, describe(wrong), str(wrong))
     info = describe(error)
-    reason = _in_short(info)
+    reason = info.words
     if not cancel_requested and retry.allows(failures, error):
         pause_s = retry.pause_s(failures, rng, error)
         if retry.in_time(age_s + pause_s):
@@ -148,10 +148,6 @@ def _after_wish(
             return Verdict(FinishKind.RETRY, pause_ns, info, reason)
         reason = past_deadline_words(reason, retry)
     return Verdict(FinishKind.FAILED, 0, info, reason)
-
-
-def _in_short(info: ErrorInfo) -> str:
-    return f"{info.type_name}: {info.message}" if info.message else info.type_name
 
 
 def past_deadline_words(reason: str, retry: Retry) -> str:
