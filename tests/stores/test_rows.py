@@ -384,6 +384,79 @@ def test_a_retry_whose_exception_is_gone_gives_way_to_the_tasks_own(caplog: pyte
     assert encoding.job_row(found) == gone
 
 
+ODD_VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "int": st.integers(-(2**63), 2**63 - 1),
+    "bool": st.booleans(),
+    "text": texts | plain.map(json.dumps),
+    "bytes": st.binary(max_size=8) | plain.map(lambda value: json.dumps(value).encode()),
+}
+"""What a later version, a hand in the tables or a restored backup may have left in a column of a kind."""
+
+
+@given(jobs(), st.data())
+def test_whatever_a_jobs_row_says_it_is_read(made: JobRecord, data: st.DataObject) -> None:
+    """A row that raised would end every worker that claims it, one after the other, and count each as its death."""
+    encoding = Encoding(OWN.get)
+    row = [*encoding.job_row(made)]
+    place = data.draw(st.integers(0, len(JOB_COLUMNS) - 1))
+    row[place] = data.draw(ODD_VALUES[JOB_COLUMNS[place].kind])
+    found = encoding.record(row)
+    if JOB_COLUMNS[place].kind != "bytes":  # of these equal JSON is as good
+        assert [*encoding.job_state(found)] == row[-len(JOB_STATE_COLUMNS) :], "and is written back as it was"
+
+
+@given(st.data())
+def test_whatever_a_schedules_row_says_it_is_read(data: st.DataObject) -> None:
+    """One that raised would end every scheduler; it is parked here, and its row stays for who can read it."""
+    encoding = Encoding(OWN.get)
+    made = schedule(Every(hours=2), 1, max_runs=3, overlap=Overlap("queue_all"), options=replace(OWN["plain"], cost=2))
+    row = [*encoding.schedule_row(made)]
+    place = data.draw(st.integers(0, len(SCHEDULE_COLUMNS) - 1))
+    row[place] = data.draw(ODD_VALUES[SCHEDULE_COLUMNS[place].kind])
+    assert encoding.schedule_row(encoding.schedule(row)) is not None
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "read"),
+    [
+        ("submitted_by", '["p","s",null,"text","region"]', lambda job: job.submitted_by == ("p", "s", None, "text")),
+        ("submitted_by", '{"process":"p"}', lambda job: job.submitted_by is None),
+        ("unique_scope", "per_shift", lambda job: job.options.unique == Unique("k")),
+        ("unique_conflict", "ask", lambda job: job.options.unique == Unique("k")),
+        ("options", '{"timeout_s":{"soft":1},"cost":2}', lambda job: job.options.cost == 2),
+        ("options", "[]", lambda job: job.options == replace(OWN["plain"], unique=Unique("k"))),
+        ("state", "paused", lambda job: not job.state.is_finished and not job.state.is_held),
+    ],
+)
+def test_what_a_later_version_wrote_is_read_as_far_as_it_is_known(column: str, text: str, read: Any) -> None:
+    """In a rolling deploy, and after a rollback, rows of the newer version are there and have to be lived with."""
+    encoding = Encoding(OWN.get)
+    row = [*encoding.job_row(job(options=replace(OWN["plain"], unique=Unique("k"))))]
+    row[[one.name for one in JOB_COLUMNS].index(column)] = text
+    found = encoding.record(row)
+    assert read(found)
+    assert [*encoding.job_state(found)] == row[-len(JOB_STATE_COLUMNS) :]
+
+
+@pytest.mark.parametrize("text", ['{"overlap":["per_shift",1]}', '{"max_runs":', '{"options":{"unique":["k"]}}'])
+def test_a_schedule_whose_payload_cannot_be_read_is_parked_here_alone(text: str) -> None:
+    """Fired under another policy than was asked for, it would do harm; who can read it goes on."""
+    encoding = Encoding(OWN.get)
+    made = schedule(Every(hours=2), 1)
+    made.next_nominal_ns = made.next_due_ns = 5
+    row = [text if name == "payload" else value for name, value in columns_of(encoding.schedule_row(made))]
+    found = encoding.schedule(row)
+    assert found.wake_ns is None
+    assert found.parked_reason is not None
+    assert "cannot be read here" in found.parked_reason
+    assert [*encoding.schedule_row(found)] == row
+
+
+def columns_of(row: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    """Return the values of a schedule's row with the names of their columns."""
+    return [(column.name, value) for column, value in zip(SCHEDULE_COLUMNS, row, strict=True)]
+
+
 def test_options_of_a_later_version_are_kept() -> None:
     """In a rolling deploy an older process moves the rows of a newer one, and may not strip them."""
     encoding = Encoding(OWN.get)

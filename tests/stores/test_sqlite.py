@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from quarterjack import Quarterjack
 from quarterjack.errors import Conflict, InvalidOption, StoreUnavailable
 from quarterjack.model import Finish, FinishKind, JobState, Overlap, Unique, WorkerInfo
 from quarterjack.stores import _sqlite_rows as rows
@@ -205,6 +208,34 @@ async def test_claim_waits_for_the_disk_where_a_power_failure_must_not_undo_it(c
 
 
 # -- proof: what is broken is found -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        """submitted_by = '["p", null, null, "text", "region", "team"]'""",
+        """submitted_by = 'nobody'""",
+        """options = '{"newer": 1, "timeout_s": {"soft": 1}, "executor": ["thread"], "retry": {"newer": 1}}'""",
+        """options = '5'""",
+        """unique_key = 'k', unique_scope = 'per_shift', unique_conflict = 'ask'""",
+    ],
+)
+async def test_row_of_a_later_version_stops_no_worker(tmp_path: Path, said: str) -> None:
+    """It was leased by the time it was read: whoever ended there left it to the next one, and all others with it."""
+    path = tmp_path / "jobs.db"
+    client, app = Quarterjack(f"sqlite:///{path}", role="client"), Quarterjack(f"sqlite:///{path}")
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    theirs, ours = client.task(double), app.task(double)
+    async with client:
+        odd = await client.submit(theirs, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE qj_jobs SET {said}")  # the texts above
+    async with app, asyncio.timeout(20):
+        assert await (await app.submit(ours, 2)) == 4
+        assert await (await app.job(odd.id)) == 2
 
 
 async def renewal_of_an_earlier_attempt_is_lost(b: Bench) -> None:

@@ -51,6 +51,16 @@ __all__ = [
 _STATES: Final = {state.value: state for state in JobState}
 
 
+def _state_of(text: str) -> JobState:
+    """Return a state by its name: of one that a later version wrote, something that is none of those known here."""
+    known = _STATES.get(text)
+    if known is None:  # neither waiting, nor held, nor finished, and written back as it was
+        known = _STATES[text] = str.__new__(JobState, text)
+        known._name_ = known._value_ = text
+        known.is_finished = known.is_held = False
+    return known
+
+
 class Encoding:
     """Turns jobs and schedules into rows and back.
 
@@ -190,14 +200,14 @@ class Encoding:
         ) = row
         payloads = self.payloads
         args, kwargs = payloads.call_of(call)
-        unique = None if unique_key is None else unique_of(unique_key, unique_scope, unique_conflict)
+        unique = unique_of(unique_key, unique_scope, unique_conflict) if unique_key else None
         job = JobRecord(
             job_id,
             task,
             args,
             kwargs,
             self._options.options(task, options_text, queue, priority, max_rescues, unique),
-            None if by is None else SubmittedBy(*from_json(by)),
+            None if by is None else _submitter_of(by),
             None
             if origin_schedule is None
             else Origin(origin_schedule, origin_generation, origin_nominal_ns, origin_missed, origin_trigger),
@@ -205,7 +215,7 @@ class Encoding:
         job.lane = lane
         job.parent = parent
         job.submitted_at_ns = submitted_at_ns
-        job.state = _STATES[state]
+        job.state = _STATES.get(state) or _state_of(state)
         job.reason = None if reason is None else payloads.reason_of(reason)
         job.attempt = attempt
         job.failures = failures
@@ -318,7 +328,7 @@ class Encoding:
         found.pause_note, found.parked_reason = take(), take()
         found.last_nominal_ns, found.newest_job_id, found.held_up_ns = take(), take(), take()
         found.last_job_id, last_state = take(), take()
-        found.last_state = None if last_state is None else _STATES[last_state]
+        found.last_state = None if last_state is None else _state_of(last_state)
         found.last_finished_ns, found.failures_in_a_row = take(), take()
         parked_here(found)
         return found
@@ -333,3 +343,19 @@ def _submitter(task: str, by: SubmittedBy) -> str:
         return to_json(by).decode()
     except PydanticSerializationError as error:
         raise InvalidOption(f"submitted_by= of a job of {task} cannot be written as JSON: {error}") from None
+
+
+def _submitter_of(text: str) -> SubmittedBy | None:
+    """Return what `_submitter` wrote, as much of it as is known here; None if it cannot be read."""
+    try:
+        found: Any = from_json(text)
+    except ValueError:
+        return None
+    known: list[Any] = found[:_ASKERS] if isinstance(found, list) else []
+    is_whole = all(
+        isinstance(one, str) if n == 0 else one is None or isinstance(one, str) for n, one in enumerate(known)
+    )
+    return SubmittedBy(*known) if known and is_whole else None
+
+
+_ASKERS: Final = len(SubmittedBy._fields)

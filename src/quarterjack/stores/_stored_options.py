@@ -93,7 +93,7 @@ class OptionsStore:
         key = (task, text, queue, priority, max_rescues)
         known = self._read.get(key)
         if known is None or known[0] is not own:
-            form = {} if text is None else cast("dict[str, Any]", from_json(text))
+            form = {} if text is None else self._read_form(task, text)
             form.update(queue=queue, priority=priority, max_rescues=max_rescues)
             known = own, self._rebuilt(task, own, form, None)
             if len(self._read) > _MOST:
@@ -147,13 +147,13 @@ class OptionsStore:
 
     def _rebuilt(self, task: str, own: RunOptions, form: dict[str, Any], unique: Unique | None) -> RunOptions:
         """Return *own* with what *form* says; what a later version wrote and this one does not know is kept."""
-        given = {name: value for name, value in form.items() if name in _KNOWN}
-        left = {name: value for name, value in form.items() if name not in _KNOWN}
+        given = {name: value for name, value in form.items() if name in _KNOWN and _fits(name, value)}
+        left = {name: value for name, value in form.items() if name not in given}
         if "retry" in given:
             try:
                 given["retry"] = _retry_of(given["retry"], own.retry)
-            except (PathError, InvalidOption, TypeError, LookupError, AttributeError) as error:
-                self._tell(task, str(error))
+            except (PathError, ValueError, TypeError, LookupError, AttributeError) as error:
+                self._tell(task, f"retry as their task says: what their own retry names is gone: {error}")
                 left["retry"] = given.pop("retry")
         if not left:
             return replace(own, **given, unique=unique)
@@ -161,10 +161,20 @@ class OptionsStore:
         values.update(given, unique=unique, left=to_json(left).decode())
         return _Partial(**values)
 
-    def _tell(self, task: str, why: str) -> None:
-        if (task, why) not in self._told:
-            self._told.add((task, why))
-            log.warning("jobs of %s retry as their task says: what their own retry names is gone: %s", task, why)
+    def _read_form(self, task: str, text: str) -> dict[str, Any]:
+        try:
+            form: Any = from_json(text)
+        except ValueError as error:
+            form = error
+        if isinstance(form, dict):
+            return cast("dict[str, Any]", form)
+        self._tell(task, f"run as their task says: what stands for their own options cannot be read: {form!r}")
+        return {}
+
+    def _tell(self, task: str, what: str) -> None:
+        if (task, what) not in self._told:
+            self._told.add((task, what))
+            log.warning("jobs of %s %s", task, what)
 
 
 _FIELDS: Final = tuple(field.name for field in fields(RunOptions))
@@ -182,6 +192,26 @@ def _keyed(options: RunOptions, unique: Unique) -> RunOptions:
 
 
 _KNOWN: Final = frozenset({*_PLAIN, *_COLUMNS, "retry", "executor"})
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
+    "float": (int, float),
+    "int": (int,),
+    "str": (str,),
+    "bool": (bool,),
+    "Mapping[str, Any]": (dict,),
+    "None": (type(None),),
+}
+_FITTING: Final = {
+    field.name: tuple(kind for word in str(field.type).split(" | ") for kind in _KINDS[word])
+    for field in fields(RunOptions)
+    if field.name in {*_PLAIN, *_COLUMNS[:3]}
+} | {"executor": (str, type(None))}
+"""What JSON values the plain options take: a later version may mean something else by a name."""
+
+
+def _fits(name: str, value: Any) -> bool:
+    return isinstance(value, _FITTING.get(name, object))
+
+
 _MOST: Final = 2_000
 """So many different options are remembered; then they are read anew."""
 
@@ -254,7 +284,10 @@ def stored_unique(unique: Unique) -> tuple[str, str, str]:
     return unique.key, scope if isinstance(scope, str) else str(scope // _MICROSECOND), unique.on_conflict
 
 
-def unique_of(key: str, scope: str, on_conflict: str) -> Unique:
-    """Return what `stored_unique` wrote."""
-    held = scope if scope in {"queued", "unfinished"} else timedelta(microseconds=int(scope))
-    return Unique(key, cast("Any", held), cast("Any", on_conflict))
+def unique_of(key: str, scope: str | None, on_conflict: str | None) -> Unique:
+    """Return what `stored_unique` wrote; of a scope that is not known here, what holds as long as any job does."""
+    try:
+        held = scope if scope in {"queued", "unfinished"} else timedelta(microseconds=int(scope or ""))
+        return Unique(key, cast("Any", held), cast("Any", on_conflict))
+    except (ValueError, OverflowError):
+        return Unique(key)

@@ -58,6 +58,15 @@ class _Partial(Payload):
     left: str = "{}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unread(Payload):
+    """A payload that cannot be rebuilt here: its schedule never fires here, and it is written back as it was found."""
+
+    text: str
+    call: bytes | None
+    reason: str
+
+
 _PAYLOAD_FIELDS: Final = tuple(
     field for field in fields(Payload) if field.name not in {"task", "args", "kwargs", "options", "overlap"}
 )
@@ -107,7 +116,7 @@ class ScheduleParts:
         known = self._read.get(text)
         if known is not None:
             return known
-        found = _rebuilt(cast("dict[str, Any]", from_json(text)))
+        found = _rebuilt(_form_of(text))
         if not isinstance(found, UnknownTrigger):  # it may be known later: its module is being imported, say
             _remember(self._read, text, found)
         return found
@@ -128,8 +137,8 @@ class ScheduleParts:
         known = self._timings.get(text)
         if known is not None:
             return known
-        form = cast("dict[str, Any]", from_json(text))
-        bounds = {name: form.pop(name) for name in ("jitter_ns", "start_ns", "end_ns") if name in form}
+        form = _form_of(text)
+        bounds = {name: form.pop(name) for name in ("jitter_ns", "start_ns", "end_ns") if type(form.get(name)) is int}
         timing = Timing(trigger=_rebuilt(form), **bounds)
         if not isinstance(timing.trigger, UnknownTrigger):
             _remember(self._timings, text, timing)
@@ -142,6 +151,8 @@ class ScheduleParts:
             InvalidArguments: If its arguments cannot be written as JSON.
             InvalidOption: If one of its options cannot be written down.
         """
+        if isinstance(payload, _Unread):
+            return payload.text, payload.call
         own = self._options.own(payload.task)
         known = self._payloads_written.get(payload)
         if known is not None and known[0] is own:
@@ -163,6 +174,15 @@ class ScheduleParts:
         known = self._payloads_read.get(key)
         if known is not None and known[0] is own:
             return known[1]
+        try:
+            payload = self._payload_of(task, text, call)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            reason = f"what it runs, and how, cannot be read here: {type(error).__name__}: {error}"
+            payload = _Unread(task=task, options=own, text=text, call=call, reason=reason)
+        _remember(self._payloads_read, key, (own, payload))
+        return payload
+
+    def _payload_of(self, task: str, text: str, call: bytes | None) -> Payload:
         form = cast("dict[str, Any]", from_json(text))
         options = self._options.of_whole_form(task, form.pop("options", {}))
         overlap = Overlap(*form.pop("overlap", ()))
@@ -170,9 +190,7 @@ class ScheduleParts:
         left = {name: form.pop(name) for name in [*form] if name not in _PAYLOAD_NAMES}
         values: dict[str, Any] = {"task": task, "args": args, "kwargs": kwargs, "options": options, "overlap": overlap}
         values.update(form)
-        payload = _Partial(**values, left=_json(left)) if left else Payload(**values)
-        _remember(self._payloads_read, key, (own, payload))
-        return payload
+        return _Partial(**values, left=_json(left)) if left else Payload(**values)
 
     def settled(self, schedule: Schedule) -> Schedule:
         """Return *schedule* as it comes back from a row, to be put; nothing of it is stored that could not come back.
@@ -208,8 +226,20 @@ def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
 _MOST: Final = 2_000
 
 
-def _json(form: Any) -> str:
-    return to_json(form).decode()
+def _json(form: dict[str, Any]) -> str:
+    return str(form[_UNREADABLE]) if _UNREADABLE in form else to_json(form).decode()
+
+
+def _form_of(text: str) -> dict[str, Any]:
+    """Return what a text says of a rule; one that says nothing is kept in it."""
+    try:
+        found: Any = from_json(text)
+    except ValueError:
+        found = None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {_UNREADABLE: text}
+
+
+_UNREADABLE: Final = "unreadable"
 
 
 def _other(trigger: Trigger, found: Trigger) -> str:
@@ -269,6 +299,8 @@ def _rebuilt(form: dict[str, Any]) -> Trigger:
     """Return the trigger that *form* describes, or an `UnknownTrigger` that keeps it."""
     rule = cast("dict[str, Any]", form.get("rule"))
     modules = cast("Mapping[str, str]", form.get("modules", {}))
+    if not isinstance(rule, dict) or not isinstance(modules, dict):
+        return UnknownTrigger(form=form, reason="its trigger cannot be read: it is no rule written as JSON")
     try:
         return Trigger.from_dict(rule)
     except Exception as error:  # a custom rule's validators may raise anything
@@ -283,10 +315,12 @@ def _rebuilt(form: dict[str, Any]) -> Trigger:
 
 
 def parked_here(row: Schedule) -> None:
-    """Park *row* in this process if its trigger is not known here; what its row says of that is kept."""
+    """Park *row* in this process if not all of it is known here; what its row says of that is kept."""
     trigger, declared = row.trigger, row.timing.trigger
-    unknown = trigger if isinstance(trigger, UnknownTrigger) else declared
-    if isinstance(unknown, UnknownTrigger):
+    unknown = next(
+        (one for one in (trigger, declared, row.payload) if isinstance(one, (UnknownTrigger, _Unread))), None
+    )
+    if unknown is not None:
         was = row.parked_reason, row.next_nominal_ns, row.next_due_ns
         row.trigger = UnknownTrigger(form=_rule_form(trigger), reason=unknown.reason, was=was)
         row.parked_reason = unknown.reason
