@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -62,6 +63,36 @@ async def test_wait_for_a_connection_ends_at_the_deadline(postgres_server: str) 
             await pool.acquire()
         for connection in lent:
             pool.release(connection, is_sound=True)
+
+
+async def test_connection_that_comes_at_the_deadline_is_taken(postgres_server: str) -> None:
+    """Under load deadlines pass: a turn that then went to nobody would leave a connection idle, and others in line."""
+    async with pool_of(postgres_server, 2, 0.1) as pool:
+        lent, other = [await pool.acquire() for _ in range(2)]
+        waiting = asyncio.create_task(pool.acquire())
+        asyncio.get_running_loop().call_later(0.05, lambda: pool.release(lent, is_sound=True))
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # both are due by now: the release, and behind it the deadline
+        assert await waiting is lent
+        pool.release(lent, is_sound=True)
+        assert await pool.acquire() is lent
+        pool.release(lent, is_sound=True)
+        pool.release(other, is_sound=True)
+
+
+@pytest.mark.parametrize("is_sound", [True, False])
+async def test_newcomer_does_not_overtake_the_line(postgres_server: str, is_sound: bool) -> None:
+    """Who was overtaken would stand at the end of the line, with a new deadline, again and again."""
+    async with pool_of(postgres_server, 2, 0.5) as pool:
+        lent, other = [await pool.acquire() for _ in range(2)]
+        waiting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        pool.release(lent, is_sound=is_sound)
+        with pytest.raises(StoreUnavailable, match="busy"):
+            await pool.acquire()
+        assert (await waiting is lent) is is_sound
+        pool.release(await waiting, is_sound=True)
+        pool.release(other, is_sound=True)
 
 
 async def test_what_is_in_doubt_is_dropped(postgres_server: str) -> None:

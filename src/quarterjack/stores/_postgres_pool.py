@@ -43,14 +43,20 @@ async def connect(settings: Settings) -> Connection:
 
 
 class Pool:
-    """At most *settings.pool* connections, the last one used lent first; who comes when all are lent waits in line."""
+    """At most *settings.pool* connections, the last one used lent first; who comes when all are lent waits in line.
+
+    While somebody waits in line nothing is idle and nothing can be opened: what comes free is handed to the first
+    there, whom no newcomer overtakes.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._opening = 0
-        self._line: deque[asyncio.Future[None]] = deque()
+        """How many may be opened now, by whoever has reserved the room."""
+        self._line: deque[asyncio.Future[Connection | None]] = deque()
+        """Who waits: for a connection, or None for room to open one."""
         self._is_closed = False
 
     async def acquire(self) -> Connection:
@@ -59,64 +65,89 @@ class Pool:
         Raises:
             StoreError: If a new one cannot be opened, or none comes free within the deadline.
         """
-        while True:
-            if self._is_closed:
-                raise StoreUnavailable(f"{self._settings.shown}: the store is not open")
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.is_closed():
-                    return connection
-                self._all.discard(connection)
-            if len(self._all) + self._opening < self._settings.pool:
-                return await self._opened()
-            await self._wait()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+            self._all.discard(connection)
+        if self._has_room():
+            self._opening += 1
+            return await self._opened()
+        return await self._in_turn()
+
+    def _has_room(self) -> bool:
+        return len(self._all) + self._opening < self._settings.pool
 
     async def _opened(self) -> Connection:
-        self._opening += 1
+        """Open a connection in room that was reserved."""
         try:
+            if self._is_closed:
+                raise self._not_open()
             connection = await connect(self._settings)
+            if self._is_closed:
+                connection.terminate()
+                raise self._not_open()
+            self._all.add(connection)
+            return connection
         finally:
             self._opening -= 1
-            self._call_next()
-        if self._is_closed:
-            connection.terminate()
-        self._all.add(connection)
-        return connection
+            self._lend_room()
 
-    async def _wait(self) -> None:
-        turn = asyncio.get_running_loop().create_future()
+    def _not_open(self) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._settings.shown}: the store is not open")
+
+    async def _in_turn(self) -> Connection:
+        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 await turn
         except TimeoutError:
-            raise StoreUnavailable(
-                f"{self._settings.shown}: all {self._settings.pool} connections were busy for "
-                f"{self._settings.timeout_s:g} s; a larger pool= in the URL may help"
-            ) from None
+            if turn.cancelled():  # else it was given in the very moment of the deadline
+                raise StoreUnavailable(
+                    f"{self._settings.shown}: all {self._settings.pool} connections were busy for "
+                    f"{self._settings.timeout_s:g} s; a larger pool= in the URL may help"
+                ) from None
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it was this one's turn: it is the next one's now
-                self._call_next()
+                self._pass_on(turn.result())
             raise
         finally:
             with suppress(ValueError):
                 self._line.remove(turn)
+        connection = turn.result()
+        return await self._opened() if connection is None else connection
+
+    def _pass_on(self, connection: Connection | None) -> None:
+        if connection is not None:
+            self.release(connection, is_sound=True)
+        else:
+            self._opening -= 1
+            self._lend_room()
 
     def release(self, connection: Connection, *, is_sound: bool) -> None:
         """Take a connection back; one that is not sound is dropped, and with it what it was at."""
         if self._is_closed or not is_sound or connection.is_closed() or connection.is_in_transaction():
             self._all.discard(connection)
             connection.terminate()
+            self._lend_room()
+        elif (turn := self._next_turn()) is not None:
+            turn.set_result(connection)
         else:
             self._idle.append(connection)
-        self._call_next()
 
-    def _call_next(self) -> None:
+    def _lend_room(self) -> None:
+        """Let those in line open connections, as many as there is room for."""
+        while self._has_room() and (turn := self._next_turn()) is not None:
+            self._opening += 1
+            turn.set_result(None)
+
+    def _next_turn(self) -> asyncio.Future[Connection | None] | None:
         while self._line:
             turn = self._line.popleft()
             if not turn.done():
-                turn.set_result(None)
-                return
+                return turn
+        return None
 
     async def close(self) -> None:
         """Close what is idle, and drop what is lent; idempotent."""
@@ -125,10 +156,9 @@ class Pool:
         for connection in self._all - set(idle):
             connection.terminate()
         self._all.clear()
+        self._lend_room()  # who waits finds that it is closed
         for connection in idle:
             try:
                 await connection.close(timeout=1.0)
             except DRIVER_ERRORS:
                 connection.terminate()
-        while self._line:
-            self._call_next()

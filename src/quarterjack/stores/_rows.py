@@ -13,8 +13,8 @@ one (`_payloads`). Options are what differs from the task's own
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -351,7 +351,7 @@ def _submitter_of(text: str) -> SubmittedBy | None:
         found: Any = from_json(text)
     except ValueError:
         return None
-    known: list[Any] = found[:_ASKERS] if isinstance(found, list) else []
+    known = cast("Sequence[Any]", found)[:_ASKERS] if isinstance(found, list) else ()
     is_whole = all(
         isinstance(one, str) if n == 0 else one is None or isinstance(one, str) for n, one in enumerate(known)
     )
