@@ -168,3 +168,44 @@ async def test_a_body_that_does_not_stop_keeps_its_job(ends_after_s: float, stat
     end.set()
     for _ in range(20):  # the body that was left behind ends
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_hurried", [False, True])
+async def test_a_store_that_keeps_silent_holds_up_no_exit(is_hurried: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Who waits for the process counts outcomes, errands and farewells together, and kills it if it takes too long."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), shutdown_grace=1)
+    began = asyncio.Event()
+
+    @app.task
+    async def ends() -> None:
+        await asyncio.wait({asyncio.ensure_future(silent.wait())})
+
+    @app.task
+    async def runs() -> None:
+        began.set()
+        await asyncio.sleep(100)
+
+    silent = asyncio.Event()
+
+    async def half_open(by: Connection, name: str, is_after: bool) -> None:
+        del by, name, is_after
+        if silent.is_set():
+            await asyncio.sleep(10)
+            raise StoreUnavailable("no answer within 10 s")
+
+    server.fault = half_open
+    async with fleet(server, app) as clock:
+        await app.submit(ends)
+        await app.submit(runs)
+        await began.wait()
+        silent.set()
+        await clock.run_for(0.1)
+        began_at = clock.monotonic()
+        if is_hurried:
+            app.stop()
+            asyncio.get_running_loop().call_later(3, app.stop)
+    took_s = clock.monotonic() - began_at
+    assert took_s < (3 + 2.5 if is_hurried else 15)
+    assert "1 outcomes could not be recorded" in caplog.text
+    assert "1 jobs could not be given back" in caplog.text

@@ -2,12 +2,13 @@
 
 Jobs that did not begin, or were interrupted by a stop, go back; bodies that
 outlived their outcome are told to have ended. A store that does not answer is
-asked until it does; by a stopping worker a few times only: then the leases run
-out, which costs a rescue."""
+asked until it does, or a stop has no patience left: then the leases run out,
+which costs a rescue."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,8 +20,10 @@ from .outage import Outage
 
 __all__ = ["Errands", "ErrandsHost"]
 
+log = logging.getLogger("quarterjack.worker")
+
 TRIES: Final = 5
-"""How often a stopping worker asks, and any worker where the store answers that it will not do it."""
+"""How often a store is asked that answers that it will not do it."""
 
 
 class ErrandsHost(Protocol):
@@ -49,15 +52,11 @@ class Errands:
     Args:
         host: The app.
         pause: Waits between two tries; not for long once the worker stops.
-        is_ending: Says whether the worker stops.
     """
 
-    def __init__(
-        self, host: ErrandsHost, pause: Callable[[float], Awaitable[None]], is_ending: Callable[[], bool]
-    ) -> None:
+    def __init__(self, host: ErrandsHost, pause: Callable[[float], Awaitable[None]]) -> None:
         self._host = host
         self._pause = pause
-        self._is_ending = is_ending
         self.going: set[Fenced] = set()
         """Jobs on their way back: the store does not know of it yet, and their leases are renewed."""
         self._back: dict[tuple[int, str], _Back] = {}
@@ -72,6 +71,14 @@ class Errands:
     async def done(self) -> None:
         """Wait for all of them."""
         await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def leave(self) -> None:
+        """Leave to their leases what was not done in time."""
+        for call in self._calls:
+            call.cancel()
+        if self.going:
+            text = "%d jobs could not be given back; another process takes them when their leases have run out"
+            log.error(text, len(self.going))
 
     def give_back(self, fence: Fenced, reason: str, delay_ns: int = 0, *news: Renewal) -> None:
         """Put a job back into the store, with others of this turn in one call; *news* is what its body said last."""
@@ -108,7 +115,7 @@ class Errands:
             try:
                 await call()
             except StoreError as error:
-                tries += self._is_ending() or not isinstance(error, StoreUnavailable)
+                tries += not isinstance(error, StoreUnavailable)
                 await self._pause(self._host.outage.failed(doing, error))
             else:
                 break

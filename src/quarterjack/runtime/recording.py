@@ -5,8 +5,8 @@ the load and a lone outcome waits for nobody. While the store does not answer
 outcomes are kept and tried again; none is dropped. There are at most
 `OUTCOMES_MOST` of them: beyond that the worker begins nothing more.
 
-At the end it tries a few times more, and says what it leaves to the leases:
-those jobs run again, in whichever process takes them over."""
+At the end it goes on trying as long as the app has patience, and says what it
+leaves to the leases: those jobs run again, in whichever process takes them over."""
 
 from __future__ import annotations
 
@@ -39,10 +39,8 @@ BATCH: Final = 200
 """Outcomes in one call: beyond a hundred or two a bigger transaction is no quicker per outcome."""
 DOUBTS: Final = 3
 """How often an outcome must fail by itself, while others are recorded, to be held to be the fault."""
-LAST_TRIES: Final = 5
-"""How often a stopping worker tries to record its last outcomes before it leaves them to their leases."""
 LAST_PAUSE_S: Final = 1.0
-"""How long it waits between two of these tries, at most."""
+"""How long a stopping worker waits between two tries, at most."""
 
 Entry = tuple[Finish, "Attempt"]
 
@@ -93,7 +91,7 @@ class Recorder:
         self._has_worked = False
         self._doubts: dict[Attempt, tuple[int, Renewal | None]] = {}
         self._ending = asyncio.Event()
-        self.errands = Errands(host, self._pause, self._ending.is_set)
+        self.errands = Errands(host, self._pause)
 
     @property
     def is_ending(self) -> bool:
@@ -128,9 +126,15 @@ class Recorder:
         self.wake.set()
 
     async def close(self) -> None:
-        """Wait for the calls under way, and say what is left."""
-        await self.flush()
-        await self.errands.done()
+        """Record what there is, and wait for the calls under way; once cancelled, say what is left."""
+        try:
+            await self.flush()
+            await self.errands.done()
+        finally:
+            self.errands.leave()
+            self._tell_left()
+
+    def _tell_left(self) -> None:
         if self.outbox:
             jobs = [finish.job_id for finish, _ in self.outbox[:5]]
             text = "%d outcomes could not be recorded (%s%s); their leases run out, and these jobs run again"
@@ -139,8 +143,7 @@ class Recorder:
     # -- outcomes ----------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Record what there is; a store that fails is asked again, a stopping worker asks a few times only."""
-        tries = 0
+        """Record what there is; a store that fails is asked again."""
         while self.outbox:
             self.wake.clear()
             batch = self._take()
@@ -150,11 +153,7 @@ class Recorder:
                 self._put_back(batch)
                 if not isinstance(error, StoreUnavailable) and self._narrow(batch, error):
                     continue
-                tries += self.is_ending
-                pause_s = self._host.outage.failed("recording outcomes", error)
-                if tries >= LAST_TRIES:
-                    break
-                await self._pause(pause_s)
+                await self._pause(self._host.outage.failed("recording outcomes", error))
                 continue
             except asyncio.CancelledError:  # who ends us left the rest of the runtime; the next one records it
                 self._put_back(batch)

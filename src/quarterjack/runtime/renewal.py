@@ -62,6 +62,8 @@ LONGEST_S: Final = 10.0
 """However long leases are, a worker gives a sign of life so often."""
 LONGEST_PAUSE_S: Final = 2.0
 """A store that is back is noticed so soon: others leave us `silence.CALM_S` before they take what has run out."""
+LAST_S: Final = 1.0
+"""A call that is under way at the end may still take so long."""
 _LEAST_PAUSE_S: Final = 0.001
 """The difference of two readings may be less than any clock can show: no time would pass in such a pause."""
 BATCH: Final = 500
@@ -107,6 +109,8 @@ class Renewer:
         self._end: Callable[[], object] | None = None
         self._ended: asyncio.Future[None] | None = None
         self._is_over = False
+        self._limit: asyncio.Timeout | None = None
+        """How long the call under way may take."""
 
     # -- life, on the app's loop ---------------------------------------------------------
 
@@ -153,7 +157,13 @@ class Renewer:
         """Renew until the end. Should anything of ours raise, the app ends: leases must not run out in silence."""
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._end = lambda: loop.call_soon_threadsafe(over.set)
+
+        def end() -> None:
+            over.set()
+            if self._limit is not None and not self._limit.expired():
+                self._limit.reschedule(loop.time() + LAST_S)
+
+        self._end = lambda: loop.call_soon_threadsafe(end)
         try:
             await self._rounds(over)
         except asyncio.CancelledError:
@@ -162,7 +172,7 @@ class Renewer:
             self._tell(self._host.fatal, error)
         finally:
             with suppress(StoreError):  # it is let go of in any case
-                await self._link.close()
+                await self._within(self._link.close())
 
     def _tell(self, call: Callable[..., object], *args: object) -> None:
         """Have something done on the app's loop."""
@@ -240,10 +250,12 @@ class Renewer:
     async def _within(self, call: Coroutine[Any, Any, T]) -> T:
         """Await a call of the link, as long as there is between two rounds: others wait behind it."""
         try:
-            async with asyncio.timeout(self._between_s):
+            async with asyncio.timeout(LAST_S if self._is_over else self._between_s) as self._limit:
                 return await call
         except TimeoutError:
             raise StoreUnavailable(f"no answer within {self._between_s:.3g} s") from None
+        finally:
+            self._limit = None
 
     def _answered(self, answer: Renewed, asked: Mapping[str, Attempt]) -> None:
         worker = self._host.worker

@@ -143,8 +143,11 @@ class Scheduler:
         """True while the store has not answered a fire: it may have leased jobs to this process."""
         return self._under_way is not None
 
-    async def stop(self) -> None:
-        """Fire nothing more; a fire that is under way comes to its end, so that the worker hears what it leased."""
+    async def stop(self, hurried: asyncio.Event) -> None:
+        """Fire nothing more; a fire that is under way comes to its end, so that the worker hears what it leased.
+
+        Unless the stop is hurried before that.
+        """
         self._is_over = True
         self._disarm()
         for timer in self._timers.values():
@@ -153,7 +156,7 @@ class Scheduler:
         if task is not None:
             try:
                 if self._under_way is not None:
-                    await asyncio.wait({self._under_way}, timeout=ANSWER_S)
+                    await _first(self._under_way, hurried, ANSWER_S)
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -418,6 +421,16 @@ class Scheduler:
 def _stand(row: Schedule) -> tuple[int, int, int, int | None]:
     """Return what tells a row that has changed from the one that is known."""
     return row.generation, row.revision, row.cursor_ns, row.wake_ns
+
+
+async def _first(future: asyncio.Future[None], hurried: asyncio.Event, most_s: float) -> None:
+    """Wait until *future* is done or *hurried* is set, *most_s* seconds at most."""
+    hurry = asyncio.ensure_future(hurried.wait())
+    try:
+        either: set[asyncio.Future[Any]] = {future, hurry}
+        await asyncio.wait(either, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hurry.cancel()
 
 
 def run_at_once(coroutine: Coroutine[Any, Any, object]) -> None:

@@ -40,6 +40,7 @@ from .health import Health, health_of
 from .hints import Hints
 from .job_events import job_event
 from .outage import Outage
+from .patience import CLOSING_S, Patience
 from .places import Places
 from .prepare import Preparer
 from .renewal import Renewer
@@ -122,7 +123,7 @@ class Service:
         self._on_stop = on_stop
         self._upkeep = Upkeep(self, None if role == "client" else retention) if store.is_shared else None
         self._pid = os.getpid()
-        self.hurried = asyncio.Event()
+        self.patience = Patience()
         self._is_open = False
         self.is_draining = False
         """True once nothing more begins here."""
@@ -264,7 +265,7 @@ class Service:
         if self.scheduler is not None:
             if self.worker is not None and self.scheduler.is_firing:  # what it brings is given back
                 self.worker.stop_claiming()
-            await self.scheduler.stop()
+            await self.scheduler.stop(self.hurried)
         if self.worker is not None:
             self.worker.stop_claiming()
             self.worker.leave_flows()
@@ -310,13 +311,18 @@ class Service:
         )
 
     @property
+    def hurried(self) -> asyncio.Event:
+        """Set once the stop was asked for twice."""
+        return self.patience.hurried
+
+    @property
     def is_hurried(self) -> bool:
         """Say whether the stop was asked for twice."""
         return self.hurried.is_set()
 
     def hurry(self) -> None:
-        """Wait no longer for what runs."""
-        self.hurried.set()
+        """Wait no longer for what runs, nor for a store that does not answer."""
+        self.patience.hurry()
 
     async def end_work(self, cancel_grace_s: float) -> None:
         """Cancel what still runs and record how it ended. After `drain`."""
@@ -335,9 +341,13 @@ class Service:
 
     async def _sign_off(self) -> None:
         try:
-            await self.store.workers_remove(self.owner)
-        except StoreError as error:  # the row grows old, and is struck off in an hour
-            log.warning("this process could not be struck off the registry: %s", error)
+            async with self.patience.limit():
+                await self.store.workers_remove(self.owner)
+                return
+            why = "the store did not answer in time"
+        except StoreError as error:
+            why = str(error)
+        log.warning("this process could not be struck off the registry, which is done in an hour: %s", why)
 
     async def _end_jobs(self, grace_s: float) -> None:
         """Let callbacks end, and then those of the jobs that are left over."""
@@ -356,7 +366,9 @@ class Service:
             self._hints.stop()
             if self.handles.afar is not None:
                 await self.handles.afar.close()
-            await self.store.close()
+            self.patience = Patience(CLOSING_S, self.hurried)
+            async with self.patience.limit():
+                await self.store.close()
         self.timer.release()
 
     async def put_admitted(self, flows: Flows, record: JobRecord) -> JobRecord:

@@ -189,16 +189,22 @@ class Worker:
             await self.recorder.recorded.wait()
 
     async def stop(self) -> None:
-        """End both tasks; outcomes that are not recorded yet are recorded first."""
+        """End both tasks; outcomes that are not recorded yet are recorded first, as long as there is patience."""
         self.claimer.end()
         self.recorder.end()
         tasks = [task for task in (self._claiming, self._recording) if task is not None]
+        async with self._host.patience.limit():
+            for task in tasks:
+                await asyncio.wait({task})  # not cancelled with us: the recorder puts back what it could not record
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
             for attempt in self.attempts():
                 self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
         self._retry_waits.clear()  # what ends from now on is left to its lease
-        await self.recorder.close()
+        async with self._host.patience.limit():
+            await self.recorder.close()
         if self.flows is not None:
             self.flows.close()
         for end in self._unlisten:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .flows import Flows
     from .handles import Handles
     from .outage import Outage
+    from .patience import Patience
     from .silence import Silence
     from .store_time import StoreTime
 
@@ -90,6 +91,8 @@ class WorkerHost(Protocol):
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]: ...
     @property
     def outage(self) -> Outage: ...
+    @property
+    def patience(self) -> Patience: ...
     @property
     def time(self) -> StoreTime: ...
     def fatal(self, error: BaseException) -> None: ...
