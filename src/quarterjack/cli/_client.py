@@ -128,7 +128,9 @@ def ask(target: Target, work: Callable[[Quarterjack], Awaitable[T]], *, may_begi
     try:
         return asyncio.run(there())
     except StoreError as error:
-        raise Unreachable(str(error), f"{typed()} once it is mended; qj check {target.words} tells more") from None
+        words = click.get_current_context().params.get("words", ())
+        again = f"{typed(*words)}{' --store URL' if target.is_url else ''}"
+        raise Unreachable(str(error), f"{again}, once it is mended; qj check {target.words} tells more") from None
 
 
 def _how_to_begin(target: Target) -> str:

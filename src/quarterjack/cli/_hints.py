@@ -29,6 +29,8 @@ __all__ = [
 
 LISTED: Final = 8
 """So many names are listed; of more the number is told."""
+LONGEST: Final = 100
+"""Longer words are cut where a command is told: a document given as an argument would bury what to do."""
 
 
 _JOB: Final = re.compile(r"[0-9a-z]{8}-[0-9a-f]+")
@@ -49,7 +51,7 @@ def typed(*words: str) -> str:
     """Return the command that runs now, as ``qj next``, and *words* quoted for the shell."""
     context = click.get_current_context(silent=True)
     path = context.command_path if context is not None and context.parent is not None else "qj run"
-    return " ".join([path, *map(shlex.quote, words)])
+    return " ".join([path, *(shlex.quote(word if len(word) <= LONGEST else f"{word[:LONGEST]}…") for word in words)])
 
 
 def once_mended(app: str) -> str:

@@ -95,9 +95,9 @@ def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[s
         found.append(("metadata", repr(job.metadata)))
     by = job.submitted_by
     found.append(("asked by", ", ".join(f"{name} {value}" for name, value in by._asdict().items() if value)))
-    if job.state.value == "done":
-        found.append(("result", repr(_result(job))))
-    if job.error is not None:
+    if job.state is JobState.DONE:
+        found.append(("result", repr(_result(job)) if job.error is None else f"not kept: {job.error.message}"))
+    elif job.error is not None:
         found.append(("error", job.error.traceback_text.rstrip() or job.error.words))
     return found
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 import click
 
 from quarterjack import Job, JobState, Quarterjack, Task
-from quarterjack.errors import UnknownTask, UsageError
+from quarterjack.errors import ResultUnavailable, UnknownTask, UsageError
 
 from ._client import ask, asked, ended, store_option
 from ._hints import nearest, typed
-from ._output import json_option, show_json
+from ._output import json_option, show_json, tell_notes
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
 from ._target import Target
 from ._times import span_of
@@ -154,7 +154,10 @@ def _tell(job: Job[Any], *, wait: bool, as_json: bool) -> None:
         show_json("submit", **as_dict(job), is_duplicate=job.is_duplicate)
         return
     if wait and job.state is JobState.DONE:
-        click.echo(json.dumps(job.result(), ensure_ascii=False, default=str))
+        try:
+            click.echo(json.dumps(job.result(), ensure_ascii=False, default=str))
+        except ResultUnavailable as error:
+            tell_notes([str(error)])
         return
     there = "; it was there before, with this unique key" if job.is_duplicate else ""
     told = f": {job.reason or (job.error.message if job.error else '')}".rstrip(": ")
