@@ -114,7 +114,7 @@ def _place(service: Service, record: JobRecord, workers: list[WorkerInfo] | None
     worker, prepared = service.worker, service.places.prepared.get(record.task)
     others = None if workers is None else Others(workers, _gates(service, record))
     if prepared is None:
-        return Place(knows_task=not service.tasks, others=others)
+        return Place(knows_task=others is not None and not service.tasks, others=others)
     executor = prepared.executor if record.options.executor is None else service.places.of(record, prepared)
     slots, free = executor.slots, executor.free
     if worker is not None and (record.origin is None or record.is_backfill):
