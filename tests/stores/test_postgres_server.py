@@ -24,9 +24,12 @@ from quarterjack.stores._rows import Encoding
 from quarterjack.stores._schema import migrations
 from quarterjack.stores.base import Claim, Hint, Renewed, Want
 from quarterjack.stores.postgres import PostgresStore
+from quarterjack.testing.store_contract import Bench
 from tests.servers.fixtures import with_option
 from tests.servers.proxy import Proxy
 from tests.servers.running import OwnServer
+from tests.stores.later import later_step, lives
+from tests.stores.postgres_kit import TABLES
 
 CLAIM = Claim("w", [Want(("default",), lanes_of(["a"]), 10)], 30.0)
 NEW = JobIds()
@@ -264,7 +267,51 @@ async def test_newer_schema_is_refused(postgres_url: str) -> None:
     connection = await asyncpg.connect(settings.dsn)
     await connection.execute(f"INSERT INTO {settings.quoted_schema}.migration (number, name) VALUES (9999, 'later')")
     await connection.close()
-    with pytest.raises(StoreError, match=r"its schema is at 9999 and this version .* upgrade quarterjack"):
+    with pytest.raises(
+        StoreError, match=r"its schema is at 9999, which takes .* this version knows .* upgrade quarterjack"
+    ):
+        async with opened(postgres_url):
+            pass
+
+
+class ServedBench(Bench):
+    """A bench on the server's own clock."""
+
+    async def advance(self, seconds: float) -> None:
+        del seconds
+        await asyncio.sleep(0.002)  # what has ended has ended before now
+
+
+async def test_schema_that_was_added_to_serves_the_version_before(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy is taken back, or a process of the version before starts anew in the middle of one."""
+    running = ServedBench(PostgresStore.from_url(postgres_url))
+    await running.open()
+    name = parse(postgres_url).quoted_schema
+    added = [f"ALTER TABLE {name}.{table} ADD COLUMN newer text;" for table in TABLES]
+    with later_step(monkeypatch, "postgres", "\n".join([*added, f"CREATE TABLE {name}.newer (id text);"])) as number:
+        await _postgres_schema.upgrade(parse(postgres_url))
+    await lives(running)
+    await running.store.close()
+    restarted = PostgresStore.from_url(postgres_url)
+    bench = ServedBench(restarted)
+    await bench.open()
+    assert (await restarted.schema_status()).current == number
+    await lives(bench)
+    await restarted.close()
+
+
+async def test_schema_that_something_was_taken_from_is_refused(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever needs what is gone must not begin to work."""
+    settings = parse(postgres_url)
+    await _postgres_schema.upgrade(settings)
+    dropped = f"DROP TABLE {settings.quoted_schema}.audit;"
+    with later_step(monkeypatch, "postgres", dropped, expands=False):
+        await _postgres_schema.upgrade(settings)
+    with pytest.raises(StoreError, match="upgrade quarterjack here, too"):
         async with opened(postgres_url):
             pass
 

@@ -14,10 +14,11 @@ from quarterjack.errors import StoreError
 from quarterjack.model import FINISHED, JobFilter, JobState, Overlap
 from quarterjack.stores import _sqlite_views as views
 from quarterjack.stores._rows import JOB_COLUMNS, SCHEDULE_COLUMNS
-from quarterjack.stores._schema import HasSchema, queries
+from quarterjack.stores._schema import HasSchema, migrations, queries
 from quarterjack.stores._sqlite_engine import Parameters
 from quarterjack.stores._sqlite_rows import DUE, sql
 from quarterjack.stores.sqlite import SQLiteStore
+from tests.stores.later import later_step, lives
 from tests.stores.sqlite_kit import Computer
 
 # -- the schema --------------------------------------------------------------------------
@@ -39,7 +40,7 @@ async def test_tables_have_the_columns_of_every_durable_store(computer: Computer
 async def test_schema_is_made_once_however_many_processes_open_the_file(computer: Computer) -> None:
     """`qj run --workers 4` begins with four of them at once."""
     benches = await asyncio.gather(*(computer.store() for _ in range(4)))
-    assert len(computer.look("SELECT version FROM qj_schema")) == 1
+    assert len(computer.look("SELECT version FROM qj_schema")) == len(migrations("sqlite"))
     await benches[0].put()
     assert len(await benches[1].claim()) == 1
 
@@ -49,9 +50,36 @@ async def test_schema_of_a_newer_version_is_refused(computer: Computer) -> None:
     b = await computer.store()
     await b.store.close()
     connection = sqlite3.connect(computer.path, isolation_level=None)
-    connection.execute("INSERT INTO qj_schema VALUES (9999, 0)")
+    connection.execute("INSERT INTO qj_schema (version, at_ns) VALUES (9999, 0)")
     connection.close()
-    with pytest.raises(StoreError, match="has schema 9999, and this version of quarterjack knows none above"):
+    with pytest.raises(StoreError, match="has schema 9999, which takes a version of quarterjack that knows 9999"):
+        await b.open()
+
+
+async def test_schema_that_was_added_to_serves_the_version_before(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy is taken back, or a process of the version before starts anew in the middle of one."""
+    running = await computer.store()
+    tables = [name for (name,) in computer.look("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    added = [f"ALTER TABLE {table} ADD COLUMN newer TEXT;" for table in tables if table.startswith("qj_")]
+    with later_step(monkeypatch, "sqlite", "\n".join([*added, "CREATE TABLE qj_newer (id TEXT) STRICT;"])) as number:
+        assert (await SQLiteStore(computer.path).schema_upgrade()).pending == ("later",)
+    await lives(running)
+    restarted = await computer.store()
+    assert (await restarted.store.schema_status()).current == number  # type: ignore[attr-defined]
+    await lives(restarted)
+
+
+async def test_schema_that_something_was_taken_from_is_refused(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever needs what is gone must not begin to work."""
+    b = await computer.store()
+    await b.store.close()
+    with later_step(monkeypatch, "sqlite", "DROP TABLE qj_audit;", expands=False):
+        await SQLiteStore(computer.path).schema_upgrade()
+    with pytest.raises(StoreError, match="upgrade quarterjack here too"):
         await b.open()
 
 

@@ -16,6 +16,8 @@ __all__ = ["ensure", "known", "script", "status", "upgrade"]
 LOCK_KEY: Final = 0x51_4A_5F_44_42
 """Under which those wait for each other who upgrade any schema of a database."""
 
+_KEEPS_OLDEST: Final = 3
+"""From this migration on there is a column for the oldest version that can live with one."""
 # Not to_regclass: what that has found absent it remembers, also when somebody else has made it meanwhile
 _HAS_TABLE: Final = """
     SELECT count(*) = 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -36,8 +38,11 @@ def script(settings: Settings, after: int) -> str:
 
 
 def _recorded(settings: Settings, step: Migration) -> str:
-    table = f"{settings.quoted_schema}.migration"
-    return f"INSERT INTO {table} (number, name) VALUES ({step.number}, '{step.name}')"  # noqa: S608  # names of ours
+    values = {"number": str(step.number), "name": f"'{step.name}'"}
+    if step.number >= _KEEPS_OLDEST:
+        values["oldest"] = str(step.oldest)
+    table = f"{settings.quoted_schema}.migration ({', '.join(values)})"
+    return f"INSERT INTO {table} VALUES ({', '.join(values.values())})"  # noqa: S608  # names of ours
 
 
 async def status(settings: Settings) -> SchemaStatus:
@@ -61,7 +66,10 @@ async def _status(connection: Connection, settings: Settings) -> SchemaStatus:
     current = await connection.fetchval(f"SELECT coalesce(max(number), 0) FROM {table}") if there else 0  # noqa: S608
     steps = known(settings)
     pending = tuple(f"{step.number:04} {step.name}" for step in steps if step.number > current)
-    return SchemaStatus(settings.shown, current, steps[-1].number, pending)
+    oldest = 0
+    if current > steps[-1].number:
+        oldest = await connection.fetchval(f"SELECT max(coalesce(oldest, number)) FROM {table}")  # noqa: S608
+    return SchemaStatus(settings.shown, current, steps[-1].number, pending, oldest)
 
 
 async def upgrade(settings: Settings) -> SchemaStatus:
@@ -71,7 +79,7 @@ async def upgrade(settings: Settings) -> SchemaStatus:
     last migration that was complete.
 
     Raises:
-        StoreError: If the schema is newer than this version knows, or the server refuses a step.
+        StoreError: If the schema is newer than this version can live with, or the server refuses a step.
     """
     connection = await connect(settings)
     try:
@@ -106,15 +114,15 @@ async def _make_schema(connection: Connection, settings: Settings) -> None:
 
 
 def refuse_newer(found: SchemaStatus) -> SchemaStatus:
-    """Return *found*, unless it is newer than what this version knows.
+    """Return *found*, unless it is newer than what this version knows and can live with.
 
     Raises:
         StoreError: If it is.
     """
-    if found.current > found.known:
+    if found.is_too_new:
         raise StoreError(
-            f"{found.url}: its schema is at {found.current} and this version of quarterjack knows {found.known}; "
-            "upgrade quarterjack here, too"
+            f"{found.url}: its schema is at {found.current}, which takes a version of quarterjack that knows "
+            f"{found.oldest}, and this version knows {found.known}; upgrade quarterjack here, too"
         )
     return found
 

@@ -58,7 +58,8 @@ __all__ = ["RedisStore"]
 
 T = TypeVar("T")
 _LAYOUT: Final = 1
-"""Which keys there are, and what they hold; a higher number is a later version's."""
+"""Which keys there are, and what they hold; a higher number is a later version's, and behind it, after a space, stands
+the oldest one that can live with that (or none but itself can)."""
 _COMPLEX: Final = "-"
 """What `finish.lua` says of a job that it leaves to a round."""
 _OWN_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {"prefix": str, "timeout": float}
@@ -149,8 +150,8 @@ class RedisStore(DurableStore):
             check_server(await link.call("opening", "INFO"), self.url)
         except ResponseError as error:
             raise link.explain(error, "opening") from error
-        layout = int(await self._scripts.run("open", (_LAYOUT,)))
-        if layout > _LAYOUT:
+        layout, _, oldest = (await self._scripts.run("open", (_LAYOUT,))).partition(" ")
+        if int(oldest or layout) > _LAYOUT:
             raise StoreError(
                 f"{self.url}: the keys {self._root}* are of layout {layout}, and this version of quarterjack knows "
                 f"up to {_LAYOUT}; upgrade it, or give the store another prefix"

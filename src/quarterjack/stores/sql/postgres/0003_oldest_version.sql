@@ -1,0 +1,3 @@
+-- oldest: 1
+-- Which versions can live with a step that they do not know: those that know this one. Null: none can.
+ALTER TABLE {schema}.migration ADD COLUMN oldest integer;
