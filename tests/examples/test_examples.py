@@ -36,6 +36,16 @@ def test_clock_tops_tick_and_leave_nothing_behind() -> None:
     assert "tasks left: 0" in out
 
 
+def test_periodic_ways_keep_their_grids() -> None:
+    """A body that waits makes no tick late, one longer than the period skips some, and a pause is no grid."""
+    rows = [line.split() for line in run("periodic_ways.py").splitlines()]
+    runs = {name: int(count) for name, count, *_ in rows}
+    assert runs.keys() == {"in_a_thread", "on_the_loop", "longer_than_the_period", "pause_in_between", "in_place"}
+    assert runs["in_place"] == 6
+    assert runs["on_the_loop"] > runs["pause_in_between"]  # that of the app, and that made at run time
+    assert 2 <= runs["longer_than_the_period"] < runs["in_a_thread"]
+
+
 def test_states_stamps_and_callbacks() -> None:
     """One loop, threads and an own-loop thread side by side."""
     out = run("async_scheduler_states.py", stderr="timed out in attempt 1: ran longer than its timeout of 0.3 s\n")

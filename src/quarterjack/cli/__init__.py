@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "check": ("quarterjack.cli.check", "Say whether the app, its store and its workers are in order."),
     "simulate": ("quarterjack.cli.simulate", "Play an app's schedules in virtual time: collisions, waits, peaks."),
     "db": ("quarterjack.cli.db", "Look at a store's schema, or bring it up to date."),
+    "lab": ("quarterjack.cli.lab", "Measure how ways to do something every T seconds keep time."),
     "demo": ("quarterjack.cli.demo", "See what quarterjack does, live, on your terminal."),
 }
 """Where each command lives, and its line in the help; a module holds its command as ``command``."""

@@ -45,7 +45,10 @@ _LONG: Final = frozenset({"rule"})
 """Columns whose text may be broken between words."""
 _FOLDED: Final = _LONG | {"schedule"}
 """And within words, where even that is too wide: a time that is cut would be read as another one."""
-_RIGHT: Final = frozenset({"in", "runs", "skipped", "missed", "cancelled", "waiting", "longest wait", "busy"})
+_RIGHT: Final = frozenset(
+    {"in", "runs", "skipped", "missed", "cancelled", "waiting", "longest wait", "busy"}
+    | {"starts", "doubled", "early", "p50", "p99", "max", "drift", "an hour", "CPU", "memory"}
+)
 """Columns of numbers and spans, which are read from their right ends."""
 _SHORTEST_LONG: Final = 30
 """But not into lines shorter than this."""
