@@ -19,17 +19,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from quarterjack import AsyncTask, Every, FixedDelay, OnStartup, Quarterjack, current_job
+from quarterjack import AsyncTask, Every, FixedDelay, Quarterjack, current_job
 from quarterjack.clock import Alarm, SystemClock
 from quarterjack.runtime.service import Role
 from tests.chaos.ledger import Ledger
 
-__all__ = ["LINE_S", "TICK_S", "VARIABLE", "ChaosApp", "Settings"]
+__all__ = ["CHAIN_S", "LINE_S", "MOVED_S", "TICK_S", "VARIABLE", "ChaosApp", "Settings"]
 
 VARIABLE: Final = "QJ_CHAOS"
 TICK_S: Final = 0.25
 LINE_S: Final = 0.5
 CHAIN_S: Final = 0.3
+MOVED_S: Final = {"1.0": 0.5, "2.0": 0.2}
 PULSE_S: Final = 0.1
 STALLED_S: Final = 0.5
 PR_SET_PDEATHSIG: Final = 1
@@ -47,6 +48,8 @@ class Settings:
     version: str = "1.0"
     skew_s: float = 0.0
     has_schedules: bool = True
+    has_moved: bool = False
+    """Whether there is a schedule that each version declares differently."""
 
     def environment(self) -> dict[str, str]:
         return {VARIABLE: json.dumps(asdict(self))}
@@ -98,11 +101,12 @@ class ChaosApp:
         self.long: AsyncTask[[float], Any] = self.app.task(name="long")(self._long)
         self.threaded = self.app.task(name="threaded")(self._threaded)
         self.once = self.app.task(name="once", max_rescues=0)(self._long_once)
-        self.app.task(OnStartup(), name="up")(self._up)
         if settings.has_schedules:
             self.app.task(Every(seconds=TICK_S), name="tick", overlap="allow", missed="all")(self._tick)
             self.app.task(Every(seconds=LINE_S), name="line", overlap="queue_all", missed="all")(self._line)
             self.app.task(FixedDelay(seconds=CHAIN_S), name="chain")(self._chain)
+        if settings.has_moved:
+            self.app.task(Every(seconds=MOVED_S[settings.version]), name="moved", overlap="allow")(self._tick)
         if settings.version != "1.0":
             self.app.task(name="newcomer")(self._short)
 
@@ -146,9 +150,6 @@ class ChaosApp:
 
     async def _chain(self) -> list[Any]:
         return await self._long(0.1)
-
-    async def _up(self) -> None:
-        self.ledger.note("up", self.settings.who)
 
 
 # -- as a process ------------------------------------------------------------------------

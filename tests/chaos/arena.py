@@ -21,7 +21,7 @@ from tests.chaos.crew import Crew, Member, crew
 from tests.chaos.ledger import Ledger
 from tests.chaos.oracle import EVERYBODY, Evidence, verdict
 
-__all__ = ["MARKS", "Arena", "arena"]
+__all__ = ["MARKS", "POSTGRES", "REDIS", "Arena", "arena"]
 
 MARKS: Final = [
     pytest.mark.slow,
@@ -29,10 +29,12 @@ MARKS: Final = [
     pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may outlive the test that is killed"),
 ]
 
+POSTGRES: Final = [pytest.param("postgres", marks=pytest.mark.needs_postgres)]
+REDIS: Final = [pytest.param("redis", marks=pytest.mark.needs_redis)]
 LOOK_S: Final = 0.05
 PAGE: Final = 5_000
 SETTLED_WITHIN_S: Final = 60.0
-SCHEDULES: Final = ("tick", "line")
+SCHEDULES: Final = ("tick", "line", "moved")
 
 
 @dataclass
@@ -69,15 +71,23 @@ class Arena:
             while not happens():
                 await asyncio.sleep(LOOK_S)
 
+    async def more(self, task: str, count: int) -> None:
+        """Wait until so many more bodies of a task have begun."""
+        enough = self.begun(task) + count
+        await self.until(lambda: self.begun(task) >= enough)
+
     def begun(self, task: str) -> int:
         """Return how many bodies of a task have begun."""
         return sum(entry.kind == "begin" and entry.task == task for entry in self.ledger.read())
 
+    def ended(self, task: str) -> int:
+        """Return how many bodies of a task have returned."""
+        return sum(entry.kind == "end" and entry.task == task for entry in self.ledger.read())
+
     @property
     def upright(self) -> list[Member]:
         """The members that have started and live."""
-        up = {entry.who for entry in self.ledger.read() if entry.kind == "up"}
-        return [member for member in self.crew.members if member.who in up and member.is_alive]
+        return [member for member in self.crew.members if member.is_up]
 
     def holds(self, member: Member, task: str) -> bool:
         """Say whether a body of a task runs in a process."""

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.arena import Arena, arena
+from tests.chaos.arena import POSTGRES, REDIS, Arena, arena
+from tests.chaos.ground import Ground, ground
 
-STORES = [
-    "sqlite",
-    pytest.param("postgres", marks=pytest.mark.needs_postgres),
-    pytest.param("redis", marks=pytest.mark.needs_redis),
-]
+SERVERS = [*POSTGRES, *REDIS]
 
 
-@pytest.fixture(scope="session", params=STORES)
+@pytest.fixture(scope="session", params=["sqlite", *SERVERS])
 def store_kind(request: pytest.FixtureRequest) -> str:
     """Each kind of store in turn; its server runs."""
     kind: str = request.param
@@ -38,4 +35,11 @@ def store_url(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -
 async def place(store_url: str, tmp_path: Path) -> AsyncIterator[Arena]:
     """An arena on a store of each kind in turn."""
     async with arena(store_url, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=SERVERS)
+async def on(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
+    """A server of the test's own of each kind in turn, behind a proxy."""
+    async with ground(request.param, tmp_path) as made:
         yield made

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.chaos.app import Settings
 from tests.chaos.ledger import Ledger
@@ -16,7 +17,9 @@ from tests.cli.kit import environment
 
 __all__ = ["Crew", "Member"]
 
-ROOT = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[2]
+APP: Final = "tests.chaos.app:app"
+STARTED: Final = f"running {APP} on the"
 
 
 class Member:
@@ -31,14 +34,23 @@ class Member:
         source["PYTHONPATH"] += f":{ROOT}"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "quarterjack", "run", "tests.chaos.app:app"],
+                [sys.executable, "-m", "quarterjack", "run", APP],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=source, cwd=folder,
             )  # fmt: skip
         ledger.note("start", self.who)
+        self._has_started = False
 
     @property
     def is_alive(self) -> bool:
         return self.process.poll() is None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has said that it runs, and still does."""
+        if not self._has_started and self.says(STARTED):
+            self._has_started = True
+            self._ledger.note("up", self.who)
+        return self._has_started and self.is_alive
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -55,6 +67,11 @@ class Member:
         """Let it go on after `stop`."""
         self.process.send_signal(signal.SIGCONT)
         self._ledger.note("going on", self.who)
+
+    def says(self, *words: str) -> bool:
+        """Say whether one of *words* stands in its log."""
+        log = self.log.read_text(errors="replace")
+        return any(word in log for word in words)
 
     def tell(self) -> None:
         """Ask it to drain."""
@@ -80,7 +97,7 @@ class Crew:
     def start(self, **changes: Any) -> Member:
         """Start one more process, whose settings differ from the crew's by *changes*."""
         self._started += 1
-        settings = self._settings.but(who=f"w{self._started}", **changes)
+        settings = self._settings.but(**{**changes, "who": f"w{self._started}"})
         self.members.append(Member(settings, self._ledger, self._folder))
         return self.members[-1]
 
@@ -88,8 +105,7 @@ class Crew:
         """Kill one and start another in its place."""
         member.kill()
         self.members.remove(member)
-        settings = member.settings
-        return self.start(role=settings.role, version=settings.version, skew_s=settings.skew_s)
+        return self.start(**asdict(member.settings))
 
     def revive(self) -> None:
         """Start those anew that ended by themselves, as a supervisor does: nobody starts while there is no server."""
