@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from quarterjack import JobState, Quarterjack, gather
+from quarterjack import Every, JobState, Quarterjack, gather
 from quarterjack.errors import StoreUnavailable
 from quarterjack.testing._clock import VirtualClock
 from tests.runtime.fleet import Connection, Fault, Server, fleet
@@ -172,3 +172,58 @@ async def test_jobs_on_their_way_back_keep_their_leases() -> None:
         server.fault = None
         await clock.run_for(10)
         assert (row.owner, row.rescues) == (None, 0)
+
+
+@pytest.mark.parametrize("call", ["jobs_claim", "schedules_fire"])
+async def test_jobs_leased_by_a_call_that_was_not_answered_go_back(call: str) -> None:
+    """The store did what it was asked for and the answer was lost: no worker died of it."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), lease=30, concurrency=2)
+    began: list[float] = []
+
+    async def body() -> None:
+        began.append(server.clock.monotonic())
+
+    trigger = [Every(minutes=10)] if call == "schedules_fire" else []
+    task = app.task(*trigger, max_rescues=0)(body)
+    lost: list[float] = []
+
+    async def fault(by: Connection, name: str, is_after: bool) -> None:
+        del by
+        if is_after and name == call and not lost and any(row.state.is_held for row in server.store._jobs.values()):
+            lost.append(server.clock.monotonic())
+            raise StoreUnavailable("connection reset")
+
+    server.fault = fault
+    async with fleet(server, app) as clock:
+        if not trigger:
+            await app.submit(task)
+        await clock.run_for(610)
+    (row,) = server.store._jobs.values()
+    assert (row.state, row.rescues, len(began)) == (JobState.DONE, 0, 1)
+    assert began[0] - lost[0] < 2
+
+
+async def test_a_claim_that_is_not_answered_at_a_stop_leaves_nothing_behind() -> None:
+    """The next process begins at once what this one was given and never heard of."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect(), lease=30)
+    claimed = asyncio.Event()
+
+    @app.task(max_rescues=0)
+    async def body() -> None:
+        raise AssertionError("it was not answered")
+
+    async def fault(by: Connection, name: str, is_after: bool) -> None:
+        del by
+        if is_after and name == "jobs_claim" and any(row.state.is_held for row in server.store._jobs.values()):
+            claimed.set()
+            await asyncio.sleep(0.1)
+            raise StoreUnavailable("connection reset")
+
+    server.fault = fault
+    async with fleet(server, app):
+        job = await app.submit(body)
+        await claimed.wait()
+    row = server.store._jobs[job.id]
+    assert (row.state, row.owner, row.rescues) == (JobState.SUBMITTED, None, 0)

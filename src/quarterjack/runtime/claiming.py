@@ -18,6 +18,7 @@ from quarterjack._durations import NS_PER_S
 from quarterjack.errors import StoreError
 from quarterjack.stores.base import Claim, Renewal, Want
 
+from .unanswered import Unanswered
 from .worker_host import Lanes, WorkerHost
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ FETCH_MOST: Final = 500
 AVOID_EARLY_S: Final = 0.25
 AVOID_S: Final = 2.0
 """A job that does not fit here is left to others from shortly before it is offered again until all have looked."""
+UNANSWERED: Final = "its claim was not answered"
 NOBODY: Final = Renewal("-", 0)
 """Of no job: renewed where none is held, to hear whether the store is back."""
 SLACK_NS: Final = 100_000
@@ -68,6 +70,7 @@ class Claimer:
         self._poll: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._asked_ns: int | None = None
+        self.unanswered = Unanswered()
         self._avoided: Counter[str] = Counter()
         self._windows: set[asyncio.TimerHandle] = set()
         self._is_over = False
@@ -79,8 +82,11 @@ class Claimer:
         return 0.0 if asked_ns is None else (self._host.clock.monotonic_ns() - asked_ns) / NS_PER_S
 
     def free_for_ticks(self, wanted: int) -> Claim | None:
-        """Return a claim over every free slot, for jobs that fire now; None if there is none."""
-        if not self.is_open or self._worker.recorder.is_full:
+        """Return a claim over every free slot, for jobs that fire now; None if there is none.
+
+        Ask for it in a block of `unanswered`, in the same turn of the loop.
+        """
+        if not self.is_open or self._worker.recorder.is_full or self.unanswered.is_settling:
             return None
         flows = self._worker.flows
         queues = tuple(self.queues if flows is None else flows.plain(self.queues))
@@ -144,9 +150,9 @@ class Claimer:
             if self._worker.flows is not None and self._worker.flows.look_at_slots():
                 # What waits for a slot goes first; only once it went is it known how many slots are left.
                 asyncio.get_running_loop().call_soon(self.wake.set)
-            if self.is_open and self._pause is None and (wants := self._wants()):
-                found = await self._claim(wants)
-                if found:
+            if self._pause is None:
+                wants = self._wants() if self.is_open else []
+                if (wants or self.unanswered.is_owed) and await self._claim(wants):
                     await asyncio.sleep(0)  # let the bodies, the timer and everybody else have their turn
                     continue
             await self.wake.wait()
@@ -155,9 +161,14 @@ class Claimer:
     async def _claim(self, wants: list[Want]) -> bool:
         self._asked_ns = asked_ns = self._host.clock.monotonic_ns()
         try:
+            if self.unanswered.is_owed:
+                await self.settle()
+            if not wants:
+                return False
             if self._host.silence is not None and not await self._is_calm(self._host.silence):
                 return False
-            claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
+            with self.unanswered:
+                claimed = await self._store.jobs_claim(Claim(self._host.owner, wants, self._host.lease_s))
         except StoreError as error:
             self._wait(self._host.outage.failed("claiming jobs", error))
             return False
@@ -179,8 +190,7 @@ class Claimer:
         """
         if silence.is_long:
             asked_ns, owner, lease_s = self._host.clock.monotonic_ns(), self._host.owner, self._host.lease_s
-            fences = [*(attempt.fence for attempt in self._worker.held()), *self._worker.on_their_way()]
-            own = [Renewal(fence.job_id, fence.attempt) for fence in fences] or [NOBODY]
+            own = [Renewal(fence.job_id, fence.attempt) for fence in self._worker.fences()] or [NOBODY]
             for start in range(0, len(own), FETCH_MOST):
                 await self._store.jobs_renew(owner, own[start : start + FETCH_MOST], lease_s)
             silence.renewed(asked_ns)
@@ -188,6 +198,18 @@ class Claimer:
         if calm_s:
             self._wait(calm_s)
         return not calm_s
+
+    async def settle(self) -> None:
+        """Give back what was leased by a call whose answer was lost.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        with self.unanswered.settling():
+            known = self._worker.fences()
+            ids = await self._store.jobs_release_unknown(self._host.owner, known, reason=UNANSWERED)
+        if ids:
+            log.warning("%d jobs were leased to this process by a call that was not answered; they go back", len(ids))
 
     def _wait(self, pause_s: float) -> None:
         """Claim nothing for a while."""

@@ -101,13 +101,17 @@ class Errands:
         await self._try("giving jobs back", call)
         self.going.difference_update(back.fences)
 
+    def insist(self, doing: str, call: Callable[[], Awaitable[None]]) -> None:
+        """Do something that the store must hear of, however often it must be asked."""
+        self.spawn(self._try(doing, call))
+
     def body_ended(self, fences: Sequence[Fenced]) -> None:
         """Free what bodies that outlived their outcome still kept."""
 
         async def call() -> None:
             await self._host.store.jobs_ended(fences)
 
-        self.spawn(self._try("telling that bodies ended", call))
+        self.insist("telling that bodies ended", call)
 
     async def _try(self, doing: str, call: Callable[[], Awaitable[None]]) -> None:
         tries = 0

@@ -346,9 +346,8 @@ class Scheduler:
 
     async def _fire(self, plans: list[planner.Plan]) -> None:
         wanted = sum([len(plan.nominals) for plan in plans])  # several of one schedule where it catches up
-        claim = self._worker.claimer.free_for_ticks(wanted) if self._worker is not None else None
         asked_ns = self._host.clock.monotonic_ns()
-        fired = await self._store.schedules_fire(plans, claim)
+        fired = await self._ask_to_fire(plans, wanted)
         lost = [plan.schedule_id for plan, after in zip(plans, fired.schedules, strict=True) if after is None]
         for after in fired.schedules:
             if after is not None:
@@ -366,6 +365,19 @@ class Scheduler:
         if self._worker is not None:
             self._worker.begin(fired.jobs, asked_ns)
             self._worker.cancel_local([job.id for job in fired.cancelled], "replaced by a newer run")
+
+    async def _ask_to_fire(self, plans: list[planner.Plan], wanted: int) -> Fired:
+        """Have the store fire, and lease up to *wanted* of the jobs to this process's worker."""
+        claimer = None if self._worker is None else self._worker.claimer
+        claim = None if claimer is None else claimer.free_for_ticks(wanted)
+        if claimer is None or claim is None:
+            return await self._store.schedules_fire(plans)
+        try:
+            with claimer.unanswered:
+                return await self._store.schedules_fire(plans, claim)
+        finally:
+            if claimer.unanswered.is_owed:
+                claimer.wake.set()
 
     async def _resume(self, row: Schedule) -> None:
         """The pause was set to end by itself."""

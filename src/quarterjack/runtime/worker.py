@@ -178,6 +178,10 @@ class Worker:
         """Return whose leases to renew: what runs here, and bodies that outlived their outcome."""
         return [*self.held_by_id.values(), *self._zombies]
 
+    def fences(self) -> list[Fenced]:
+        """Return every lease that this process knows to be its own."""
+        return [*(attempt.fence for attempt in self.held()), *self.on_their_way()]
+
     def on_their_way(self) -> list[Fenced]:
         """Return jobs that were given back, whose leases are ours until the store knows. From any thread."""
         return list(self.recorder.errands.going)
@@ -199,6 +203,8 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self.claimer.unanswered.is_owed:
+            self.recorder.errands.insist("giving jobs back", self.claimer.settle)
         if not self._store.is_shared:  # on a shared one their leases run out, and another worker takes them
             for attempt in self.attempts():
                 self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason="shutdown", zombie=True))
