@@ -79,6 +79,12 @@ PER_JOB: Final = (
     Column("n", "jobs", 0),
 )
 
+
+def _way(name: str, way: str, env: str, **options: str) -> Contender:
+    """Return a contender that is one of the drift laboratory's ways."""
+    return Contender(name, "periodic/way.py", env, {"way": way, **options})
+
+
 OURS_PERIODIC: Final = Contender("quarterjack", "periodic/ours.py", "ours")
 OURS_PERIODIC_UVLOOP: Final = Contender("quarterjack, uvloop", "periodic/ours.py", "ours", {"loop": "uvloop"})
 APSCHEDULER3: Final = Contender("APScheduler 3", "periodic/apscheduler3.py", "apscheduler3")
@@ -86,11 +92,13 @@ APSCHEDULER4: Final = Contender("APScheduler 4 (pre)", "periodic/apscheduler4.py
 AIOCLOCK: Final = Contender("aioclock", "periodic/aioclock_app.py", "aioclock")
 TASKIQ: Final = Contender("taskiq scheduler", "periodic/taskiq_memory.py", "taskiq")
 SINGLE: Final = (
-    Contender("timerfd, blocking", "periodic/raw_timerfd.py", "raw"),
-    Contender("loop.call_at", "periodic/raw_call_at.py", "raw"),
-    Contender("loop.call_at, uvloop", "periodic/raw_call_at.py", "raw", {"loop": "uvloop"}),
-    Contender("sleep loop", "periodic/raw_sleep.py", "raw"),
-    APSCHEDULER3,
+    _way("quarterjack", "ours-loop", "ours"),
+    _way("quarterjack, uvloop", "ours-loop", "ours", loop="uvloop"),
+    _way("timerfd, blocking", "machine", "raw"),
+    _way("loop.call_at", "asyncio-deadline", "raw"),
+    _way("loop.call_at, uvloop", "asyncio-deadline", "raw", loop="uvloop"),
+    _way("sleep loop", "asyncio-sleep", "raw"),
+    _way("APScheduler 3", "apscheduler", "apscheduler3"),
     APSCHEDULER4,
     AIOCLOCK,
 )
@@ -109,7 +117,7 @@ def _punctual() -> Iterator[Case]:
     yield Case(
         "A1",
         "one task every 100 ms for 20 s",
-        (*ours, *SINGLE),
+        SINGLE,
         LAGS,
         "p50_ms",
         "loop.call_at",
@@ -121,7 +129,7 @@ def _punctual() -> Iterator[Case]:
     yield Case(
         "A2",
         "one task every 1 s for 20 s, its body takes 0 to 0.9 s",
-        (*ours, *SINGLE, TASKIQ),
+        (*SINGLE, TASKIQ),
         LAGS,
         "p50_ms",
         "loop.call_at",

@@ -19,6 +19,7 @@ from click.testing import Result
 
 from quarterjack.cli import lab
 from quarterjack.lab.ways._catalog import all_ways
+from tests.cli.test_terminal import ANSI, on_terminal
 from tests.unit.lab.kit import kept, losing, results, row
 
 QJ = Callable[..., Result]
@@ -285,3 +286,16 @@ def test_the_process_of_a_way_knows_nothing_of_quarterjack() -> None:
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False, env={**os.environ}
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "tables"), [(80, 2), (160, 1)])
+def test_on_a_terminal_there_are_tables_and_verdicts_that_fit(folder: Path, width: int, tables: int) -> None:
+    """Twelve columns are no table on a narrow terminal: what was counted and what was timed come apart there."""
+    written = on_terminal(folder, "lab", "drift", "--from", saved(folder), width=width)
+    lines = ANSI.sub("", written).splitlines()
+    assert lines[0] == "something every 1 s, measured for 1 m, body: nothing"
+    assert sum(line.split()[:1] == ["way"] for line in lines) == tables
+    assert "sleep-loop  drifts 0.200 ms each second: 17.3 s a day" in lines
+    assert all(len(line) <= width for line in lines)
+    assert "…" not in written

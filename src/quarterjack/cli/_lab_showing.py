@@ -13,7 +13,7 @@ from quarterjack.lab.verdict import length, span
 from quarterjack.lab.ways._case import BODIES
 from quarterjack.lab.ways._catalog import Way
 
-from ._output import is_for_people, show_json, show_table, tell_notes
+from ._output import console, is_for_people, show_json, show_table, tell_notes
 from ._shell import wrapped
 from ._spans import in_words
 
@@ -33,7 +33,12 @@ COLUMNS: Final = (
     "CPU",
     "memory",
 )
-BENEATH: Final = {"doubled": "missed", "early": "starts", "max": "p99", "an hour": "drift", "memory": "CPU"}
+WIDE: Final = 130
+"""Narrower terminals get two tables: what was counted, and what was timed."""
+HALVES: Final = (
+    ("way", "starts", "missed", "doubled", "early", "drift", "an hour"),
+    ("way", "p50", "p99", "max", "CPU", "memory"),
+)
 UNKNOWN: Final = "?"
 
 
@@ -42,15 +47,22 @@ def show(results: Results, plot: Path | None) -> None:
     if is_for_people():
         click.secho(_head(results), bold=True)
     if results.rows:
-        columns = dict.fromkeys(COLUMNS, "")
-        people = [_for_people(row) for row in results.rows]
-        show_table(columns | {"way": "bold"}, people, [_plain(row) for row in results.rows], beneath=BENEATH)
+        _show_tables(results.rows)
     if is_for_people():
         width = max((len(row.way.name) for row in results.rows), default=0)
         for row in results.rows:
             line = f"{row.way.name:{width}}  {row.verdict}"
             click.secho(wrapped(line, indent=width + 2), fg="cyan" if row.way.is_ours else None)
     tell_notes(_notes(results, plot), stderr=not is_for_people())
+
+
+def _show_tables(rows: Sequence[Row]) -> None:
+    is_narrow = is_for_people() and console().width < WIDE
+    people, plain = [_for_people(row) for row in rows], [_plain(row) for row in rows]
+    for headings in HALVES if is_narrow else (COLUMNS,):
+        places = [COLUMNS.index(heading) for heading in headings]
+        columns = dict.fromkeys(headings, "") | {"way": "bold"}
+        show_table(columns, [[row[place] for place in places] for row in people], plain)
 
 
 def _head(results: Results) -> str:

@@ -28,6 +28,7 @@ BODIES: Final = {
 SLEEP_SHARE: Final = 0.9
 CPU_SHARE: Final = 0.3
 READY: Final = "ready"
+TOLD: Final = ("way", "period_ns", "seconds", "body", "stamps", "loop", "gc")
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Case:
         body: One of `BODIES`.
         stamps: The file of the starts.
         loop: The event loop of those ways that have one: ``asyncio`` or ``uvloop``.
+        gc: Python's garbage collector: ``on`` or ``off``.
         origin_ns: The first tick by the wall clock; known once `go` has returned.
         on_go: Called by `go` before it returns.
         orders: The descriptor on which `go` hears from whoever measures.
@@ -53,6 +55,7 @@ class Case:
     body: str
     stamps: str
     loop: str = "asyncio"
+    gc: str = "on"
     origin_ns: int = 0
     on_go: Callable[[], None] | None = field(default=None, repr=False)
     orders: int = 0
@@ -65,7 +68,7 @@ class Case:
     def to_environment(self) -> str:
         """Return the case as the value of the variable `VARIABLE`."""
         told = asdict(self)
-        return json.dumps({name: told[name] for name in ("way", "period_ns", "seconds", "body", "stamps", "loop")})
+        return json.dumps({name: told[name] for name in TOLD})
 
     @classmethod
     def from_environment(cls) -> Case:

@@ -71,6 +71,7 @@ class Heat:
         seconds: How long to measure.
         body: One of `quarterjack.lab.ways._case.BODIES`.
         loop: ``asyncio`` or ``uvloop``.
+        gc: ``on`` or ``off``.
         python: The interpreter of the ways.
     """
 
@@ -82,11 +83,12 @@ class Heat:
         seconds: float,
         body: str = "none",
         loop: str = "asyncio",
+        gc: str = "on",
         python: str = sys.executable,
     ) -> None:
         self._names = tuple(ways)
         self._period_ns, self._seconds = period_ns, seconds
-        self._options = {"period_ns": period_ns, "seconds": seconds, "body": body, "loop": loop}
+        self._options = {"period_ns": period_ns, "seconds": seconds, "body": body, "loop": loop, "gc": gc}
         self._python = python
         self._stack = ExitStack()
         self._runners: list[_Runner] = []
