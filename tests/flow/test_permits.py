@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, Flow, Resource, UsageError, WeightedRoundRobin
+from quarterjack import (
+    ConcurrencyLimit,
+    Deadline,
+    Dedupe,
+    Fallback,
+    Flow,
+    Hedge,
+    InvalidOption,
+    Priority,
+    Resource,
+    Retry,
+    TaskManager,
+    Timeout,
+    UsageError,
+    Waiting,
+    WeightedRoundRobin,
+    WouldDeadlock,
+    Wrap,
+    WrongLoop,
+)
 
 
 async def test_a_gate_guards_a_block_for_those_who_share_it() -> None:
@@ -97,3 +119,153 @@ async def test_a_pass_lets_one_in_at_a_time() -> None:
     assert [stats["running"] for stats in router.stats().values()] == [0, 0]
     async with one:  # it was left
         pass
+
+
+class Around(Wrap):
+    async def __call__(self, job: Waiting, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        return await proceed()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Timeout(0.01),
+        Deadline(0.02),
+        Dedupe(by="h"),
+        Fallback(0),
+        Retry(on=OSError),
+        Hedge(after=1),
+        Around(),
+        Priority(),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+async def test_what_acts_on_jobs_is_refused_around_a_block(part: Any) -> None:
+    """The bug: a block ran on and on beyond the Timeout of its flow, and nothing said so."""
+    flow = Flow(part, ConcurrencyLimit(1))
+    for passing in (flow, flow.permit(), flow.permit(h="a")):
+        with pytest.raises(
+            InvalidOption, match=rf"{type(part).__name__}.*: what acts on jobs cannot act around a block"
+        ):
+            async with passing:
+                pytest.fail("it was let in")
+
+
+async def test_a_flow_of_gates_is_passed_like_a_gate() -> None:
+    """All its gates are taken at once, and a router's choice is the value of the block."""
+    limit = ConcurrencyLimit(1)
+    flow = Flow(limit, WeightedRoundRobin(Resource("a"), Resource("b")))
+    async with flow as resource:
+        assert (resource.name, limit.used) == ("a", 1)
+        other = asyncio.create_task(flow.__aenter__())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not other.done()
+    assert (await other).name == "b"
+    await flow.__aexit__(None, None, None)
+    assert limit.used == 0
+
+
+@pytest.mark.parametrize("inner", ["gate", "flow"])
+async def test_a_block_of_a_flow_that_waits_for_what_it_holds_is_told(inner: str) -> None:
+    """As around a gate alone: it would wait for ever."""
+    limit = ConcurrencyLimit(1)
+    flow = Flow(limit, ConcurrencyLimit(2))
+    async with flow:
+        with pytest.raises(WouldDeadlock):
+            async with flow if inner == "flow" else limit:
+                pytest.fail("it was let in")
+        other = Flow(limit)
+        with pytest.raises(TimeoutError):  # of a task that goes on it knows nothing
+            await asyncio.create_task(asyncio.wait_for(other.__aenter__(), 0.01))
+    assert limit.used == 0
+
+
+async def used(limit: ConcurrencyLimit) -> ConcurrencyLimit:
+    """Return *limit*, which knows its loop now: from then on a pass with a slot free takes the short way."""
+    async with limit:
+        return limit
+
+
+async def test_nobody_overtakes_who_waits_for_a_limit_with_free_slots() -> None:
+    """A heavy pass waits for all three: those that are free meanwhile are not for who comes later."""
+    limit = await used(ConcurrencyLimit(3))
+    order: list[str] = []
+
+    async def work(name: str, cost: int) -> None:
+        async with limit if cost == 1 else limit.permit(cost=cost):
+            order.append(name)
+
+    async with asyncio.timeout(5):
+        async with limit:
+            heavy = asyncio.create_task(work("heavy", 3))
+            await asyncio.sleep(0)
+            later = asyncio.create_task(work("later", 1))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert (limit.used, order) == (1, [])
+        await heavy  # it was woken by the one that left
+        await later
+    assert (limit.used, order) == (0, ["heavy", "later"])
+
+
+async def test_a_job_that_was_submitted_before_is_before_who_comes_in_the_same_turn() -> None:
+    """It has not been asked for yet, and waits nowhere: but it came first."""
+    limit = await used(ConcurrencyLimit(1))
+    order: list[str] = []
+
+    async def work() -> None:
+        order.append("job")
+
+    async with TaskManager(limit) as manager:
+        manager.submit(work)
+        async with limit:
+            order.append("block")
+    assert order == ["job", "block"]
+
+
+async def test_passes_of_one_task_within_each_other_are_counted_each() -> None:
+    """The second is a pass of its own, and so is the one of another task."""
+    limit = await used(ConcurrencyLimit(4))
+    async with limit, limit, limit:
+        other = asyncio.create_task(limit.__aenter__())
+        await asyncio.sleep(0)
+        assert limit.used == 4
+    assert limit.used == 1
+    assert other.done()
+    await limit.__aexit__(None, None, None)  # left by another task than took it
+    assert limit.used == 0
+
+
+async def test_a_loop_in_another_thread_is_refused_while_this_one_stands_still() -> None:
+    """The task that holds this loop up is none of the other thread's."""
+    limit = await used(ConcurrencyLimit(2))
+    said: list[str] = []
+
+    async def pass_it() -> None:
+        try:
+            async with limit:
+                said.append("passed")
+        except WrongLoop as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=asyncio.run, args=(pass_it(),))
+    thread.start()
+    thread.join()
+    assert "belongs to the event loop that used it first" in said[0]
+
+
+async def test_a_limit_that_a_subclass_counts_otherwise_is_asked() -> None:
+    """The short way around `eta` and `take` is for the limit whose they are."""
+    asked: list[str] = []
+
+    class Told(ConcurrencyLimit):
+        def take(self, job: Waiting, now: float) -> None:
+            asked.append("take")
+            super().take(job, now)
+
+    limit = Told(1)
+    for _ in range(3):
+        async with limit:
+            pass
+    assert asked == ["take"] * 3

@@ -10,19 +10,16 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from asyncio import current_task
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from threading import get_ident
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import InvalidOption
 
 from ._keys import By, check_by, key_of
-from .outcome import RETURNED, Ended, ended_by
-from .permit import BarePass, Pass, Permit, Turnstile
+from .outcome import Ended
+from .permit import Passable
 from .room import WaitingRoom
 from .waiting import Waiting
 
@@ -43,7 +40,7 @@ _PLAIN: Final = frozenset({bool, float, int, str, type(None)})
 """What cannot change, and is most of what a gate holds: copying it deeply costs more than all the rest of a new key."""
 
 
-class Gate(ABC):
+class Gate(Passable, ABC):
     """Says when a job may start. A subclass needs `eta` alone.
 
     A gate belongs to the event loop that uses it first. Whoever holds the same
@@ -65,7 +62,6 @@ class Gate(ABC):
 
     # The dispatcher's, and of one gate per key the keys'. Class attributes: a subclass need not call __init__.
     _post: Post | None = None
-    _turnstile: Turnstile | None = None
     _by_key: dict[Hashable, Gate] | None = None
     _sweep: deque[Hashable] | None = None
     """The keys, in the order in which they are looked at next."""
@@ -162,45 +158,6 @@ class Gate(ABC):
         return {key: gate.stats() for key, gate in (self._by_key or {}).items()}
 
     # -- alone -----------------------------------------------------------------------
-
-    async def __aenter__(self) -> Any:
-        """Wait until it lets this task through; leaving the block is the end of the pass.
-
-        Returns what a router chose, None at other gates.
-        """
-        turnstile = self._turnstile
-        # On 3.11 to ask for the running loop costs as much as a whole pass through a semaphore. A loop that
-        # runs a task in this very thread is the running one, and to ask for its task is cheap.
-        task = None if turnstile is None else current_task(turnstile.loop)
-        if turnstile is None or task is None or turnstile.thread != get_ident():
-            turnstile, task = self._turnstile_here(), current_task()
-        one = BarePass()
-        one.resource = None
-        if not turnstile.room.pass_at_once(one):
-            await turnstile.wait(one)
-        one.below = turnstile.inside.get(task)
-        turnstile.inside[task] = one
-        return one.resource
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        turnstile = self._turnstile or self._turnstile_here()
-        if kind is GeneratorExit and (turnstile.loop.is_closed() or not turnstile.inside):
-            return  # its loop was closed under it, and its pass went with that
-        task = current_task(turnstile.loop)
-        one = turnstile.inside.pop(task, None) or turnstile.held_by_another()
-        if one.below is not None:
-            turnstile.inside[task] = one.below
-        turnstile.dispatcher.give(one, RETURNED if error is None else ended_by(error))
-
-    def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
-        """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for."""
-        return Permit(self, Pass(key, cost))
-
-    def _turnstile_here(self) -> Turnstile:
-        self._turnstile = turnstile = Turnstile.of(self._turnstile, self._room_of_passes)
-        return turnstile
 
     def _room_of_passes(
         self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]

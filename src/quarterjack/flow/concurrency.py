@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from asyncio import current_task
 from collections.abc import Mapping
+from threading import get_ident
 from typing import Any, Final, Literal
 
 from quarterjack.errors import InvalidOption
@@ -12,11 +14,16 @@ from ._keys import By
 from ._options import CRUMBS, changed, number
 from .base import Gate
 from .outcome import Ended
+from .permit import BarePass, Turnstile
 from .waiting import Waiting
 
 __all__ = ["ConcurrencyLimit"]
 
 _SETTINGS: Final = ("max_concurrent",)
+
+_ONE: Final = BarePass()
+"""Stands for each pass of one slot that no gate need tell from another."""
+_ONE.below = None
 
 
 class ConcurrencyLimit(Gate):
@@ -67,6 +74,40 @@ class ConcurrencyLimit(Gate):
         """Slots in use."""
         self._users = 0
         """Jobs that use some."""
+
+    # -- alone: with a slot free and nobody waiting a pass is a count and an entry in a dict ----------
+
+    async def __aenter__(self) -> None:
+        turnstile = self._turnstile
+        task = None if turnstile is None else current_task(turnstile.loop)
+        if (
+            turnstile is None
+            or task is None
+            or task in turnstile.inside
+            or (lane := turnstile.lane) is None
+            or lane.posts[0].entries  # somebody waits
+            or turnstile.dispatcher._ready  # or is about to be asked for
+            or self.used + 1.0 > self.max_concurrent + CRUMBS
+            or turnstile.thread != get_ident()
+            or type(self) is not ConcurrencyLimit
+        ):
+            return await super().__aenter__()  # type: ignore[no-any-return]  # it routes nothing
+        self._users += 1
+        self.used += 1.0
+        turnstile.inside[task] = _ONE
+        return None
+
+    def _left(self, turnstile: Turnstile, one: BarePass, error: BaseException | None) -> None:
+        if one is not _ONE:
+            super()._left(turnstile, one, error)
+            return
+        self._users = users = self._users - 1
+        self.used = self.used - 1.0 if users else 0.0
+        lane = turnstile.lane
+        if lane is not None and lane.posts[0].entries:
+            turnstile.dispatcher.open(lane.posts[0])
+
+    # -- as a gate ---------------------------------------------------------------------
 
     def eta(self, job: Waiting, now: float) -> float:
         if self.used + job.cost <= self.max_concurrent + CRUMBS:

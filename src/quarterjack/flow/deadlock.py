@@ -29,6 +29,8 @@ from .waiting import Phase, Waiting
 if TYPE_CHECKING:
     from .base import Gate
     from .dispatcher import Dispatcher, Post
+    from .permit import Turnstile
+
 __all__ = ["Wait", "Waits", "held_by", "waits_of"]
 
 _INSIDE: Final = frozenset({Phase.TAKEN, Phase.STARTED})
@@ -204,8 +206,7 @@ class Waits:
         else:
             holders = {wait.holder for wait in among if wait.holder is not None}
             held = sum(holder.cost for holder in holders if gate in self._held.get(holder, ()))
-        turnstile = gate._turnstile
-        for task in () if turnstile is None else turnstile.inside:
+        for task in {task for turnstile in _turnstiles_at(gate) for task in turnstile.inside}:
             wait = self._by_task.get(task)
             if wait is not None and (among is None or wait in among):
                 held += held_by(None, task, gate)
@@ -277,12 +278,22 @@ def held_by(holder: Waiting | None, task: asyncio.Task[object] | None, gate: Gat
     held = 0.0
     if holder is not None and holder._phase in _INSIDE and any(post.gate is gate for post in holder._lane.posts):
         held = holder.cost
-    turnstile = gate._turnstile
-    one = None if turnstile is None else turnstile.inside.get(task)
-    while one is not None:
-        held += one.cost
-        one = one.below
+    for turnstile in _turnstiles_at(gate):
+        one = turnstile.inside.get(task)
+        while one is not None:
+            held += one.cost
+            one = one.below
     return held
+
+
+def _turnstiles_at(gate: Gate) -> list[Turnstile]:
+    """Return where tasks pass *gate* by ``async with``: alone, or with others of a flow."""
+    own, post = gate._turnstile, gate._post
+    flows = () if post is None else post.dispatcher.flows
+    return [
+        *(() if own is None else (own,)),
+        *(one for one in flows if one.lane is not None and any(other.gate is gate for other in one.lane.posts)),
+    ]
 
 
 def _name(one: Waiting | None) -> str:

@@ -37,7 +37,7 @@ from contextvars import Context
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, ClassVar, Final
-from weakref import WeakValueDictionary, ref
+from weakref import WeakSet, WeakValueDictionary, ref
 
 from quarterjack.clock import clock_of
 from quarterjack.errors import InvalidOption, WrongLoop
@@ -50,6 +50,7 @@ from .waiting import Phase, Waiting
 if TYPE_CHECKING:
     from .base import Gate
     from .deadlock import Waits
+    from .permit import Turnstile
     from .room import Lane
 
 __all__ = ["Dispatcher", "Post"]
@@ -170,6 +171,8 @@ class Dispatcher:
         self._context = Context()
         self.waits: Waits | None = None
         """Who waits while it holds something; None while nobody did yet."""
+        self.flows: WeakSet[Turnstile] = WeakSet()
+        """Those of flows that are passed by ``async with``; a gate knows its own."""
         self.alarms = Alarms(loop, self.monotonic, self._context)
         self.call_at = self.alarms.call_at
 

@@ -9,7 +9,7 @@ service saw three. (Measured: `docs/flow/composition.md`.)"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from itertools import chain, count
 from typing import Any, Final, TypeVar, get_args
 
@@ -21,7 +21,7 @@ from ._options import number
 from .base import Gate, Order, Wrap
 from .batch import Batch
 from .dispatcher import Dispatcher
-from .permit import Pass, Permit, Turnstile
+from .permit import Passable, Turnstile
 from .room import Overflow, WaitingRoom
 from .stages import Deadline, Dedupe, Fallback, Timeout
 
@@ -34,10 +34,12 @@ _T = TypeVar("_T")
 _KINDS: Final = "gates, an Order, a Retry, wraps, Timeout, Deadline, Fallback or Dedupe"
 
 
-class Flow:
+class Flow(Passable):
     """Strategies that every job passes, in the canonical order. Immutable; the gates in it live.
 
-    The same flow on two tasks is one: they share its limits.
+    The same flow on two tasks is one: they share its limits. One of gates alone can be passed by
+    ``async with``, as each of them; ``max_queue``, ``overflow`` and ``max_wait`` count and bound those
+    who wait for that.
 
     Args:
         strategies: Gates and wraps in any number, at most one of each other kind; a `Flow` counts as its strategies.
@@ -79,7 +81,6 @@ class Flow:
             raise InvalidOption(f"overflow={overflow!r} says what becomes of one job too many; give max_queue= as well")
         self.overflow: Final[Overflow] = overflow
         self.max_wait_s: Final = None if max_wait is None else to_seconds(max_wait, "max_wait", exclusive=True)
-        self._turnstile: Turnstile | None = None
 
     def room(
         self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
@@ -105,14 +106,6 @@ class Flow:
             max_wait_s=self.max_wait_s,
         )
 
-    def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
-        """Return a pass through its gates for ``async with``.
-
-        ``max_queue``, ``overflow`` and ``max_wait`` count and bound those who wait for such a pass; the other
-        strategies do not act on it.
-        """
-        return Permit(self, Pass(key, cost))
-
     def stats(self) -> dict[str, Any]:
         """Return what each of its gates tells of itself, per key where it goes by keys.
 
@@ -124,14 +117,22 @@ class Flow:
             found[next(name for name in names if name not in found)] = gate.stats_by_key()
         return found
 
-    def _turnstile_here(self) -> Turnstile:
-        self._turnstile = turnstile = Turnstile.of(self._turnstile, self._room_of_passes)
-        return turnstile
-
     def _room_of_passes(
         self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
     ) -> WaitingRoom:
+        idle = (self.dedupe, self.deadline, self.fallback, self.retry, self.order, *self.wraps, self.timeout)
+        found = ", ".join(repr(part) for part in idle if part is not None)
+        if found:
+            raise InvalidOption(
+                f"{found}: what acts on jobs cannot act around a block; pass a flow of the gates alone there, "
+                "and make the jobs' flow of it: gates = Flow(…), then Flow(gates, …)"
+            )
         return self._room(dispatcher, None, start, refuse)
+
+    def _turnstile_here(self) -> Turnstile:
+        turnstile = super()._turnstile_here()
+        turnstile.dispatcher.flows.add(turnstile)
+        return turnstile
 
     def __repr__(self) -> str:
         shown: list[Any] = [self.dedupe, self.deadline, self.fallback, self.retry]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import current_task
 from collections.abc import Callable, Hashable, Mapping
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from quarterjack.context import CURRENT
 from quarterjack.errors import UsageError
@@ -17,13 +18,14 @@ from .outcome import NOT_STARTED, RETURNED, ended_by
 from .room import WaitingRoom
 from .waiting import NO_KEY, Phase, Waiting
 
-__all__ = ["BarePass", "Pass", "Permit", "Turnstile"]
+__all__ = ["BarePass", "Pass", "Passable", "Permit", "Turnstile"]
 
 
 MakeRoom = Callable[[Dispatcher, Callable[[Any], None], Callable[[Any, Exception], None]], WaitingRoom]
 """Makes a waiting room on a loop, from who is told of each that is let in, or turned away and why."""
 
 
+_NEW: Final = Phase.NEW
 _IN_USE: Final = frozenset({Phase.WAITING, Phase.TAKEN, Phase.STARTED})
 
 
@@ -31,6 +33,8 @@ class BarePass(Waiting):
     """One way through: what the gates see in place of a job. What it does not set, `Waiting` has."""
 
     __slots__ = ("_lane", "_phase", "_rank", "_seq", "below", "enqueued_at", "resource", "started_at", "waiter")
+
+    how_keyed = "permit({name}=…)"
 
     waiter: asyncio.Future[None]
     """Set when it has to wait."""
@@ -43,25 +47,25 @@ class Pass(BarePass):
 
     __slots__ = ("cost", "key")
 
-    how_keyed = "permit({name}=…)"
-
     def __init__(self, key: Mapping[str, Hashable] = NO_KEY, cost: float = 1.0) -> None:
         self.key = key
         self.cost = cost
         self.resource = None
-        self._phase = Phase.NEW
+        self._phase = _NEW
 
 
 class Turnstile:
     """The waiting room of bare passes through some gates, on one loop."""
 
-    __slots__ = ("dispatcher", "inside", "left_behind", "loop", "room", "thread")
+    __slots__ = ("__weakref__", "dispatcher", "inside", "lane", "left_behind", "loop", "room", "thread")
 
     def __init__(self, make_room: MakeRoom, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = get_ident()
         self.dispatcher = Dispatcher.of(loop)
         self.room = make_room(self.dispatcher, _let_in, _turn_away)
+        self.lane: Final = self.room.only
+        """That of all passes; None where gates go by keys."""
         self.inside: dict[asyncio.Task[Any] | None, BarePass] = {}
         """The last pass of each task, for ``async with gate``."""
         self.left_behind: list[object] = []
@@ -138,31 +142,103 @@ def _turn_away(one: BarePass, error: Exception) -> None:
         one.waiter.set_exception(error)
 
 
-class Permit:
-    """``async with gate.permit(…)``: one pass, not to be entered again before it was left."""
+class Passable:
+    """What is passed by ``async with``: a gate, or all gates of a flow at once."""
 
-    __slots__ = ("_owner", "_pass", "_turnstile")
+    _turnstile: Turnstile | None = None
 
-    def __init__(self, owner: Any, one: Pass) -> None:
+    async def __aenter__(self) -> Any:
+        """Wait until it lets this task through; leaving the block is the end of the pass.
+
+        Returns what a router chose, None without one.
+        """
+        turnstile = self._turnstile
+        # On 3.11 to ask for the running loop costs as much as a whole pass through a semaphore. A loop that
+        # runs a task in this very thread is the running one, and to ask for its task is cheap.
+        task = None if turnstile is None else current_task(turnstile.loop)
+        if turnstile is None or task is None or turnstile.thread != get_ident():
+            turnstile, task = self._turnstile_here(), current_task()
+        one = BarePass()
+        one.resource = None
+        if not turnstile.room.pass_at_once(one):
+            await turnstile.wait(one)
+        inside = turnstile.inside
+        one.below = inside.get(task) if inside else None
+        inside[task] = one
+        return one.resource
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        turnstile = self._turnstile or self._turnstile_here()
+        inside = turnstile.inside
+        if kind is GeneratorExit and (turnstile.loop.is_closed() or not inside):
+            return  # its loop was closed under it, and its pass went with that
+        if len(inside) == 1:  # whoever took it: there is no other
+            task, one = inside.popitem()
+        else:
+            task = current_task(turnstile.loop)
+            mine: BarePass | None = inside.pop(task, None)
+            one = turnstile.held_by_another() if mine is None else mine
+        if one.below is not None:
+            inside[task] = one.below
+        self._left(turnstile, one, error)
+
+    def _left(self, turnstile: Turnstile, one: BarePass, error: BaseException | None) -> None:
+        turnstile.dispatcher.give(one, RETURNED if error is None else ended_by(error))
+
+    def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
+        """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for."""
+        return Permit(self, key, cost)
+
+    def _turnstile_here(self) -> Turnstile:
+        """Return the turnstile on the running loop.
+
+        Raises:
+            WrongLoop: If a gate belongs to another loop that is still open.
+        """
+        self._turnstile = turnstile = Turnstile.of(self._turnstile, self._room_of_passes)
+        return turnstile
+
+    def _room_of_passes(
+        self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
+    ) -> WaitingRoom:
+        """Return where those wait who pass on their own."""
+        raise NotImplementedError
+
+
+class Permit(Pass):
+    """``async with gate.permit(…)``: a pass with a key and a cost, not to be entered again before it was left."""
+
+    __slots__ = ("_owner", "_turnstile")
+
+    def __init__(self, owner: Passable, key: Mapping[str, Hashable], cost: float) -> None:
         self._owner = owner
-        self._pass = one
+        self.key = key
+        self.cost = cost
+        self.resource = None
+        self._phase = _NEW
         self._turnstile: Turnstile | None = None
 
-    async def __aenter__(self) -> Pass:
+    async def __aenter__(self) -> Self:
         """Wait for the gates; returns the pass, whose ``resource`` a router has set.
 
         Raises:
             UsageError: If somebody is inside with it, or waits.
         """
-        if self._pass._phase in _IN_USE:
+        if self._phase in _IN_USE:
             raise UsageError("this pass is in use: it lets one in at a time; make another one, by permit(…)")
-        self._turnstile = turnstile = self._owner._turnstile_here()
-        if not turnstile.room.pass_at_once(self._pass):
-            await turnstile.wait(self._pass)
-        return self._pass
+        turnstile = self._owner._turnstile
+        if turnstile is None or current_task(turnstile.loop) is None or turnstile.thread != get_ident():
+            turnstile = self._owner._turnstile_here()  # see `Passable`
+        self._turnstile = turnstile
+        if not turnstile.room.pass_at_once(self):
+            await turnstile.wait(self)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._turnstile is not None and not self._turnstile.loop.is_closed():  # else its pass went with the loop
-            self._turnstile.dispatcher.give(self._pass, RETURNED if error is None else ended_by(error))
+        turnstile = self._turnstile
+        if turnstile is not None and not turnstile.loop.is_closed():  # else its pass went with the loop
+            turnstile.dispatcher.give(self, RETURNED if error is None else ended_by(error))

@@ -201,7 +201,7 @@ class WaitingRoom:
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
         self._faded: deque[Lane] = deque()
         """Lanes that had no job when they were put here; each once."""
-        self._only = None if self._keyed else self._make_lane(())
+        self.only = None if self._keyed else self._make_lane(())
         """The lane of all, where no gate goes by keys."""
         self._arrivals: deque[tuple[float, int, Waiting]] = deque()
         """Since when who waits here, where something goes by that; void once the job left or came back."""
@@ -225,7 +225,7 @@ class WaitingRoom:
         """
         for checker in self._checkers:
             checker.check(job)
-        lane = self._only
+        lane = self.only
         keys = () if lane is not None else self._keys_of(job)
         rank = job.enqueued_at if self.order is None else self._rank(self.order, job)
         if self.max_queue is not None and self.is_full:
@@ -249,7 +249,7 @@ class WaitingRoom:
         Raises:
             Whatever a gate rejects it with.
         """
-        lane = self._only or self._lane_of(job)
+        lane = self.only or self._lane_of(job)
         dispatcher = self.dispatcher
         now = job.enqueued_at = dispatcher.monotonic()
         if lane.size or (dispatcher._ready and dispatcher.is_sought(lane.posts)):
