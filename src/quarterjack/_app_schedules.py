@@ -53,7 +53,7 @@ class AppSchedules(AppBackfill):
                 _refuse_another(await service.store.schedules_get(row.id), row)
             service.serve_queue(row.payload.options.queue)
             await service.ensure_executor(row.payload.options.executor)
-            await service.put_schedules([row])
+            await service.declarations.put([row])
             return row.id
 
         return await self._carry(service, there)
@@ -119,7 +119,7 @@ class AppSchedules(AppBackfill):
             updated = self._updated(service, row, trigger, call, job, own)
             service.serve_queue(updated.payload.options.queue)
             await service.ensure_executor(updated.payload.options.executor)
-            await service.put_schedules([updated])
+            await service.declarations.put([updated])
 
         await self._carry(service, there)
 
@@ -228,7 +228,7 @@ class AppSchedules(AppBackfill):
 
         async def there() -> list[ScheduleView]:
             rows = await service.store.schedules_list()
-            return [ScheduleView(row, service.why_not_fired(row)) for row in rows]
+            return [ScheduleView(row, service.declarations.why_not_fired(row)) for row in rows]
 
         return await self._carry(service, there)
 

@@ -99,7 +99,7 @@ async def _workers(service: Service) -> list[WorkerInfo]:
 async def _nobody(service: Service, row: Schedule) -> str | None:
     """Return why no process fires a schedule or runs its jobs; None if one does."""
     workers, now_ns = await _workers(service), await service.store.now_ns()
-    queue, unfired = row.payload.options.queue, service.why_not_fired(row)
+    queue, unfired = row.payload.options.queue, service.declarations.why_not_fired(row)
     if not any(one.fires for one in at_work(workers, now_ns)):
         return "no process fires schedules: start one whose role is 'both' or 'scheduler'"
     if unfired is not None and not service.store.is_shared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -714,3 +715,65 @@ async def test_two_versions_at_once_fire_each_tick_once_and_do_not_flip() -> Non
             assert [at for _, at in ran[3:]] == ["00:15", "00:20", "00:25", "00:30", "00:35"]
             row = server.store._schedules["tick"]
             assert (row.version, row.generation) == ("2", 2)
+
+
+@pytest.mark.parametrize("is_rolling", [True, False])
+async def test_a_deploy_that_is_taken_back_fires_by_the_older_code_again(is_rolling: bool) -> None:
+    """The newer version is gone for good: its schedules must not be fired by nobody until somebody notices."""
+    server = Server(VirtualClock())
+    ran: list[str] = []
+
+    def version(number: str, every_s: int) -> Quarterjack:
+        app = Quarterjack(server.connect(number), version=number, clock=server.clock)
+
+        @app.task(Every(seconds=every_s))
+        async def tick() -> None:
+            ran.append(number)
+
+        return app
+
+    async with fleet(server) as clock, AsyncExitStack() as stack:
+        async with version("1.0", 4):
+            await clock.run_for(9)
+        async with version("1.1", 5):
+            await clock.run_for(11)
+            if is_rolling:  # the first of the old pods is up before the last of the new ones is gone
+                await stack.enter_async_context(version("1.0", 4))
+            await clock.run_for(40)
+        if not is_rolling:
+            await stack.enter_async_context(version("1.0", 4))
+        assert Counter(ran) == {"1.0": 2, "1.1": ran.count("1.1")}
+        ran.clear()
+        await clock.run_for(60)
+        assert set(ran) == {"1.0"}
+        assert len(ran) >= (5 if is_rolling else 15)
+        row = server.store._schedules["tick"]
+        assert (row.version, row.in_code) == ("1.0", True)
+        ran.clear()
+        async with version("1.1", 5):
+            await clock.run_for(51)
+            assert set(ran) == {"1.1"}
+            assert (server.store._schedules["tick"].version, len(ran) >= 10) == ("1.1", True)
+
+
+async def test_a_newer_process_keeps_the_last_word_whoever_wrote_last() -> None:
+    """Two processes may judge the registry in the same moment: the newer one puts right what an older one put back."""
+    server = Server(VirtualClock())
+
+    def version(number: str, every_s: int) -> Quarterjack:
+        app = Quarterjack(server.connect(number), version=number, clock=server.clock)
+
+        @app.task(Every(seconds=every_s))
+        async def tick() -> None: ...
+
+        return app
+
+    async with fleet(server) as clock:
+        new, old = version("2", 5), version("1", 4)
+        async with old, new:
+            await clock.run_for(1)
+            declarations = old._running().declarations
+            await declarations._take_back([server.store._schedules["tick"]])
+            assert server.store._schedules["tick"].version == "1"
+            await clock.run_for(60)
+            assert server.store._schedules["tick"].version == "2"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from quarterjack.clock import Clock
     from quarterjack.timer import Timer, TimerHandle
 
+    from .declarations import Declarations
     from .handles import Handles
     from .outage import Outage
     from .store_time import StoreTime
@@ -74,7 +75,8 @@ class SchedulerHost(Protocol):
     def time(self) -> StoreTime: ...
     @property
     def context(self) -> Context: ...
-    def why_not_fired(self, row: Schedule) -> str | None: ...
+    @property
+    def declarations(self) -> Declarations: ...
     def on_fired(self, records: Sequence[JobRecord]) -> None: ...
     def fatal(self, error: BaseException) -> None: ...
 
@@ -253,10 +255,12 @@ class Scheduler:
     def _know(self, schedule_id: str, row: Schedule | None) -> None:
         if row is None:
             self._agenda.forget(schedule_id)
-        elif (why := self._host.why_not_fired(row)) is None:
+        elif (why := self._host.declarations.why_not_fired(row)) is None:
             self._agenda.put(row)
-        elif self._agenda.forget(schedule_id):
-            log.info("this process fires schedule %s no more: %s", schedule_id, why)
+        else:
+            self._host.declarations.note(row)
+            if self._agenda.forget(schedule_id):
+                log.info("this process fires schedule %s no more: %s", schedule_id, why)
 
     def _arm(self) -> None:
         next_ns = self.next_due_ns

@@ -18,22 +18,20 @@ from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
 from quarterjack.codec import give_types
-from quarterjack.declared import Verdict, why_not_fired
 from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import EventStream
 from quarterjack.executors import Executor, Home
 from quarterjack.flow.flow import Flow
 from quarterjack.job import CallbackKind, Job
 from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
-from quarterjack.planner import never_fires
 from quarterjack.stores import Encoding
 from quarterjack.stores.base import CancelAnswer, Store
 from quarterjack.task import TaskDefinition
 from quarterjack.timer import Timer
 
-from . import notices
 from .afar import Afar, refresh
 from .commands import obey
+from .declarations import Declarations
 from .flows import Flows
 from .handles import Handles, settled_within
 from .health import Health, health_of
@@ -56,10 +54,6 @@ __all__ = ["Role", "Service"]
 NO_FLOWS: Final[Mapping[str, Flow]] = {}
 NAMED_MOST: Final = 5
 """Jobs named in one log line; the others are counted."""
-
-NEVER_FIRES: Final = (
-    "schedule %s will not run: %s; for one run now `await app.trigger_now(%r)`, or Once() without an instant"
-)
 
 log = logging.getLogger("quarterjack")
 
@@ -116,8 +110,7 @@ class Service:
             self.handles.afar = Afar(self)
         self.places = Places(preparer, concurrency, self._on_new_executor)
         self._preparer = preparer
-        self._declared = declared
-        self._code = {row.id: row.code_hash or "" for row in declared}
+        self.declarations = Declarations(self, declared)
         self._fixed_queues = queues is not None
         self._on_fatal = on_fatal
         self._on_stop = on_stop
@@ -160,12 +153,14 @@ class Service:
     async def start(self) -> None:
         """Put the declared schedules; claim and fire from now on."""
         self.context = contextvars.copy_context()
-        if self.scheduler is not None:
-            if self._declared:
-                await self.put_schedules(self._declared)
-            notices.tell_unfired(await self.store.schedules_list(), self.why_not_fired)
         if self.role != "client":  # it takes nothing and fires nothing: no operator has anything to ask of it
-            await self.store.workers_put(self.info())
+            await self.store.workers_put(self.info())  # first: who sees our schedules sees that we are at work
+        if self.scheduler is not None:
+            try:
+                await self.declarations.start()
+            except BaseException:
+                await self._sign_off()
+                raise
         if self.worker is not None:
             self.worker.start()
         if self.scheduler is not None:
@@ -230,23 +225,6 @@ class Service:
         """Finished jobs wait again, by somebody's wish: tell events."""
         for record in records:
             self.events.send(job_event("repeated", record, self.clock.now_ns()))
-
-    async def put_schedules(self, schedules: Sequence[Schedule]) -> None:
-        """Upsert schedules; a broken trigger parks its own and is logged, and so is who disagrees with other code."""
-        puts = await self.store.schedules_put(schedules)
-        if self.scheduler is not None and self.worker is not None:
-            self.worker.claimer.keep_for_ticks(True)  # now: jobs may be claimed before the scheduler has read its rows
-        for row, verdict in puts:
-            if verdict is Verdict.OLDER:
-                continue
-            if verdict is Verdict.ALTERNATED:
-                notices.tell_conflict(row, self.clock.now_ns(), self.events)
-            if row.parked_reason is not None:
-                log.error("schedule %s is parked: %s", row.id, row.parked_reason, extra={"schedule": row.id})
-            elif (why := never_fires(row)) is not None:
-                log.warning(NEVER_FIRES, row.id, why, row.id, extra={"schedule": row.id})
-            if self.scheduler is not None:
-                self.scheduler.tell("parked" if row.parked_reason else "put", row, reason=row.parked_reason)
 
     def stop_beginning(self) -> None:
         """Begin no body from now on: flags only, for a signal's handler. `drain` follows."""
@@ -423,10 +401,6 @@ class Service:
         self._on_stop()
 
     # -- what the worker and the scheduler ask ------------------------------------------
-
-    def why_not_fired(self, row: Schedule) -> str | None:
-        """Return why this process does not fire a schedule; None if it does."""
-        return why_not_fired(row, self.tasks, self._code)
 
     @property
     def checks_results(self) -> bool:

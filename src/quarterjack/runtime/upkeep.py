@@ -1,4 +1,4 @@
-"""What a process does for a shared store now and then: look at its clock, and delete what is too old.
+"""What a process does for a shared store now and then: look at its clock and its schedules, and delete what is too old.
 
 Every process does, at random moments: there is no leader to be lost, and what
 one has deleted the next does not find. A store that cannot delete is no outage:
@@ -19,6 +19,7 @@ from quarterjack.stores.base import Store
 from .outage import Outage
 
 if TYPE_CHECKING:
+    from .declarations import Declarations
     from .store_time import StoreTime
 
 __all__ = ["Retention", "Upkeep", "UpkeepHost"]
@@ -32,7 +33,7 @@ AT_ONCE: Final = 5_000
 """Rows deleted in one call, so that no call takes long."""
 GONE_S: Final = 3_600.0
 """A worker that has given no sign of life for so long is struck off the registry."""
-DOING: Final = "reading its clock"
+DOING: Final = "looking after it"
 TOLD_AFTER: Final = 2
 """A purge that fails so often in a row is told: the first failure may begin an outage, which is told as such."""
 
@@ -51,6 +52,8 @@ class UpkeepHost(Protocol):
     def store(self) -> Store: ...
     @property
     def time(self) -> StoreTime: ...
+    @property
+    def declarations(self) -> Declarations: ...
     @property
     def outage(self) -> Outage: ...
     @property
@@ -102,9 +105,10 @@ class Upkeep:
                 await self._purge(self._retention)
 
     async def _look(self) -> float:
-        """Look at the store's clock; return how many seconds to wait before the next look."""
+        """Look at the clock, and whose schedules count; return how many seconds to wait before the next look."""
         try:
             await self._host.time.look()
+            await self._host.declarations.look()
         except StoreError as error:
             return self._host.outage.failed(DOING, error)
         self._host.outage.worked(DOING)
