@@ -18,10 +18,11 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-__all__ = ["SECOND", "Memory", "Meter", "Wakes", "answer", "options", "percentile", "run"]
+__all__ = ["SECOND", "Memory", "Meter", "Server", "Wakes", "answer", "options", "percentile", "run"]
 
 SECOND: Final = 1_000_000_000
 
@@ -110,6 +111,24 @@ class Meter:
 def _cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+class Server(NamedTuple):
+    """A server that a contender works with: where it listens, and which process it is."""
+
+    url: str
+    port: int
+    pid: int
+
+    def cpu_us(self) -> float:
+        """Return the CPU time of the server and of those processes of it that still run (Linux)."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        ticks = 0
+        for pid in (self.pid, *map(int, children)):
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks * 1e6 / os.sysconf("SC_CLK_TCK")
 
 
 class Memory:

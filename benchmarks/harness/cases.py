@@ -150,6 +150,18 @@ def _punctual() -> Iterator[Case]:
             quick={"seconds": 3.0},
         )
 
+    replicas = Contender("quarterjack, 3 replicas", "periodic/ours_postgres.py", "ours-postgres")
+    yield Case(
+        "A5",
+        "five tasks each second for 20 s, three processes over one PostgreSQL server; one process beside it",
+        (replicas, Contender("quarterjack, 1 replica", "periodic/ours_postgres.py", "ours-postgres", {"replicas": 1})),
+        LAGS[:-1],
+        "p50_ms",
+        "quarterjack, 1 replica",
+        options={"period": 1.0, "seconds": 20.0, "tasks": 5, "lead": 15.0},
+        quick={"seconds": 5.0},
+    )
+
 
 def _jobs() -> Iterator[Case]:
     contenders = (
@@ -260,44 +272,39 @@ def _start() -> Case:
     )  # fmt: skip
 
 
+QUEUED: Final = (
+    Column("per_s", "jobs/s", 0),
+    *PER_JOB[:2],
+    Column("server_us_per_job", "server CPU µs/job"),
+    PER_JOB[2],
+)
+LATENCY: Final = (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("n", "jobs", 0))
+
+
 def _redis() -> Iterator[Case]:
-    per_job = (
-        Column("per_s", "jobs/s", 0),
-        *PER_JOB[:2],
-        Column("server_us_per_job", "server CPU µs/job"),
-        PER_JOB[2],
-    )
+    def contenders(how: str, slow: int) -> tuple[Contender, ...]:
+        few = {"how": how, "n": slow}
+        return (
+            Contender("quarterjack", "redis_store/ours.py", "ours-redis", {"how": how}),
+            Contender("redis-py stream", "redis_store/raw_stream.py", "redis", {"how": how}),
+            Contender("taskiq", "redis_store/taskiq_stream.py", "taskiq-redis", few),
+            Contender("SAQ", "redis_store/saq_queue.py", "saq-redis", few),
+            Contender("arq", "redis_store/arq_pool.py", "arq", few),
+        )
+
     for name, how, title in (
         ("C-one", "one", "20,000 no-op jobs enqueued one by one over Valkey"),
         ("C-bulk", "bulk", "20,000 no-op jobs enqueued in lots of 1,000 over Valkey"),
         ("C-drain", "drain", "20,000 no-op jobs drained by one worker, 100 at once, over Valkey"),
     ):
         yield Case(
-            name,
-            title,
-            (
-                Contender("quarterjack", "redis_store/ours.py", "ours-redis", {"how": how}),
-                Contender("redis-py stream", "redis_store/raw_stream.py", "redis", {"how": how}),
-            ),
-            per_job,
-            "cpu_us_per_job",
-            "redis-py stream",
-            options={"n": 20_000},
-            quick={"n": 5_000},
-        )
+            name, title, contenders(how, 10_000), QUEUED, "cpu_us_per_job", "redis-py stream",
+            options={"n": 20_000}, quick={"n": 5_000},
+        )  # fmt: skip
     yield Case(
-        "C-latency",
-        "one job at a time over Valkey, from before the submit to the body's first line",
-        (
-            Contender("quarterjack", "redis_store/ours.py", "ours-redis", {"how": "latency"}),
-            Contender("redis-py stream", "redis_store/raw_stream.py", "redis", {"how": "latency"}),
-        ),
-        (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("n", "jobs", 0)),
-        "p50_ms",
-        "redis-py stream",
-        options={"n": 1_000},
-        quick={"n": 200},
-    )
+        "C-latency", "one job at a time over Valkey, from before the submit to the body's first line",
+        contenders("latency", 40), LATENCY, "p50_ms", "redis-py stream", options={"n": 1_000}, quick={"n": 200},
+    )  # fmt: skip
 
 
 def _cron() -> Iterator[Case]:
@@ -447,27 +454,29 @@ def _sqlite() -> Iterator[Case]:
 
 
 def _postgres() -> Iterator[Case]:
-    per_job = (
-        Column("per_s", "jobs/s", 0), *PER_JOB[:2], Column("server_us_per_job", "server CPU µs/job"), PER_JOB[2]
-    )  # fmt: skip
-    ours, raw = ("pg_store/ours.py", "ours-postgres"), ("pg_store/raw_asyncpg.py", "asyncpg")
-    for name, how, title, n in (
-        ("D-one", "one", "no-op jobs enqueued one by one over PostgreSQL", 3_000),
-        ("D-bulk", "bulk", "20,000 no-op jobs enqueued in lots of 1,000 over PostgreSQL", 20_000),
-        ("D-drain", "drain", "20,000 no-op jobs drained by one worker, 100 at once, over PostgreSQL", 20_000),
+    def contenders(how: str, slow: int) -> tuple[Contender, ...]:
+        few = {"how": how, "n": slow}
+        return (
+            Contender("quarterjack", "pg_store/ours.py", "ours-postgres", {"how": how}),
+            Contender("asyncpg, bare", "pg_store/raw_asyncpg.py", "asyncpg", {"how": how}),
+            Contender("pgqueuer", "pg_store/pgqueuer_manager.py", "pgqueuer", {"how": how}),
+            Contender("SAQ", "pg_store/saq_queue.py", "saq-postgres", few),
+            Contender("procrastinate", "pg_store/procrastinate_app.py", "procrastinate", few),
+        )
+
+    for name, how, title, n, slow in (
+        ("D-one", "one", "no-op jobs enqueued one by one over PostgreSQL", 3_000, 2_000),
+        ("D-bulk", "bulk", "20,000 no-op jobs enqueued in lots of 1,000 over PostgreSQL", 20_000, 3_000),
+        ("D-drain", "drain", "20,000 no-op jobs drained by one worker, 100 at once, over PostgreSQL", 20_000, 2_000),
     ):
-        contenders = [Contender("quarterjack", *ours, {"how": how}), Contender("asyncpg, bare", *raw, {"how": how})]
-        if how == "one":
-            contenders.insert(1, Contender("quarterjack, 50 tasks", *ours, {"how": how, "tasks": 50}))
+        many = Contender("quarterjack, 50 tasks", "pg_store/ours.py", "ours-postgres", {"how": how, "tasks": 50})
         yield Case(
-            name, title, tuple(contenders), per_job, "cpu_us_per_job", "asyncpg, bare",
-            options={"n": n}, quick={"n": n // 5},
+            name, title, (*contenders(how, slow), *([many] if how == "one" else [])), QUEUED,
+            "cpu_us_per_job", "asyncpg, bare", options={"n": n}, quick={"n": n // 5},
         )  # fmt: skip
     yield Case(
         "D-latency", "one job at a time over PostgreSQL, from before the submit to the body's first line",
-        (Contender("quarterjack", *ours, {"how": "latency"}), Contender("asyncpg, bare", *raw, {"how": "latency"})),
-        (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("n", "jobs", 0)),
-        "p50_ms", "asyncpg, bare", options={"n": 500}, quick={"n": 100},
+        contenders("latency", 200), LATENCY, "p50_ms", "asyncpg, bare", options={"n": 500}, quick={"n": 100},
     )  # fmt: skip
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 
-from measure import Meter, answer, options, percentile, run
-from postgres import server, server_cpu_us
+from measure import options, run
+from postgres import server
+from queues import Queue, play
 
 args = options(n=20_000, how="drain", lot=1_000, batch=100, tasks=1)
-METER = Meter()
 
 TABLE = """
 CREATE TABLE job (id bigserial PRIMARY KEY, task text NOT NULL, owner text);
@@ -25,60 +26,47 @@ UPDATE job SET owner = 'me' WHERE id = ANY(ARRAY(SELECT id FROM free)) RETURNING
 DELETE = "DELETE FROM job WHERE id = ANY($1::bigint[])"
 
 
-async def noop() -> None: ...
+class Table(Queue):
+    def __init__(self, connection: asyncpg.Connection, other: asyncpg.Connection) -> None:
+        super().__init__()
+        self._connection, self._other = connection, other
 
+    async def put(self, name: str = "noop") -> None:
+        await self._connection.execute(PUT, [name])
+        if name == "stamp":  # the one case with a reader that waits
+            await self._connection.execute("NOTIFY jobs")
 
-async def enqueue(connection: asyncpg.Connection) -> None:
-    lot = 1 if args.how == "one" else args.lot
-    METER.start()
-    for _ in range(0, args.n, lot):
-        await connection.execute(PUT, ["noop"] * lot)
-    METER.stop()
+    async def put_lot(self, n: int) -> None:
+        await self._connection.execute(PUT, ["noop"] * n)
 
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        told = asyncio.Event()
+        await self._other.add_listener("jobs", lambda *_: told.set())
+        worker = asyncio.create_task(self._work(told))
+        yield
+        worker.cancel()
 
-async def drain(connection: asyncpg.Connection) -> None:
-    for _ in range(0, args.n, args.lot):
-        await connection.execute(PUT, ["noop"] * args.lot)
-    METER.start()
-    while rows := await connection.fetch(CLAIM, args.batch):
-        for _ in rows:
-            await noop()
-        await connection.execute(DELETE, [row["id"] for row in rows])
-    METER.stop()
-
-
-async def latency(connection: asyncpg.Connection, other: asyncpg.Connection) -> list[float]:
-    """Return the milliseconds from before the insert to the claimed row at a listener that was told by NOTIFY."""
-    told = asyncio.Event()
-    await other.add_listener("jobs", lambda *_: told.set())
-    lags: list[float] = []
-    for _ in range(args.n):
-        told.clear()
-        before = time.perf_counter_ns()
-        await connection.execute(PUT, ["noop"])
-        await connection.execute("NOTIFY jobs")
-        await told.wait()
-        rows = await other.fetch(CLAIM, 1)
-        lags.append((time.perf_counter_ns() - before) / 1e6)
-        await other.execute(DELETE, [row["id"] for row in rows])
-        await asyncio.sleep(0.005)
-    return sorted(lags)
+    async def _work(self, told: asyncio.Event) -> None:
+        while True:
+            while rows := await self._other.fetch(CLAIM, args.batch):
+                for row in rows:
+                    await (self.stamp if row["task"] == "stamp" else self.noop)()
+                await self._other.execute(DELETE, [row["id"] for row in rows])
+            await told.wait()
+            told.clear()
 
 
 async def main() -> None:
     with server() as one:
         connection, other = await asyncpg.connect(one.url), await asyncpg.connect(one.url)
         await connection.execute(TABLE)
-        if args.how == "latency":
-            lags = await latency(connection, other)
-            metrics = {"p50_ms": percentile(lags, 0.5), "p99_ms": percentile(lags, 0.99), "n": args.n}
-            answer(args, metrics, "from before the insert to the row that a listener has claimed")
-        else:
-            before = server_cpu_us(one)
-            await (drain(connection) if args.how == "drain" else enqueue(connection))
-            cpu = server_cpu_us(one) - before
-            metrics = METER.per(args.n) | {"per_s": args.n / METER.wall_s, "server_us_per_job": cpu / args.n}
-            answer(args, metrics, f"claimed and deleted {args.batch} at a time; no retries, no record; fsync on")
+        await play(
+            args,
+            Table(connection, other),
+            one.cpu_us,
+            f"claimed and deleted {args.batch} at a time; no retries, no record; fsync on",
+        )
         await connection.close()
         await other.close()
 

@@ -1,0 +1,17 @@
+"""SAQ over a Valkey server on this machine."""
+
+from __future__ import annotations
+
+from measure import options, run
+from valkey import server
+from saq_jobs import play_saq
+
+args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1)
+
+
+async def main() -> None:
+    with server() as one:
+        await play_saq(args, one)
+
+
+run(main, args)
