@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from measure import options, run
-from valkey import server
 from saq_jobs import play_saq
+from valkey import server
 
 args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1)
 
