@@ -150,11 +150,11 @@ async def test_many_jobs_that_are_submitted_beside_the_end_have_an_end() -> None
     app = Quarterjack()
     task = sleeper(app)
     async with app:
-        many = spawn(app.submit_many(task.options(delay=60).bind(0) for _ in range(5_000)))
+        many = spawn(app.submit_many(task.options(delay=60).bind(0) for _ in range(20_000)))
         await asyncio.sleep(0)
     with pytest.raises(NotRunning, match="jobs were not submitted"):
         await many
-    stored = (await app.store.jobs_list(JobFilter(), limit=5_000)).jobs
+    stored = (await app.store.jobs_list(JobFilter(), limit=20_000)).jobs
     assert {row.state for row in stored} == {JobState.CANCELLED}
 
 
