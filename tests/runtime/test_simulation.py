@@ -1,25 +1,14 @@
 """Two apps on one durable store and one virtual clock, and a fault at every store call they make.
 
-One scenario is played again and again: ticks, short and long jobs, one that
-fails once, one that is cancelled, a serial line. In each play one call of one
-app goes wrong: it fails before it worked, or after (the answer is lost); it
-comes late, by longer than a lease, before or after it worked; or the process
-dies there. Whatever it was, in the end
-
-- every job is finished, and none ran that the store had not given to its worker;
-- every tick has one job, and it ran;
-- the result in the store is that of the attempt that the store names."""
+One scenario (`tests.runtime.playing`) is played again and again, and each time something else goes wrong."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 from random import Random
 from typing import Any, Final
 
@@ -27,199 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quarterjack import Every, Job, JobError, JobState, Quarterjack, current_job
-from quarterjack.errors import StoreUnavailable
-from quarterjack.model import JobFilter, JobRecord
+from quarterjack.model import Finish, JobState, Schedule
+from quarterjack.planner import Plan
 from quarterjack.runtime import worker
+from quarterjack.runtime.claiming import Claimer
 from quarterjack.runtime.recording import Recorder
 from quarterjack.runtime.renewal import Renewer
-from quarterjack.stores import Encoding, Store
-from quarterjack.testing._clock import VirtualClock
-from quarterjack.testing._loop import virtual_loop
-from tests.stores.reference import ReferenceStore, Tables
-
-LEASE_S: Final = 2.0
-LATE_S: Final = 2 * LEASE_S + 0.5
-PLAYED_S: Final = 9.0
-AFTERWARDS_S: Final = 14.0
-"""What may still be needed: a lease that runs out, a look, and the longest pause of an outage."""
-KINDS: Final = ("before", "after", "late before", "late after", "dies before", "dies after")
-MAIN: Final = ("jobs_claim", "jobs_finish", "jobs_renew", "schedules_fire")
-CALLS: Final = (
-    "jobs_claim",
-    "jobs_finish",
-    "jobs_renew",
-    "jobs_release",
-    "jobs_get",
-    "schedules_due",
-    "schedules_fire",
-    "schedules_get",
-    "schedules_put",
-    "workers_put",
-    "now_ns",
-)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """The *nth* time that app *app* makes the call *call*, *kind* happens."""
-
-    app: str
-    call: str
-    nth: int
-    kind: str
-
-
-@dataclass
-class Play:
-    """One play: what the apps share, and what they did."""
-
-    faults: tuple[Fault, ...] = ()
-    clock: VirtualClock = field(default_factory=VirtualClock)
-    tables: Tables = field(default_factory=Tables)
-    calls: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    dead: set[str] = field(default_factory=set[str])
-    began: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
-    strays: list[str] = field(default_factory=list[str])
-    failed: set[str] = field(default_factory=set[str])
-    tasks: dict[str, tuple[Any, Any]] = field(default_factory=dict[str, tuple[Any, Any]])
-
-    def app(self, name: str, **options: Any) -> Quarterjack:
-        """Return an app with the scenario's tasks."""
-        store = ReferenceStore(self.tables)
-        for call in sorted(Store.__abstractmethods__ - {"listen", "open", "close"}):
-            setattr(store, call, partial(self._call, name, call, getattr(store, call)))
-        app = Quarterjack(store, clock=self.clock, lease=LEASE_S, shutdown_grace=1, concurrency=4, **options)
-        self._tasks(app, name)
-        return app
-
-    async def _call(self, app: str, call: str, real: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-        self.calls[app, call] += 1
-        now = (app, call, self.calls[app, call])
-        hits = [fault for fault in self.faults if (fault.app, fault.call, fault.nth) == now]
-        await asyncio.sleep(0.001)
-        for fault in hits:
-            await self._strike(fault, "before")
-        self._refuse_the_dead(app)
-        answer = await real(*args, **kwargs)
-        await asyncio.sleep(0.001)
-        for fault in hits:
-            await self._strike(fault, "after")
-        self._refuse_the_dead(app)
-        return answer
-
-    def _refuse_the_dead(self, app: str) -> None:
-        if app in self.dead:
-            raise StoreUnavailable("its process is dead")
-
-    async def _strike(self, fault: Fault, when: str) -> None:
-        if fault.kind == when:
-            raise StoreUnavailable(f"{fault.call} fails")
-        if fault.kind == f"late {when}":
-            await asyncio.sleep(LATE_S)
-        if fault.kind == f"dies {when}":
-            self.dead.add(fault.app)
-
-    # -- bodies --------------------------------------------------------------------------
-
-    def _tasks(self, app: Quarterjack, name: str) -> None:
-        async def tick() -> list[Any]:
-            return await self._run(name, 0.2)
-
-        async def work(seconds: float) -> list[Any]:
-            return await self._run(name, seconds)
-
-        async def flaky() -> list[Any]:
-            done = await self._run(name, 0.1)
-            if current_job().id not in self.failed and name not in self.dead:
-                self.failed.add(current_job().id)
-                raise ValueError("once")
-            return done
-
-        app.task(Every(seconds=2), overlap="allow", missed="all")(tick)
-        app.task(Every(seconds=3), overlap="queue_all", missed="all", name="line")(tick)
-        self.tasks[name] = app.task(work), app.task(retry=3)(flaky)
-
-    async def _run(self, name: str, seconds: float) -> list[Any]:
-        """A body: note that it began, and whether the store agrees that this worker has it."""
-        job = current_job()
-        if name not in self.dead:
-            self.began.append((job.id, name, job.attempt))
-            row = ReferenceStore._job(self._reader, job.id)
-            if row.attempt != job.attempt or not row.state.is_held:
-                self.strays.append(f"{job.task} {job.id} began as attempt {job.attempt} in {name}, but it is {row!r}")
-        await asyncio.sleep(seconds)
-        return [job.attempt, name]
-
-    @property
-    def tries(self) -> Counter[str]:
-        """How often the body of each job began."""
-        return Counter(job_id for job_id, _, _ in self.began)
-
-    # -- the scenario ---------------------------------------------------------------------
-
-    async def perform(self) -> list[JobRecord]:
-        """Play it; return the rows that are left."""
-        client = self.app("client", role="client")
-        async with self._running(client):
-            work, flaky = self.tasks["client"]
-            jobs = [await client.submit(work, 0.3) for _ in range(6)]
-            jobs += [await client.submit(work, 5.0) for _ in range(2)]
-            jobs.append(await client.submit(flaky))
-            cancelled = await client.submit(work, 30.0)
-            await self.clock.run_for(3.1)
-            await cancelled.cancel(wait=0)
-            await self.clock.run_for(PLAYED_S - 3.1)
-            await self.clock.run_for(AFTERWARDS_S)
-            await asyncio.wait_for(_ended([*jobs, cancelled]), 5)
-            assert {job.state for job in jobs} == {JobState.DONE}, jobs
-            assert cancelled.state is JobState.CANCELLED, cancelled
-            return (await self._reader.jobs_list(JobFilter(), limit=10_000)).jobs
-
-    @asynccontextmanager
-    async def _running(self, client: Quarterjack) -> AsyncIterator[None]:
-        self._reader = ReferenceStore(self.tables)
-        with virtual_loop(self.clock):
-            async with AsyncExitStack() as stack:
-                for app in (client, self.app("one"), self.app("two")):
-                    await self._start(stack, app)
-                await self._reader.open(self.clock, client._running().ids, Encoding())
-                yield
-                await self._reader.close()
-
-    async def _start(self, stack: AsyncExitStack, app: Quarterjack) -> None:
-        try:
-            await stack.enter_async_context(app)
-        except StoreUnavailable:  # the fault struck as it started: it is started anew, as its supervisor would
-            if not self.dead:
-                await stack.enter_async_context(app)
-
-
-async def _ended(jobs: list[Job[Any]]) -> None:
-    for job in jobs:
-        try:
-            await job
-        except JobError:
-            pass
-
-
-def check(play: Play, rows: list[JobRecord]) -> None:
-    """See that nothing is lost, nothing is there twice, and the fence has held."""
-    assert play.strays == []
-    ticks = {name: Counter[int]() for name in ("tick", "line")}
-    for row in rows:
-        is_young = row.submitted_at_ns is not None and row.submitted_at_ns > play.clock.now_ns() - 6e9
-        assert row.state.is_finished or is_young, row
-        if row.origin is not None:
-            ticks[row.task][row.origin.nominal_ns] += 1
-            assert row.state is JobState.DONE or is_young, (row, row.reason)
-        if row.state is JobState.DONE:
-            assert row.result[0] == row.attempt, (row, row.result)
-    for name, every_s in (("tick", 2), ("line", 3)):
-        found = sorted(ticks[name])
-        assert set(ticks[name].values()) == {1}, ticks
-        assert {b - a for a, b in pairwise(found)} == {every_s * 10**9}, found
-        assert len(found) >= (PLAYED_S + AFTERWARDS_S) / every_s - 2
+from quarterjack.stores._book_jobs import BookJobs
+from quarterjack.stores._durable import DurableStore
+from quarterjack.stores._firing import Firing
+from quarterjack.stores._part import Part
+from tests.runtime.playing import CALLS, KINDS, MAIN, Fault, Outage, Play, Stop, check
 
 
 @pytest.fixture(autouse=True)
@@ -244,15 +51,20 @@ async def test_without_a_fault_all_is_well() -> None:
     assert max(play.tries.values()) == 2  # the one that fails once
 
 
-async def played(*those: Fault) -> str | None:
-    """Play the scenario with these faults; return what went wrong, if anything did."""
-    play = Play(those)
+async def went_wrong(play: Play) -> str | None:
+    """Play it; return what went wrong, if anything did."""
+    troubles = len(play.faults) + 2 * len(play.outages) + len(play.stops) if len(play.apps) > 1 else 0
     try:
         check(play, await play.perform())
-        assert max(play.tries.values()) <= 1 + max(1, len(those)), play.tries
+        assert max(play.tries.values()) <= 1 + max(1, troubles), play.tries
     except (AssertionError, TimeoutError) as error:
-        return f"{those}: {error}"
+        return f"{play.faults} {play.outages} {play.stops}: {error}"
     return None
+
+
+async def played(*those: Fault) -> str | None:
+    """Play the scenario with these faults; return what went wrong, if anything did."""
+    return await went_wrong(Play(those))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -288,8 +100,45 @@ async def test_several_faults_together_lose_nothing(those: list[Fault]) -> None:
     assert await played(*those) is None
 
 
-async def _renew_nothing(self: Renewer, attempts: object) -> None:
-    del self, attempts
+STRUCK_S: Final = (0.05, 0.35, 2.1, 3.9)
+OUTAGES: Final = [Outage(app, at_s, for_s) for app, at_s, for_s in product((None, "one"), STRUCK_S, (0.5, 2.5, 5.0))]
+
+
+@pytest.mark.slow
+async def test_an_outage_of_all_calls_loses_nothing() -> None:
+    """No claim, no outcome, no renewal and no fire works, for less than a lease or for much more."""
+    wrong = [await went_wrong(Play(outages=(outage,))) for outage in OUTAGES]
+    assert [one for one in wrong if one is not None] == []
+
+
+@pytest.mark.parametrize("for_s", [0.5, 3.0, 5.0])
+async def test_an_outage_takes_no_job_from_the_only_process(for_s: float) -> None:
+    """What runs goes on, what ended is recorded: nobody else was there to have it, and it does not begin again."""
+    for at_s in STRUCK_S:
+        play = Play(outages=(Outage(None, at_s, for_s),), apps=("one",))
+        rows = await play.perform()
+        check(play, rows)
+        assert max(play.tries.values()) == 2, "the one that fails once"
+        assert {row.state for row in rows if row.task == "once"} == {JobState.DONE}
+
+
+@pytest.mark.slow
+async def test_a_stop_loses_nothing_whenever_it_comes() -> None:
+    """Also in the middle of an outage: what one app gives back, or could not, the other one has in the end."""
+    stops = [Stop("one", at_s) for at_s in (0.002, 0.1, 0.31, 1.9, 2.005, 2.1, 4.8)]
+    plays = [Play(stops=(stop,)) for stop in stops]
+    plays += [Play(stops=(stop,), outages=(Outage("one", stop.at_s - 0.05, 1.5),)) for stop in stops[1:]]
+    wrong = [await went_wrong(play) for play in plays]
+    assert [one for one in wrong if one is not None] == []
+
+
+async def _nothing(*args: object) -> None:
+    del args
+
+
+async def _at_once(*args: object) -> bool:
+    del args
+    return True
 
 
 def _drop(self: Recorder, batch: object) -> None:
@@ -297,15 +146,45 @@ def _drop(self: Recorder, batch: object) -> None:
     self._under_way = 0
 
 
-NEVER: Final = Fault("nobody", "", 0, "")
+def _unfenced(self: Part, finishes: Sequence[Finish], now: int) -> list[JobState | None]:
+    rows = [self.jobs[finish.job_id] for finish in finishes]
+    named = [end._replace(attempt=row.attempt, owner=row.owner or "") for end, row in zip(finishes, rows, strict=True)]
+    return BookJobs.finish(self, named, now)
+
+
+def _whoever_fires(self: Firing, plan: Plan, fire: Callable[[Firing, Plan], Schedule | None] = Firing.fire) -> Any:
+    row = self._book.schedules[plan.schedule_id]
+    return fire(self, plan._replace(old_cursor_ns=row.cursor_ns))
+
+
+NTHS: Final = (1, 2, 3)
 BROKEN: Final = {
-    "leases are not renewed": (Renewer, "_renew", _renew_nothing, [NEVER]),
-    "outcomes are dropped": (Recorder, "_put_back", _drop, [Fault("one", "jobs_finish", 1, "before")]),
+    "leases are not renewed": (Renewer, "_renew", _nothing, [Play()]),
+    "outcomes are dropped": (Recorder, "_put_back", _drop, [Play((Fault("one", "jobs_finish", 1, "before"),))]),
+    "outcomes of whatever attempt count": (
+        Part,
+        "finish",
+        _unfenced,
+        [Play((Fault("two", "jobs_finish", nth, "late before"),), (Outage("two", 5.0, 4.0),)) for nth in (4, 5, 6)],
+    ),
+    "jobs of the dead are not taken up": (
+        DurableStore,
+        "_rescue",
+        _nothing,
+        [Play((Fault("one", "jobs_renew", nth, "dies before"),)) for nth in NTHS],
+    ),
+    "whoever fires wins": (Firing, "fire", _whoever_fires, [Play()]),
+    "after an outage leases are not renewed before the first claim": (
+        Claimer,
+        "_is_calm",
+        _at_once,
+        [Play(outages=(Outage(None, at_s, 5.0),)) for at_s in STRUCK_S],
+    ),
     "late claims are begun": (
         worker,
         "FRESH_SHARE",
         1e-9,
-        [Fault("one", call, nth, "late after") for call in ("schedules_fire", "jobs_claim") for nth in (1, 2)],
+        [Play((Fault("one", c, n, "late after"),)) for c in ("schedules_fire", "jobs_claim") for n in (1, 2)],
     ),
 }
 
@@ -313,7 +192,7 @@ BROKEN: Final = {
 @pytest.mark.parametrize("how", BROKEN)
 async def test_a_broken_mechanism_is_found(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A simulation that cannot fail would prove nothing."""
-    owner, name, broken, where = BROKEN[how]
-    assert [one for one in [await played(fault) for fault in where] if one is not None] == []
+    owner, name, broken, plays = BROKEN[how]
+    assert [one for one in [await went_wrong(replace(play)) for play in plays] if one is not None] == []
     monkeypatch.setattr(owner, name, broken)
-    assert [one for one in [await played(fault) for fault in where] if one is not None] != []
+    assert [one for one in [await went_wrong(replace(play)) for play in plays] if one is not None] != []
