@@ -223,7 +223,10 @@ class ReferenceStore(DurableStore):
         part.run(lease, now)
         self._commit(part.changes(), parked)
         held_up = any(self._schedule(key).held_up_ns is not None for key in self.tables.schedules)
-        later = [job.run_at_ns for job in self._jobs() if job.state is JobState.SUBMITTED and job.run_at_ns > now]
+        waiting = [job for job in self._jobs() if job.state is JobState.SUBMITTED and job.run_at_ns > now]
+        later = [
+            job.run_at_ns for job in waiting if any(job.queue in w.queues and job.lane in w.lanes for w in claim.wants)
+        ]
         return Leased(Claimed(taken, min(later, default=None)), has_held_up=held_up)
 
     async def _leased_by(self, owner: str) -> list[Fenced]:

@@ -212,7 +212,7 @@ async def test_pgbouncer_mode_prepares_nothing_and_listens_to_nobody(postgres_ur
 
 HOT: Final[dict[str, tuple[tuple[object, ...], set[str]]]] = {
     "claim": (
-        (["default"], ["a", "b"], 100, "w", 1, True, True),
+        (["default"], ["a", "b"], 100, "w", 1, True, True, ["default"], ["a", "b"]),
         {
             *("job_ready", "job_lease", "job_delayed", "job_serial", "job_rare_priority", "schedule_held_up"),
             *("Tid Scan", "order_at_ns <= "),

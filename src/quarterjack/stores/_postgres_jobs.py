@@ -101,18 +101,20 @@ class PostgresJobs(DurableStore, ABC):
         next_run_at: int | None = None
         has_held_up, rescues = False, True
         taken: list[int] = []
+        queues = list({queue for want in claim.wants for queue in want.queues})
+        lanes = list({lane for want in claim.wants for lane in want.lanes})
         for place, want in enumerate(claim.wants):
             if _is_exhausted(want, claim.wants[:place], taken):
                 taken.append(0)
                 continue
             arguments = [list(want.queues), list(want.lanes), want.slots, claim.owner, lease_ns, place == 0]
-            rows = await self._link.rows("claim", *arguments, rescues)
+            rows = await self._link.rows("claim", *arguments, rescues, queues, lanes)
             if rows[0]["has_expired"]:
                 expired = await self._expired()
                 if expired:
                     return Leased(Claimed(jobs, None), expired)
                 rescues = False  # somebody else is at them, or a transaction that completes them
-                rows = await self._link.rows("claim", *arguments, rescues)
+                rows = await self._link.rows("claim", *arguments, rescues, queues, lanes)
             if place == 0:
                 next_run_at, has_held_up = rows[0]["next_run_at_ns"], rows[0]["has_held_up"]
             found = [self._encoding.record(tuple(row)[4:]) for row in rows if row["id"] is not None]

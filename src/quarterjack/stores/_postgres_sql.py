@@ -11,7 +11,7 @@ from ._postgres_moves import moves
 from ._postgres_url import Settings
 from ._rows import JOB_COLUMNS, SCHEDULE_COLUMNS
 from ._schema import queries
-from .base import AGING_NS
+from .base import AGING_NS, LOOK_AHEAD
 
 __all__ = ["COLUMNS", "filter_arguments", "statements"]
 
@@ -54,6 +54,7 @@ def statements(settings: Settings) -> dict[str, str]:
         "{outcome_ns}": str(OUTCOME_NS),
         "{tidied_ns}": str(TIDIED_NS),
         "{spare}": str(SPARE),
+        "{look_ahead}": str(LOOK_AHEAD),
     }
     found = {name: _filled(text, meaning) for name, text in queries("postgres").items()}
     for name in [name for name, text in found.items() if "{wait}" in text]:

@@ -11,7 +11,7 @@ from ._durable import Leased
 from ._redis_link import Word
 from ._redis_rows import job_row
 from ._rows import JOB_COLUMNS, Encoding
-from .base import AGING_NS, Claim, Claimed, Renewal
+from .base import AGING_NS, LOOK_AHEAD, Claim, Claimed, Renewal
 
 __all__ = [
     "claim_words",
@@ -103,7 +103,7 @@ def stamp(jobs: Iterable[JobRecord], now: int) -> None:
 
 def claim_words(claim: Claim) -> list[Word]:
     """Return *claim* as `claim.lua` takes it."""
-    words: list[Word] = [claim.owner, lease_us(claim.lease_s), len(claim.wants)]
+    words: list[Word] = [claim.owner, lease_us(claim.lease_s), LOOK_AHEAD, len(claim.wants)]
     for want in claim.wants:
         words += (max(0, want.slots), len(want.queues), *want.queues, len(want.lanes), *want.lanes)
     return words

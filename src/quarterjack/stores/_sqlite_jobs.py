@@ -20,7 +20,7 @@ from ._needs import UniqueKey
 from ._rows import Encoding
 from ._sqlite_engine import Session
 from ._sqlite_rows import AT, DELAYED, INSERT_JOB, READY, sql
-from .base import AGING_NS, Claim, Hint, Renewal, Renewed, Want
+from .base import AGING_NS, LOOK_AHEAD, Claim, Hint, Renewal, Renewed, Want
 
 __all__ = [
     "Ended",
@@ -35,6 +35,7 @@ __all__ = [
     "has_only_one_try",
     "keys_of",
     "leased_by",
+    "next_run_at",
     "promote",
     "put",
     "renew",
@@ -103,16 +104,24 @@ def _stamped_row(row: Sequence[Any], stamps: Stamps, now: int) -> list[Any]:
 # -- claim -------------------------------------------------------------------------------
 
 
-def promote(session: Session) -> int | None:
-    """Let the jobs wait for a worker whose time has come; return when the next one's does."""
-    (first,) = session.one(sql("next_run_at"))
+def promote(session: Session) -> None:
+    """Let the jobs wait for a worker whose time has come."""
+    (first,) = session.one(sql("first_run_at"))
     if first is None or first > session.now_ns:
-        return first if first is None else int(first)
+        return
     lines = [key for (key,) in session.run(sql("lines_of_due"), (session.now_ns,))]
     session.run(sql("promote"), (session.now_ns,))
     settle_lines(session, lines)
-    (first,) = session.one(sql("next_run_at"))
-    return first if first is None else int(first)
+
+
+def next_run_at(session: Session, wants: Iterable[Want]) -> int | None:
+    """Return when the next job falls due of those that are wanted, or the last one that is looked at."""
+    known = [(want.queues, want.lanes) for want in wants]
+    n, run_at = 0, None
+    for n, (run_at, queue, lane) in enumerate(session.run(sql("delayed"), (session.now_ns, LOOK_AHEAD)), 1):  # noqa: B007
+        if any(queue in queues and lane in lanes for queues, lanes in known):
+            return int(run_at)
+    return run_at if n == LOOK_AHEAD else None
 
 
 def claim(session: Session, asked: Claim) -> list[Row]:

@@ -42,6 +42,7 @@ from .leases import CarriedLink, LeaseLink
 
 __all__ = [
     "AGING_NS",
+    "LOOK_AHEAD",
     "WAITER_S",
     "Acquired",
     "AuditRow",
@@ -60,6 +61,8 @@ __all__ = [
     "Want",
 ]
 
+LOOK_AHEAD: Final = 64
+"""How many of the delayed jobs a claim looks at for the first that it wants, where it tells when that falls due."""
 AGING_NS = 10 * 1_000_000_000
 """How much earlier a job ranks for each level of priority: waiting ten seconds outweighs one level."""
 
@@ -91,7 +94,14 @@ class Claim(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """Jobs now held by the caller, most urgent first, and when the next waiting one falls due."""
+    """Jobs now held by the caller, most urgent first, and when to ask again.
+
+    Attributes:
+        jobs: Most urgent first.
+        next_run_at_ns: When the next job falls due that the claim wants, or some moment before; None if none waits
+            for its time. A shared store looks past those that others want: a worker is not to claim at the rate of
+            another one's jobs.
+    """
 
     jobs: list[JobRecord]
     next_run_at_ns: int | None

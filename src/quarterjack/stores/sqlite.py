@@ -231,7 +231,7 @@ class SQLiteStore(DurableStore):
         return await self._write(lambda session: fast.leased_by(session, owner), is_relaxed=True)
 
     def _lease(self, claim: Claim, session: Session, *, is_relaxed: bool) -> tuple[list[fast.Row], int | None]:
-        next_run_at = fast.promote(session)
+        fast.promote(session)
         expired = fast.expired(session)
         if expired and is_relaxed:
             raise _WaitForDisk
@@ -240,7 +240,7 @@ class SQLiteStore(DurableStore):
         if is_relaxed and fast.has_only_one_try(rows):
             raise _WaitForDisk
         self._free(session, rows)
-        return rows, next_run_at
+        return rows, fast.next_run_at(session, claim.wants)
 
     def _take_back(self, session: Session, expired: list[str]) -> None:
         """Take back jobs whose lease ran out: their worker is gone."""

@@ -133,6 +133,23 @@ class JobContract:
         await b.advance(5)
         assert len(await b.claim()) == 1
 
+    async def test_claim_looks_past_the_delays_of_jobs_it_does_not_want(self, b: Bench) -> None:
+        """Workers would claim at the rate at which jobs of other queues and tasks fall due."""
+        now = await b.store.now_ns()
+        for n in range(1, 4):
+            await b.put(delay_ns=n * NS_PER_S, queue="other")
+            await b.put("b", delay_ns=n * NS_PER_S)
+        only_a = frozenset({"a"})
+        first_ns = now + NS_PER_S if b.store.keeps_objects else None
+        assert (await b.claimed(tasks=only_a)).next_run_at_ns == first_ns
+        await b.put(delay_ns=9 * NS_PER_S)
+        assert (await b.claimed(tasks=only_a)).next_run_at_ns == (first_ns or now + 9 * NS_PER_S)
+        await b.store.jobs_put([b.job(delay_ns=2 * NS_PER_S, queue="other") for _ in range(100)])
+        claimed = await b.claimed(tasks=only_a)
+        assert now < (claimed.next_run_at_ns or 0) <= now + 9 * NS_PER_S, (
+            "no later than it is due, however many there are"
+        )
+
     async def test_no_job_is_held_twice(self, b: Bench) -> None:
         """The one promise everything stands on."""
         await b.store.jobs_put([b.job() for _ in range(20)])

@@ -1,11 +1,11 @@
 -- uses: waiting, turns
--- Lease jobs whose time has come. ARGV: owner, the lease in microseconds or "", how many wants; for each its slots,
--- queues and lanes.
+-- Lease jobs whose time has come. ARGV: owner, the lease in microseconds or "", how many delayed jobs to look at for the
+-- next that is wanted, how many wants; for each its slots, queues and lanes.
 -- Returns {now, ids whose lease ran out} if there are such: they are taken back first, then it is asked again.
 -- Else {now, {}, the next instant at which one falls due or "", {id, j:, d:} for each, 1 if one of them had a key that
 -- holds up a schedule}.
 local now = now_us()
-local owner, lease_us = arg(), tonumber(arg())
+local owner, lease_us, look_ahead = arg(), tonumber(arg()), count()
 local MOST_RESCUED, MOST_PROMOTED, MOST_PARKED = 100, 1000, 1000
 
 -- What a server that threw keys away, or got a part of them back, left here without its job, or with another end of
@@ -171,7 +171,8 @@ local function take(queue, wanted, slots)
   return taken
 end
 
-for _ = 1, count() do
+local wants = {}
+for n = 1, count() do
   local slots = count()
   local first, last = list()
   local lanes_from, lanes_to = list()
@@ -179,7 +180,9 @@ for _ = 1, count() do
   for i = lanes_from, lanes_to do
     wanted[ARGV[i]] = true
   end
+  wants[n] = { lanes = wanted, queues = {} }
   for i = first, last do
+    wants[n].queues[ARGV[i]] = true
     if slots > 0 then
       slots = slots - take(ARGV[i], wanted, slots)
     end
@@ -191,12 +194,25 @@ add(moves, 'scheduled', #rows)
 settle(now)
 call('DEL', P .. 'told')
 
-local following = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-local next_ns = ''
-if parked == MOST_PARKED then -- there may be more
-  next_ns = now_ns
-elseif following[1] then
-  local rest = string.sub(following[1], 1, 3)
-  next_ns = whole(tonumber(following[2]) - (rest == '000' and 0 or 1)) .. rest
+-- When the next one falls due that is wanted; or the last one that is looked at.
+local function is_wanted(member)
+  local queue, lane = unpack(call('HMGET', P .. 'j:' .. string.sub(member, ID_AT), 'queue', 'lane'))
+  for n = 1, #wants do
+    if queue and wants[n].queues[queue] and wants[n].lanes[lane] then
+      return true
+    end
+  end
+  return false
 end
+local function next_due()
+  local following = call('ZRANGE', delayed, 0, look_ahead - 1, 'WITHSCORES')
+  for i = 1, #following, 2 do
+    if i + 1 == 2 * look_ahead or is_wanted(following[i]) then
+      local rest = string.sub(following[i], 1, 3)
+      return whole(tonumber(following[i + 1]) - (rest == '000' and 0 or 1)) .. rest
+    end
+  end
+  return ''
+end
+local next_ns = parked == MOST_PARKED and now_ns or next_due() -- there may be more to park
 return { whole(now), {}, next_ns, rows, has_held_up }

@@ -36,7 +36,8 @@ SELECT ns FROM now;
 -- a later time: none that is due stands in the order behind what the least urgent one would have now.
 -- Of a serial key one job at most is held; that others claim one at the same moment, an index refuses.
 -- While leases have run out nothing is claimed, if $7 says so: those jobs are to be taken back before.
--- Every row tells that, too; and, where $6 asks for it, when the next job falls due and whether a schedule is held up.
+-- Every row tells that, too; and, where $6 asks for it, when the next job of the queues $8 and the lanes $9 falls due
+-- (or the last one that is looked at), and whether a schedule is held up.
 WITH now AS MATERIALIZED (SELECT {schema}.now_ns() AS ns),
 expired AS MATERIALIZED (
     SELECT $7::boolean AND EXISTS (
@@ -92,8 +93,15 @@ held AS (
 SELECT
     (SELECT is_so FROM expired) AS has_expired,
     CASE WHEN $6::boolean THEN (
-        SELECT min(run_at_ns) FROM {schema}.job
-        WHERE state = 'submitted' AND run_at_ns > submitted_at_ns AND run_at_ns > (SELECT ns FROM now)
+        SELECT run_at_ns FROM (
+            SELECT run_at_ns, queue, lane, row_number() OVER (ORDER BY run_at_ns) AS n FROM {schema}.job
+            WHERE state = 'submitted' AND run_at_ns > submitted_at_ns AND run_at_ns > (SELECT ns FROM now)
+            ORDER BY run_at_ns
+            LIMIT {look_ahead}
+        ) AS near
+        WHERE (queue = ANY($8::text[]) AND lane = ANY($9::text[])) OR n = {look_ahead}
+        ORDER BY n
+        LIMIT 1
     ) END AS next_run_at_ns,
     $6::boolean AND EXISTS (SELECT FROM {schema}.schedule WHERE held_up_ns IS NOT NULL) AS has_held_up,
     held.*

@@ -1,8 +1,11 @@
 -- What the SQLite store asks most. {columns} stands for the columns of a job, {values} for as many
 -- rows of parameters as a call has; parameters have names where one is used twice.
 
--- name: next_run_at
+-- name: first_run_at
 SELECT min(run_at_ns) FROM qj_jobs WHERE place = 2
+
+-- name: delayed: those whose time comes first
+SELECT run_at_ns, queue, lane FROM qj_jobs WHERE place = 2 AND run_at_ns > ? ORDER BY run_at_ns LIMIT ?
 
 -- name: promote: those whose time has come may be claimed; those who take turns stand in line
 UPDATE qj_jobs SET place = CASE WHEN serial = 1 AND overlap_key IS NOT NULL THEN 3 ELSE 1 END
