@@ -40,6 +40,7 @@ def test_missed_ticks_and_early_starts_are_red() -> None:
     assert "wrong" not in classes(picture(results(row("ours-loop", kept()))))
     assert classes(picture(results(row("ours-loop", kept()[:30] + kept()[33:])))).count("wrong") == 3
     assert classes(picture(results(row("ours-loop", kept(-0.5))))).count("wrong") == 60
+    assert "wrong" not in classes(picture(results(row("sleep-loop", losing(450, 42)))))  # its drift says it all
 
 
 @pytest.mark.parametrize(("theme", "has_bright", "has_dark"), [("light", 1, 0), ("dark", 0, 1), ("auto", 1, 1)])
@@ -67,7 +68,7 @@ def test_text_is_escaped() -> None:
     assert text(0, 0, "a<b & c").count("a&lt;b &amp; c") == 1
 
 
-@given(st.lists(st.integers(-(10**7), 10**13), min_size=1))
+@given(st.lists(st.integers(-(10**7), 10**16), min_size=1))
 def test_every_lag_has_its_place_on_the_axis(lags: list[int]) -> None:
     """What lies beyond an end is drawn at the end, and nothing beside the panel."""
     scale = LogScale.around(lags)
