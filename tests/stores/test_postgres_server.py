@@ -195,6 +195,36 @@ async def test_decision_that_others_are_in_the_way_of_costs_no_connection(postgr
         assert store._link._pool._all == before
 
 
+@pytest.mark.parametrize("between", ["a lease runs out", "the server fails"])
+async def test_claim_tells_of_all_that_it_has_leased(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, between: str
+) -> None:
+    """It is a statement for each want: what the first has leased nobody would know of, whatever comes then."""
+    async with opened(with_option(postgres_url, "poll=1")) as store:
+        (dead,) = await store.jobs_put([job()])
+        await store.jobs_claim(CLAIM._replace(owner="dead"))
+        jobs = await store.jobs_put([job(), job(queue="other")])
+        rows, asked = store._link.rows, list[str]()
+
+        async def come_between(name: str, *arguments: object) -> object:
+            asked.append(name)
+            if asked.count("claim") == 2:
+                if between == "the server fails":
+                    raise StoreUnavailable("it is away")
+                async with store._link.connection("ending a lease") as connection:
+                    await connection.execute(
+                        f"UPDATE {store._settings.quoted_schema}.job SET lease_until_ns = 1 WHERE id = $1", dead.id
+                    )
+            return await rows(name, *arguments)
+
+        monkeypatch.setattr(store._link, "rows", come_between)
+        wants = [Want((queue,), lanes_of(["a"]), 5) for queue in ("default", "other")]
+        claimed = await store.jobs_claim(Claim("w", wants, 30.0))
+        leased = jobs[:1] if between == "the server fails" else jobs
+        assert [row.id for row in claimed.jobs] == [row.id for row in leased]
+        assert asked.count("claim") == 2
+
+
 async def test_pgbouncer_mode_prepares_nothing_and_listens_to_nobody(postgres_url: str) -> None:
     """Each transaction may come over another server connection."""
     async with opened(with_option(postgres_url, "pgbouncer=true")) as store:

@@ -6,12 +6,14 @@ around them. What a statement passes over goes the long way (`_durable`)."""
 
 from __future__ import annotations
 
+import logging
 from abc import ABC
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
+from quarterjack.errors import StoreError
 from quarterjack.model import Fenced, Finish, FinishKind, JobRecord, JobState
 
 from ._durable import DurableStore, Leased
@@ -22,6 +24,8 @@ from ._rows import JOB_COLUMNS, Encoding
 from .base import AGING_NS, Claim, Claimed, Hint, Renewal, Renewed, Want
 
 __all__ = ["PostgresJobs", "renew"]
+
+log = logging.getLogger("quarterjack")
 
 RESCUED_AT_ONCE: Final = 500
 
@@ -95,26 +99,35 @@ class PostgresJobs(DurableStore, ABC):
     # -- leases ----------------------------------------------------------------------
 
     async def _claim(self, claim: Claim) -> Leased:
-        """Lease waiting jobs; a statement per want."""
+        """Lease waiting jobs; a statement per want.
+
+        Only the first looks for leases that ran out, and what later ones fail at is left to the next claim: what
+        has been leased by then must be heard of.
+        """
         lease_ns = None if claim.lease_s is None else round(claim.lease_s * NS_PER_S)
-        jobs: list[JobRecord] = []
-        next_run_at: int | None = None
-        has_held_up, rescues = False, True
-        taken: list[int] = []
         queues = list({queue for want in claim.wants for queue in want.queues})
         lanes = list({lane for want in claim.wants for lane in want.lanes})
+        jobs: list[JobRecord] = []
+        next_run_at: int | None = None
+        has_held_up, taken = False, list[int]()
         for place, want in enumerate(claim.wants):
             if _is_exhausted(want, claim.wants[:place], taken):
                 taken.append(0)
                 continue
             arguments = [list(want.queues), list(want.lanes), want.slots, claim.owner, lease_ns, place == 0]
-            rows = await self._link.rows("claim", *arguments, rescues, queues, lanes)
-            if rows[0]["has_expired"]:
-                expired = await self._expired()
-                if expired:
-                    return Leased(Claimed(jobs, None), expired)
-                rescues = False  # somebody else is at them, or a transaction that completes them
-                rows = await self._link.rows("claim", *arguments, rescues, queues, lanes)
+            try:
+                rows = await self._link.rows("claim", *arguments, place == 0, queues, lanes)
+                if rows[0]["has_expired"]:
+                    expired = await self._expired()
+                    if expired:
+                        return Leased(Claimed(jobs, None), expired)
+                    # somebody else is at them, or a transaction that completes them
+                    rows = await self._link.rows("claim", *arguments, False, queues, lanes)
+            except StoreError:
+                if not jobs:
+                    raise
+                log.exception("only a part of what there is room for was claimed")
+                break
             if place == 0:
                 next_run_at, has_held_up = rows[0]["next_run_at_ns"], rows[0]["has_held_up"]
             found = [self._encoding.record(tuple(row)[4:]) for row in rows if row["id"] is not None]
