@@ -7,11 +7,13 @@ from random import Random
 import pytest
 from hypothesis import settings
 
+from quarterjack.errors import StoreUnavailable
 from quarterjack.model import JobRecord, JobState, Overlap, lanes_of
 from quarterjack.stores._needs import Loaded, Needs
 from quarterjack.stores.base import Claim, Want
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
+from quarterjack.triggers import Forever
 from tests.stores.reference import ReferenceStore
 from tests.stores.stories import Teller, story, told_alike
 
@@ -47,6 +49,24 @@ async def test_nothing_is_kept_of_what_is_over(seed: int) -> None:
             may_go = [job for job in others if job.state is JobState.SUBMITTED and not tables.jobs[job.id].parked]
             assert may_go or any(job.state.is_held or job.zombie for job in others), f"nobody lets {job_id} go"
             assert jobs[job_id].state is JobState.SUBMITTED
+
+
+async def test_chain_goes_on_that_a_claim_made_room_for_whose_answer_was_lost() -> None:
+    """Nobody knows what was claimed; who waits for room is asked instead, by the next claim that is answered."""
+    store = ReferenceStore()
+    b = Bench(store)
+    await b.open()
+    await b.schedule(trigger=Forever(), overlap=Overlap("queue_one"))
+    await store.schedules_trigger("s", b.job())
+    (row,) = (await store.schedules_fire([await b.plan()])).rows
+    assert row.state is JobState.SKIPPED
+    store.faults = ["after"]
+    with pytest.raises(StoreUnavailable):
+        await b.claim()
+    assert await store.schedules_due(10**12) == []
+    assert await b.claim() == []
+    assert [row.id for row in await store.schedules_due(10**12)] == ["s"]
+    await store.close()
 
 
 async def test_tick_behind_others_does_not_load_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:

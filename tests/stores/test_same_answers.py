@@ -76,8 +76,12 @@ class Deaf(Teller):
             return LOST
 
     async def act_claim(self, n: int, name: str) -> object:
-        await self.b.store.jobs_claim(Claim("nobody", [], None))  # a commit of its own: it takes back what ran out
-        return await super().act_claim(n, name)
+        nobody = Claim("nobody", [], None)
+        await self.b.store.jobs_claim(nobody)  # a commit of its own: it takes back what ran out
+        try:
+            return await super().act_claim(n, name)
+        finally:  # what the jobs made room for that were claimed unheard goes on with the next claim
+            await self.b.store.jobs_claim(nobody)
 
 
 def memory() -> Teller:

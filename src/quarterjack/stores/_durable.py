@@ -61,6 +61,9 @@ class Leased(NamedTuple):
 class DurableStore(DurableSchedules):
     """A store whose rows outlive the process; see the module's head for what an engine adds."""
 
+    _may_have_claimed = False
+    """A claim failed, and may have been made: see `_free_all`."""
+
     @abstractmethod
     async def _claim(self, claim: Claim) -> Leased:
         """Lease waiting jobs whose time has come, in one transaction, and write what `Book.lease` does.
@@ -94,6 +97,18 @@ class DurableStore(DurableSchedules):
         Where taking back changes nothing (rows that contradict each other), it is not tried for ever:
         the call comes to its end with nothing, and says so.
         """
+        try:
+            leased = await self._claim_or_rescue(claim)
+        except StoreError:
+            self._may_have_claimed = True
+            raise
+        if self._may_have_claimed:
+            await self._free_all()
+        elif leased.has_held_up:
+            await self._free_after(leased.claimed.jobs)
+        return leased.claimed
+
+    async def _claim_or_rescue(self, claim: Claim) -> Leased:
         leased = await self._claim(claim)
         before: Sequence[str] = ()
         while leased.expired:
@@ -103,9 +118,7 @@ class DurableStore(DurableSchedules):
             before = leased.expired
             await self._rescue(before)
             leased = await self._claim(claim)
-        if leased.has_held_up:
-            await self._free_after(leased.claimed.jobs)
-        return leased.claimed
+        return leased
 
     async def _rescue(self, job_ids: Sequence[str]) -> None:
         def decide(part: Part, now: int) -> None:
@@ -125,9 +138,23 @@ class DurableStore(DurableSchedules):
         """
         keys = frozenset(job.overlap_key for job in jobs if job.overlap_key is not None)
         uniques = frozenset((job.task, unique.key) for job in jobs if (unique := job.options.unique) is not None)
-        if not keys and not uniques:
-            return
-        needs = Needs(keys=keys, uniques=uniques)
+        await self._let_go_on(Needs(keys=keys, uniques=uniques))
+
+    async def _free_all(self) -> None:
+        """A claim may have been made whose answer was lost: who waits for room is asked, not who has made it."""
+        try:
+            rows = [row for row in await self.schedules_list() if row.held_up_ns is not None]
+        except StoreError:
+            return  # the next claim tries again
+        keys = frozenset(row.overlap_key for row in rows)
+        uniques = frozenset(
+            (row.payload.task, one.key) for row in rows if (one := row.payload.options.unique) is not None
+        )
+        self._may_have_claimed = not await self._let_go_on(Needs(keys=keys, uniques=uniques))
+
+    async def _let_go_on(self, needs: Needs) -> bool:
+        if not needs.keys and not needs.uniques:
+            return True
 
         def decide(part: Part, now: int) -> None:
             part.require(needs)
@@ -137,6 +164,8 @@ class DurableStore(DurableSchedules):
             await self._transact(needs, decide)
         except StoreError:
             log.exception("letting schedules go on that wait for room failed; they go on when these jobs have ended")
+            return False
+        return True
 
     async def jobs_release(self, jobs: Iterable[Fenced], *, delay_ns: int = 0, reason: str | None = None) -> None:
         """Give jobs back unrun."""
