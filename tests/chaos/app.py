@@ -31,7 +31,7 @@ TICK_S: Final = 0.25
 LINE_S: Final = 0.5
 CHAIN_S: Final = 0.3
 MOVED_S: Final = {"1.0": 0.5, "2.0": 0.2}
-PULSE_S: Final = 0.1
+PULSE_S: Final = 0.05
 STALLED_S: Final = 0.5
 PR_SET_PDEATHSIG: Final = 1
 
@@ -161,17 +161,20 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def watch_the_machine(ledger: Ledger, who: str) -> None:
-    """Note when this process had no turn of the processor for long, for its leases may have run out meanwhile.
+def watch(chaos: ChaosApp) -> None:
+    """Note when the app has started; and when this process had no turn for long, for its leases may have run out then.
 
-    It is noted once it is over, with the milliseconds it lasted in the place of the attempt.
+    The latter is noted once it is over, with the milliseconds it lasted in the place of the attempt.
     """
-    last = time.monotonic()
+    last, is_up = time.monotonic(), False
     while True:
         time.sleep(PULSE_S)
+        if chaos.app.is_serving and not is_up:
+            is_up = True
+            chaos.ledger.note("up", chaos.settings.who)
         now = time.monotonic()
         if now - last > STALLED_S:
-            ledger.note("stalled", who, attempt=round((now - last) * 1_000))
+            chaos.ledger.note("stalled", chaos.settings.who, attempt=round((now - last) * 1_000))
         last = now
 
 
@@ -179,4 +182,4 @@ if VARIABLE in os.environ:
     end_with_parent()
     chaos = ChaosApp(Settings(**json.loads(os.environ[VARIABLE])))
     app = chaos.app
-    threading.Thread(target=watch_the_machine, args=(chaos.ledger, chaos.settings.who), daemon=True).start()
+    threading.Thread(target=watch, args=(chaos,), daemon=True).start()

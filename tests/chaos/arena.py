@@ -87,7 +87,8 @@ class Arena:
     @property
     def upright(self) -> list[Member]:
         """The members that have started and live."""
-        return [member for member in self.crew.members if member.is_up]
+        up = {entry.who for entry in self.ledger.read() if entry.kind == "up"}
+        return [member for member in self.crew.members if member.who in up and member.is_alive]
 
     def holds(self, member: Member, task: str) -> bool:
         """Say whether a body of a task runs in a process."""

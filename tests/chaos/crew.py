@@ -19,7 +19,6 @@ __all__ = ["Crew", "Member"]
 
 ROOT: Final = Path(__file__).parents[2]
 APP: Final = "tests.chaos.app:app"
-STARTED: Final = f"running {APP} on the"
 
 
 class Member:
@@ -38,19 +37,10 @@ class Member:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=source, cwd=folder,
             )  # fmt: skip
         ledger.note("start", self.who)
-        self._has_started = False
 
     @property
     def is_alive(self) -> bool:
         return self.process.poll() is None
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it has said that it runs, and still does."""
-        if not self._has_started and self.says(STARTED):
-            self._has_started = True
-            self._ledger.note("up", self.who)
-        return self._has_started and self.is_alive
 
     def kill(self) -> None:
         """End it as a crash does."""
