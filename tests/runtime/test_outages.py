@@ -227,3 +227,64 @@ async def test_a_claim_that_is_not_answered_at_a_stop_leaves_nothing_behind() ->
         await claimed.wait()
     row = server.store._jobs[job.id]
     assert (row.state, row.owner, row.rescues) == (JobState.SUBMITTED, None, 0)
+
+
+async def test_a_command_whose_answer_is_lost_is_obeyed_all_the_same() -> None:
+    """An operator was told that the word was left: it must not vanish with a connection."""
+    server = Server(VirtualClock())
+    boss, worker = Quarterjack(server.connect("boss"), role="client"), Quarterjack(server.connect("worker"), lease=6)
+    lost: list[str] = []
+
+    async def fault(by: Connection, name: str, is_after: bool) -> None:
+        if is_after and by.label == "worker" and name == "workers_put" and server.store._commands and not lost:
+            lost.append(name)
+            raise StoreUnavailable("connection reset")
+
+    async with fleet(server, boss, worker) as clock:
+        server.fault = fault
+        (info,) = await boss.workers()
+        assert await boss.order(info.id, "drain")
+        await clock.run_for(10)
+        assert lost
+        assert "takes no more work" in worker.health().why
+        assert await boss.order(info.id, "resume")
+        await clock.run_for(10)
+        assert worker.health().is_ready
+        assert not server.store._commands
+
+
+async def test_a_schedule_that_pauses_itself_in_an_outage_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Its silence would look like health."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect())
+
+    @app.task(Every(seconds=10), pause_on_failure=1)
+    async def breaks() -> None:
+        server.fault = failing("schedules_get")
+        raise ValueError("no good")
+
+    async with fleet(server, app) as clock:
+        await clock.run_for(15)
+        assert "schedule breaks is paused" not in caplog.text
+        server.fault = None
+        await clock.run_for(10)
+        assert "schedule breaks is paused" in caplog.text
+
+
+async def test_who_awaits_a_job_hears_of_a_store_that_breaks() -> None:
+    """What looks how jobs ended must not end in silence: who waits for it would hang."""
+    server = Server(VirtualClock())
+    client = Quarterjack(server.connect(), role="client")
+
+    @client.task
+    async def body() -> None: ...
+
+    async def fault(by: Connection, name: str, is_after: bool) -> None:
+        del by, is_after
+        if name == "jobs_get":
+            raise ZeroDivisionError("a bug in a store")
+
+    server.fault = fault
+    with pytest.raises(ZeroDivisionError, match="a bug in a store"):
+        async with fleet(server, client):
+            await (await client.submit(body))

@@ -345,8 +345,10 @@ class ReferenceStore(DurableStore):
         return self.tables.limits.take(limit, n, rate, burst, self._clock.now_ns())
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
-        self.tables.workers[worker.id] = worker
-        return self.tables.commands.pop(worker.id, None)
+        self.tables.workers[worker.id] = worker._replace(command=None)
+        if self.tables.commands.get(worker.id) == worker.command:
+            self.tables.commands.pop(worker.id, None)
+        return self.tables.commands.get(worker.id)
 
     async def workers_list(self) -> list[WorkerInfo]:
         return list(self.tables.workers.values())

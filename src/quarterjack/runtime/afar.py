@@ -58,6 +58,7 @@ class AfarHost(Protocol):
     def outage(self) -> Outage: ...
     def is_held_here(self, job_id: str) -> bool: ...
     def known(self, record: JobRecord) -> JobRecord: ...
+    def fatal(self, error: BaseException) -> None: ...
 
 
 class Afar:
@@ -114,6 +115,8 @@ class Afar:
     async def _run(self) -> None:
         try:
             await self._looks()
+        except Exception as error:  # nothing of ours should raise here; a third party's store may, and waiters hang
+            self._host.fatal(error)
         finally:
             self._task = None
             self._host.outage.worked(DOING)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quarterjack.clock import Clock
@@ -29,7 +30,8 @@ __all__ = ["Hints", "HintsHost"]
 
 log = logging.getLogger("quarterjack")
 
-DOING: Final = "reading jobs that ended"
+SETTLING: Final = "reading jobs that ended"
+PAUSING: Final = "reading schedules that were paused"
 PAUSED: Final = "schedule %s is paused: %s; `await app.resume(%r)` lets it go on"
 
 
@@ -59,6 +61,7 @@ class HintsHost(Protocol):
     @property
     def scheduler(self) -> Scheduler | None: ...
     def known(self, record: JobRecord) -> JobRecord: ...
+    def fatal(self, error: BaseException) -> None: ...
 
 
 class Hints:
@@ -90,7 +93,7 @@ class Hints:
         elif hint is Hint.PAUSED:
             if scheduler is not None:
                 scheduler.on_change(ids)
-            self._soon(self._tell_paused(ids))
+            self._soon(self._surely(partial(self._tell_paused, ids), PAUSING))
         elif hint is Hint.CANCELS:
             if worker is not None:
                 worker.cancel_local(ids)
@@ -108,7 +111,13 @@ class Hints:
             return
         task = asyncio.get_running_loop().create_task(coroutine, context=self._host.context.copy())
         self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        task.add_done_callback(self._on_told)
+
+    def _on_told(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # nothing of ours should raise here; a third party's store may
+            self._host.fatal(error)
 
     async def _tell_paused(self, schedule_ids: Sequence[str]) -> None:
         """A schedule that stops by itself is told: its silence would look like health."""
@@ -136,19 +145,19 @@ class Hints:
                 host.flows.left(job_id)
         if not host.store.never_suspends:
             host.handles.expect(job_ids)
-            self._soon(self._settle_surely(job_ids))
+            self._soon(self._surely(partial(self._settle, job_ids), SETTLING))
         else:
             self._soon(self._settle(job_ids))
 
-    async def _settle_surely(self, job_ids: Sequence[str]) -> None:
-        """Settle them, however often the store must be asked: who waits for them hears of it nowhere else."""
+    async def _surely(self, tell: Callable[[], Coroutine[Any, Any, None]], doing: str) -> None:
+        """Tell it, however often the store must be asked: nobody hears of it anywhere else."""
         while True:
             try:
-                await self._settle(job_ids)
+                await tell()
             except StoreError as error:
-                await asyncio.sleep(self._host.outage.failed(DOING, error))
+                await asyncio.sleep(self._host.outage.failed(doing, error))
             else:
-                self._host.outage.worked(DOING)
+                self._host.outage.worked(doing)
                 return
 
     async def settled(self, grace_s: float) -> None:

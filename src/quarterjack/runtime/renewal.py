@@ -104,6 +104,8 @@ class Renewer:
         self._turned_ns = host.clock.monotonic_ns()
         self._is_loop_dead = False
         self._overdue: set[Attempt] = set()
+        self._heard: str | None = None
+        """The command that was obeyed, of which the store does not know yet that it was heard."""
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._end: Callable[[], object] | None = None
@@ -226,7 +228,8 @@ class Renewer:
             if is_full:
                 await self._renew_going(worker.on_their_way())
         if is_full:
-            command = await self._within(self._link.workers_put(host.info()))
+            command = await self._within(self._link.workers_put(host.info()._replace(command=self._heard)))
+            self._heard = command
             if host.silence is not None:
                 host.silence.renewed(asked_ns)
             if command is not None:

@@ -21,7 +21,7 @@ AUDIT_ROWS: Final = 1_000
 
 def worker_arguments(worker: WorkerInfo) -> list[Any]:
     """Return the arguments of the statement ``worker_put``."""
-    return [*worker[:4], list(worker.queues), *worker[5:10]]
+    return [*worker[:4], list(worker.queues), *worker[5:]]
 
 
 class PostgresRegistry(Store, ABC):
@@ -64,7 +64,7 @@ class PostgresRegistry(Store, ABC):
         return missing_ns / NS_PER_S
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
-        """Register or refresh a worker; return the command left for it, once."""
+        """Register or refresh a worker; return the command left for it, until it has heard."""
         command: str | None = await self._link.value("worker_put", *worker_arguments(worker))
         return command
 

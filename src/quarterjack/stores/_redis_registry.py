@@ -50,8 +50,9 @@ class Registry:
     # -- workers ---------------------------------------------------------------------
 
     async def put_worker(self, worker: WorkerInfo) -> str | None:
-        """Register or refresh a worker; return the command left for it, once."""
-        command: str | None = await self._scripts.run("workers", ("put", worker.id, to_json(worker)))
+        """Register or refresh a worker; return the command left for it, until it has heard."""
+        words = ("put", worker.id, to_json(worker._replace(command=None)), worker.command or "")
+        command: str | None = await self._scripts.run("workers", words)
         return command
 
     async def workers(self) -> list[WorkerInfo]:

@@ -33,11 +33,13 @@ _ALL: Final = (Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED, Hint.LIMIT
 
 
 def put_worker(session: Session, worker: WorkerInfo) -> str | None:
-    """Register or refresh a worker; take the command that was left for it."""
+    """Register or refresh a worker; return the command that was left for it, until it has heard."""
     row = session.one("SELECT command FROM qj_workers WHERE id = ?", (worker.id,))
-    facts = (*worker[:4], json.dumps(worker.queues), *worker[5:10])
-    session.run(f"INSERT OR REPLACE INTO qj_workers ({_WORKER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", facts)  # noqa: S608  # names of ours
-    return None if row is None else row[0]
+    command: str | None = None if row is None or row[0] == worker.command else row[0]
+    facts = (*worker[:4], json.dumps(worker.queues), *worker[5:10], command)
+    places = ", ".join("?" * len(facts))
+    session.run(f"INSERT OR REPLACE INTO qj_workers ({_WORKER}, command) VALUES ({places})", facts)  # noqa: S608  # names of ours
+    return command
 
 
 def list_workers(session: Session) -> list[WorkerInfo]:

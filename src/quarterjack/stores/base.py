@@ -508,7 +508,10 @@ class Store(ABC):
 
     @abstractmethod
     async def workers_put(self, worker: WorkerInfo) -> str | None:
-        """Register or refresh a worker; return the command an operator left for it, once."""
+        """Register or refresh a worker; return the command an operator left for it, until it says that it has heard.
+
+        It says so by the same ``worker.command`` the next time: an answer may be lost.
+        """
 
     @abstractmethod
     async def workers_list(self) -> list[WorkerInfo]:

@@ -354,9 +354,11 @@ class MemoryStore(Store):
         return self._limits.take(limit, n, rate, burst, self._now())
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
-        """Register or refresh a worker; return the command left for it, once."""
-        self._workers[worker.id] = worker
-        return self._commands.pop(worker.id, None)
+        """Register or refresh a worker; return the command left for it, until it has heard."""
+        self._workers[worker.id] = worker._replace(command=None)
+        if self._commands.get(worker.id) == worker.command:
+            self._commands.pop(worker.id, None)
+        return self._commands.get(worker.id)
 
     async def workers_list(self) -> list[WorkerInfo]:
         """Return the registered workers."""

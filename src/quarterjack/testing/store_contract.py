@@ -224,13 +224,19 @@ class StoreContract(
 
     # -- workers, records, hints -----------------------------------------------------
 
-    async def test_workers_register_get_one_command_and_leave(self, b: Bench) -> None:
-        """An operator's word reaches a worker once."""
+    async def test_workers_register_hear_commands_and_leave(self, b: Bench) -> None:
+        """An operator's word reaches a worker, though an answer may be lost; what it has heard is not told again."""
         worker = WorkerInfo("w1", "host", 1, "both", ("default",), 0, 0)
         assert await b.store.workers_put(worker) is None
         assert await b.store.workers_command("w1", "drain")
         assert not await b.store.workers_command("w2", "drain")
-        assert [await b.store.workers_put(worker) for _ in range(2)] == ["drain", None]
+        assert [await b.store.workers_put(worker) for _ in range(2)] == ["drain", "drain"]
+        assert [await b.store.workers_put(worker._replace(command="drain")) for _ in range(2)] == [None, None]
+        await b.store.workers_command("w1", "drain")
+        await b.store.workers_command("w1", "resume")
+        assert await b.store.workers_put(worker._replace(command="drain")) == "resume", "a newer one took its place"
+        assert await b.store.workers_put(worker._replace(command="resume")) is None
+        assert [w.command for w in await b.store.workers_list()] == [None]
         assert [w.id for w in await b.store.workers_list()] == ["w1"]
         await b.store.workers_remove("w1")
         assert await b.store.workers_list() == []

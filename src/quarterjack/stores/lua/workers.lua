@@ -24,6 +24,11 @@ if verb == 'put' then -- first what needs no memory, so that a full one does not
   call('HDEL', key, 'command')
   call('ZADD', all, now, id)
   call('HSET', key, 'info', arg())
+  if command == arg() then -- the worker has heard of it
+    command = false
+  elseif command then
+    call('HSET', key, 'command', command)
+  end
   call('PEXPIRE', key, FORGET_MS)
   return command
 elseif verb == 'remove' then

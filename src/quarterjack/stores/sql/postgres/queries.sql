@@ -470,17 +470,17 @@ SELECT EXISTS (
 SELECT {schema}.limit_take($1, $2, $3);
 
 -- name: worker_put
--- Register or refresh a worker, and take the command that was left for it.
-WITH before AS MATERIALIZED (SELECT command FROM {schema}.worker WHERE id = $1 FOR UPDATE),
-new AS (
+-- Register or refresh a worker; the command that was left for it is answered until it has heard of it ($11).
+WITH new AS (
     INSERT INTO {schema}.worker (id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ON CONFLICT (id) DO UPDATE SET
         host = excluded.host, pid = excluded.pid, role = excluded.role, queues = excluded.queues,
         started_at_ns = excluded.started_at_ns, seen_at_ns = excluded.seen_at_ns, version = excluded.version,
-        running = excluded.running, zombies = excluded.zombies, command = NULL
+        running = excluded.running, zombies = excluded.zombies, command = nullif(worker.command, $11)
+    RETURNING command
 )
-SELECT command FROM before;
+SELECT command FROM new;
 
 -- name: worker_list
 SELECT id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies, command
