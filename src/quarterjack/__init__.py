@@ -52,6 +52,7 @@ from .errors import (
     WrongLoop,
 )
 from .executors import Executor, LoopThread, ThreadExecutor
+from .fleet import fleet
 from .flow.adapter import PullStrategy, StrategyAdapter
 from .flow.adaptive import AdaptiveLimit
 from .flow.base import Gate, Order, Wrap
@@ -230,6 +231,7 @@ __all__ = [
     "Wrap",
     "WrongLoop",
     "current_job",
+    "fleet",
     "gather",
     "ticks",
 ]

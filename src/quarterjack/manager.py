@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
@@ -19,6 +20,7 @@ from ._manager_jobs import ManagedJob, ManagerJobs
 from .clock import clock_of
 from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
 from .events import Subscription
+from .flow._fleet import fleet_forms
 from .flow._keys import key_of
 from .flow._options import number
 from .flow.batch import Batch, OnError
@@ -30,9 +32,11 @@ from .options import check_names, resolve_options
 from .policies.backoff import Retry
 from .runtime._bodies import Once, check_body, fits_as_it_is
 from .runtime.engine import Engine
+from .runtime.fleet import Fleet
 from .runtime.handles import Handles
 from .runtime.managed import Chosen, ManagedRun, NotYet
 from .runtime.managed_items import Batched
+from .stores import Store, store_from
 
 __all__ = ["ManagedJob", "ManagerOptions", "Submitter", "TaskManager"]
 
@@ -95,14 +99,22 @@ class TaskManager(ManagerJobs):
     Args:
         strategies: What each job passes: strategies, or one `Flow`.
         grace: Seconds that bodies may take to end once they are cancelled.
+        store: Where its gates with ``scope="fleet"`` hold: a URL, or a `Store` that nobody has opened.
 
     Raises:
-        InvalidOption: If the strategies cannot work together.
+        InvalidOption: If the strategies cannot work together, or *store* names no store, or no gate needs one.
     """
 
-    def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0) -> None:
+    def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0, store: Store | str | None = None) -> None:
         is_flow = len(strategies) == 1 and isinstance(strategies[0], Flow)
         super().__init__(cast("Flow", strategies[0]) if is_flow else Flow(*strategies))
+        self._fleet_gates: Final = fleet_forms(self.flow.gates)
+        if store is not None and not self._fleet_gates:
+            raise InvalidOption(
+                'store is where gates with scope="fleet" hold, and the flow has none; a manager stores no jobs'
+            )
+        self._store: Final = None if store is None else store_from(store)
+        self._stack: Final = AsyncExitStack()
         self._plain: Final = self._chosen(NO_OPTIONS, NO_KEY, 1.0)
         self._grace_s = to_seconds(grace, "grace")
         self._ids = JobIds()
@@ -124,12 +136,14 @@ class TaskManager(ManagerJobs):
         """Begin: what was submitted before waits for its gates now.
 
         Raises:
-            UsageError: If it was entered before.
+            UsageError: If it was entered before, or a gate with ``scope="fleet"`` has no store.
+            StoreError: If *store* does not open.
         """
         if self._engine is not None or self._is_closed:
             raise UsageError("this TaskManager was entered before; make another one, the strategies may be shared")
         loop = asyncio.get_running_loop()
         clock = clock_of(loop)
+        await self._hold_limits()
         context = contextvars.copy_context()
         self._host = asyncio.current_task()
         self._handles = Handles(self, {}, self.event_stream, clock, lambda: context, self._on_fatal)
@@ -149,6 +163,13 @@ class TaskManager(ManagerJobs):
         for run in early:
             engine.adopt(run)
         return self
+
+    async def _hold_limits(self) -> None:
+        """See to it that gates of a fleet have a store."""
+        if self._store is not None:
+            await self._stack.enter_async_context(Fleet.opened(self._store, self._fleet_gates))
+        for gate in self._fleet_gates:
+            gate.check_bound()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -212,6 +233,7 @@ class TaskManager(ManagerJobs):
             engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
         if self._handles is not None:
             await self._handles.drain(self._grace_s, asyncio.Event())
+        await self._stack.aclose()
 
     def _on_fatal(self, error: BaseException) -> None:
         """A body raised KeyboardInterrupt or SystemExit: the block ends with it."""

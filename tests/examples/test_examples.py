@@ -46,6 +46,15 @@ def test_periodic_ways_keep_their_grids() -> None:
     assert 2 <= runs["longer_than_the_period"] < runs["in_a_thread"]
 
 
+def test_processes_keep_one_limit() -> None:
+    """Three share what is left while a fourth that was killed has two of four slots, and then those as well."""
+    killed, counted = run("fleet_limits.py").splitlines()
+    assert killed == "the first process has two slots and is killed"
+    words = counted.split()
+    assert counted.startswith("90 calls of three processes")
+    assert int(words[-3]) <= 4
+
+
 def test_states_stamps_and_callbacks() -> None:
     """One loop, threads and an own-loop thread side by side."""
     out = run("async_scheduler_states.py", stderr="timed out in attempt 1: ran longer than its timeout of 0.3 s\n")

@@ -32,7 +32,7 @@ __all__ = ["Gate", "Order", "Wrap"]
 log = logging.getLogger("quarterjack.flow")
 
 _SHARED: Final = frozenset(
-    {"_by_key", "_counted_by", "_leader", "_led", "_post", "_sweep", "_turnstile", "by", "clock"}
+    {"_by_key", "_counted_by", "_leader", "_led", "_post", "_purse", "_sweep", "_tie", "_turnstile", "by", "clock"}
 )
 """Attributes of a gate that a copy for another key has of its own, or shares."""
 

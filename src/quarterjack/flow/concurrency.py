@@ -10,14 +10,16 @@ from typing import Any, Final, Literal
 
 from quarterjack.errors import InvalidOption
 
+from ._fleet import FleetForm, OnStoreError, Scope, settle_scope
 from ._keys import By
 from ._options import CRUMBS, changed, number
+from ._purse import SlotPurse
 from .base import Gate
 from .outcome import Ended
 from .permit import BarePass, Turnstile
 from .waiting import Waiting
 
-__all__ = ["ConcurrencyLimit"]
+__all__ = ["ConcurrencyLimit", "FleetConcurrencyLimit"]
 
 _SETTINGS: Final = ("max_concurrent",)
 
@@ -46,11 +48,17 @@ class ConcurrencyLimit(Gate):
     has them back at once, and nobody else comes in until there are few enough.
     An ``async with`` of what the task or its job holds already needs no slot then.
 
+    With ``scope="fleet"`` the slots are those of all processes together: rows in the store,
+    renewed while they are held, so that a process that dies frees its own, see ``docs/flow/fleet.md``.
+
     Args:
         max_concurrent: Slots, 1 or more.
         by: A limit for each key, such as ``by="tenant"``.
         reentrant: ``"raise"`` or ``"donate"``, see above.
         name: What it is called in `why_waiting` and `stats`.
+        scope: ``"process"``, or ``"fleet"``: the limit holds for all processes on one store, by its *name*.
+        batch: Of a fleet: how many slots are asked for at once, 10 by default; 1 is strict.
+        on_store_error: Of a fleet: ``"closed"`` (default), ``"open"`` or ``"local"``, while the store does not answer.
 
     Raises:
         InvalidOption: Naming the option, the value and the range.
@@ -63,6 +71,9 @@ class ConcurrencyLimit(Gate):
         by: By | None = None,
         reentrant: Literal["raise", "donate"] = "raise",
         name: str | None = None,
+        scope: Scope = "process",
+        batch: int | None = None,
+        on_store_error: OnStoreError | None = None,
     ) -> None:
         super().__init__(by=by, name=name)
         if reentrant not in {"raise", "donate"}:
@@ -74,6 +85,7 @@ class ConcurrencyLimit(Gate):
         """Slots in use."""
         self._users = 0
         """Jobs that use some."""
+        settle_scope(self, ConcurrencyLimit, FleetConcurrencyLimit, scope, batch, on_store_error)
 
     # -- alone: with a slot free and nobody waiting a pass is a count and an entry in a dict ----------
 
@@ -165,3 +177,23 @@ class ConcurrencyLimit(Gate):
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         self.max_concurrent = changes.get("max_concurrent", self.max_concurrent)
+
+
+class FleetConcurrencyLimit(FleetForm[SlotPurse], ConcurrencyLimit):
+    """The same for all processes on one store."""
+
+    _kind = "slots"
+
+    def _make_purse(self, limit: str) -> SlotPurse:
+        return SlotPurse(self, self._tie, limit, self._terms)
+
+    def give(self, job: Waiting, now: float, ended: Ended) -> None:
+        super().give(job, now, ended)
+        self._purse.left()
+
+    def lend(self, job: Waiting) -> None:
+        super().lend(job)
+        self._purse.left()
+
+    def stats(self) -> dict[str, Any]:
+        return {**super().stats(), "held": len(self._purse.held)}

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 
 from quarterjack._durations import NS_PER_S, Seconds, to_ns, to_seconds
 from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption
 from quarterjack.triggers import Aligned, Cron, Trigger
 
+from ._fleet import FleetRate, OnStoreError, Scope, settle_scope
 from ._keys import By
 from ._options import CRUMBS, changed, number
 from ._rate import LONG_AGO, RateGate
 from .waiting import Waiting
 
-__all__ = ["FixedWindow"]
+__all__ = ["FixedWindow", "FleetFixedWindow"]
 
 CalendarWord = Literal["day", "week", "month"]
 _BEGINS: Final[Mapping[str, str]] = {"day": "0 0 * * *", "week": "0 0 * * mon", "month": "0 0 1 * *"}
@@ -37,6 +38,9 @@ class FixedWindow(RateGate):
 
     A job of ``cost=3`` counts as three starts. O(1) time and space.
 
+    With ``scope="fleet"`` the starts of all processes are counted together, in windows by the
+    store's clock, see ``docs/flow/fleet.md``.
+
     Args:
         max_requests: Starts per window, 1 or more.
         per: The window in seconds, as a number or a ``timedelta``, above 0; or ``"day"``,
@@ -48,6 +52,9 @@ class FixedWindow(RateGate):
         window_seconds: Another name of *per*.
         by: A count for each key, such as ``by="tenant"``.
         name: What it is called in `why_waiting` and `stats`.
+        scope: ``"process"``, or ``"fleet"``: the limit holds for all processes on one store, by its *name*.
+        batch: Of a fleet: how many starts are asked for at once, 10 by default; 1 is strict.
+        on_store_error: Of a fleet: ``"closed"`` (default), ``"open"`` or ``"local"``, while the store does not answer.
 
     Raises:
         InvalidOption: Naming the option, the value and the range.
@@ -63,6 +70,9 @@ class FixedWindow(RateGate):
         window_seconds: Seconds | None = None,
         by: By | None = None,
         name: str | None = None,
+        scope: Scope = "process",
+        batch: int | None = None,
+        on_store_error: OnStoreError | None = None,
     ) -> None:
         super().__init__(by=by, name=name)
         if (per is None) == (window_seconds is None):
@@ -72,6 +82,9 @@ class FixedWindow(RateGate):
         self.anchor: Final = anchor
         self.follows_wall_clock = anchor != "first"
         self._windows = _windows(self.per, anchor)
+        if anchor == "first" and scope == "fleet":
+            raise InvalidOption('anchor="first" means one process; with scope="fleet" take "epoch" or a zone')
+        settle_scope(self, FixedWindow, FleetFixedWindow, scope, batch, on_store_error)
 
     def eta(self, job: Waiting, now: float) -> float:
         room = self.max_requests + CRUMBS - self._reserved - job.cost
@@ -111,6 +124,16 @@ class FixedWindow(RateGate):
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         self.max_requests = changes.get("max_requests", self.max_requests)
+
+
+class FleetFixedWindow(FleetRate, FixedWindow):
+    """The same for all processes on one store."""
+
+    _kind = "window"
+
+    def window_at(self, wall_ns: int) -> tuple[int, int]:
+        """Return where the window of an instant begins and ends, in nanoseconds since the epoch."""
+        return cast("_OnTheClock", self._windows).window_at(wall_ns)  # the other kind is refused
 
 
 # -- where windows begin ---------------------------------------------------------------
@@ -190,17 +213,18 @@ class _OnTheClock:
 
     def look(self, now: float, clock: Clock) -> tuple[float, float]:
         wall_ns = clock.now_ns()
-        start, end = self._window_at(wall_ns)
+        start, end = self.window_at(wall_ns)
         return self._used_by_start.get(start, 0.0), now + (end - wall_ns) / NS_PER_S
 
     def add(self, cost: float, now: float, clock: Clock) -> None:
-        start, _ = self._window_at(clock.now_ns())
+        start, _ = self.window_at(clock.now_ns())
         used = self._used_by_start
         used[start] = used.pop(start, 0.0) + cost
         if len(used) > _KEPT:
             del used[next(iter(used))]
 
-    def _window_at(self, wall_ns: int) -> tuple[int, int]:
+    def window_at(self, wall_ns: int) -> tuple[int, int]:
+        """Return where the window of an instant begins and ends."""
         if not self._last[0] <= wall_ns < self._last[1]:
             self._last = self._find(wall_ns)
         return self._last

@@ -6,6 +6,7 @@ written for this work, the queue's for whatever comes along."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from quarterjack.errors import InvalidOption
@@ -13,7 +14,7 @@ from quarterjack.errors import InvalidOption
 from .base import Gate, Order, Wrap
 from .flow import Flow
 
-__all__ = ["as_flow", "flow_of_batches", "merged"]
+__all__ = ["as_flow", "flow_of_batches", "gates_of", "merged"]
 
 
 def as_flow(value: Any, where: str) -> Flow | None:
@@ -35,6 +36,11 @@ def as_flow(value: Any, where: str) -> Flow | None:
             'so one for all who ask for the same is an option of theirs: unique="…"'
         )
     return value
+
+
+def gates_of(flows: Iterable[Flow | None]) -> list[Gate]:
+    """Return the gates of *flows*, each once."""
+    return list(dict.fromkeys(gate for flow in flows if flow is not None for gate in flow.gates))
 
 
 def merged(queue: Flow | None, task: Flow | None, where: str) -> Flow | None:

@@ -11,6 +11,7 @@ from quarterjack._durations import Seconds, to_seconds
 from quarterjack.clock import Clock
 from quarterjack.errors import CircuitOpen, FlowRefused, InvalidOption, NoResource
 
+from ._fleet import fleet_forms
 from ._keys import By
 from ._options import CRUMBS, changed, number
 from .base import Gate
@@ -88,6 +89,8 @@ class Resource(Generic[T]):
         for gate in self.gates:
             if gate.by is not None:
                 raise InvalidOption(f"{gate!r} of {name} goes by keys; give by= to the WeightedRoundRobin instead")
+        if fleet_forms(self.gates):
+            raise InvalidOption(f'{limit!r} of {name} has scope="fleet"; the limit of a resource holds in one process')
 
     @property
     def gates(self) -> tuple[Gate, ...]:

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack.errors import InvalidOption
 
+from ._fleet import FleetRate, OnStoreError, Scope, settle_scope
 from ._keys import By
 from ._options import CRUMBS, changed, number
 from ._rate import Pace, RateGate
 from .waiting import Waiting
 
-__all__ = ["SlidingWindow"]
+__all__ = ["FleetSlidingWindow", "SlidingWindow"]
 
 _SETTINGS: Final = ("max_requests", "per")
 _SLACK_SHARE: Final = 0.1
@@ -36,19 +38,33 @@ class SlidingWindow(RateGate):
     was busy catches up for a tenth of the window at most. O(1) time for jobs of equal
     cost, O(cost) for one among cheaper ones; space for N starts.
 
+    With ``scope="fleet"`` no stretch of *per* seconds holds more of all processes together, see ``docs/flow/fleet.md``.
+
     Args:
         max_requests: Starts per window, 1 or more.
         per: The window in seconds, as a number or a ``timedelta``, above 0.
         smooth: Space the starts evenly.
         by: A window for each key, such as ``by="tenant"``.
         name: What it is called in `why_waiting` and `stats`.
+        scope: ``"process"``, or ``"fleet"``: the limit holds for all processes on one store, by its *name*.
+        batch: Of a fleet: how many starts are asked for at once, 10 by default; 1 is strict.
+        on_store_error: Of a fleet: ``"closed"`` (default), ``"open"`` or ``"local"``, while the store does not answer.
 
     Raises:
         InvalidOption: Naming the option, the value and the range.
     """
 
     def __init__(
-        self, max_requests: int, per: Seconds, *, smooth: bool = False, by: By | None = None, name: str | None = None
+        self,
+        max_requests: int,
+        per: Seconds,
+        *,
+        smooth: bool = False,
+        by: By | None = None,
+        name: str | None = None,
+        scope: Scope = "process",
+        batch: int | None = None,
+        on_store_error: OnStoreError | None = None,
     ) -> None:
         super().__init__(by=by, name=name)
         self.max_requests: int = number(max_requests, "max_requests", 1, whole=True)
@@ -59,6 +75,9 @@ class SlidingWindow(RateGate):
         self._counted = 0.0
         """What those cost."""
         self._pace = Pace()
+        if self.smooth and scope == "fleet":
+            raise InvalidOption('smooth=True spaces starts in one process; take TokenBucket(…, burst=1, scope="fleet")')
+        settle_scope(self, SlidingWindow, FleetSlidingWindow, scope, batch, on_store_error)
 
     def eta(self, job: Waiting, now: float) -> float:
         room = self.max_requests + CRUMBS - self._reserved - job.cost
@@ -128,3 +147,9 @@ class SlidingWindow(RateGate):
     def _change(self, changes: Mapping[str, Any]) -> None:
         self.max_requests = changes.get("max_requests", self.max_requests)
         self.per = to_seconds(changes.get("per", self.per), "per", exclusive=True)
+
+
+class FleetSlidingWindow(FleetRate, SlidingWindow):
+    """The same for all processes on one store."""
+
+    _kind = "log"

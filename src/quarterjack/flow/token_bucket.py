@@ -9,12 +9,13 @@ from typing import Any, Final
 from quarterjack._durations import NS_PER_S, Seconds, to_ns
 from quarterjack.errors import InvalidOption
 
+from ._fleet import FleetRate, OnStoreError, Scope, settle_scope
 from ._keys import By
 from ._options import CRUMBS, changed, number
 from ._rate import RateGate
 from .waiting import Waiting
 
-__all__ = ["TokenBucket"]
+__all__ = ["FleetTokenBucket", "TokenBucket"]
 
 _SETTINGS: Final = ("rate", "burst")
 _LONGEST_NS: Final = 200 * 366 * 86_400 * NS_PER_S
@@ -37,12 +38,17 @@ class TokenBucket(RateGate):
     rounded up, so that the rate is never above the given one, and below it by less
     than a thousandth up to a million a second. O(1) time and space.
 
+    With ``scope="fleet"`` all processes share one bucket, on the store's clock, see ``docs/flow/fleet.md``.
+
     Args:
         rate: Tokens per second, above 0; 0.5 is one in two seconds.
         burst: The most tokens there are, 1 or more; also the highest cost of a job.
         per: Seconds in which *rate* tokens come, 1 by default: ``TokenBucket(300, 20, per=60)``.
         by: A bucket for each key, such as ``by="tenant"``.
         name: What it is called in `why_waiting` and `stats`.
+        scope: ``"process"``, or ``"fleet"``: the limit holds for all processes on one store, by its *name*.
+        batch: Of a fleet: how many tokens are asked for at once, 10 by default; 1 is strict.
+        on_store_error: Of a fleet: ``"closed"`` (default), ``"open"`` or ``"local"``, while the store does not answer.
 
     Raises:
         InvalidOption: Naming the option, the value and the range.
@@ -52,7 +58,16 @@ class TokenBucket(RateGate):
     """
 
     def __init__(
-        self, rate: float, burst: float, *, per: Seconds = 1.0, by: By | None = None, name: str | None = None
+        self,
+        rate: float,
+        burst: float,
+        *,
+        per: Seconds = 1.0,
+        by: By | None = None,
+        name: str | None = None,
+        scope: Scope = "process",
+        batch: int | None = None,
+        on_store_error: OnStoreError | None = None,
     ) -> None:
         super().__init__(by=by, name=name)
         self._per_ns = to_ns(per, "per", exclusive=True)
@@ -61,6 +76,7 @@ class TokenBucket(RateGate):
         self._token_ns = _token_ns(rate, self._per_ns)
         self._full_at_ns = _NOTHING_YET
         """When the bucket is full again: the one number it keeps (GCRA's theoretical arrival time)."""
+        settle_scope(self, TokenBucket, FleetTokenBucket, scope, batch, on_store_error)
 
     def eta(self, job: Waiting, now: float) -> float:
         left = self.burst - self._reserved - job.cost
@@ -106,6 +122,17 @@ class TokenBucket(RateGate):
         self._token_ns = _token_ns(self.rate, self._per_ns)
         if missing:  # so many tokens are still missing, whatever time they take to come now
             self._full_at_ns = now_ns + math.ceil(missing * self._token_ns)
+
+
+class FleetTokenBucket(FleetRate, TokenBucket):
+    """The same for all processes on one store."""
+
+    _kind = "tokens"
+
+    @property
+    def per_second(self) -> float:
+        """Tokens that come in a second."""
+        return NS_PER_S / self._token_ns
 
 
 def _token_ns(rate: float, per_ns: int) -> int:

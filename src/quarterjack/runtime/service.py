@@ -22,6 +22,7 @@ from quarterjack.errors import JobGone, NotRunning, StoreError
 from quarterjack.events import EventStream
 from quarterjack.executors import Executor, Home
 from quarterjack.flow.flow import Flow
+from quarterjack.flow.for_apps import gates_of
 from quarterjack.job import CallbackKind, Job
 from quarterjack.model import JobFilter, JobIds, JobRecord, JobState, Schedule, WorkerInfo
 from quarterjack.stores import Encoding
@@ -32,6 +33,7 @@ from quarterjack.timer import Timer
 from .afar import Afar, refresh
 from .commands import obey
 from .declarations import Declarations
+from .fleet import LEASE_S, Fleet
 from .flows import Flows
 from .handles import Handles, settled_within
 from .health import Health, health_of
@@ -64,6 +66,8 @@ CheckCall = Callable[[TaskDefinition, tuple[Any, ...]], tuple[Any, ...]]
 
 class Service:
     """The running half of an app; made by ``Quarterjack`` at each start."""
+
+    _fleet: Fleet | None = None
 
     def __init__(
         self,
@@ -146,9 +150,17 @@ class Service:
         self._is_open = True
         self._hints.start()
         await self.time.open()
+        self._hold_limits()
         for definition in self.tasks.values():
             self.places.prepare(definition)
         await self.places.start(self.home)
+
+    def _hold_limits(self) -> None:
+        """Have gates with ``scope="fleet"`` hold in the store."""
+        of_tasks = [flow for task in self.tasks.values() for flow in (task.flow, task.batch_flow)]
+        lease_s = LEASE_S if self.lease_s is None else self.lease_s
+        self._fleet = Fleet(self.store, self.clock, self.time, process=self.owner, lease_s=lease_s)
+        self._fleet.bind(gates_of([*(self.flows.by_queue.values() if self.flows is not None else ()), *of_tasks]))
 
     async def start(self) -> None:
         """Put the declared schedules; claim and fire from now on."""
@@ -344,6 +356,8 @@ class Service:
             self._hints.stop()
             if self.handles.afar is not None:
                 await self.handles.afar.close()
+            if self._fleet is not None:
+                await self._fleet.close()
             self.patience = Patience(CLOSING_S, self.hurried)
             async with self.patience.limit():
                 await self.store.close()
