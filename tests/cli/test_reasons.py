@@ -116,8 +116,10 @@ def test_orphan_has_one_reason(stored: Path, qj: Qj) -> None:
 
 
 def _orphaned(qj: Qj, job_id: str) -> dict[str, str]:
+    states: list[str] = []
     for _ in range(200):
         told = shown(qj, job_id)
         if "ORPHANED" in told["state"]:
             return told
-    raise AssertionError(told)
+        states.append(told["state"])
+    raise AssertionError(states)
