@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -97,6 +98,8 @@ def drift(
         return
     simulated_s = None if simulate is None else _seconds(simulate, "--simulate")
     _check_plot(plot)
+    if source is None and sys.platform == "win32":
+        raise Failure("the laboratory needs Linux or macOS to measure", "qj lab drift --from drift.json", EXIT_USAGE)
     if source is None:
         plan = _plan(for_, every, body, is_in_turn)
         _check_simulation(simulated_s, plan.period_ns)

@@ -34,8 +34,6 @@ NS_PER_MS: Final = 1_000_000
 LEAD_NS: Final = NS_PER_S // 2
 """How much before the first tick the ways are told of it."""
 LOOK_S: Final = 0.2
-KILLED: Final = 1 if sys.platform == "win32" else -signal.SIGKILL
-"""The exit code of a process that we have ended; any other one is news."""
 MAIN: Final = Path(__file__).with_name("__main__.py")
 
 
@@ -226,19 +224,16 @@ class _Runner:
         if self._is_ended:
             return
         self._is_ended = True
-        if sys.platform == "win32":
-            self._process.kill()
-        else:
-            self._process.poll()
-            with suppress(ProcessLookupError):  # the process may have died, and left others of its group
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.poll()
+        with suppress(ProcessLookupError):  # the process may have died, and left others of its group
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def recorded(self, now_ns: int, usage: Usage | None) -> Recorded:
         """Return what the process has left by *now_ns*."""
         seconds = max(0.0, (now_ns - self.origin_ns) / NS_PER_S) if self.origin_ns else 0.0
         found = Recorded(self._case.way, self.origin_ns, min(seconds, self._case.seconds))
-        if self._process.returncode != KILLED or not self.is_set_up:
+        if self._process.returncode != -signal.SIGKILL or not self.is_set_up:
             found.error = self._what_went_wrong()
         with suppress(FileNotFoundError):
             found.starts_ns = _stamps(Path(self._case.stamps))
