@@ -51,7 +51,7 @@ from .errors import (
     WouldDeadlock,
     WrongLoop,
 )
-from .executors import Executor, LoopThread, ThreadExecutor
+from .executors import Executor, LoopThread, ProcessExecutor, ThreadExecutor
 from .fleet import fleet
 from .flow.adapter import PullStrategy, StrategyAdapter
 from .flow.adaptive import AdaptiveLimit
@@ -186,6 +186,7 @@ __all__ = [
     "PayloadCodec",
     "Pressure",
     "Priority",
+    "ProcessExecutor",
     "Progress",
     "PullStrategy",
     "Quarterjack",

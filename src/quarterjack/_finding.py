@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,7 @@ def find_app(app: object, bodies: Iterable[Callable[..., Any]]) -> AppRef:
     for module in _modules(bodies):
         for name, value in tuple(vars(module).items()):
             if value is app:
-                return _ref_of_main(module, name) if module is main else AppRef(module.__name__, None, name)
+                return _ref_of_main(module, name) if module is main else _ref_of(module, name)
     raise UsageError(
         "this app is no global of a module, so no other process can find it: put `app = Quarterjack(…)` at the top "
         'level of a file, or use executor="thread"'
@@ -42,6 +43,17 @@ def _modules(bodies: Iterable[Callable[..., Any]]) -> Iterator[ModuleType]:
         module = sys.modules.get(name)
         if isinstance(module, ModuleType):
             yield module
+
+
+def _ref_of(module: ModuleType, name: str) -> AppRef:
+    """Return it by the module's name, if an import of that finds the same file; else by the file."""
+    file: str | None = getattr(module, "__file__", None)
+    parent, _, _ = module.__name__.rpartition(".")
+    folders = getattr(sys.modules.get(parent), "__path__", None) if parent else None
+    spec = PathFinder.find_spec(module.__name__, folders)  # not importlib's: that asks sys.modules, which we alone have
+    if file is not None and (spec is None or spec.origin != file):
+        return AppRef(None, str(Path(file).resolve()), name)
+    return AppRef(module.__name__, None, name)
 
 
 def _ref_of_main(main: ModuleType, name: str) -> AppRef:

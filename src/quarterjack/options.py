@@ -167,12 +167,12 @@ def _unique(value: Any) -> Unique | None:
 
 
 def _executor(value: Any) -> Any:
-    if isinstance(value, str) and value in {"process", "command"}:
-        raise InvalidOption(f'executor={value!r} is not part of this version; use executor="thread"')
-    is_name = isinstance(value, str) and value in {"loop", "thread"}
+    is_name = isinstance(value, str) and value in {"loop", "thread", "process"}
     if value is None or is_name or (hasattr(value, "submit") and hasattr(value, "slots")):
         return value
-    raise InvalidOption(f'executor must be "loop", "thread" or an Executor such as LoopThread("name"), got {value!r}')
+    raise InvalidOption(
+        f'executor must be "loop", "thread", "process" or an Executor such as LoopThread("name"), got {value!r}'
+    )
 
 
 def _optional(check: Callable[..., Any], value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -238,13 +238,6 @@ def test_misspelt_option_names_the_right_one() -> None:
         sleeper(Quarterjack()).options(priorty=1)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("executor", ["process", "command"])
-def test_executors_of_later_versions_say_what_to_use(executor: str) -> None:
-    """The name is right, the time has not come."""
-    with pytest.raises(InvalidOption, match='executor="thread"'):
-        sleeper(Quarterjack(), executor=executor)
-
-
 @pytest.mark.parametrize("fn", [lambda: None, iter([1]), 5])
 def test_what_cannot_be_a_task_is_refused(fn: Any) -> None:
     """Nameless and uncallable things."""

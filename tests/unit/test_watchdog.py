@@ -96,7 +96,7 @@ async def test_a_block_is_told_while_it_lasts_at_the_users_line(records: Records
     await until(lambda: reports)
     watchdog.stop()
     here = f"{__file__}:{line_of(Records.wait_for, 'self._came.wait_for(')} in wait_for"
-    assert f"at {here}, in task crunch, job job-7; use executor='thread' for it" in records.messages[0]
+    assert f"at {here}, in task crunch, job job-7; use executor='process' for it if it computes" in records.messages[0]
     assert records.all[0].levelno == logging.WARNING
     (blocked,) = reports
     assert (blocked.where, blocked.task, blocked.job_id) == (here, "crunch", "job-7")

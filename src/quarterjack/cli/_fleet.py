@@ -25,6 +25,7 @@ from functools import partial
 from random import Random
 from typing import Final, Self
 
+from quarterjack.executors.process import PROCESSES
 from quarterjack.policies.backoff import equal_jitter
 from quarterjack.runtime.signals import Signals
 
@@ -115,6 +116,8 @@ class Fleet:
         self.is_misused = False
         self._form, self._alone = form, alone
         self._width = max(map(len, roles)) + len("[]")
+        self.sharing = max(1, sum(role != "scheduler" for role in roles.values()))
+        """How many of them share the processors for bodies in processes."""
         self._posts = [_Post(self, name, role) for name, role in roles.items()]
 
     async def run(self) -> int:
@@ -258,6 +261,7 @@ class _Member(Child):
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=out_end,
                     stderr=err_end,
+                    env={**os.environ, PROCESSES: str(fleet.sharing)},
                 )
         except BaseException:
             ours.close()

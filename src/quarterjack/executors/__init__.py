@@ -3,6 +3,7 @@
 from .base import AppRef, Call, Capabilities, Executor, Handle, Home, Report
 from .loop import LoopExecutor
 from .loop_thread import LoopThread
+from .process import ProcessExecutor
 from .thread import ThreadExecutor
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Home",
     "LoopExecutor",
     "LoopThread",
+    "ProcessExecutor",
     "Report",
     "ThreadExecutor",
 ]

@@ -23,6 +23,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -39,6 +40,7 @@ from .elsewhere import Elsewhere, Told
 
 __all__ = ["Answer", "Bodies", "Body", "Request", "outcome_of", "request_of", "run", "run_async"]
 
+_HERE: Final = str(Path(__file__).parent)
 MAIN_ELSEWHERE: Final = "__mp_main__"
 """What the program's own module is called in another process, as multiprocessing has it."""
 
@@ -172,7 +174,7 @@ class Answer:
             "kind": "raised",
             "type": type(error).__qualname__,
             "text": text_of(error),
-            "traceback": "".join(traceback.format_exception(error)),
+            "traceback": trace_of(error),
             "kinds": [_kind_name(kind) for kind in type(error).__mro__[:-1]],
         }
         own = _own_error(error)
@@ -189,7 +191,7 @@ class Answer:
     @staticmethod
     def rejected(why: str, error: BaseException | None = None) -> bytes:
         """The body cannot be run there."""
-        trace = "" if error is None else "".join(traceback.format_exception(error))
+        trace = "" if error is None else trace_of(error)
         return to_json({"kind": "rejected", "why": why, "traceback": trace}) + b"\n"
 
 
@@ -199,6 +201,15 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception as unprintable:  # a user's code runs here
         return f"(its text cannot be had: {type(unprintable).__name__})"
+
+
+def trace_of(error: BaseException) -> str:
+    """Return an exception's traceback in words, from the first line that is not of this package."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_HERE):
+        tb = tb.tb_next
+    text = "".join(traceback.TracebackException(type(error), error, tb).format())
+    return text.replace(f"{MAIN_ELSEWHERE}.", "")
 
 
 def _kind_name(kind: type) -> str:

@@ -219,6 +219,13 @@ class Executor(ABC):
             UsageError: If bodies cannot run there.
         """
 
+    async def warm(self) -> None:
+        """Be ready for a first body: a task of the app names this executor. After `start`.
+
+        Raises:
+            UsageError: If bodies cannot run there.
+        """
+
     @property
     @abstractmethod
     def free(self) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
 
-from quarterjack.executors import Executor, Home, LoopExecutor, ThreadExecutor
+from quarterjack.executors import Executor, Home, LoopExecutor, ProcessExecutor, ThreadExecutor
 from quarterjack.flow.batch import Batch
 from quarterjack.flow.flow import Flow
 from quarterjack.model import TICK_LANE, JobRecord, lane_suffix
@@ -51,15 +51,20 @@ class Places:
         for executor in {*self.executors, *(task.executor for task in self.prepared.values())}:
             await executor.start(home)
             self.executors.add(executor)
+        for executor in {task.executor for task in self.prepared.values()}:
+            await executor.warm()
 
     async def ensure(self, executor: Executor | str | None, home: Home) -> None:
         """Start an executor that only single jobs or schedules name."""
-        if executor is None or isinstance(executor, str) or executor in self.executors:
+        if isinstance(executor, str):
+            executor = self._own(executor)
+        if executor is None or executor in self.executors:
             return
         async with self._starting:
             if executor not in self.executors:
                 await executor.start(home)
                 self.executors.add(executor)
+                await executor.warm()
                 self._on_new()
 
     async def stop(self, grace_s: float) -> None:
@@ -102,7 +107,14 @@ class Places:
             return self._of_batches(definition.name, definition.batch, definition.batch_flow)
         if executor is None:
             executor = "loop" if definition.is_coroutine else "thread"
-        return self.own[executor] if isinstance(executor, str) else executor
+        return self._own(executor) if isinstance(executor, str) else executor
+
+    def _own(self, name: str) -> Executor:
+        """Return one of the app's own executors; those of processes are made when they are first named."""
+        found = self.own.get(name)
+        if found is None:
+            found = self.own[name] = ProcessExecutor()
+        return found
 
     def _of_batches(self, task: str, batch: Batch, flow: Flow | None) -> Executor:
         executor = self._batches.get(task)

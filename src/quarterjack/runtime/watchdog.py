@@ -47,7 +47,7 @@ JOIN_S: Final = 1.0
 SHOWN_MOST: Final = 1_000
 """Places that are remembered; code that is made anew for each block has no end of them."""
 
-ADVICE: Final = "use executor='thread' for it, or await where it waits"
+ADVICE: Final = "use executor='process' for it if it computes, executor='thread' if it waits, or await where it waits"
 
 
 class Blocked(NamedTuple):

@@ -1,0 +1,42 @@
+"""The leash: a child that ends with its parent, whatever either is doing at that moment.
+
+A pipe per child. The parent holds the one end for as long as it lives; the
+kernel is asked to kill the child when the other one breaks (``O_ASYNC`` with
+SIGKILL as its signal), so it needs no instruction of the child's: one inside a
+C call that holds the interpreter goes as well. (``PR_SET_PDEATHSIG`` would
+follow the process that forked the child, not the app's.)
+
+Linux alone has it. Elsewhere the nursery kills its children when the app is
+gone; a child whose nursery was killed too ends when it next reads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+__all__ = ["HAS_LEASH", "fasten"]
+
+PORTABLE: Final = "QUARTERJACK_PORTABLE"
+"""An environment variable that makes this system pass for one without such gifts, in tests."""
+HAS_LEASH: Final = sys.platform.startswith("linux") and not os.environ.get(PORTABLE)
+
+_F_SETSIG: Final = 10  # Linux's; Python's fcntl names it on some builds only
+_SIGKILL: Final = 9
+
+
+def fasten(leash: int) -> None:
+    """Have the kernel kill this process when the other end of the pipe *leash* is closed, or its holder dies."""
+    if not HAS_LEASH:
+        return
+    import fcntl  # noqa: PLC0415  # not on every system
+
+    fcntl.fcntl(leash, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(leash, _F_SETSIG, _SIGKILL)
+    fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        is_broken = not os.read(leash, 1)
+    except BlockingIOError:
+        is_broken = False
+    if is_broken:  # before it was fastened
+        os._exit(1)

@@ -1,0 +1,329 @@
+"""One child process, as the app sees it: a socket, a leash, and at most one body at a time.
+
+    starting ─▶ idle ⇄ busy ─▶ ended
+        └────────┴───────┴──▶ (it died, or could not load the app)
+
+Its end is heard twice: as the end of its socket, behind everything that it has
+written, and from its nursery, with its exit code. Both are waited for, in either
+order, as far as both can come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_core import from_json, to_json
+
+from quarterjack.errors import BodyDied
+from quarterjack.model import Outcome, OutcomeKind
+
+from ._away import Away, Desk
+from ._frames import Frame, Frames, pack
+from ._gate import DOORBELL
+from ._remote import outcome_of
+from ._starting import Nursery, in_thread
+from .base import AppRef, Call, Report
+
+if TYPE_CHECKING:
+    from .process import ProcessExecutor
+
+__all__ = ["Running", "WorkerProcess", "words_of"]
+
+LAST_WORDS_S: Final = 0.05
+"""How long a dead child's socket is read: another process that it forked may hold it open."""
+NEWS_S: Final = 2.0
+"""How long after its socket a child's exit code is waited for."""
+UNKILLABLE_S: Final = 10.0
+"""A process that SIGKILL has not ended after so long hangs in the kernel."""
+
+
+def words_of(code: int | None) -> str:
+    """Return what an exit code says of a process's end."""
+    if code is None:
+        return "nobody knows how it ended"
+    if code >= 0:
+        return f"exit code {code}: it ended by itself, by os._exit or in the middle of a library"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if -code == signal.SIGKILL:
+        return f"{name}: killed from outside, perhaps out of memory"
+    return f"{name}: it crashed, or was killed from outside"
+
+
+class Running(Away):
+    """One body in a child, or on its way to one; the handle the runtime holds."""
+
+    __slots__ = ("_executor", "child", "is_sent", "request")
+
+    def __init__(self, executor: ProcessExecutor, desk: Desk, call: Call, report: Report, request: bytes) -> None:
+        super().__init__(desk, call, report)
+        self._executor = executor
+        self.request = request
+        self.child: WorkerProcess | None = None
+        self.is_sent = False
+
+    def withdraw(self, reason: str) -> None:
+        """End a call that waits for a child."""
+        self._executor.forget(self)
+        super().withdraw(reason)
+
+    def interrupt(self, reason: str) -> None:
+        """Ring, and kill the child after the grace."""
+        del reason
+        if self.child is not None and self.is_sent:
+            self.child.ring()
+        self.arm(self.call.cancel_grace_s, self.kill)
+
+    def kill(self) -> None:
+        """End the body by ending its process; that tells when it has."""
+        if self.child is not None:
+            self.child.kill()
+        self.arm(UNKILLABLE_S, self.give_up)
+
+    def on_began(self) -> None:
+        """The body begins."""
+        self._on_began(self.desk.clock.monotonic_ns())
+
+    def tell(self, kind: Frame, data: bytes) -> None:
+        """The body says something."""
+        if self._is_reported or self._is_abandoned:
+            return
+        words: Any = from_json(data)
+        if kind is Frame.KEEP:
+            self._report.keep(words)
+        else:
+            self._report.progress(*words)
+
+    def on_over(self, outcome: Outcome) -> None:
+        """The body is over."""
+        self.outcome = outcome
+        self._on_finished(outcome)
+
+    def on_dead(self, code: int | None) -> None:
+        """Its process has ended under it."""
+        if self.is_asked:
+            self.on_over(Outcome(OutcomeKind.CANCELLED))  # as which it was asked to end
+            return
+        error = BodyDied(code, words_of(code))
+        self.on_over(Outcome(OutcomeKind.DIED, error=error, reason=str(error)))
+
+
+class WorkerProcess(asyncio.Protocol):
+    """A child; made by `open`."""
+
+    def __init__(self, executor: ProcessExecutor, nursery: Nursery) -> None:
+        self._executor = executor
+        self._nursery = nursery
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._leash = -1
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._has_code = self._is_cut = self._is_killed = False
+        self.code: int | None = None
+        self.pid: int | None = None
+        self.is_ready = False
+        self.is_over = False
+        self.is_retiring = False
+        """Nothing more is to run there."""
+        self.is_outgrown = False
+        """It holds too much memory: it goes when its replacement is ready."""
+        self.jobs = 0
+        """Bodies it was given so far."""
+        self.memory_kib = 0
+        self.running: Running | None = None
+        self.why_not = ""
+        """Why it could not load the app."""
+        self.over = asyncio.Event()
+
+    async def open(self, settings: dict[str, Any]) -> None:
+        """Have the child started.
+
+        Raises:
+            OSError: If there are no descriptors left for it.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            held, self._leash = os.pipe()
+            try:
+                ours.setblocking(False)
+                self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
+                self._nursery.start(self, theirs.fileno(), held)
+            except BaseException:
+                ours.close()
+                self._let_go()
+                raise
+            finally:
+                os.close(held)
+        self.send(Frame.HELLO, to_json(settings))
+
+    # -- what it is told -------------------------------------------------------------------
+
+    def send(self, kind: Frame, data: bytes = b"") -> None:
+        """Write a frame."""
+        if self._transport is not None and not self._is_cut:
+            self._transport.write(pack(kind, data))
+
+    def run(self, running: Running) -> None:
+        """Run a body."""
+        self.running, running.child = running, self
+        self.jobs += 1
+        running.is_sent = True
+        self.send(Frame.RUN, running.request)
+
+    async def run_large(self, running: Running, folder: Path) -> None:
+        """Run a body whose request goes through a file."""
+        self.running, running.child = running, self
+        self.jobs += 1
+        path = folder / running.call.ref
+        try:
+            await in_thread(lambda: path.write_bytes(running.request))
+        except OSError as error:
+            self._end_body(Outcome(OutcomeKind.RAISED, error=error))
+            return
+        if running.is_asked:
+            self._end_body(Outcome(OutcomeKind.CANCELLED))
+            return
+        running.is_sent = True
+        self.send(Frame.RUN_FILE, str(path).encode())
+
+    def ring(self) -> None:
+        """Interrupt the body."""
+        self.send(Frame.CANCEL)
+        if self.pid is not None and DOORBELL is not None:
+            self._nursery.signal(self.pid, DOORBELL)
+
+    def kill(self) -> None:
+        """End it now."""
+        self._is_killed = True
+        if self.pid is not None:
+            self._nursery.signal(self.pid, signal.SIGKILL)
+
+    def retire(self) -> None:
+        """Let it end, once it is idle."""
+        self.is_retiring = True
+        if self.running is None:
+            self.send(Frame.EXIT)
+
+    # -- what it says ----------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._frames.feed(data)
+        while (frame := self._frames.take()) is not None:
+            self._hear(*frame)
+
+    def _hear(self, kind: Frame, data: bytes) -> None:
+        running = self.running
+        if kind is Frame.READY:
+            self.is_ready = True
+            self._executor.on_ready(self)
+        elif kind is Frame.UNLOADABLE:
+            why, trace = from_json(data)
+            self.why_not = why
+            self._executor.on_unloadable(self, why, trace)
+            self.retire()
+        elif kind is Frame.MEMORY:
+            self.memory_kib = int(data)
+        elif running is None:
+            pass  # the last words of a body that is over
+        elif kind is Frame.STARTED:
+            running.on_began()
+        elif kind is Frame.ENDED:
+            self._end_body(outcome_of(running.call, data))
+        elif kind is Frame.ENDED_FILE:
+            self._executor.spawn(self._read_large(running, Path(data.decode())))
+        else:
+            running.tell(kind, data)
+
+    async def _read_large(self, running: Running, path: Path) -> None:
+        def read() -> Outcome:
+            try:
+                return outcome_of(running.call, path.read_bytes())
+            finally:
+                path.unlink(missing_ok=True)
+
+        try:
+            outcome = await in_thread(read)
+        except OSError as error:
+            outcome = Outcome(OutcomeKind.RAISED, error=error)
+        if self.running is running:  # else it died meanwhile, or was killed
+            self._end_body(outcome)
+
+    def _end_body(self, outcome: Outcome) -> None:
+        running, self.running = self.running, None
+        if self.is_retiring:
+            self.send(Frame.EXIT)
+        # First the child, then the outcome: who hears of the outcome may submit into this slot.
+        self._executor.on_idle(self)
+        if running is not None:
+            running.request = b""
+            running.on_over(outcome)
+
+    # -- how it ends -----------------------------------------------------------------------
+
+    def on_started(self, pid: int) -> None:
+        self.pid = pid
+        if self._is_killed:
+            self._nursery.signal(pid, signal.SIGKILL)
+
+    def on_unstarted(self, why: str) -> None:
+        self.why_not = why
+        self.on_ended(None)
+
+    def on_ended(self, code: int | None) -> None:
+        """Its nursery tells how it ended, or that nobody will."""
+        if code is None and self.pid is not None and not self._is_cut:
+            self._has_code = True  # as much as there will ever be; its socket tells when
+            return
+        self._has_code, self.code = True, code
+        if self._is_cut:
+            self._close()
+        else:
+            self._wait(LAST_WORDS_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # whatever it was, nothing more comes
+        self._is_cut = True
+        if self._has_code:
+            self._close()
+        else:
+            self._wait(NEWS_S)
+
+    def _wait(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._close)
+
+    def _close(self) -> None:
+        """It is gone."""
+        if self.is_over:
+            return
+        self.is_over = self._is_cut = True
+        self._let_go()
+        running, self.running = self.running, None
+        self._executor.on_gone(self)
+        if running is not None:
+            running.on_dead(self.code)
+        self.over.set()
+
+    def _let_go(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._leash >= 0:
+            leash, self._leash = self._leash, -1
+            with contextlib.suppress(OSError):
+                os.close(leash)
+
+
+def settings_for(app: AppRef, folder: Path, *, tells_memory: bool) -> dict[str, Any]:
+    """Return what a child is told first."""
+    return {"app": list(app), "folder": str(folder), "memory": tells_memory}

@@ -1,0 +1,192 @@
+"""Whole programs with bodies in processes: killed, interrupted, and written without a guard."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+LONG_S = 30.0
+pytestmark = pytest.mark.slow
+HEAD = """
+import asyncio, os, sys, time
+from quarterjack import ProcessExecutor, Quarterjack
+app = Quarterjack(shutdown_grace=1)
+pool = ProcessExecutor(2, start_method=os.environ.get("START_METHOD") or None)
+
+@app.task(executor=pool)
+def idle() -> int:
+    return os.getpid()
+
+@app.task(executor=pool, cancel_grace=0.2)
+def sleep() -> None:
+    print("child", os.getpid(), flush=True)
+    time.sleep(60)
+
+@app.task(executor=pool, cancel_grace=0.2)
+def in_c() -> None:
+    print("child", os.getpid(), flush=True)
+    sum(range(10**15))
+"""
+
+
+@contextmanager
+def program(folder: Path, body: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in a process group of its own."""
+    script = folder / "program.py"
+    script.write_text(HEAD + textwrap.dedent(body), encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **environment},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def lines_of(process: subprocess.Popen[str], count: int) -> list[str]:
+    """Return its next lines."""
+    assert process.stdout is not None
+    return [process.stdout.readline().strip() for _ in range(count)]
+
+
+def is_gone_within(pid: int, seconds: float) -> bool:
+    """Say whether a process that is no child of ours ends in time."""
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watch], [], [], seconds)[0])
+    finally:
+        os.close(watch)
+
+
+SERVES = """
+async def main():
+    async with app:
+        print("child", await (await app.submit(idle)), flush=True)
+        {submits}
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("portable", ["", "1"], ids=["leash", "portable"])
+def test_children_end_with_a_parent_that_is_killed(portable: str, tmp_path: Path) -> None:
+    """Idle, asleep or in a C call that holds the interpreter: nobody works on for an app that is gone."""
+    submits = "await app.submit(sleep); await app.submit(in_c)"
+    with program(tmp_path, SERVES.format(submits=submits), QUARTERJACK_PORTABLE=portable) as process:
+        pids = {int(line.split()[1]) for line in lines_of(process, 3)}
+        process.send_signal(signal.SIGKILL)
+        assert [pid for pid in pids if not is_gone_within(pid, 1.0 if not portable else 5.0)] == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the leash is Linux's")
+def test_the_leash_holds_without_the_nursery(tmp_path: Path) -> None:
+    """Who kills the app may have killed its helpers before: the kernel sees to the children then."""
+    with program(tmp_path, SERVES.format(submits="await app.submit(in_c)")) as process:
+        pids = {int(line.split()[1]) for line in lines_of(process, 2)}
+        for nursery in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
+            os.kill(int(nursery), signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
+        assert [pid for pid in pids if not is_gone_within(pid, 5.0)] == []
+
+
+def test_ctrl_c_prints_no_line_of_a_child(tmp_path: Path) -> None:
+    """The whole group gets it; the app alone answers, and its children follow."""
+    body = """
+    async def main():
+        await app.serve(on_started=lambda: asyncio.get_running_loop().create_task(begin()))
+
+    async def begin():
+        await app.submit(sleep)
+
+    asyncio.run(main())
+    """
+    with program(tmp_path, body) as process:
+        (line,) = lines_of(process, 1)
+        os.killpg(process.pid, signal.SIGINT)
+        out, errors = process.communicate(timeout=LONG_S)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert "KeyboardInterrupt" not in errors
+    assert out == ""
+    assert is_gone_within(int(line.split()[1]), 5.0)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_program_needs_no_guard(method: str, tmp_path: Path) -> None:
+    """Children load it up to where it would start the app, and no line behind that runs twice."""
+    body = """
+    print("loading", __name__, flush=True)
+
+    class Mine(Exception):
+        pass
+
+    @app.task(executor=pool)
+    def fail():
+        raise Mine("own")
+
+    async def main():
+        async with app:
+            assert await (await app.submit(idle)) != os.getpid()
+            try:
+                await (await app.submit(fail))
+            except Exception as error:
+                print(repr(error.__cause__), type(error.__cause__) is Mine, flush=True)
+
+    asyncio.run(main())
+    print("behind", flush=True)
+    """
+    with program(tmp_path, body, START_METHOD=method) as process:
+        out, errors = process.communicate(timeout=LONG_S)
+    assert process.returncode == 0, errors
+    lines = out.splitlines()
+    assert lines.count("loading __main__") == 1
+    assert "Mine('own') True" in lines
+    assert lines.count("behind") == 1
+
+
+def test_an_app_that_was_typed_in_gets_a_sentence() -> None:
+    """There is no file that another process could load."""
+    typed = HEAD + "asyncio.run(app.serve())\n"
+    done = subprocess.run(
+        [sys.executable, "-"], input=typed, capture_output=True, text=True, timeout=LONG_S, check=False
+    )
+    assert "save the program in a file" in done.stderr
+
+
+def test_a_program_that_cannot_be_loaded_elsewhere_fails_its_jobs_with_the_reason(tmp_path: Path) -> None:
+    """Not run, not tried again, and not left waiting."""
+    body = """
+    if __name__ != "__main__":
+        raise RuntimeError("not on this machine")
+
+    async def main():
+        async with app:
+            try:
+                await (await app.submit(idle))
+            except Exception as error:
+                print(error, flush=True)
+
+    asyncio.run(main())
+    """
+    with program(tmp_path, body) as process:
+        out, errors = process.communicate(timeout=LONG_S)
+    assert "RuntimeError: not on this machine" in out
+    assert errors.count("cannot load the app") == 1
