@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable, UniqueConflict
+from quarterjack.errors import Conflict, InvalidOption, StoreError, StoreUnavailable, UniqueConflict
 from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, RunOptions, Unique, lanes_of
 from quarterjack.stores import _postgres_hints, _postgres_schema
 from quarterjack.stores._needs import Needs
@@ -302,6 +302,19 @@ async def test_newer_schema_is_refused(postgres_url: str) -> None:
     ):
         async with opened(postgres_url):
             pass
+
+
+async def test_store_serves_one_app_at_a_time_and_says_when_it_is_not_open(postgres_url: str) -> None:
+    """A second app on one object would leave the first one's connections to nobody."""
+    async with opened(postgres_url) as store:
+        with pytest.raises(Conflict, match="one store per app"):
+            await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+        assert await store.jobs_put([job()])
+    for call in (store.now_ns(), store.jobs_get(["x"]), store.workers_list()):
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await call
+    await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+    await store.close()
 
 
 class ServedBench(Bench):

@@ -322,9 +322,12 @@ class TestLife:
         with pytest.raises(Conflict, match="one store per app"):
             await b.store.open(b.clock, JobIds(), Encoding())
         await b.store.close()
-        for call in (b.store.now_ns(), b.store.jobs_put([b.job()]), b.store.jobs_request_cancel(["x"])):
+        views = (b.store.jobs_get(["x"]), b.store.stats(), b.store.schedules_list(), b.store.workers_list())
+        calls = (b.store.now_ns(), b.store.jobs_put([b.job()]), b.store.jobs_request_cancel(["x"]))
+        for call in (*calls, *views, b.store.jobs_renew("w", [Renewal("x", 1)], 30)):
             with pytest.raises(StoreUnavailable, match="not open"):
                 await call
+        assert b.store._scripts.link._line is None, "nothing has connected anew"
         await b.open()
 
     async def test_server_that_throws_keys_away_is_refused(self, own_redis: OwnRedis) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from quarterjack.errors import StoreUnavailable
+from quarterjack.errors import Conflict, StoreUnavailable
 
 from ._postgres_errors import DRIVER_ERRORS, explained, is_transient, leaves_sound
 from ._postgres_pool import Connection, Pool
@@ -36,14 +36,24 @@ class Link:
         self.sql = statements(settings)
         """The statements by their names in ``sql/postgres/queries.sql``."""
 
+    @property
+    def is_open(self) -> bool:
+        """True from `open` to `close`."""
+        return self._pool is not None
+
     async def open(self) -> None:
         """Connect.
 
         Raises:
+            Conflict: If it is open.
             StoreError: If there is no server, or it refuses us.
         """
-        self._pool = Pool(self.settings)
-        self._pool.release(await self._pool.acquire(), is_sound=True)
+        pool = Pool(self.settings)
+        pool.release(await pool.acquire(), is_sound=True)
+        if self._pool is not None:
+            await pool.close()
+            raise Conflict(f"{self.settings.shown}: the store was opened twice at once")
+        self._pool = pool
 
     async def close(self) -> None:
         """Close every connection; idempotent."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from quarterjack.clock import Clock
-from quarterjack.errors import MissingExtra
+from quarterjack.errors import Conflict, MissingExtra
 from quarterjack.model import Fenced, JobIds, JobRecord
 
 try:
@@ -80,8 +80,13 @@ class PostgresStore(PostgresJobs, PostgresViews, PostgresRegistry):
         """Connect; make or upgrade the schema, unless the URL says ``migrate=off``.
 
         Raises:
+            Conflict: If this object is open; make one store per app.
             StoreError: If there is no server, it refuses us, or its schema is not one we can work with.
         """
+        if self._link.is_open:
+            raise Conflict(
+                "this PostgresStore serves a running app already; make one store per app, on the same schema"
+            )
         await super().open(clock, ids, encoding)
         await schema.ensure(self._settings)
         await self._link.open()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from secrets import token_hex
-from typing import Any, ClassVar, Final, Literal, Self, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 from quarterjack.clock import Clock
 from quarterjack.errors import Conflict, MissingExtra, StoreError, StoreUnavailable
@@ -65,6 +65,15 @@ _COMPLEX: Final = "-"
 _OWN_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {"prefix": str, "timeout": float}
 
 
+class _Parts(NamedTuple):
+    """What an open store asks its server through."""
+
+    scripts: Scripts
+    views: Views
+    registry: Registry
+    rounds: Rounds
+
+
 class RedisStore(DurableStore):
     """Keeps everything in a Redis or Valkey server (Redis 6.2 or later, any Valkey).
 
@@ -105,6 +114,7 @@ class RedisStore(DurableStore):
         self._hints: HintLine | None = None
         self._scripts = self._new_scripts()
         self._is_open = False
+        self._parts: _Parts | None = None
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -139,8 +149,8 @@ class RedisStore(DurableStore):
         except BaseException:
             await self.close()
             raise
-        self._views, self._registry = Views(self._scripts, self._encoding), Registry(self._scripts)
-        self._rounds = Rounds(self._scripts, self._encoding, self._ids, self._me)
+        rounds = Rounds(self._scripts, self._encoding, self._ids, self._me)
+        self._parts = _Parts(self._scripts, Views(self._scripts, self._encoding), Registry(self._scripts), rounds)
         self._hints = HintLine(self._address.connection, f"{self._root}hints", self._me, self._hear, self.url)
         self._hints.start()
 
@@ -160,7 +170,7 @@ class RedisStore(DurableStore):
     async def close(self) -> None:
         """Close the connections; idempotent."""
         hints, self._hints = self._hints, None
-        self._is_open = False
+        self._is_open, self._parts = False, None
         if hints is not None:
             await hints.stop()
         await self._scripts.link.close()
@@ -173,14 +183,15 @@ class RedisStore(DurableStore):
         return int(await self._run("now", ())) * 1_000
 
     async def _run(self, script: str, words: Sequence[Any]) -> Any:
-        if not self._is_open:
+        return await self._served().scripts.run(script, words)
+
+    def _served(self) -> _Parts:
+        if self._parts is None:  # asked for something it would connect anew, and nobody would close that
             raise StoreUnavailable(f"{self.url} is not open")
-        return await self._scripts.run(script, words)
+        return self._parts
 
     async def _transact(self, needs: Needs, decide: Callable[[Part, int], T]) -> T:
-        if not self._is_open:
-            raise StoreUnavailable(f"{self.url} is not open")
-        answer, changes = await self._rounds.transact(needs, decide)
+        answer, changes = await self._served().rounds.transact(needs, decide)
         self._told(changes)
         return answer
 
@@ -227,7 +238,7 @@ class RedisStore(DurableStore):
         """Extend leases."""
         if not renewals:
             return Renewed([], [])
-        return await renewed(self._scripts, self._encoding, owner, renewals, lease_s)
+        return await renewed(self._served().scripts, self._encoding, owner, renewals, lease_s)
 
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
         """Record how attempts ended; what other rows hang on is decided in a round."""
@@ -247,7 +258,7 @@ class RedisStore(DurableStore):
 
     async def jobs_get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         """Return snapshots."""
-        return await self._views.get(job_ids)
+        return await self._served().views.get(job_ids)
 
     async def jobs_list(
         self,
@@ -259,34 +270,34 @@ class RedisStore(DurableStore):
     ) -> JobPage:
         """Return snapshots, newest or slowest first."""
         if order == "newest":
-            return await self._views.newest(where, limit, cursor)
-        return await self._views.slowest(where, limit, cursor, await self.now_ns())
+            return await self._served().views.newest(where, limit, cursor)
+        return await self._served().views.slowest(where, limit, cursor, await self.now_ns())
 
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
         """Delete finished jobs that ended longer ago than *older_than*, and those beyond the newest *keep*."""
-        return await self._views.purge(older_than, limit, keep)
+        return await self._served().views.purge(older_than, limit, keep)
 
     async def stats(self) -> StoreStats:
         """Return counts for views; the oldest is that of the most urgent jobs, one of each lane."""
-        return await self._views.stats()
+        return await self._served().views.stats()
 
     async def outcomes(self, since_ns: int) -> Mapping[tuple[int, str, JobState], int]:
         """Return how many jobs ended, per minute, task and state; the last 24 hours are kept."""
-        return await self._views.outcomes(since_ns)
+        return await self._served().views.outcomes(since_ns)
 
     # -- schedules: views --------------------------------------------------------------
 
     async def schedules_get(self, schedule_id: str) -> Schedule | None:
         """Return a snapshot, or None."""
-        return await self._views.schedule(schedule_id)
+        return await self._served().views.schedule(schedule_id)
 
     async def schedules_list(self) -> list[Schedule]:
         """Return snapshots of all rows, by id."""
-        return await self._views.schedules()
+        return await self._served().views.schedules()
 
     async def schedules_due(self, horizon_ns: int, limit: int = 1_000) -> list[Schedule]:
         """Return what is due within the horizon, earliest first."""
-        return await self._views.due(horizon_ns, limit)
+        return await self._served().views.due(horizon_ns, limit)
 
     # -- limits, workers, records ------------------------------------------------------
 
@@ -294,44 +305,44 @@ class RedisStore(DurableStore):
         self, limit: str, holders: Sequence[str], *, maximum: int, ttl_s: float, waiter: str | None = None
     ) -> Acquired:
         """Take slots, as many as are free."""
-        return await self._registry.acquire(limit, holders, maximum, ttl_s, waiter)
+        return await self._served().registry.acquire(limit, holders, maximum, ttl_s, waiter)
 
     async def limit_renew(self, limit: str, holders: Sequence[str], ttl_s: float) -> list[str]:
         """Keep slots longer; return those that are gone."""
-        return await self._registry.renew(limit, holders, ttl_s)
+        return await self._served().registry.renew(limit, holders, ttl_s)
 
     async def limit_release(self, limit: str, holders: Sequence[str]) -> None:
         """Give slots back."""
-        if await self._registry.release(limit, holders, self._me):
+        if await self._served().registry.release(limit, holders, self._me):
             self._hear(Hint.LIMITS, (limit,))
 
     async def limit_take(self, limit: str, n: float, *, rate: float, burst: float) -> float:
         """Take tokens, or return the seconds until they are there."""
-        return await self._registry.take(limit, n, rate, burst)
+        return await self._served().registry.take(limit, n, rate, burst)
 
     async def workers_put(self, worker: WorkerInfo) -> str | None:
         """Register or refresh a worker; return the command left for it, once."""
-        return await self._registry.put_worker(worker)
+        return await self._served().registry.put_worker(worker)
 
     async def workers_list(self) -> list[WorkerInfo]:
         """Return the registered workers; who said nothing for a day is forgotten."""
-        return await self._registry.workers()
+        return await self._served().registry.workers()
 
     async def workers_remove(self, worker_id: str) -> None:
         """Forget a worker that ended."""
-        await self._registry.remove_worker(worker_id)
+        await self._served().registry.remove_worker(worker_id)
 
     async def workers_command(self, worker_id: str, command: str) -> bool:
         """Leave a command for a worker."""
-        return await self._registry.command_worker(worker_id, command)
+        return await self._served().registry.command_worker(worker_id, command)
 
     async def audit_put(self, rows: Sequence[AuditRow]) -> None:
         """Keep the last 1,000 rows."""
-        await self._registry.put_audit(rows)
+        await self._served().registry.put_audit(rows)
 
     async def audit_list(self, limit: int = 100) -> list[AuditRow]:
         """Return the newest rows first."""
-        return await self._registry.audit(limit)
+        return await self._served().registry.audit(limit)
 
 
 _STATES: Final[dict[str, JobState | None]] = {"": None, **{state.value: state for state in JobState}}
