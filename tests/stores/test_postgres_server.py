@@ -276,7 +276,7 @@ async def test_hot_statements_go_by_their_indexes(postgres_url: str, name: str) 
     arguments, wanted = HOT[name]
     async with opened(with_option(postgres_url, "poll=1")) as store, store._link.connection("explaining") as connection:
         plan = await explained(connection, store._link.sql[name], arguments)
-    assert not [line for line in plan if "Seq Scan" in line], "\n".join(plan)
+    assert not [line for line in plan if "Seq Scan" in line and " on limit_" not in line], "\n".join(plan)  # a few rows
     assert not {it for it in wanted if not any(it in line for line in plan)}, "\n".join(plan)
 
 

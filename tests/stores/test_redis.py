@@ -23,6 +23,7 @@ from quarterjack.model import (
     JobIds,
     JobRecord,
     JobState,
+    Overlap,
     Payload,
     RunOptions,
     Schedule,
@@ -169,6 +170,25 @@ class TestBounds:
         second = await b.claimed()
         assert [job.id for job in second.jobs] == [behind.id]
         assert second.next_run_at_ns is None
+
+    async def test_backfill_behind_a_backlog_costs_one_look_at_it(self, own_redis: OwnRedis) -> None:
+        """The server does nothing else meanwhile: it must not read all who wait for a key again for each of them."""
+        b = RedisBench(own_redis().url)
+        await b.open()
+        await b.schedule(every_s=60, overlap=Overlap("queue_all"))
+        begun_ns = await b.store.now_ns()
+        await b.advance(60 * 60)
+        for _ in range(30):
+            await b.store.schedules_trigger("s", b.job())
+        nominals = tuple(begun_ns + n * 60 * NS_PER_S for n in range(1, 41))
+        plan = Backfill("s", 1, nominals)
+        assert await b.store.schedules_backfill(plan) is not None
+        for slots in (1, 50):  # somebody else has the turn, or nobody
+            b.client.config_resetstat()
+            await b.claim(slots)
+            assert b.client.info("commandstats")["cmdstat_zrange"]["calls"] < 20
+        await b.store.close()
+        b.end()
 
     async def test_delays_that_end_together_are_taken_up_a_part_at_a_time(self, b: RedisBench) -> None:
         """None is forgotten: what is left says that it is due."""

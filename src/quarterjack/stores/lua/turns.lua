@@ -2,27 +2,37 @@
 -- behind all others.
 local LATER = 2 ^ 52
 
--- Whether another one than a backfill's waits for a key, and is due.
-local function is_awaited(key, now)
-  for _, id in ipairs(call('ZRANGE', P .. 'open:' .. key, 0, -1)) do
-    local state, turns, late, run_at =
-      unpack(call('HMGET', P .. 'j:' .. id, 'state', 'turns', 'late', 'run_at_ns'))
-    if state == 'submitted' and turns and not late and due_us(run_at) <= now then
-      return true
+-- Whether another one than a backfill's waits for a key, and is due. Whoever is leased meanwhile has the turn, so each
+-- key is looked at once in a script.
+local SLICE = 100
+local awaited = {}
+local function look_who_waits(key, now)
+  local from, ids = 0, nil
+  repeat
+    ids = call('ZRANGE', P .. 'open:' .. key, from, from + SLICE - 1)
+    for _, id in ipairs(ids) do
+      local state, turns, late, run_at =
+        unpack(call('HMGET', P .. 'j:' .. id, 'state', 'turns', 'late', 'run_at_ns'))
+      if state == 'submitted' and turns and not late and due_us(run_at) <= now then
+        return true
+      end
     end
-  end
+    from = from + SLICE
+  until #ids < SLICE
   return false
+end
+local function is_awaited(key, now)
+  if awaited[key] == nil then
+    awaited[key] = look_who_waits(key, now)
+  end
+  return awaited[key]
 end
 
 -- Take the turn of a key for a job, or park the job and return false.
 local function take_turn(key, id, late, order, member, now)
   local turn = P .. 'turn:' .. key
   local holder = call('GET', turn)
-  local is_first = not (late and is_awaited(key, now))
-  if holder and holder ~= id then
-    is_first = false
-  end
-  if not is_first then
+  if (holder and holder ~= id) or (late and is_awaited(key, now)) then
     call('ZADD', P .. 'parked:' .. key, late and order + LATER or order, member)
     return false
   end
