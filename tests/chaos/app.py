@@ -106,7 +106,9 @@ class ChaosApp:
             self.app.task(Every(seconds=LINE_S), name="line", overlap="queue_all", missed="all")(self._line)
             self.app.task(FixedDelay(seconds=CHAIN_S), name="chain")(self._chain)
         if settings.has_moved:
-            self.app.task(Every(seconds=MOVED_S[settings.version]), name="moved", overlap="allow")(self._tick)
+            self.app.task(Every(seconds=MOVED_S[settings.version]), name="moved", overlap="allow", missed="all")(
+                self._tick
+            )
         if settings.version != "1.0":
             self.app.task(name="newcomer")(self._short)
 

@@ -33,7 +33,7 @@ POSTGRES: Final = [pytest.param("postgres", marks=pytest.mark.needs_postgres)]
 REDIS: Final = [pytest.param("redis", marks=pytest.mark.needs_redis)]
 LOOK_S: Final = 0.05
 PAGE: Final = 5_000
-SETTLED_WITHIN_S: Final = 60.0
+SETTLED_WITHIN_S: Final = 90.0
 SCHEDULES: Final = ("tick", "line", "moved")
 
 
