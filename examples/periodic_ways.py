@@ -1,6 +1,6 @@
 """The ways to do something every T seconds, after schedule-periodic-task, each in quarterjack's words.
 
-Six loops that one would write by hand, or take from another library, and what they
+Seven loops that one would write by hand, or take from another library, and what they
 become. None of them drifts: fire times come from the rule and the fire time before,
 never from "now". ``qj lab drift`` measures the loops beside it.
 
@@ -16,7 +16,7 @@ from collections import Counter
 from quarterjack import Every, FixedDelay, Job, Quarterjack, ticks
 
 T = Every(milliseconds=200)
-LENGTH_S = 1.5
+LENGTH_S = 2.0
 
 app = Quarterjack()
 runs: Counter[str] = Counter()
@@ -32,6 +32,13 @@ def note(way: str, lag_s: float) -> None:
 @app.task(T)
 def in_a_thread() -> None:
     time.sleep(0.05)  # blocks that thread, and no tick
+
+
+# A grid with a new process for each body: a pool of processes, for work that computes. They load this file; the first
+# run is late by the time that a process takes to start.
+@app.task(T, executor="process")
+def in_a_process() -> None:
+    sum(range(100_000))
 
 
 # while True: body(); await asyncio.sleep(T): a coroutine runs on the loop.
@@ -53,6 +60,7 @@ async def pause_in_between() -> None:
 
 
 @in_a_thread.on_done
+@in_a_process.on_done
 @on_the_loop.on_done
 @longer_than_the_period.on_done
 @pause_in_between.on_done

@@ -40,7 +40,14 @@ def test_periodic_ways_keep_their_grids() -> None:
     """A body that waits makes no tick late, one longer than the period skips some, and a pause is no grid."""
     rows = [line.split() for line in run("periodic_ways.py").splitlines()]
     runs = {name: int(count) for name, count, *_ in rows}
-    assert runs.keys() == {"in_a_thread", "on_the_loop", "longer_than_the_period", "pause_in_between", "in_place"}
+    assert runs.keys() == {
+        "in_a_thread",
+        "in_a_process",
+        "on_the_loop",
+        "longer_than_the_period",
+        "pause_in_between",
+        "in_place",
+    }
     assert runs["in_place"] == 6
     assert runs["on_the_loop"] > runs["pause_in_between"]  # that of the app, and that made at run time
     assert 2 <= runs["longer_than_the_period"] < runs["in_a_thread"]

@@ -23,7 +23,7 @@ MODULES: Final = {
     "_schedule": ("schedule",),
     "_apscheduler": ("apscheduler",),
     "_celery": ("celery-beat",),
-    "_ours": ("ours-loop", "ours-thread"),
+    "_ours": ("ours-loop", "ours-thread", "ours-process"),
 }
 """The modules and the ways in them, in the order of the tables. A process imports the one that it needs."""
 
