@@ -137,6 +137,35 @@ async def test_purge_goes_on_until_all_old_jobs_are_gone(computer: Computer) -> 
     assert await b.store.jobs_purge(timedelta(seconds=5)) == 500
 
 
+async def test_two_that_purge_at_once_keep_what_is_to_be_kept(computer: Computer) -> None:
+    """Each finds the same surplus: it must not go twice."""
+    benches = [await computer.store() for _ in range(2)]
+    for _ in range(3):
+        await benches[0].store.jobs_put([benches[0].job() for _ in range(500)])
+    while held := await benches[0].claim(500):
+        now = await benches[0].store.now_ns()  # many of one instant
+        await benches[0].store.jobs_finish([Finish(*row.fence, FinishKind.DONE, now) for row in held])
+    gone = await asyncio.gather(*(b.store.jobs_purge(timedelta(days=1), keep=400) for b in benches))
+    assert sum(gone) == 1_100
+
+
+async def test_delays_that_end_together_are_taken_up_a_part_at_a_time(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others wait for the transaction; who claims is told to come again at once."""
+    monkeypatch.setattr("quarterjack.stores._sqlite_jobs._PROMOTED_AT_ONCE", 10)
+    b = await computer.store()
+    await b.store.jobs_put([b.job(delay_ns=n) for n in range(1, 26)])
+    await b.advance(1)
+    now = await b.store.now_ns()
+    asked, got = 0, list[str]()
+    while (claimed := await b.claimed(100)).next_run_at_ns is not None:
+        assert claimed.next_run_at_ns <= now
+        asked, got = asked + 1, got + [row.id for row in claimed.jobs]
+    got += [row.id for row in claimed.jobs]
+    assert (asked, len(set(got))) == (2, 25)
+
+
 async def test_unique_keys_of_periods_that_are_over_are_forgotten(computer: Computer) -> None:
     """A key per customer and hour must not fill the file."""
     b = await computer.store()

@@ -56,6 +56,8 @@ _PLAIN_ENDS: Final = {
 }
 _COUNTED_FAILURES: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
 _RESCUED_AT_ONCE: Final = 200
+_PROMOTED_AT_ONCE: Final = 1_000
+"""Others wait for the transaction: 5 ms."""
 _CHUNK: Final = 500
 """Rows of parameters in one statement: 11 each, and SQLite takes 32,766 in all."""
 
@@ -105,17 +107,21 @@ def _stamped_row(row: Sequence[Any], stamps: Stamps, now: int) -> list[Any]:
 
 
 def promote(session: Session) -> None:
-    """Let the jobs wait for a worker whose time has come."""
-    (first,) = session.one(sql("first_run_at"))
-    if first is None or first > session.now_ns:
-        return
-    lines = [key for (key,) in session.run(sql("lines_of_due"), (session.now_ns,))]
-    session.run(sql("promote"), (session.now_ns,))
-    settle_lines(session, lines)
+    """Let the jobs wait for a worker whose time has come, the earliest first, some of them at a time."""
+    due = session.run(sql("due"), (session.now_ns, _PROMOTED_AT_ONCE)).fetchall()
+    if due:
+        session.run(sql("promote"), (json.dumps([seq for seq, _ in due]),))
+        settle_lines(session, list(dict.fromkeys(key for _, key in due if key is not None)))
 
 
 def next_run_at(session: Session, wants: Iterable[Want]) -> int | None:
-    """Return when the next job falls due of those that are wanted, or the last one that is looked at."""
+    """Return when the next job falls due of those that are wanted, or the last one that is looked at.
+
+    That is now while some are due that the last `promote` has left for the next one.
+    """
+    (first,) = session.one(sql("first_run_at"))
+    if first is None or first <= session.now_ns:
+        return None if first is None else session.now_ns
     known = [(want.queues, want.lanes) for want in wants]
     n, run_at = 0, None
     for n, (run_at, queue, lane) in enumerate(session.run(sql("delayed"), (session.now_ns, LOOK_AHEAD)), 1):  # noqa: B007

@@ -16,7 +16,7 @@ from ._sqlite_engine import Session
 from ._sqlite_rows import COLUMNS, sql
 from .base import StoreStats
 
-__all__ = ["Page", "finished_ids", "newest", "outcomes", "purge", "slowest", "stats"]
+__all__ = ["NOWHERE", "Page", "Place", "beyond", "finished_ids", "newest", "outcomes", "purge", "slowest", "stats"]
 
 _UNFINISHED: Final = sorted(set(JobState) - FINISHED - {JobState.NEW})
 _IS_OPEN: Final = "(finished_at_ns IS NULL OR zombie = 1)"
@@ -132,23 +132,36 @@ def outcomes(session: Session, since_ns: int, minute_ns: int) -> Mapping[tuple[i
     return {(minute, task, JobState(state)): n for minute, task, state, n in rows}
 
 
-def purge(session: Session, older_than_ns: int, limit: int, keep: int | None) -> int:
-    """Delete finished jobs, the oldest first, up to *limit*; return how many. Periods that are over go as well."""
-    before, gone = session.now_ns - older_than_ns, 0
+class Place(NamedTuple):
+    """Where a job stands among those that are over."""
+
+    finished_at_ns: int
+    seq: int
+
+
+NOWHERE: Final = Place(-1, -1)
+
+
+def beyond(session: Session, keep: int) -> Place:
+    """Return the newest job that is over beyond the newest *keep* of them; a few milliseconds per 10,000."""
+    found = session.one(
+        "SELECT finished_at_ns, seq FROM qj_jobs WHERE finished_at_ns IS NOT NULL AND zombie = 0 "
+        "ORDER BY finished_at_ns DESC, seq DESC LIMIT 1 OFFSET ?",
+        (keep,),
+    )
+    return NOWHERE if found is None else Place(*found)
+
+
+def purge(session: Session, older_than_ns: int, limit: int, surplus: Place) -> int:
+    """Delete finished jobs, the oldest first, up to *limit*; return how many. Periods that are over go as well.
+
+    Those up to *surplus* go however young they are.
+    """
     session.run(sql("sweep_uniques"), (session.now_ns,))
     session.run("DELETE FROM qj_slots WHERE until_ns <= ?", (session.now_ns,))
     session.run("DELETE FROM qj_tokens WHERE arrival_ns <= ?", (session.now_ns,))  # full: as if they were not there
-    if keep is not None:
-        (kept,) = session.one("SELECT count(*) FROM qj_jobs WHERE finished_at_ns IS NOT NULL AND zombie = 0")
-        if kept > keep:
-            gone = _delete(session, session.now_ns + 1, min(kept - keep, limit))
-    return gone + _delete(session, before, limit - gone) if gone < limit else gone
+    at_ns, seq = max(surplus, Place(session.now_ns - older_than_ns - 1, _LAST_SEQ))
+    return session.run(sql("purge"), {"at": at_ns, "seq": seq, "most": limit}).rowcount
 
 
-def _delete(session: Session, before_ns: int, limit: int) -> int:
-    query = """
-        DELETE FROM qj_jobs WHERE seq IN (
-            SELECT seq FROM qj_jobs WHERE finished_at_ns IS NOT NULL AND finished_at_ns < ? AND zombie = 0
-            ORDER BY finished_at_ns LIMIT ?
-        )"""
-    return session.run(query, (before_ns, limit)).rowcount
+_LAST_SEQ: Final = 2**63 - 1

@@ -333,9 +333,11 @@ class SQLiteStore(DurableStore):
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
         """Delete old finished jobs, some at a time, so that others get their turn in between."""
         age_ns, gone = older_than // timedelta(microseconds=1) * 1_000, 0
+        surplus = views.NOWHERE if keep is None else await self._read(lambda session: views.beyond(session, keep))
         while gone < limit:
             most = min(_PURGED_AT_ONCE, limit - gone)
-            deleted = await self._write(lambda session: views.purge(session, age_ns, most, keep), is_relaxed=True)  # noqa: B023  # awaited at once
+            work = partial(views.purge, older_than_ns=age_ns, limit=most, surplus=surplus)
+            deleted = await self._write(work, is_relaxed=True)
             gone += deleted
             if deleted < most:
                 break

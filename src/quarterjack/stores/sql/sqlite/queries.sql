@@ -7,13 +7,13 @@ SELECT min(run_at_ns) FROM qj_jobs WHERE place = 2
 -- name: delayed: those whose time comes first
 SELECT run_at_ns, queue, lane FROM qj_jobs WHERE place = 2 AND run_at_ns > ? ORDER BY run_at_ns LIMIT ?
 
--- name: promote: those whose time has come may be claimed; those who take turns stand in line
-UPDATE qj_jobs SET place = CASE WHEN serial = 1 AND overlap_key IS NOT NULL THEN 3 ELSE 1 END
-WHERE place = 2 AND run_at_ns <= ?
+-- name: due: those whose time has come, and the keys of those who take turns
+SELECT seq, CASE WHEN serial = 1 THEN overlap_key END FROM qj_jobs
+WHERE place = 2 AND run_at_ns <= ? ORDER BY run_at_ns LIMIT ?
 
--- name: lines_of_due: the keys whose lines get longer by that
-SELECT DISTINCT overlap_key FROM qj_jobs
-WHERE place = 2 AND run_at_ns <= ? AND serial = 1 AND overlap_key IS NOT NULL
+-- name: promote: they may be claimed; those who take turns stand in line
+UPDATE qj_jobs SET place = CASE WHEN serial = 1 AND overlap_key IS NOT NULL THEN 3 ELSE 1 END
+WHERE seq IN (SELECT value FROM json_each(?))
 
 -- name: first_lease_end
 SELECT min(lease_until_ns) FROM qj_jobs WHERE lease_until_ns IS NOT NULL
@@ -145,6 +145,13 @@ WHERE state = 'submitted'
 
 -- name: shift_leases
 UPDATE qj_jobs SET lease_until_ns = lease_until_ns + ? WHERE lease_until_ns IS NOT NULL
+
+-- name: purge: the oldest of those that are over, up to one of them
+DELETE FROM qj_jobs WHERE seq IN (
+    SELECT seq FROM qj_jobs
+    WHERE finished_at_ns IS NOT NULL AND finished_at_ns <= :at AND (finished_at_ns < :at OR seq <= :seq) AND zombie = 0
+    ORDER BY finished_at_ns, seq LIMIT :most
+)
 
 -- name: lines: the open jobs of overlap keys; of backfills those that are held
 SELECT line.value, qj_jobs.id FROM json_each(?) AS line CROSS JOIN qj_jobs
