@@ -13,7 +13,7 @@ from ._durable_base import DurableBase
 from ._needs import Needs
 from ._part import Part
 from ._part_rows import Stamps
-from .base import Backfilled, Claim, Fired, Hint
+from .base import Backfilled, Claim, Fired
 
 __all__ = ["DurableSchedules"]
 
@@ -80,13 +80,3 @@ class DurableSchedules(DurableBase):
             return part.backfill(plan, by, now)
 
         return await self._transact(Needs(schedules=frozenset({plan.schedule_id}), occurrences=wanted), decide)
-
-    async def _rebase(self, step_ns: int) -> None:
-        """Put schedules right after the clock was set back, for engines that go by the local one."""
-        ids = [row.id for row in await self.schedules_list()]
-
-        def decide(part: Part, now: int) -> None:
-            part.rebase([row for key in ids if (row := part.schedules.get(key)) is not None], step_ns, now)
-            part.tell(Hint.SCHEDULES)
-
-        await self._transact(Needs(schedules=frozenset(ids)), decide)

@@ -71,14 +71,6 @@ class Views:
         jobs = [job for job in await self.get(page) if job is not None]
         return JobPage(jobs, page[-1] if page and len(ids) > first + limit else None)
 
-    async def matching(self, where: JobFilter) -> list[str]:
-        """Return the ids of all jobs that match, newest first."""
-        below, ids = "+inf", list[str]()
-        while below:
-            below, more = await self._scripts.run("scan", (below, _SLICE, _SLICE, "times", *_filter_words(where)))
-            ids += (row[1] for row in more)
-        return ids
-
     async def purge(self, older_than: timedelta, limit: int, keep: int | None) -> int:
         """Delete finished jobs, oldest first; return how many."""
         age, purged = older_than // timedelta(microseconds=1), 0

@@ -337,10 +337,6 @@ WHERE (took_ns, seq) < ($10::bigint, $8::bigint)
 ORDER BY took_ns DESC, seq DESC
 LIMIT $9;
 
--- name: meant_finished
--- The ids of finished jobs that a filter means, oldest first.
-SELECT id FROM {schema}.job_history WHERE {filter} ORDER BY seq;
-
 -- name: purge
 -- Delete finished jobs that ended longer ago than $1, or beyond the newest $3 of them; at most $2.
 -- Both are one range of the index: whichever of its two ends is the later one.
