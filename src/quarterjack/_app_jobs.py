@@ -100,7 +100,7 @@ class AppJobs(AppBase):
     async def submit_many(self, calls: Iterable[Call[T]], /, *others: Never) -> list[Job[T]]:
         """Store many jobs in few store calls; return their handles in order.
 
-        All arguments are checked before the first is stored.
+        All arguments are checked before the first is stored. Each lot of 500 is stored whole or not at all.
         """
         _refuse(others, "submit_many takes calls: `app.submit_many(task.bind(item) for item in …)`")
         service = self._running()
