@@ -323,6 +323,10 @@ class AppBase(TaskRegistry):
         definition.check_call(args, {})
         return self._through_json(definition, args, {})[0] if self._takes_json else args
 
+    def _service_beside(self) -> Service:
+        """Return the service for code without a loop."""
+        return self._running()
+
     async def _carry(self, service: Service, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run *work* on the app's loop, wherever the caller's is."""
         if asyncio.get_running_loop() is service.loop:

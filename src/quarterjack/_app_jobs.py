@@ -134,11 +134,14 @@ class AppJobs(AppBase):
     def submit_sync(self, task: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Submit from a thread or from code without a loop; blocks until the job is stored.
 
+        An app that does not run needs a store that others share, who run the job. The first call then
+        starts a client of it in a thread, which lasts until the app is started, or the process ends.
+
         Raises:
             WrongLoop: On the app's own thread, where blocking would stop the app.
-            NotRunning: If the app is not running.
+            NotRunning: If the app is not running, and nobody else could ever run the job.
         """
-        service = self._running()
+        service = self._service_beside()
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

@@ -12,11 +12,9 @@ import contextlib
 import inspect
 import logging
 import signal
-import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -364,85 +362,3 @@ class AppLife(AppBase):
             NotRunning: If the app is not running.
         """
         return self._running().health()
-
-    # -- beside code without a loop, and inside other frameworks -----------------------
-
-    @contextlib.asynccontextmanager
-    async def as_client(self) -> AsyncIterator[Self]:
-        """Start the app beside its store alone: to submit, to look and to act, not to fire or to run.
-
-            async with app.as_client():
-                await app.submit(report, 7)
-
-        Neither the lifespan nor the hooks run. The processes that do the work share the store.
-
-        Raises:
-            UsageError: If the store lives in the process that runs the app, or the app runs already.
-        """
-        if not self.store.is_shared:
-            raise UsageError(
-                f"the {self.store.name} store lives in the process that runs the app, so nobody else can ask it; "
-                "a file serves several: Quarterjack('sqlite:///jobs.db')"
-            )
-        role, lifespan = self.role, self._lifespan
-        self.role, self._lifespan = "client", None
-        try:
-            async with self:
-                yield self
-        finally:
-            self.role, self._lifespan = role, lifespan
-
-    @contextlib.contextmanager
-    def in_thread(self) -> Iterator[Self]:
-        """Run the app on an event loop in a thread of its own, for programs without one.
-
-        ``with app.in_thread(): job = app.submit_sync(…)``. Leaving the block drains.
-
-        Raises:
-            StartupFailed: If the app cannot start.
-        """
-        started = threading.Event()
-        failure: list[BaseException] = []
-        ends: list[Callable[[], object]] = []
-        """How to end this run, and no other that the app may have."""
-
-        async def main() -> None:
-            async with self:
-                loop, stop = asyncio.get_running_loop(), self._stop
-                if stop is not None:
-                    ends.append(partial(loop.call_soon_threadsafe, stop.set))
-                started.set()
-                if stop is not None:
-                    await stop.wait()
-
-        def run() -> None:
-            try:
-                asyncio.run(main())
-            except BaseException as error:  # carried to the thread that waits for it
-                failure.append(error)
-            finally:
-                started.set()
-
-        thread = threading.Thread(target=run, name="quarterjack-app", daemon=True)
-        thread.start()
-        started.wait()
-        try:
-            if not failure:
-                yield self
-        finally:
-            for end in ends:
-                with contextlib.suppress(RuntimeError):  # it ended by itself meanwhile
-                    end()
-            thread.join()
-            if failure and sys.exc_info()[0] is None:
-                raise failure[0]
-
-    def as_lifespan(self) -> Any:
-        """Return a lifespan for FastAPI, Starlette or Litestar: ``FastAPI(lifespan=app.as_lifespan())``."""
-
-        @contextlib.asynccontextmanager
-        async def lifespan(_: Any) -> AsyncIterator[None]:
-            async with self:
-                yield
-
-        return lifespan

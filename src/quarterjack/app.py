@@ -7,8 +7,8 @@ Every asynchronous method may be awaited from any event loop: what belongs to
 the app's loop is carried there.
 
 The class is put together from its parts: settings (`_app_base`), life
-(`_app_life`), jobs (`_app_jobs`; inside users' transactions `_app_guests`), schedules (`_app_schedules`), answers
-(`_app_why`), operators (`_app_operate`)."""
+(`_app_life`, `_app_beside`), jobs (`_app_jobs`; inside users' transactions `_app_guests`), schedules
+(`_app_schedules`), answers (`_app_why`), operators (`_app_operate`)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from typing import Any, Unpack
 
+from ._app_beside import AppBeside
 from ._app_guests import AppGuests
-from ._app_life import AppLife
 from ._app_operate import AppOperate
 from ._app_schedules import AppSchedules
 from ._app_why import AppWhy
@@ -32,7 +32,7 @@ from .stores import Store
 __all__ = ["Quarterjack"]
 
 
-class Quarterjack(AppLife, AppGuests, AppSchedules, AppWhy, AppOperate):
+class Quarterjack(AppBeside, AppGuests, AppSchedules, AppWhy, AppOperate):
     """An application: tasks, schedules, jobs, and where they live.
 
     Args:
