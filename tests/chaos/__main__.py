@@ -69,6 +69,7 @@ class Round:
             await place.submit(chaos.short.bind(n) for n in range(size))
             await place.submit(chaos.long.bind(self.rng.uniform(0.5, 3.0)) for _ in range(10))
             await place.submit(chaos.threaded.bind(self.rng.uniform(0.5, 2.0)) for _ in range(3))
+            await place.submit(chaos.limited.bind(self.rng.uniform(0.05, 0.4)) for _ in range(10))
             left -= size
             await asyncio.sleep(STRUCK_S * size / self.jobs)
 

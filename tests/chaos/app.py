@@ -19,17 +19,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from quarterjack import AsyncTask, Every, FixedDelay, Quarterjack, current_job
+from quarterjack import AsyncTask, ConcurrencyLimit, Every, FixedDelay, Quarterjack, current_job
 from quarterjack.clock import Alarm, SystemClock
 from quarterjack.runtime.service import Role
 from tests.chaos.ledger import Ledger
 
-__all__ = ["CHAIN_S", "LINE_S", "MOVED_S", "TICK_S", "VARIABLE", "ChaosApp", "Settings"]
+__all__ = ["CHAIN_S", "LIMIT", "LINE_S", "MOVED_S", "TICK_S", "VARIABLE", "ChaosApp", "Settings"]
 
 VARIABLE: Final = "QJ_CHAOS"
 TICK_S: Final = 0.25
 LINE_S: Final = 0.5
 CHAIN_S: Final = 0.3
+LIMIT: Final = 3
+"""Bodies of "limited" at once, in all processes."""
 MOVED_S: Final = {"1.0": 0.5, "2.0": 0.2}
 PULSE_S: Final = 0.05
 STALLED_S: Final = 0.5
@@ -100,7 +102,8 @@ class ChaosApp:
         self.short = self.app.task(name="short")(self._short)
         self.long: AsyncTask[[float], Any] = self.app.task(name="long")(self._long)
         self.threaded = self.app.task(name="threaded")(self._threaded)
-        self.once = self.app.task(name="once", max_rescues=0)(self._long_once)
+        at_most = ConcurrencyLimit(LIMIT, scope="fleet", name="limited", batch=1)
+        self.limited = self.app.task(name="limited", flow=at_most)(self._limited)
         if settings.has_schedules:
             self.app.task(Every(seconds=TICK_S), name="tick", overlap="allow", missed="all")(self._tick)
             self.app.task(Every(seconds=LINE_S), name="line", overlap="queue_all", missed="all")(self._line)
@@ -136,7 +139,7 @@ class ChaosApp:
             await asyncio.sleep(seconds)
             return told
 
-    async def _long_once(self, seconds: float) -> list[Any]:
+    async def _limited(self, seconds: float) -> list[Any]:
         return await self._long(seconds)
 
     def _threaded(self, seconds: float) -> list[Any]:

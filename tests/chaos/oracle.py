@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from quarterjack.model import JobRecord, JobState
-from tests.chaos.app import LINE_S, TICK_S
+from tests.chaos.app import LIMIT, LINE_S, TICK_S
 from tests.chaos.ledger import Entry
 
 __all__ = ["EVERYBODY", "LAWS", "Body", "Evidence", "take_ups", "verdict"]
@@ -189,6 +189,17 @@ def side_by_side(evidence: Evidence) -> Iterator[str]:
                 yield f"{name}: {two} began while {one} had the turn"
 
 
+def too_many(evidence: Evidence) -> Iterator[str]:
+    """Of what is limited no more bodies run at once than the limit, in all processes together."""
+    mine = [body for body in evidence.bodies if body.task == "limited"]
+    moves = [(body.begun_ns, 1) for body in mine] + [(evidence.had_until_ns(body), -1) for body in mine]
+    running = 0
+    for at_ns, step in sorted(moves):
+        running += step
+        if running > LIMIT:
+            yield f"{running} bodies of limited at {at_ns}"
+
+
 def taken_up_late(evidence: Evidence) -> Iterator[str]:
     """Within the lease and a second another worker has the job of a dead one."""
     most_ns = round((evidence.lease_s + SOON_S + MACHINE_S) * NS_PER_S)
@@ -221,7 +232,7 @@ def ended_by_themselves(evidence: Evidence) -> Iterator[str]:
             yield f"{entry.who} ended by itself"
 
 
-LAWS: Final = (ended_by_themselves, lost, begun_without_reason, ticks, side_by_side, taken_up_late)
+LAWS: Final = (ended_by_themselves, lost, begun_without_reason, ticks, side_by_side, too_many, taken_up_late)
 
 
 def verdict(evidence: Evidence) -> list[str]:

@@ -33,8 +33,9 @@ async def holders(place: Arena) -> list[Member]:
 
 
 async def test_kill_9_once_a_second_loses_no_job_and_no_tick(place: Arena) -> None:
-    """A crash is no event in the life of a job or a schedule: all run, none beside itself, what died is taken up."""
+    """A crash is no event in the life of a job: all run, none beside itself or beyond a limit."""
     await place.submit(place.chaos.short.bind(n) for n in range(JOBS))
+    await place.submit(place.chaos.limited.bind(0.2) for _ in range(40))
     await place.start("scheduler", "both", "both", "worker")
     await killed_each_second(place, 4, Random(1))
     evidence = await place.judge()
