@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 
-from quarterjack import Every, InvalidOption, MemoryStore, Quarterjack, StoreError, Trigger, UsageError
+from quarterjack import Every, InvalidOption, JobState, MemoryStore, Quarterjack, StoreError, Trigger, UsageError
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import StoreUnavailable
+from quarterjack.stores.sqlite import SQLiteStore
 from quarterjack.testing import Runs, faults, virtual_time
 from quarterjack.testing.plugin import pytest_assertrepr_compare
 from quarterjack.testing.strategies import instants, triggers
 from tests.app.kit import START, sleeper
+from tests.stores.reference import ReferenceStore
 
 
 async def test_clock_and_strictness_are_the_worlds_and_come_back() -> None:
@@ -75,12 +78,39 @@ async def test_what_happened_is_known_after_the_end_too() -> None:
         assert again.runs(tick) == []
 
 
+async def test_app_on_a_file_lives_in_a_world_too(tmp_path: Path) -> None:
+    """Its store goes by the app's clock; what a restart finds is tested in the time that it takes to say so."""
+    app = Quarterjack(SQLiteStore(tmp_path / "jobs.db", synchronous="off"), retention=1)
+    retention = app.retention
+
+    @app.task(Every(seconds=30))
+    async def tick() -> None: ...
+
+    async with virtual_time(app, start=START) as world:
+        await world.run_for("2m")
+        ticks = world.runs("tick")
+        assert len(ticks) == 4
+        assert world.outcomes("tick") == ["done"] * 4, "all are kept meanwhile"
+        later = await app.submit(tick.options(delay=45))
+    assert world.outcomes("tick") == ["done"] * 4 + ["submitted"]
+    assert app.retention == retention
+    async with virtual_time(app, start=world.now) as again:
+        assert again.jobs() == [], "what was there before is none of this world"
+        await again.run_for("1m")
+        assert len(again.runs("tick")) == 2
+        assert (await later.refresh()).state is JobState.DONE
+    with pytest.raises(UsageError, match="this app has tick"):
+        again.runs("tack")
+
+
 async def test_running_app_and_foreign_store_are_refused() -> None:
     """Half of such an app would be on real time."""
     app = Quarterjack()
     async with app:
         with pytest.raises(UsageError, match="runs already"):
             await virtual_time(app).__aenter__()
+    with pytest.raises(UsageError, match="its clock runs"):
+        await virtual_time(Quarterjack(ReferenceStore())).__aenter__()
 
 
 async def test_failing_test_does_not_wait_for_what_hangs() -> None:
