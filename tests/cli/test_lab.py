@@ -19,6 +19,7 @@ from click.testing import Result
 
 from quarterjack.cli import lab
 from quarterjack.lab.ways._catalog import all_ways
+from tests.cli.kit import environment
 from tests.cli.test_look import documented, shape
 from tests.cli.test_terminal import ANSI, on_terminal
 from tests.unit.lab.kit import kept, losing, results, row
@@ -112,6 +113,14 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         Event().wait(0.02)
 
 
+def is_alive(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and waits for its new parent to look does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def group_of(process: subprocess.Popen[str]) -> list[int]:
     """Return the children of a process (Linux)."""
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
@@ -119,7 +128,7 @@ def group_of(process: subprocess.Popen[str]) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_way_outlives_the_command(qj_process: Start, folder: Path, number: signal.Signals) -> None:
     """Ctrl-C shows what there is so far; and however the command ends, nothing goes on in the background."""
     words = ("lab", "drift", "--every", "50ms", "--for", "1h", *ways("sleep-loop", "grid-process", "ours-loop"))
@@ -129,13 +138,38 @@ def test_no_way_outlives_the_command(qj_process: Start, folder: Path, number: si
     assert len(pids) == 3
     process.send_signal(number)
     said, complaint = process.communicate(timeout=LIMIT_S)
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
-    if number == signal.SIGINT:
-        assert process.returncode == 130
+    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
         assert [line.split("\t")[0] for line in said.splitlines()] == ["sleep-loop", "grid-process", "ours-loop"]
         assert "interrupted: measured for" in complaint
         assert "Traceback" not in complaint
         assert list(folder.glob("qj*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_way_outlives_a_command_that_ends_while_ways_are_set_up(
+    qj_process: Start, folder: Path, number: signal.Signals
+) -> None:
+    """A broker and its workers take seconds to start, and whoever stops waiting must not leave them behind."""
+    (folder / "schedule.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"pathlib.Path({str(folder)!r}, 'child').write_text(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    source = environment()["PYTHONPATH"]
+    process = qj_process("lab", "drift", *ways("schedule"), PYTHONPATH=f"{source}{os.pathsep}{folder}")
+    wait_for(lambda: (folder / "child").exists() and (folder / "child").read_text() != "")
+    pids = [*group_of(process), int((folder / "child").read_text())]
+    process.send_signal(number)
+    said, complaint = process.communicate(timeout=LIMIT_S)
+    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+    if number == signal.SIGINT:
+        assert (process.returncode, said) == (130, "")
+        assert complaint == "· nothing was measured\n"
 
 
 @pytest.mark.slow

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 from typing import Final
 
 import click
@@ -38,36 +41,55 @@ class Plan:
     is_in_turn: bool
 
 
-def measure(plan: Plan, ways: Sequence[Way]) -> tuple[Results, bool]:
+def measure(plan: Plan, ways: Sequence[Way]) -> tuple[Results, int]:
     """Measure the ways that can run here.
 
     Returns:
-        What was found, and whether that is all: not after Ctrl-C.
+        What was found, and the signal that came before that was all; 0 for none.
     """
     able = [way for way in ways if not way.why_not]
     heats = [[way] for way in able] if plan.is_in_turn else [able] if able else []
     found: list[Recorded] = []
-    is_whole = True
+    came = 0
     for number, heat in enumerate(heats):
-        recorded, is_whole = _run(plan, heat, _teller(plan, number, len(heats)))
+        recorded, came = _run(plan, heat, _teller(plan, number, len(heats)))
         found += recorded
-        if not is_whole:
+        if came:
             break
     _wipe()
     recorded_by_way = {one.way: one for one in found}
     rows = tuple(Row.of(way, recorded_by_way[way.name], plan.period_ns) for way in able if way.name in recorded_by_way)
     settings = Settings(plan.period_ns, plan.seconds, plan.body, not plan.is_in_turn, _facts())
-    return Results(settings, rows, {way.name: way.why_not for way in ways if way.why_not}), is_whole
+    return Results(settings, rows, {way.name: way.why_not for way in ways if way.why_not}), came
 
 
-def _run(plan: Plan, ways: Sequence[Way], on_look: Callable[[float], None]) -> tuple[list[Recorded], bool]:
+def _run(plan: Plan, ways: Sequence[Way], on_look: Callable[[float], None]) -> tuple[list[Recorded], int]:
     names = [way.name for way in ways]
-    with Heat(names, period_ns=plan.period_ns, seconds=plan.seconds, body=plan.body) as heat:
+    heat = Heat(names, period_ns=plan.period_ns, seconds=plan.seconds, body=plan.body)
+    with _told_to_end() as orders, heat:
         try:
             heat.run(on_look)
         except KeyboardInterrupt:
-            return heat.results(), False
-        return heat.results(), True
+            # What had not come to its first tick has nothing to show, and has not failed either.
+            return [one for one in heat.results() if one.origin_ns], orders[0] if orders else signal.SIGINT
+        return heat.results(), 0
+
+
+@contextmanager
+def _told_to_end() -> Iterator[list[int]]:
+    """Have SIGTERM end a measurement as Ctrl-C does; it is noted in the list."""
+    orders: list[int] = []
+
+    def take(number: int, frame: FrameType | None) -> None:
+        del frame
+        orders.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, take)
+    try:
+        yield orders
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _teller(plan: Plan, number: int, count: int) -> Callable[[float], None]:

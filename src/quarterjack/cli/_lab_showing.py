@@ -113,6 +113,8 @@ def _notes(results: Results, plot: Path | None) -> Iterator[str]:
             f"this is a simulation: {in_words(settings.simulated_s)} on a virtual clock, each turn drawn from those "
             f"that were measured in {measured}; quarterjack's own scheduler fired on that clock"
         )
+    if not results.rows:
+        yield "nothing was measured"
     shortest = min((row.recorded.seconds for row in results.rows), default=settings.seconds)
     if not settings.simulated_s and shortest < settings.seconds:
         yield f"interrupted: measured for {in_words(shortest)} instead of {in_words(settings.seconds)}"

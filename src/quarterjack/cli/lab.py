@@ -25,7 +25,7 @@ from ._hints import listing, nearest, typed
 from ._lab_measuring import Plan, fire_times, measure
 from ._lab_showing import show, show_ways
 from ._output import json_option, show_json
-from ._shell import EXIT_INTERRUPTED, EXIT_USAGE, Failure
+from ._shell import EXIT_USAGE, Failure
 
 __all__ = ["command"]
 
@@ -35,6 +35,8 @@ MOST_SIMULATED: Final = 1_000_000
 """So many ticks are simulated at most: a day of them every 0.1 s."""
 PICTURES: Final = (".svg", ".png")
 OURS: Final = "ours"
+SIGNALLED: Final = 128
+"""To this shells add the number of the signal that ended a command."""
 
 
 @click.group("lab")
@@ -103,9 +105,9 @@ def drift(
     if source is None:
         plan = _plan(for_, every, body, is_in_turn)
         _check_simulation(simulated_s, plan.period_ns)
-        results, is_whole = measure(plan, ways)
+        results, came = measure(plan, ways)
     else:
-        results, is_whole = _read(source, ways), True
+        results, came = _read(source, ways), 0
         _check_simulation(simulated_s, results.settings.period_ns)
     if simulated_s is not None:
         results = _simulated(results, simulated_s)
@@ -115,8 +117,8 @@ def drift(
         show_json(SCHEMA, **results.to_dict())
     else:
         show(results, plot)
-    if not is_whole:
-        raise click.exceptions.Exit(EXIT_INTERRUPTED)
+    if came:
+        raise click.exceptions.Exit(SIGNALLED + came)
     if any(row.recorded.error for row in results.rows):
         raise click.exceptions.Exit(1)
 

@@ -44,9 +44,8 @@ class Case:
         loop: The event loop of those ways that have one: ``asyncio`` or ``uvloop``.
         gc: Python's garbage collector: ``on`` or ``off``.
         origin_ns: The first tick by the wall clock; known once `go` has returned.
-        on_go: Called by `go` before it returns.
-        orders: The descriptor on which `go` hears from whoever measures.
-        answers: The descriptor on which it answers.
+        answers: The descriptor on which `go` says that the way is set up.
+        next_order: What it then waits for: the first tick, as whoever measures has chosen it.
     """
 
     way: str
@@ -57,9 +56,8 @@ class Case:
     loop: str = "asyncio"
     gc: str = "on"
     origin_ns: int = 0
-    on_go: Callable[[], None] | None = field(default=None, repr=False)
-    orders: int = 0
     answers: int = 1
+    next_order: Callable[[], int] = field(default=int, repr=False)
     _file: int | None = field(default=None, repr=False)
     _starts: int = 0
 
@@ -82,12 +80,7 @@ class Case:
     def go(self) -> None:
         """Say that the way is set up, and return when the first tick has been chosen; it is still to come."""
         os.write(self.answers, f"{READY}\n".encode())
-        answer = os.read(self.orders, 4096)
-        if not answer:  # whoever measures is gone
-            raise SystemExit(1)
-        self.origin_ns = int(answer)
-        if self.on_go is not None:
-            self.on_go()
+        self.origin_ns = self.next_order()
 
     # -- time ------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Callable
+from queue import SimpleQueue
 
 from ._case import Case
 from ._catalog import find
@@ -23,16 +25,18 @@ def main() -> None:
     if case.gc == "off":
         gc.disable()
     # What a way prints, and what it starts inherits, must not get between us and whoever measures.
-    case.answers, case.orders = os.dup(1), os.dup(0)
+    answers, orders = os.dup(1), os.dup(0)
     os.dup2(2, 1)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123  # its descriptor is what is wanted
         os.dup2(nothing.fileno(), 0)
-    case.on_go = lambda: threading.Thread(target=_watch, args=(case.orders,), name="leash", daemon=True).start()
+    origins = SimpleQueue[int]()
+    threading.Thread(target=_listen, args=(orders, origins.put), name="leash", daemon=True).start()
+    case.answers, case.next_order = answers, origins.get
     find(case.way).run(case)
 
 
-def _watch(orders: int) -> None:
-    """Wait for the end of the pipe; before the first tick `Case.go` does."""
-    while os.read(orders, 4096):
-        pass
+def _listen(orders: int, take: Callable[[int], None]) -> None:
+    """Pass on what whoever measures says, and end all that this process has started when nobody is there any more."""
+    while order := os.read(orders, 4096):
+        take(int(order))
     os.killpg(0, signal.SIGKILL)
