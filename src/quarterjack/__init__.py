@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ._payload import PayloadCodec
 from .app import Quarterjack
+from .command import Command
 from .context import CurrentJob, current_job
 from .errors import (
     BatchMismatch,
@@ -125,6 +126,7 @@ __all__ = [
     "CircuitBreaker",
     "CircuitOpen",
     "ClockChange",
+    "Command",
     "ConcurrencyLimit",
     "Conflict",
     "Cron",

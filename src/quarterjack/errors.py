@@ -34,6 +34,7 @@ One root, split by who must act:
     │   ├── LeaseLost, Conflict, StoreUnavailable, Orphaned
     ├── ExecutorError
     │   ├── ExecutorFull, ExecutorClosed
+    │   ├── CommandFailed          a command ended with an exit code that means failure
     │   ├── BodyDied               the process of a body ended under it
     │   └── RaisedElsewhere        what a body raised in another process, where that itself cannot travel
     ├── StartupFailed              a start-up hook or the lifespan failed
@@ -54,6 +55,7 @@ __all__ = [
     "BatchMismatch",
     "BodyDied",
     "CircuitOpen",
+    "CommandFailed",
     "Conflict",
     "DeadlineExceeded",
     "Discard",
@@ -464,6 +466,24 @@ class BodyDied(ExecutorError):
 
     def __str__(self) -> str:
         return f"its process died: {self.hint}"
+
+
+class CommandFailed(ExecutorError):
+    """A command ended with an exit code that means failure.
+
+    Attributes:
+        program: What was run.
+        code: Its exit code; a negative one is the signal that ended it.
+        output: The first and the last of what it wrote.
+    """
+
+    def __init__(self, program: str, code: int, output: str) -> None:
+        super().__init__(program, code, output)
+        self.program, self.code, self.output = program, code, output
+
+    def __str__(self) -> str:
+        how = f"with exit code {self.code}" if self.code >= 0 else f"by signal {-self.code}"
+        return f"{self.program} ended {how}"
 
 
 class RaisedElsewhere(ExecutorError):

@@ -10,6 +10,7 @@ from weakref import WeakSet
 from ._durations import Seconds
 from ._registering import Naming, check_stream, check_triggered, chosen_trigger, is_rule_class, refuse_rule_fields
 from ._signatures import label_of
+from .command import Command, command_body
 from .errors import DuplicateName, InvalidOption, UsageError
 from .flow.base import Gate, Order, Wrap
 from .flow.batch import Batch, OnError
@@ -156,6 +157,47 @@ class TaskRegistry:
             return batch_task
 
         return decorate
+
+    def command(
+        self,
+        name: str,
+        words: Sequence[str] | str,
+        trigger: Trigger | None = None,
+        /,
+        *,
+        shell: bool = False,
+        ok_codes: Sequence[int] = (0,),
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> SyncTask[..., Command]:
+        """Register a command of the operating system as a task, with a trigger or without.
+
+            app.command("backup", ["pg_dump", "-f", "shop.sql", "shop"], At("02:30", tz="Europe/Rome"))
+
+        Its result is the `Command` with exit code and output. Arguments of a job are
+        words behind the others: ``await app.submit(backup, "--verbose")``. Calling the
+        task runs nothing; it returns the `Command`.
+
+        Args:
+            name: The task's name.
+            words: See `Command`, as for the next four.
+            trigger: When it runs.
+            shell: Have a shell read it.
+            ok_codes: The exit codes that mean success.
+            cwd: The folder to run it in.
+            env: Environment variables beside the app's.
+            options: As ``@app.task`` takes them.
+
+        Raises:
+            InvalidOption: Naming the option, its value and what is allowed.
+            DuplicateName: If the name is taken.
+        """
+        made = Command(words, shell=shell, ok_codes=ok_codes, cwd=cwd, env=env)
+        given: dict[str, Any] = {"executor": "command", **options}
+        task: Any = self._register(command_body(made), chosen_trigger((trigger,)), given, name)
+        command_task: SyncTask[..., Command] = task
+        return command_task
 
     def _register(
         self,

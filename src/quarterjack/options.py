@@ -167,12 +167,11 @@ def _unique(value: Any) -> Unique | None:
 
 
 def _executor(value: Any) -> Any:
-    is_name = isinstance(value, str) and value in {"loop", "thread", "process"}
+    is_name = isinstance(value, str) and value in {"loop", "thread", "process", "command"}
     if value is None or is_name or (hasattr(value, "submit") and hasattr(value, "slots")):
         return value
-    raise InvalidOption(
-        f'executor must be "loop", "thread", "process" or an Executor such as LoopThread("name"), got {value!r}'
-    )
+    names = '"loop", "thread", "process", "command"'
+    raise InvalidOption(f'executor must be {names} or an Executor such as LoopThread("name"), got {value!r}')
 
 
 def _optional(check: Callable[..., Any], value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, tzinfo
 from typing import Any, Final
 
 import click
 
-from quarterjack import Job, JobState, Quarterjack, Why
+from quarterjack import Command, Job, JobState, Quarterjack, Why
 
 from ._client import ask, asked, job_of, store_option
 from ._hints import is_job_id
@@ -96,10 +97,22 @@ def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[s
     by = job.submitted_by
     found.append(("asked by", ", ".join(f"{name} {value}" for name, value in by._asdict().items() if value)))
     if job.state is JobState.DONE:
-        found.append(("result", repr(_result(job)) if job.error is None else f"not kept: {job.error.message}"))
+        found += _told_of(_result(job)) if job.error is None else [("result", f"not kept: {job.error.message}")]
     elif job.error is not None:
         found.append(("error", job.error.traceback_text.rstrip() or job.error.words))
     return found
+
+
+def _told_of(result: Any) -> list[tuple[str, str]]:
+    """Return a result; that of a command in its parts."""
+    if not isinstance(result, Command):
+        return [("result", repr(result))]
+    words = result.words if isinstance(result.words, str) else shlex.join(result.words)
+    return [
+        ("command", words),
+        ("exit code", str(result.code)),
+        ("output", f"{result.size} bytes" + (f"\n{result.output.rstrip()}" if result.output else "")),
+    ]
 
 
 def _call(job: Job[Any]) -> str:

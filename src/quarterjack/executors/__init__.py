@@ -1,6 +1,7 @@
 """Where bodies run: the contract (`base`) and one file per place."""
 
 from .base import AppRef, Call, Capabilities, Executor, Handle, Home, Report
+from .command import CommandExecutor
 from .loop import LoopExecutor
 from .loop_thread import LoopThread
 from .process import ProcessExecutor
@@ -10,6 +11,7 @@ __all__ = [
     "AppRef",
     "Call",
     "Capabilities",
+    "CommandExecutor",
     "Executor",
     "Handle",
     "Home",

@@ -15,7 +15,7 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["HAS_LEASH", "fasten"]
+__all__ = ["HAS_LEASH", "fasten", "fasten_group", "unfasten"]
 
 PORTABLE: Final = "QUARTERJACK_PORTABLE"
 """An environment variable that makes this system pass for one without such gifts, in tests."""
@@ -25,15 +25,33 @@ _F_SETSIG: Final = 10  # Linux's; Python's fcntl names it on some builds only
 _SIGKILL: Final = 9
 
 
+def fasten_group(leash: int, group: int) -> None:
+    """Have the kernel kill a process group likewise; one of them has to hold *leash* open."""
+    if HAS_LEASH:
+        _fasten(leash, -group)
+
+
+def unfasten(leash: int) -> None:
+    """Have nobody killed by *leash* any more."""
+    if HAS_LEASH:
+        import fcntl  # noqa: PLC0415  # likewise
+
+        fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) & ~os.O_ASYNC)
+
+
+def _fasten(leash: int, owner: int) -> None:
+    import fcntl  # noqa: PLC0415  # not on every system
+
+    fcntl.fcntl(leash, fcntl.F_SETOWN, owner)
+    fcntl.fcntl(leash, _F_SETSIG, _SIGKILL)
+    fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+
+
 def fasten(leash: int) -> None:
     """Have the kernel kill this process when the other end of the pipe *leash* is closed, or its holder dies."""
     if not HAS_LEASH:
         return
-    import fcntl  # noqa: PLC0415  # not on every system
-
-    fcntl.fcntl(leash, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(leash, _F_SETSIG, _SIGKILL)
-    fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    _fasten(leash, os.getpid())
     try:
         is_broken = not os.read(leash, 1)
     except BlockingIOError:

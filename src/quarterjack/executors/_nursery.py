@@ -24,7 +24,7 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from . import _child
 
@@ -177,7 +177,7 @@ class _Nursery:
             _live(link, leash)
 
     def _spawn(self, link: int, leash: int) -> int:
-        flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # multiprocessing's way, too
+        flags = cast("list[str]", subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]  # multiprocessing's way, too
         words = [sys.executable, *flags, "-c", _SPAWNED.format(path=sys.path), str(link), str(leash), *self._argv]
         process = subprocess.Popen(words, pass_fds=(link, leash), stdin=subprocess.DEVNULL)  # noqa: S603
         process.returncode = 0  # reaped below with all the others

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 __all__ = ["Newborn", "Nursery", "in_thread"]
 
@@ -199,7 +199,7 @@ def _bury(process: subprocess.Popen[bytes]) -> None:
 def _popen(link: socket.socket) -> subprocess.Popen[bytes]:
     """Start the nursery; SIGINT is held back until it ignores it, so that Ctrl-C prints none of its lines."""
     path = sys.path if _ROOT in sys.path else [*sys.path, _ROOT]
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # multiprocessing's way, too
+    flags = cast("list[str]", subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]  # multiprocessing's way, too
     words = [sys.executable, *flags, "-c", _CODE.format(path=path), str(link.fileno())]
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -31,7 +31,7 @@ from quarterjack.model import Outcome, OutcomeKind
 from ._away import Away, Desk
 from .base import Call, Capabilities, Executor, Home, Report
 
-__all__ = ["ThreadExecutor"]
+__all__ = ["ThreadExecutor", "default_slots"]
 
 log = logging.getLogger("quarterjack.executors")
 
@@ -44,7 +44,8 @@ JOIN_S: Final = 1.0
 """Idle threads end within a fraction of a millisecond; more than this would be a broken machine."""
 
 
-def _default_slots() -> int:
+def default_slots() -> int:
+    """Return how many bodies that mostly wait run at once: one per processor and four more, at most 32."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST_BY_DEFAULT, cpus + SPARE)
 
@@ -74,7 +75,7 @@ class ThreadExecutor(Executor):
     def __init__(self, slots: int | None = None, name: str = "thread") -> None:
         if slots is not None and slots < 1:
             raise InvalidOption(f"slots must be 1 or more, got {slots}")
-        self.slots = _default_slots() if slots is None else slots
+        self.slots = default_slots() if slots is None else slots
         self.name = name
         self._desk: Desk | None = None
         self._idle: list[_Thread] = []

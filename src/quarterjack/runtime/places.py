@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
 
-from quarterjack.executors import Executor, Home, LoopExecutor, ProcessExecutor, ThreadExecutor
+from quarterjack.executors import CommandExecutor, Executor, Home, LoopExecutor, ProcessExecutor, ThreadExecutor
 from quarterjack.flow.batch import Batch
 from quarterjack.flow.flow import Flow
 from quarterjack.model import TICK_LANE, JobRecord, lane_suffix
@@ -110,10 +110,10 @@ class Places:
         return self._own(executor) if isinstance(executor, str) else executor
 
     def _own(self, name: str) -> Executor:
-        """Return one of the app's own executors; those of processes are made when they are first named."""
+        """Return one of the app's own executors; those of processes and commands are made when they are first named."""
         found = self.own.get(name)
         if found is None:
-            found = self.own[name] = ProcessExecutor()
+            found = self.own[name] = ProcessExecutor() if name == "process" else CommandExecutor()
         return found
 
     def _of_batches(self, task: str, batch: Batch, flow: Flow | None) -> Executor:

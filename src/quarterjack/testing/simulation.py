@@ -21,7 +21,7 @@ from quarterjack._durations import NS_PER_S, Seconds, parse_duration
 from quarterjack.app import Quarterjack
 from quarterjack.errors import UnknownTask, UsageError
 from quarterjack.events import Event, EventStream, JobEvent, ScheduleEvent
-from quarterjack.executors import ProcessExecutor, ThreadExecutor
+from quarterjack.executors import CommandExecutor, ProcessExecutor, ThreadExecutor
 from quarterjack.model import JobFilter, JobState, Schedule
 from quarterjack.runtime.service import Service
 from quarterjack.stores import MemoryStore
@@ -206,8 +206,10 @@ class _Play:
                 "loop": standins.own("loop", app.concurrency),
                 "thread": standins.own("thread", ThreadExecutor().slots),
             }
-            if any(task.options.executor == "process" for task in standins.tasks.values()):
-                own["process"] = standins.own("process", ProcessExecutor().slots)
+            named = {task.options.executor for task in standins.tasks.values()}
+            for name, slots in (("process", ProcessExecutor().slots), ("command", CommandExecutor().slots)):
+                if name in named:
+                    own[name] = standins.own(name, slots)
             service.places.own = {**own}
             service.places.executors = set(standins.executors.values())
             end = events.listen(self._heard)

@@ -1,0 +1,328 @@
+"""Commands: a body says what to run, and the exit code and the output are the job's.
+
+No shell, unless the command asks for one. Each runs in a session of its own, so
+that a cancel or a timeout reaches all that it has started: SIGTERM, and SIGKILL
+after the grace. Its end is that of its first process, told by a thread that
+waits for it; who else holds its output open is not waited for. (asyncio's own
+subprocesses wait for both.) Output is kept in constant memory, see `_output`.
+
+On Linux the kernel kills a command whose app is gone, as it does with children
+of the process pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, cast
+
+from quarterjack.command import Command
+from quarterjack.errors import CommandFailed, ExecutorClosed, ExecutorFull, InvalidOption
+from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
+
+from ._away import Away, Desk
+from ._leash import HAS_LEASH, fasten_group, unfasten
+from ._output import Output
+from .base import Call, Capabilities, Executor, Home, Report
+from .thread import default_slots
+
+__all__ = ["CommandExecutor"]
+
+log = logging.getLogger("quarterjack.executors")
+
+CHUNK: Final = 64 * 1024
+UNKILLABLE_S: Final = 10.0
+"""A process that SIGKILL has not ended after so long hangs in the kernel."""
+_NEVER: Final = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.E2BIG, errno.ENOEXEC, errno.ELOOP})
+"""What starting it once more would not mend."""
+
+
+class CommandExecutor(Executor):
+    """Runs up to *slots* commands at once.
+
+    Args:
+        slots: How many; None is one per processor and four more, at most 32.
+        name: What it is called in logs.
+
+    Raises:
+        InvalidOption: If *slots* is below 1.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        can_cancel_queued=True,
+        can_interrupt=True,
+        can_kill=True,
+        can_report_start=True,
+        can_report_progress=True,
+        survives_worker_restart=False,
+        submit_is_idempotent=False,
+        runs_coroutines=True,
+    )
+
+    def __init__(self, slots: int | None = None, name: str = "command") -> None:
+        if slots is not None and slots < 1:
+            raise InvalidOption(f"slots must be 1 or more, got {slots}")
+        self.slots = slots or default_slots()
+        self.name = name
+        self._desk: Desk | None = None
+
+    async def start(self, home: Home) -> None:
+        """Bind to the running loop."""
+        self._desk = Desk(asyncio.get_running_loop(), home.clock)
+
+    @property
+    def free(self) -> int:
+        """Slots that no command holds."""
+        return self.slots + self.lent - (0 if self._desk is None else len(self._desk.out))
+
+    def submit(self, call: Call, report: Report) -> Away:
+        """Ask the body what to run, and run it.
+
+        Raises:
+            ExecutorFull: If all slots are taken.
+            ExecutorClosed: If it is not started, or was stopped.
+        """
+        desk = self._desk
+        if desk is None:
+            raise ExecutorClosed(f"the executor {self.name!r} is not started, or was stopped")
+        if self.free <= 0:
+            raise ExecutorFull(f"all {self.slots} slots of the executor {self.name!r} are taken")
+        running = _Running(desk, call, report)
+        running.begin()
+        return running
+
+    async def stop(self, grace_s: float) -> None:
+        """End every command: SIGTERM, and after *grace_s* seconds SIGKILL."""
+        desk, self._desk = self._desk, None
+        if desk is None:
+            return
+        out = [away for away in desk.out if isinstance(away, _Running)]
+        for running in out:
+            running.cancel("shutdown")
+        try:
+            await desk.wait_for(out, grace_s)
+            for running in out:
+                if running in desk.out:
+                    running.kill()
+            await desk.wait_for(out, UNKILLABLE_S)
+        finally:
+            for running in out:
+                if running in desk.out:
+                    running.abandon()
+
+
+class _Running(Away):
+    """One command; the handle the runtime holds."""
+
+    __slots__ = ("_command", "_fd", "_leash", "_output", "_pid", "_task")
+
+    def __init__(self, desk: Desk, call: Call, report: Report) -> None:
+        super().__init__(desk, call, report)
+        self._command: Command | None = None
+        self._output = Output(report.progress)
+        self._task: asyncio.Task[None] | None = None
+        self._pid = 0
+        self._fd = -1
+        self._leash = -1, -1
+
+    # -- what to run: on the loop ------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Ask the body, in its own context; a coroutine function is awaited."""
+        loop = self.desk.loop
+        if self.call.is_coroutine:
+            self._task = loop.create_task(self._ask_later(), context=self.call.context)
+        else:
+            loop.call_soon(self._ask_now, context=self.call.context)
+
+    def _ask_now(self) -> None:
+        if self.is_asked:
+            return
+        try:
+            planned = self.call.fn(*self.call.args, **self.call.kwargs)
+        except BaseException as error:  # the user's code ran here
+            self._fail(error)
+            return
+        self._plan(planned)
+
+    async def _ask_later(self) -> None:
+        try:
+            planned = await self.call.fn(*self.call.args, **self.call.kwargs)
+        except BaseException as error:  # likewise
+            self._fail(error)
+            return
+        self._plan(planned)
+
+    def _fail(self, error: BaseException) -> None:
+        kind = OutcomeKind.CANCELLED if isinstance(error, asyncio.CancelledError) else OutcomeKind.RAISED
+        if self.may_begin():
+            self.finished(Outcome(kind, error=error))
+
+    def _plan(self, planned: Any) -> None:
+        try:
+            self._command = planned if isinstance(planned, Command) else _command_of(planned)
+        except InvalidOption as error:
+            if self.may_begin():
+                self.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
+            return
+        threading.Thread(target=self._run, args=(self._command,), name="qj-command", daemon=True).start()
+
+    # -- running it: in a thread -----------------------------------------------------------------
+
+    def _run(self, command: Command) -> None:
+        if not self.may_begin():
+            return
+        try:
+            process, fd, leash = _popen(command)
+        except (OSError, ValueError) as error:
+            self.finished(_not_started(command, error))
+            return
+        self.desk.post(self._started, (process.pid, fd, leash))
+        self.began()
+        if hasattr(os, "waitid"):  # it is not buried before the rest of its group was ended
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            process.wait()
+        self.desk.post(self._on_exit, process)
+
+    # -- on the loop ---------------------------------------------------------------------------
+
+    def _started(self, found: tuple[int, int, tuple[int, int]]) -> None:
+        self._pid, self._fd, self._leash = found
+        os.set_blocking(self._fd, False)
+        self.desk.loop.add_reader(self._fd, self._read)
+        if self.is_asked:
+            self._signal(signal.SIGTERM)
+
+    def _read(self) -> bool:
+        """Take some output; False once there is none, now or at all."""
+        try:
+            data = os.read(self._fd, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.desk.loop.remove_reader(self._fd)
+            return False
+        self._output.feed(data)
+        return True
+
+    def _on_exit(self, process: subprocess.Popen[bytes]) -> None:
+        if self.is_asked:
+            self._signal(signal.SIGKILL)  # what it started and left behind
+        code, self._pid = process.wait(), 0
+        for _ in range(16):  # what fits into a pipe; another process may go on filling it
+            if not self._read():
+                break
+        self._let_go()
+        self._disarm()
+        outcome = self._outcome(code)
+        self.outcome = outcome
+        self._ended_mono_ns = self.desk.clock.monotonic_ns()
+        self._on_finished(outcome)
+
+    def _outcome(self, code: int) -> Outcome:
+        command, text = self._command, self._output.text()
+        if command is None:
+            raise AssertionError
+        if self.is_asked:
+            what = f"{_name(command)} was ended"
+            return Outcome(OutcomeKind.CANCELLED, info=ErrorInfo("CommandEnded", what, text))
+        if code in command.ok_codes:
+            return Outcome(OutcomeKind.DONE, command.ended(code, text, self._output.size))
+        error = CommandFailed(_name(command), code, text)
+        return Outcome(OutcomeKind.RAISED, error=error, info=ErrorInfo("CommandFailed", str(error), text, error))
+
+    def _let_go(self) -> None:
+        self.desk.loop.remove_reader(self._fd)
+        unfasten(self._leash[0])  # what it has left running on purpose goes on
+        for fd in (self._fd, *self._leash):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _signal(self, number: int) -> None:
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, number)
+
+    def withdraw(self, reason: str) -> None:
+        """End a call whose command was not started."""
+        if self._task is not None:
+            self._task.cancel(reason)
+        super().withdraw(reason)
+
+    def interrupt(self, reason: str) -> None:
+        """Tell the command and all that it has started to end."""
+        del reason
+        self._signal(signal.SIGTERM)
+        self.arm(self.call.cancel_grace_s, self.kill)
+
+    def kill(self) -> None:
+        """End them now; the thread that waits tells when."""
+        self._signal(signal.SIGKILL)
+        self.arm(UNKILLABLE_S, self.give_up)
+
+
+def _popen(command: Command) -> tuple[subprocess.Popen[bytes], int, tuple[int, int]]:
+    """Start a command; return it with our end of its output's pipe, and both ends of its leash.
+
+    Raises:
+        OSError: If the system does not start it.
+        ValueError: If it cannot: there is a NUL in a word.
+    """
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        read, write = os.pipe()
+        ours.callback(os.close, read)
+        theirs.callback(os.close, write)
+        held, leash = os.pipe()
+        ours.callback(os.close, leash)
+        ours.callback(os.close, held)
+        process = subprocess.Popen(  # noqa: S603  # to run what the user says is what this is for
+            command.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=write,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(held,) if HAS_LEASH else (),
+            cwd=command.cwd,
+            env=None if command.env is None else {**os.environ, **command.env},
+        )
+        fasten_group(held, process.pid)
+        ours.pop_all()
+        return process, read, (held, leash)
+
+
+def _command_of(planned: Any) -> Command:
+    if isinstance(planned, Sequence) and not isinstance(planned, str | bytes):
+        return Command(cast("Sequence[str]", planned))
+    raise InvalidOption(
+        f"the body of a command says what to run: a list such as ['pg_dump', 'shop'], or a Command, got {planned!r}"
+    )
+
+
+def _name(command: Command) -> str:
+    return command.words if isinstance(command.words, str) else command.words[0]
+
+
+def _not_started(command: Command, error: OSError | ValueError) -> Outcome:
+    text = f"{_name(command)} cannot be started: {_why(command, error)}"
+    if isinstance(error, ValueError) or error.errno in _NEVER:
+        return Outcome(OutcomeKind.REJECTED, error=error, reason=text, info=ErrorInfo(type(error).__name__, text))
+    return Outcome(OutcomeKind.RAISED, error=error)  # no memory, or too many processes: later there may be room
+
+
+def _why(command: Command, error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
+    if error.errno == errno.E2BIG:
+        return "its arguments are longer than the system takes; put them into a file"
+    if error.errno == errno.ENOENT and command.cwd is not None and not os.path.isdir(command.cwd):  # noqa: PTH112
+        return f"there is no folder {command.cwd!r}"
+    if error.errno == errno.ENOENT:
+        return "there is no such program"
+    return error.strerror or str(error)

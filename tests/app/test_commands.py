@@ -1,0 +1,250 @@
+"""Commands of the operating system as jobs: their output, their end, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quarterjack import Command, InvalidOption, Job, JobCancelled, JobFailed, JobState, JobTimedOut, Quarterjack
+from quarterjack.cli.show import lines
+from quarterjack.errors import CommandFailed
+from quarterjack.executors._output import KEPT, Output
+
+pytestmark = pytest.mark.usefixtures("quiet")
+LONG_S = 30.0
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Failures are meant here."""
+    caplog.set_level(logging.CRITICAL, "quarterjack")
+
+
+@pytest.fixture
+def app() -> Quarterjack:
+    return Quarterjack(shutdown_grace=1)
+
+
+async def run(app: Quarterjack, words: list[str] | str, **options: Any) -> Job[Command]:
+    """Run a command to its end, whatever that is."""
+    given: dict[str, Any] = {"shell": isinstance(words, str), "cancel_grace": 0.3, **options}
+    task = app.command("it", words, **given)
+    async with app:
+        job = await app.submit(task)
+        await ended(job)
+    return job
+
+
+async def ended(job: Job[Any]) -> None:
+    try:
+        async with asyncio.timeout(LONG_S):
+            await job
+    except (JobFailed, JobTimedOut, JobCancelled):
+        pass
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    async with asyncio.timeout(LONG_S):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_command_is_a_job_with_its_output(app: Quarterjack) -> None:
+    """Both streams in their order; a job's arguments are further words, and nothing reads them but the program."""
+    program = "import sys; print(sys.argv[1], flush=True); print('beside', file=sys.stderr)"
+    task = app.command("say", [sys.executable, "-c", program])
+    async with app:
+        result = await (await app.submit(task, "$HOME; rm -rf x"))
+    assert (result.code, result.output) == (0, "$HOME; rm -rf x\nbeside\n")
+    assert result.size == len(result.output)
+    assert task("a").words[-1] == "a"  # calling it runs nothing
+
+
+async def test_a_body_may_say_what_to_run(app: Quarterjack) -> None:
+    """The words follow from the job's arguments, coroutine functions may look something up first."""
+
+    @app.task(executor="command")
+    def greet(name: str) -> Command:
+        return Command(["echo", "hello", name], env={"SECRET": "x"})
+
+    @app.task(executor="command")
+    async def greet_later(name: str) -> list[str]:
+        await asyncio.sleep(0)
+        return ["echo", "hello", name]
+
+    @app.task(executor="command")
+    def wrong() -> str:
+        return "echo hello"
+
+    async with app:
+        result = await (await app.submit(greet, "Ada"))
+        assert (result.output, result.env) == ("hello Ada\n", None)
+        later: Any = await (await app.submit(greet_later, "Bob"))
+        assert later.output == "hello Bob\n"
+        with pytest.raises(JobFailed, match="says what to run"):
+            await (await app.submit(wrong))
+
+
+async def test_an_exit_code_that_means_failure_is_one_with_the_output_as_its_traceback(app: Quarterjack) -> None:
+    """Whoever looks at the job sees what the program said."""
+    job = await run(app, "echo so far; exit 3", retry=2)
+    assert (job.state, job.attempt) == (JobState.FAILED, 2)
+    assert job.error is not None
+    assert (job.error.type_name, job.error.traceback_text) == ("CommandFailed", "so far\n")
+    assert isinstance(job.error.exception, CommandFailed)
+    assert job.error.exception.code == 3
+    other = await run(Quarterjack(), "exit 3", ok_codes=(0, 3))
+    assert other.state is JobState.DONE
+    killed = await run(Quarterjack(), "kill -9 $$")
+    assert "by signal 9" in (killed.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"words": ["no-such-program"]}, "there is no such program"),
+        ({"words": ["echo", "x" * 3_000_000]}, "longer than the system takes"),
+        ({"words": ["echo"], "cwd": "/no/such/folder"}, "no folder"),
+        ({"words": ["echo", "a\0b"]}, "null byte"),
+        ({"words": [__file__]}, "Permission denied"),
+    ],
+)
+async def test_what_cannot_be_started_is_told_and_not_tried_again(options: Any, why: str) -> None:
+    """It would be the same each time."""
+    job = await run(Quarterjack(), retry=5, **options)
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert why in (job.reason or "")
+
+
+async def test_a_held_pipe_holds_nothing_up(app: Quarterjack) -> None:
+    """A daemon that a command starts keeps its output open; the command is over all the same."""
+    job = await run(app, "sleep 60 & echo $!")
+    pid = int((await job).output)
+    assert is_alive(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_cancel_ends_all_that_a_command_has_started(app: Quarterjack, tmp_path: Path) -> None:
+    """Grandchildren too, also those that ignore SIGTERM."""
+    file = tmp_path / "pids"
+    script = f"trap '' TERM; sleep 60 & echo $! >> {file}; (sleep 60; echo) & echo $! $$ >> {file}; wait; sleep 60"
+    task = app.command("it", script, shell=True, cancel_grace=0.2)
+    async with app:
+        job = await app.submit(task)
+        await until(lambda: file.exists() and len(file.read_text(encoding="ascii").split()) == 3)
+        assert await job.cancel(wait=LONG_S)
+        pids = [int(word) for word in file.read_text(encoding="ascii").split()]
+        await until(lambda: not any(map(is_alive, pids)))
+
+
+async def test_a_timeout_keeps_what_was_written(app: Quarterjack) -> None:
+    """The last lines before it got stuck are what one looks for."""
+    job = await run(app, "echo at work; sleep 60", timeout=0.3)
+    assert job.state is JobState.TIMED_OUT
+    assert job.error is not None
+    assert job.error.traceback_text == "at work\n"
+
+
+async def test_lines_of_progress_are_progress(app: Quarterjack) -> None:
+    """And no output."""
+    job = await run(app, "echo begin; echo '::qj progress 1 2 half the tables'; echo '::qj progress x'; printf '::qj'")
+    assert job.progress is not None
+    assert job.progress == (1.0, 2.0, "half the tables")
+    assert (await job).output == "begin\n::qj progress x\n::qj"
+
+
+@pytest.mark.slow
+async def test_a_hundred_megabytes_of_output_are_counted_and_not_kept(app: Quarterjack) -> None:
+    """The first and the last of them are."""
+    job = await run(app, "echo first; head -c 100000000 /dev/zero | tr '\\0' x; echo last")
+    result = await job
+    assert result.size == 100_000_011
+    assert result.output.startswith("first\nxxx")
+    assert result.output.endswith("xxxlast\n")
+    assert "bytes left out" in result.output
+    assert len(result.output) < 2 * KEPT + 100
+
+
+def test_output_in_any_pieces_is_the_same() -> None:
+    """A pipe cuts where it likes."""
+    text = b"one\n::qj progress 3 - words here\ntwo \xff\x00\n" * 50 + b"::qj progress 9"
+    whole: list[str] = []
+    for step in (1, 3, 7, 64, len(text)):
+        said: list[Any] = []
+        output = Output(lambda *words, said=said: said.append(words))
+        for at in range(0, len(text), step):
+            output.feed(text[at : at + step])
+        whole.append(output.text())
+        assert said == [(3.0, None, "words here")] * 50
+        assert output.size == len(text)
+    assert whole == ["one\ntwo \ufffd\ufffd\n" * 50 + "::qj progress 9"] * 5
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [("echo hi", {}), (["echo"], {"shell": True}), ([], {}), ([1], {}), (["x"], {"ok_codes": "0"})],
+)
+def test_words_of_the_wrong_kind_are_refused_where_they_are_written(words: Any, options: Any) -> None:
+    """A text goes to a shell only if that is written."""
+    with pytest.raises(InvalidOption):
+        Quarterjack().command("it", words, **options)
+
+
+async def test_the_output_is_in_the_row_and_shown(tmp_path: Path) -> None:
+    """Also to somebody who looks from another process, later."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+
+    def made() -> tuple[Quarterjack, Any]:
+        app = Quarterjack(url)
+        return app, app.command("say", ["echo", "kept"], env={"TOKEN": "secret"})
+
+    app, task = made()
+    async with app:
+        job = await app.submit(task)
+        await job
+    app, _ = made()
+    async with app.as_client():
+        again = await app.job(job.id)
+        told = dict(lines(again, None, None))
+    assert told["command"] == "echo kept"
+    assert (told["exit code"], told["output"]) == ("0", "5 bytes\nkept")
+    assert b"secret" not in (tmp_path / "jobs.db").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the leash is Linux's")
+def test_a_command_ends_with_an_app_that_is_killed(tmp_path: Path) -> None:
+    """Its job runs again elsewhere: two dumps at once would be one too many."""
+    script = tmp_path / "program.py"
+    words = f"echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; sleep 60"
+    script.write_text(
+        "import asyncio\nfrom quarterjack import Once, Quarterjack\napp = Quarterjack()\n"
+        f"app.command('it', {words!r}, Once(), shell=True)\n"
+        "asyncio.run(app.serve())\n",
+        encoding="utf-8",
+    )
+    with subprocess.Popen([sys.executable, str(script)]) as process:
+        while not (tmp_path / "pid").exists():
+            assert process.poll() is None
+            select.select([], [], [], 0.02)
+        watch = os.pidfd_open(int((tmp_path / "pid").read_text(encoding="ascii")))
+        process.kill()
+        assert select.select([watch], [], [], 5.0)[0]
+        os.close(watch)
