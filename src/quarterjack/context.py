@@ -122,6 +122,7 @@ class CurrentJob:
         """Keep a small value for the next attempt of this job, should this one fail or die.
 
         A store that outlives the process keeps it as JSON, and gives it back plain: a tuple as a list.
+        None takes back what was kept before.
 
         Raises:
             InvalidArguments: If it is no JSON, or takes more than 1 MiB, on such a store or in a strict app.

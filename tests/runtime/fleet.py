@@ -22,7 +22,7 @@ from quarterjack.errors import StoreUnavailable
 from quarterjack.model import JobIds, JobRecord, JobState, Schedule
 from quarterjack.stores import MemoryStore, Store
 from quarterjack.stores._rows import Encoding
-from quarterjack.stores.base import Hint, HintListener
+from quarterjack.stores.base import NO_CHECKPOINT, Hint, HintListener
 from quarterjack.testing._clock import VirtualClock
 from quarterjack.testing._loop import virtual_loop
 
@@ -221,7 +221,7 @@ def copied(value: Any) -> Any:
 
 
 def _field(name: str, item: Any) -> Any:
-    if name in {"result", "checkpoint"}:
+    if name in {"result", "checkpoint"} and item is not NO_CHECKPOINT:
         return through_json(item)
     if name == "exception":
         return None

@@ -313,6 +313,26 @@ async def test_a_checkpoint_reaches_the_next_attempt() -> None:
     assert seen == [None, {"at": 1}]
 
 
+async def test_a_checkpoint_may_be_taken_back() -> None:
+    """As on the memory store, where the record is the row: the next attempt begins from nothing."""
+    server = Server(VirtualClock())
+    app = Quarterjack(server.connect())
+    seen: list[object] = []
+
+    @app.task(retry=2)
+    async def steps() -> None:
+        seen.append(current_job().last_checkpoint)
+        current_job().checkpoint("half-way")
+        if len(seen) == 1:
+            await asyncio.sleep(5)  # the store hears of it
+            current_job().checkpoint(None)
+            raise ValueError("once")
+
+    async with fleet(server, app):
+        await (await app.submit(steps))
+    assert seen == [None, None]
+
+
 async def test_a_checkpoint_survives_a_stop() -> None:
     """A deploy interrupts bodies: the next worker goes on from their last word, and no retry or rescue is counted."""
     server = Server(VirtualClock())

@@ -25,7 +25,7 @@ from quarterjack.flow.inheritance import lift
 from quarterjack.flow.waiting import Waiting
 from quarterjack.lifecycle import Move, move
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState, Outcome, OutcomeKind, Progress
-from quarterjack.stores.base import Renewal
+from quarterjack.stores.base import NO_CHECKPOINT, Renewal
 from quarterjack.task import TaskDefinition
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class Attempt:
             if self._worker.checks_results:
                 value = plain_checkpoint(self.record.task, value)
             self.record.checkpoint = value
-            self.pending_checkpoint = value
+            self.pending_checkpoint = NO_CHECKPOINT if value is None else value
 
     @property
     def passing(self) -> Any:

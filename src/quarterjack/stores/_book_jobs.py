@@ -11,7 +11,7 @@ from quarterjack.lifecycle import Move, move
 from quarterjack.model import Fenced, Finish, FinishKind, JobRecord, JobState
 
 from ._book_base import BookBase
-from .base import CancelAnswer, Claim, Hint, Renewal, Renewed
+from .base import NO_CHECKPOINT, CancelAnswer, Claim, Hint, Renewal, Renewed
 
 __all__ = ["BookJobs"]
 
@@ -108,7 +108,7 @@ class BookJobs(BookBase):
             if renewal.progress is not None:
                 job.progress = renewal.progress
             if renewal.checkpoint is not None:
-                job.checkpoint = renewal.checkpoint
+                job.checkpoint = None if renewal.checkpoint is NO_CHECKPOINT else renewal.checkpoint
             if renewal.running_at_ns is not None and job.state.is_held and job.state is not _RUNNING:
                 job.state = move(job.state, Move.BEGAN)
                 job.running_at_ns = renewal.running_at_ns

@@ -17,7 +17,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from quarterjack.backfill import Backfill
@@ -42,6 +42,7 @@ from .leases import CarriedLink, LeaseLink
 
 __all__ = [
     "AGING_NS",
+    "NO_CHECKPOINT",
     "LOOK_AHEAD",
     "WAITER_S",
     "Acquired",
@@ -138,6 +139,16 @@ class Backfilled(NamedTuple):
     rows: list[JobRecord]
     new: frozenset[str]
     gone: tuple[int, ...] = ()
+
+
+class NoCheckpoint(Enum):
+    """The type of `NO_CHECKPOINT`, which is ``null`` as JSON."""
+
+    NONE = None
+
+
+NO_CHECKPOINT: Final = NoCheckpoint.NONE
+"""In a `Renewal`: its body keeps nothing any more, and the next attempt gets None."""
 
 
 class Renewal(NamedTuple):

@@ -16,7 +16,7 @@ from quarterjack.model import (
     Progress,
     Unique,
 )
-from quarterjack.stores.base import Renewal
+from quarterjack.stores.base import NO_CHECKPOINT, Renewal
 
 from ._bench import Bench
 
@@ -195,6 +195,14 @@ class JobContract:
         await b.advance(31)
         (again,) = await b.claim(owner="w2")
         assert (again.checkpoint, again.progress) == ({"at": 5}, (1, 2, "x"))
+        await b.store.jobs_renew("w2", [Renewal(again.id, again.attempt, Progress(2, 2, "x"))], 30)
+        (found,) = await b.store.jobs_get([again.id])
+        assert found is not None
+        assert (found.checkpoint, found.progress) == ({"at": 5}, (2, 2, "x"))
+        await b.store.jobs_renew("w2", [Renewal(again.id, again.attempt, checkpoint=NO_CHECKPOINT)], 30)
+        (found,) = await b.store.jobs_get([again.id])
+        assert found is not None
+        assert (found.checkpoint, found.progress) == (None, (2, 2, "x"))
 
     async def test_renewal_answers_what_is_lost_and_what_to_cancel(self, b: Bench) -> None:
         """A worker that was away learns what it no longer holds."""
