@@ -14,9 +14,10 @@ from typing import Any, Final
 from pydantic_core import from_json, to_json
 
 from quarterjack.errors import LeaseLost, UniqueConflict, UsageError
-from quarterjack.model import Fenced, JobRecord, JobState
+from quarterjack.model import Fenced, JobRecord
 
 from ._rows import JOB_COLUMNS, Encoding
+from ._stamping import stamp
 
 __all__ = ["complete_in", "put_in"]
 
@@ -75,15 +76,10 @@ async def put_in(connection: Any, schema: str, encoding: Encoding, job: JobRecor
     answer: dict[str, Any] = from_json(await _ask(connection, f"{schema}.put_job", to_json(row).decode()))
     job_id: str = answer["id"]
     if job_id == job.id:
-        _stamp(job, answer["at"])
+        stamp((job,), answer["at"])
     elif unique is not None and unique.on_conflict == "raise":
         raise UniqueConflict(unique.key, job_id)
     return job_id
-
-
-def _stamp(job: JobRecord, now: int) -> None:
-    job.state, job.submitted_at_ns = JobState.SUBMITTED, now
-    job.run_at_ns = now + job.options.delay_ns if job.options.run_at_ns is None else job.options.run_at_ns
 
 
 async def complete_in(connection: Any, schema: str, encoding: Encoding, fence: Fenced, result: Any) -> None:

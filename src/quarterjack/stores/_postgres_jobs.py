@@ -21,7 +21,8 @@ from ._postgres_hints import Hints
 from ._postgres_link import Link
 from ._postgres_pool import Connection
 from ._rows import JOB_COLUMNS, Encoding
-from .base import AGING_NS, Claim, Claimed, Hint, Renewal, Renewed, Want
+from ._stamping import stamp
+from .base import Claim, Claimed, Hint, Renewal, Renewed, Want
 
 __all__ = ["PostgresJobs", "renew"]
 
@@ -81,8 +82,7 @@ class PostgresJobs(DurableStore, ABC):
             return await super().jobs_put(jobs)
         if jobs:
             now = await self._link.value("put", *self._put_arguments(jobs))
-            for job in jobs:
-                _stamp(job, now)
+            stamp(jobs, now)
             self._hear(Hint.JOBS)
             self._hints.send(Hint.JOBS)
         return list(jobs)
@@ -213,16 +213,6 @@ def _is_exhausted(want: Want, before: Sequence[Want], taken: Sequence[int]) -> b
         n < one.slots and want.lanes <= one.lanes and {*want.queues} <= {*one.queues}
         for one, n in zip(before, taken, strict=True)
     )
-
-
-def _stamp(job: JobRecord, now: int) -> None:
-    """Write into the caller's record what the statement ``put`` has decided."""
-    options = job.options
-    job.submitted_at_ns = now
-    job.run_at_ns = now + options.delay_ns if options.run_at_ns is None else options.run_at_ns
-    job.delay_born = options.run_at_ns is None and options.delay_ns > 0
-    job.order_at_ns = job.run_at_ns + job.priority * AGING_NS
-    job.state = JobState.SUBMITTED
 
 
 def _is_final(finish: Finish) -> bool:

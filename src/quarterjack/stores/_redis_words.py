@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, JobState
+from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord
 
 from ._durable import Leased
 from ._redis_link import Word
 from ._redis_rows import job_row
 from ._rows import JOB_COLUMNS, Encoding
-from .base import AGING_NS, LOOK_AHEAD, Claim, Claimed, Renewal
+from .base import LOOK_AHEAD, Claim, Claimed, Renewal
 
 __all__ = [
     "claim_words",
@@ -23,7 +23,6 @@ __all__ = [
     "put_words",
     "release_words",
     "renew_words",
-    "stamp",
 ]
 
 _PLACES: Final = {column.name: place for place, column in enumerate(JOB_COLUMNS)}
@@ -82,20 +81,6 @@ _SHORT: Final = 48
 """Longer values would unpack the small hash, at twice its size: the server's limit is 64 bytes by default."""
 _AT_ONCE: Final = ("in", 0, "000")
 _GIVEN: Final = tuple((name, _PLACES[name]) for name in ("max_rescues", "call", "options", "submitted_by", "parent"))
-
-
-def stamp(jobs: Iterable[JobRecord], now: int) -> None:
-    """Note in the caller's records what `put.lua` has written at *now*."""
-    for job in jobs:
-        options = job.options
-        job.submitted_at_ns = job.run_at_ns = now
-        if options.run_at_ns is not None:
-            job.run_at_ns = options.run_at_ns
-        elif options.delay_ns:
-            job.run_at_ns = now + options.delay_ns
-            job.delay_born = True
-        job.order_at_ns = job.run_at_ns + job.priority * AGING_NS
-        job.state = JobState.SUBMITTED
 
 
 # -- claim ------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ from ._needs import UniqueKey
 from ._rows import Encoding
 from ._sqlite_engine import Session
 from ._sqlite_rows import AT, DELAYED, INSERT_JOB, READY, sql
-from .base import AGING_NS, LOOK_AHEAD, Claim, Hint, Renewal, Renewed, Want
+from ._stamping import stamps_of
+from .base import LOOK_AHEAD, Claim, Hint, Renewal, Renewed, Want
 
 __all__ = [
     "Ended",
     "Row",
-    "Stamps",
     "are_waited_for",
     "claim",
     "count_outcomes",
@@ -40,7 +40,6 @@ __all__ = [
     "put",
     "renew",
     "settle_lines",
-    "stamped",
 ]
 
 Row = tuple[Any, ...]
@@ -65,41 +64,21 @@ _CHUNK: Final = 500
 # -- in ----------------------------------------------------------------------------------
 
 
-class Stamps(NamedTuple):
-    """What the store sets in a new job."""
-
-    submitted_at_ns: int
-    run_at_ns: int
-    order_at_ns: int
-    delay_born: bool
-
-
-def stamped(job: JobRecord, now: int) -> Stamps:
-    """Return what a new job is stamped with."""
-    options = job.options
-    if options.run_at_ns is not None:
-        run_at, delay_born = options.run_at_ns, False
-    else:
-        run_at, delay_born = now + options.delay_ns, options.delay_ns > 0
-    return Stamps(now, run_at, run_at + job.priority * AGING_NS, delay_born)
-
-
 def put(session: Session, jobs: Sequence[JobRecord], rows: Iterable[Sequence[Any]]) -> None:
     """Insert new jobs; *rows* are theirs as they were before they were stamped."""
     now = session.now_ns
-    written = [_stamped_row(row, stamped(job, now), now) for job, row in zip(jobs, rows, strict=True)]
+    written = [_stamped_row(row, job, now) for job, row in zip(jobs, rows, strict=True)]
     if len(written) == 1:
         session.run(INSERT_JOB, written[0])
     else:
         session.connection.executemany(INSERT_JOB, written)
 
 
-def _stamped_row(row: Sequence[Any], stamps: Stamps, now: int) -> list[Any]:
+def _stamped_row(row: Sequence[Any], job: JobRecord, now: int) -> list[Any]:
     values = list(row)
-    values[AT["submitted_at_ns"]], values[_STATE] = now, "submitted"
-    values[AT["run_at_ns"]], values[AT["order_at_ns"]] = stamps.run_at_ns, stamps.order_at_ns
-    values[AT["delay_born"]] = stamps.delay_born
-    values.append(READY if stamps.run_at_ns <= now else DELAYED)
+    values[AT["submitted_at_ns"]], run_at, values[AT["order_at_ns"]], values[AT["delay_born"]] = stamps_of(job, now)
+    values[AT["run_at_ns"]], values[_STATE] = run_at, "submitted"
+    values.append(READY if run_at <= now else DELAYED)
     return values
 
 

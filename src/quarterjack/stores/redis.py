@@ -49,8 +49,9 @@ from ._redis_rows import paired
 from ._redis_scripts import Scripts
 from ._redis_server import Address, check_server, checked_prefix, own_options
 from ._redis_views import Views
-from ._redis_words import claim_words, finish_words, leased, put_words, release_words, stamp
+from ._redis_words import claim_words, finish_words, leased, put_words, release_words
 from ._rows import Encoding
+from ._stamping import stamp
 from .base import Acquired, AuditRow, Claim, Hint, JobPage, Renewal, Renewed, StoreStats
 from .leases import LeaseLink
 

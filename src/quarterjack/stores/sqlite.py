@@ -38,6 +38,7 @@ from ._sqlite_engine import Reader, Session, Settings, Writer
 from ._sqlite_keeper import Keeper
 from ._sqlite_rows import DUE, load_jobs, load_schedules
 from ._sqlite_url import checked_path, number, options_of, path_of, synchronous_of, warn_of_network
+from ._stamping import stamp
 from .base import Acquired, AuditRow, Claim, Claimed, Hint, JobPage, Renewal, Renewed, StoreStats
 from .leases import LeaseLink
 
@@ -209,9 +210,7 @@ class SQLiteStore(DurableStore):
             return session.now_ns
 
         now = await self._write(work)
-        for job in jobs:
-            job.submitted_at_ns, job.run_at_ns, job.order_at_ns, job.delay_born = fast.stamped(job, now)
-            job.state = JobState.SUBMITTED
+        stamp(jobs, now)
         return list(jobs)
 
     async def _claim(self, claim: Claim) -> Leased:
