@@ -98,8 +98,10 @@ class Hints:
             if worker is not None:
                 worker.cancel_local(ids)
         elif hint is Hint.ENDED:
+            self._on_left(ids)
             self._on_ended_elsewhere(ids)
         elif hint is Hint.FINISHED:
+            self._on_left(ids)
             self._on_ended_by_store(ids)
             if worker is not None:
                 worker.notice()
@@ -130,19 +132,18 @@ class Hints:
             if scheduler is not None:
                 scheduler.tell("paused", row, reason=row.pause_note)
 
-    def _on_ended_elsewhere(self, job_ids: Sequence[str]) -> None:
-        host = self._host
-        if host.flows is not None:
+    def _on_left(self, job_ids: Sequence[str]) -> None:
+        """Who waits to submit one more to the flows of these jobs may."""
+        if self._host.flows is not None:
             for job_id in job_ids:
-                host.flows.left(job_id)
-        if host.handles.afar is not None:
-            host.handles.afar.hint(job_ids)
+                self._host.flows.left(job_id)
+
+    def _on_ended_elsewhere(self, job_ids: Sequence[str]) -> None:
+        if self._host.handles.afar is not None:
+            self._host.handles.afar.hint(job_ids)
 
     def _on_ended_by_store(self, job_ids: Sequence[str]) -> None:
         host = self._host
-        if host.flows is not None:
-            for job_id in job_ids:
-                host.flows.left(job_id)
         if not host.store.never_suspends:
             host.handles.expect(job_ids)
             self._soon(self._surely(partial(self._settle, job_ids), SETTLING))
