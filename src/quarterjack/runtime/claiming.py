@@ -72,7 +72,7 @@ class Claimer:
         self._asked_ns: int | None = None
         self.unanswered = Unanswered()
         self._avoided: Counter[str] = Counter()
-        self._windows: set[asyncio.TimerHandle] = set()
+        self._windows: dict[object, asyncio.TimerHandle] = {}
         self._is_over = False
 
     @property
@@ -134,10 +134,11 @@ class Claimer:
         """Leave *lane* to other workers for a while, *after_s* seconds from now: a job that does not fit comes back."""
         loop = asyncio.get_running_loop()
         for at_s, step in ((after_s - AVOID_EARLY_S, 1), (after_s + AVOID_S, -1)):
-            self._windows.add(loop.call_later(at_s, self._step, lane, step))
+            token = object()
+            self._windows[token] = loop.call_later(at_s, self._step, token, lane, step)
 
-    def _step(self, lane: str, step: int) -> None:
-        self._windows = {timer for timer in self._windows if timer.when() > asyncio.get_running_loop().time()}
+    def _step(self, token: object, lane: str, step: int) -> None:
+        del self._windows[token]
         self._avoided[lane] += step
         if not self._avoided[lane]:
             del self._avoided[lane]
@@ -243,7 +244,7 @@ class Claimer:
         self.wake.set()
 
     def _disarm(self) -> None:
-        for timer in (self._due, self._poll, self._pause, *self._windows):
+        for timer in (self._due, self._poll, self._pause, *self._windows.values()):
             if timer is not None:
                 timer.cancel()
         self._due = self._poll = self._pause = None
