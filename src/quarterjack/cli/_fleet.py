@@ -25,6 +25,7 @@ from functools import partial
 from random import Random
 from typing import Final, Self
 
+from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.executors.process import PROCESSES
 from quarterjack.policies.backoff import equal_jitter
 from quarterjack.runtime.signals import Signals
@@ -191,7 +192,7 @@ class _Post:
 
     async def _run_one(self) -> float | None:
         """Run a process to its end; return the seconds to wait before the next one, None if there is to be none."""
-        fleet, began_s = self._fleet, asyncio.get_running_loop().time()
+        fleet, began_s = self._fleet, SYSTEM_CLOCK.monotonic()
         try:
             child = await _Member.start(fleet, self._name, self._role)
         except OSError as error:  # too many processes, no memory
@@ -217,7 +218,7 @@ class _Post:
         if code == 0 and child.has_started:
             log.warning("%s was told to stop, and has ended; it is not started again", self._name)
             return None
-        lived_s = asyncio.get_running_loop().time() - began_s
+        lived_s = SYSTEM_CLOCK.monotonic() - began_s
         return self._vacant(ended_how(code), child.last_words(), has_started=child.has_started, lived_s=lived_s)
 
     def _vacant(self, how: str, last_words: Sequence[str], *, has_started: bool, lived_s: float) -> float | None:
