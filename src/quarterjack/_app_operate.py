@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from ._app_base import AppBase
 from ._durations import Seconds, to_seconds
 from .errors import InvalidOption, UnknownTask
 from .model import WorkerInfo
 from .runtime.commands import COMMANDS
+from .runtime.upkeep import purge
 from .stores.base import AuditRow
 from .task import AsyncTask, SyncTask, Task
 
 __all__ = ["AppOperate"]
-
-_PURGED_AT_ONCE: Final = 1_000
 
 
 class AppOperate(AppBase):
@@ -70,16 +69,7 @@ class AppOperate(AppBase):
         """Delete finished jobs that ended longer ago than *older_than*; return how many."""
         span = timedelta(seconds=to_seconds(older_than, "older_than"))
         service = self._running()
-
-        async def there() -> int:
-            purged = 0
-            while True:
-                deleted = await service.store.jobs_purge(span, _PURGED_AT_ONCE)
-                purged += deleted
-                if deleted < _PURGED_AT_ONCE:
-                    return purged
-
-        return await self._carry(service, there)
+        return await self._carry(service, lambda: purge(service.store, span))
 
     async def note(self, action: str, subject: str, note: str = "", *, who: str | None = None) -> None:
         """Keep a row that says who did what to which thing; `audit` shows them.

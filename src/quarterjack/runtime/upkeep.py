@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .declarations import Declarations
     from .store_time import StoreTime
 
-__all__ = ["Retention", "Upkeep", "UpkeepHost"]
+__all__ = ["Retention", "Upkeep", "UpkeepHost", "purge"]
 
 log = logging.getLogger("quarterjack")
 
@@ -133,13 +133,24 @@ class Upkeep:
         Raises:
             StoreError: If the store does not answer.
         """
-        store, deleted = self._host.store, 0
-        while n := await store.jobs_purge(retention.age, AT_ONCE, keep=retention.rows):
-            deleted += n
-            if n < AT_ONCE:
-                break
+        store = self._host.store
+        deleted = await purge(store, retention.age, keep=retention.rows)
         before = self._host.time.now_ns() - round(GONE_S * NS_PER_S)
         for worker in await store.workers_list():
             if worker.seen_at_ns < before and worker.id != self._host.owner:
                 await store.workers_remove(worker.id)
         return deleted
+
+
+async def purge(store: Store, older_than: timedelta, *, keep: int | None = None) -> int:
+    """Delete finished jobs that ended longer ago than *older_than*, or are beyond the newest *keep*; return how many.
+
+    Raises:
+        StoreError: If the store does not answer.
+    """
+    deleted = 0
+    while n := await store.jobs_purge(older_than, AT_ONCE, keep=keep):
+        deleted += n
+        if n < AT_ONCE:
+            break
+    return deleted
