@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 
 from quarterjack import Call
-from quarterjack.errors import StoreError
+from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.model import JobFilter, JobRecord
 from quarterjack.runtime.service import Role
 from tests.chaos.app import ChaosApp, Settings
@@ -22,6 +23,8 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.oracle import EVERYBODY, Evidence, verdict
 
 __all__ = ["MARKS", "POSTGRES", "REDIS", "Arena", "arena"]
+
+T = TypeVar("T")
 
 MARKS: Final = [
     pytest.mark.slow,
@@ -47,8 +50,19 @@ class Arena:
     submitted: list[str] = field(default_factory=list[str])
 
     async def submit(self, calls: Iterable[Call[Any]]) -> None:
-        """Submit jobs of which none may be lost."""
-        self.submitted += [job.id for job in await self.chaos.app.submit_many(calls)]
+        """Submit jobs, none of which may be lost once that is answered; where it is not, as in an outage, again."""
+        given = list(calls)
+        jobs = await self._surely(partial(self.chaos.app.submit_many, given))
+        self.submitted += [job.id for job in jobs]
+
+    async def _surely(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask the store until it answers."""
+        async with asyncio.timeout(SETTLED_WITHIN_S):
+            while True:
+                try:
+                    return await call()
+                except StoreUnavailable:
+                    await asyncio.sleep(LOOK_S)
 
     async def start(self, *roles: Role, **changes: Any) -> list[Member]:
         """Start a process for each role, and wait until all work."""
@@ -107,9 +121,9 @@ class Arena:
         """Fire no more, let all that is there come to its end, end the crew in order; return what there is to judge."""
         app = self.chaos.app
         await self.up()
-        known = {schedule.id for schedule in await app.schedules()}
+        known = {schedule.id for schedule in await self._surely(app.schedules)}
         for schedule_id in known.intersection(SCHEDULES):
-            await app.pause(schedule_id)
+            await self._surely(partial(app.pause, schedule_id))
         async with asyncio.timeout(SETTLED_WITHIN_S):
             while await self.left():
                 await asyncio.sleep(LOOK_S)

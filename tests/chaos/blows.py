@@ -14,6 +14,7 @@ __all__ = ["BLOWS", "Blow", "blows_on", "kill", "stop"]
 
 Blow = Callable[[Arena, Ground, Random], Awaitable[None]]
 
+LOCKING: Final = ("sqlite", "postgres")
 LEFT: Final = 2
 """So many that have started are left to go on."""
 
@@ -28,16 +29,17 @@ async def kill(arena: Arena, ground: Ground, rng: Random) -> None:
 async def stop(arena: Arena, ground: Ground, rng: Random) -> None:
     """SIGSTOP for longer than the lease, and SIGCONT.
 
-    On SQLite it may strike a process that is writing to the file, which holds up all others.
+    On SQLite it may strike a process that is writing to the file, and on PostgreSQL one in the middle of a
+    transaction: that holds up the others, of the same rows at least.
     """
     await arena.until(lambda: len(arena.upright) > LEFT)
     member = rng.choice(arena.upright)
     member.stop()
-    if ground.server is None:
+    if ground.kind in LOCKING:
         arena.cut_off()
     await asyncio.sleep(arena.chaos.settings.lease_s * rng.uniform(1.2, 1.8))
     member.go_on()
-    if ground.server is None:
+    if ground.kind in LOCKING:
         arena.connected()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import Conflict, InvalidOption, StoreError, StoreUnavailable, UniqueConflict
-from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, RunOptions, Unique, lanes_of
+from quarterjack.model import Finish, FinishKind, JobIds, JobRecord, JobState, RunOptions, Unique, lanes_of
 from quarterjack.stores import _postgres_hints, _postgres_schema
 from quarterjack.stores._needs import Needs
 from quarterjack.stores._postgres_pool import Connection
@@ -150,6 +150,25 @@ async def test_half_open_connection_of_the_lease_link_is_given_up_with_the_call(
 
 
 @pytest.mark.slow
+async def test_process_that_stands_still_in_a_transaction_holds_up_nobody_for_long(postgres_url: str) -> None:
+    """Stopped or cut off in mid-transaction it keeps rows locked, and a lease on a locked row cannot be renewed."""
+    async with opened(postgres_url) as other, opened(with_option(postgres_url, "timeout=1")) as still:
+        (row,) = await other.jobs_put([job()])
+        (held,) = (await other.jobs_claim(CLAIM)).jobs
+
+        async def stand_still() -> None:
+            async with still._link.connection("standing still") as connection:
+                await connection.execute("BEGIN")
+                await connection.execute(f"SELECT FROM {still._settings.quoted_schema}.job FOR UPDATE")
+                ended = await other.jobs_finish([Finish(*held.fence, FinishKind.DONE, 1, 1, 1)])
+                assert ended == [JobState.DONE]
+                await connection.execute("COMMIT")
+
+        with pytest.raises(StoreUnavailable, match=r"no connection|stood still"):
+            await stand_still()
+        assert len(await still.jobs_get([row.id])) == 1, "over a new connection"
+
+
 async def test_cancelled_call_leaves_no_connection_in_a_transaction(postgres_url: str) -> None:
     """The pool lends each connection again at once."""
     async with opened(with_option(postgres_url, "pool=2&poll=1")) as store:

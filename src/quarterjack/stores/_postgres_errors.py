@@ -45,6 +45,7 @@ _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
     "42883": (StoreError, _NO_SCHEMA),
     "42501": (StoreError, _NO_PERMISSION),
     "25006": (StoreUnavailable, "it is a read-only replica; a store needs the primary's address"),
+    "25P03": (StoreUnavailable, "this process stood still in the middle of a transaction; it is undone"),
     "53300": (StoreUnavailable, "it has no connection left; lower pool= in the URL, or put PgBouncer in front of it"),
     "53100": (StoreUnavailable, "its disk is full"),
     "57014": (StoreUnavailable, "it took longer than {timeout:g} s; set timeout= in the URL if it may"),
@@ -64,7 +65,7 @@ def leaves_sound(error: BaseException) -> bool:
     It is where the server has refused a statement; not where the server, or the line to it, is going away.
     """
     return isinstance(error, asyncpg.PostgresError) and not (error.sqlstate or "08").startswith(
-        ("08", "57P", "58", "XX")
+        ("08", "25P03", "57P", "58", "XX")
     )
 
 

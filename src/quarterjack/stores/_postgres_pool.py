@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 
@@ -20,6 +20,8 @@ from ._postgres_errors import DRIVER_ERRORS, explained
 from ._postgres_url import SERVER_SETTINGS, Settings
 
 __all__ = ["Connection", "Pool", "connect"]
+
+TIMEOUTS: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -36,7 +38,10 @@ async def connect(settings: Settings) -> Connection:
             return await asyncpg.connect(
                 settings.dsn, timeout=timeout_s, command_timeout=timeout_s, statement_cache_size=0
             )
-        server = {**SERVER_SETTINGS, "statement_timeout": str(round(timeout_s * 1_000))}
+        # A client that falls silent in mid-transaction (stopped, cut off) keeps its rows from others no longer than a
+        # call may take: leases of jobs that are locked cannot be renewed.
+        timeouts = dict.fromkeys(TIMEOUTS, str(round(timeout_s * 1_000)))
+        server = {**SERVER_SETTINGS, **timeouts}
         return await asyncpg.connect(settings.dsn, timeout=timeout_s, command_timeout=timeout_s, server_settings=server)
     except DRIVER_ERRORS as error:
         raise explained(error, settings, "connecting") from error

@@ -33,7 +33,6 @@ SERVER_SETTINGS: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
-    "idle_in_transaction_session_timeout": "60000",
 }
 """What each connection of ours is set to, where it is ours alone."""
 
