@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .triggers import Trigger
 
 __all__ = [
+    "FINAL_STATES",
     "FINISHED",
     "NO_OPTIONS",
     "ErrorInfo",
@@ -503,6 +504,12 @@ class FinishKind(StrEnum):
     """Back to the queue after *delay_ns*; the failure counts."""
     SNOOZE = "snooze"
     """Back to the queue after *delay_ns*; nothing counts."""
+
+
+FINAL_STATES: Final[Mapping[FinishKind, JobState]] = {
+    kind: JobState(kind.value) for kind in FinishKind if kind not in {FinishKind.RETRY, FinishKind.SNOOZE}
+}
+"""The state a job ends in; the other kinds put it back."""
 
 
 class Finish(NamedTuple):

@@ -27,7 +27,7 @@ from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, TIMED_OUT
 from quarterjack.flow.room import MadeWay, WaitingRoom
 from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
-from quarterjack.model import FinishKind, JobIds, JobState, Outcome, OutcomeKind
+from quarterjack.model import FINAL_STATES, FinishKind, JobIds, JobState, Outcome, OutcomeKind
 
 from ._bodies import Once, not_awaitable
 from ._ends import log_failure
@@ -47,12 +47,6 @@ log = logging.getLogger("quarterjack.manager")
 _SUBMITTED, _SCHEDULED, _RUNNING, _DONE = JobState.SUBMITTED, JobState.SCHEDULED, JobState.RUNNING, JobState.DONE
 _TAKEN: Final = Phase.TAKEN
 _CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
-_STATES: Final[Mapping[FinishKind, JobState]] = {
-    FinishKind.DONE: JobState.DONE,
-    FinishKind.FAILED: JobState.FAILED,
-    FinishKind.TIMED_OUT: JobState.TIMED_OUT,
-    FinishKind.CANCELLED: JobState.CANCELLED,
-}
 
 
 class Engine:
@@ -317,7 +311,7 @@ class Engine:
         return False
 
     def _follow(self, run: ManagedRun, verdict: Verdict) -> None:
-        if verdict.kind in _STATES:
+        if verdict.kind in FINAL_STATES:
             self._finish(run, verdict)
         else:
             self._once_more(run, verdict)
@@ -368,7 +362,7 @@ class Engine:
             run.failures += 1
             if self.flow.fallback is not None and self._falls_back(run, self.flow.fallback):
                 return
-        self._settle(run, _STATES[verdict.kind], self.monotonic())
+        self._settle(run, FINAL_STATES[verdict.kind], self.monotonic())
 
     def _settle(self, run: ManagedRun, state: JobState, now: float) -> None:
         run.finished_at = now

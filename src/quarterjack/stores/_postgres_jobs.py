@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.errors import StoreError
-from quarterjack.model import Fenced, Finish, FinishKind, JobRecord, JobState
+from quarterjack.model import FINAL_STATES, Fenced, Finish, FinishKind, JobRecord, JobState
 
 from ._durable import DurableStore, Leased
 from ._postgres_hints import Hints
@@ -30,13 +30,6 @@ log = logging.getLogger("quarterjack")
 
 RESCUED_AT_ONCE: Final = 500
 
-_FINAL_STATES: Final = {
-    FinishKind.DONE: JobState.DONE,
-    FinishKind.FAILED: JobState.FAILED,
-    FinishKind.TIMED_OUT: JobState.TIMED_OUT,
-    FinishKind.CANCELLED: JobState.CANCELLED,
-    FinishKind.MISSED: JobState.MISSED,
-}
 _Try = tuple[str, int]
 """An attempt: the job's id, and its number."""
 _PUT_COLUMNS: Final = itemgetter(
@@ -173,7 +166,7 @@ class PostgresJobs(DurableStore, ABC):
         left: dict[int, Finish] = {}
         for n, one in enumerate(finishes):
             if _try_of(one) in handled and first[_try_of(one)] == n:
-                answers[n] = _FINAL_STATES[one.kind]
+                answers[n] = FINAL_STATES[one.kind]
             else:
                 left[n] = _completed(one, completed)
         if left:
@@ -202,7 +195,7 @@ class PostgresJobs(DurableStore, ABC):
             data, problem = payloads.result(result)
             error = problem or error
         words = None if error is None else payloads.error(error)
-        state = _FINAL_STATES[kind].value
+        state = FINAL_STATES[kind].value
         why = payloads.reason(reason)
         return job_id, attempt, owner, state, at_ns, started_ns, running_ns, data, words, why
 
@@ -216,7 +209,7 @@ def _is_exhausted(want: Want, before: Sequence[Want], taken: Sequence[int]) -> b
 
 
 def _is_final(finish: Finish) -> bool:
-    return finish.kind in _FINAL_STATES and not finish.zombie
+    return finish.kind in FINAL_STATES and not finish.zombie
 
 
 def _try_of(finish: Finish) -> _Try:

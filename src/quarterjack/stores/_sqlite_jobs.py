@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from quarterjack._durations import NS_PER_S
-from quarterjack.model import Fenced, Finish, FinishKind, JobRecord, JobState
+from quarterjack.model import FINAL_STATES, Fenced, Finish, FinishKind, JobRecord
 
 from ._needs import UniqueKey
 from ._rows import Encoding
@@ -46,13 +46,6 @@ Row = tuple[Any, ...]
 _STATE, _SERIAL, _KEY = AT["state"], AT["serial"], AT["overlap_key"]
 _MINUTE_NS: Final = 60 * NS_PER_S
 _OUTCOMES_KEPT_NS: Final = 24 * 60 * _MINUTE_NS
-_PLAIN_ENDS: Final = {
-    FinishKind.DONE: JobState.DONE,
-    FinishKind.FAILED: JobState.FAILED,
-    FinishKind.TIMED_OUT: JobState.TIMED_OUT,
-    FinishKind.CANCELLED: JobState.CANCELLED,
-    FinishKind.MISSED: JobState.MISSED,
-}
 _COUNTED_FAILURES: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
 _RESCUED_AT_ONCE: Final = 200
 _PROMOTED_AT_ONCE: Final = 1_000
@@ -243,7 +236,7 @@ class Ended(NamedTuple):
 
 def ended(finish: Finish, encoding: Encoding) -> Ended | None:
     """Return *finish* as it is written if its job is plain; None if the book has to decide."""
-    state = _PLAIN_ENDS.get(finish.kind)
+    state = FINAL_STATES.get(finish.kind)
     if state is None or finish.zombie:
         return None
     result, problem = encoding.payloads.result(finish.result)
