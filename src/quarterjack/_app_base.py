@@ -15,7 +15,7 @@ from ._durations import Seconds, to_seconds
 from ._finding import find_app
 from ._payload import PayloadCodec
 from ._registering import queue_doubts
-from ._signatures import misfit
+from ._signatures import explained, misfit
 from ._versions import valid_version
 from .clock import SYSTEM_CLOCK, Clock
 from .codec import CallCodec
@@ -23,8 +23,7 @@ from .declared import code_hash_of
 from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UnknownSchedule, UsageError
 from .events import EventStream
 from .executors import AppRef
-from .flow.base import Gate, Order, Wrap
-from .flow.flow import Flow
+from .flow.flow import Flow, Strategy
 from .flow.for_apps import as_flow, merged
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
@@ -144,7 +143,8 @@ class AppBase(TaskRegistry):
         self._arounds.append(fn)
         return fn
 
-    def queue(self, name: str, *, flow: Flow | Gate | Order | Wrap) -> None:
+    @explained
+    def queue(self, name: str, *, flow: Flow | Strategy) -> None:
         """Have every job of the queue *name* pass *flow* on its way to start, whatever its task.
 
         A task's own flow acts together with it: the gates of both are taken at

@@ -15,9 +15,10 @@ from ._signatures import kind_of, label_of, read_hints, signature_of
 from .errors import InvalidOption
 from .flow.batch import results_of
 
-__all__ = ["Items", "item_body"]
+__all__ = ["Items", "item_body", "item_signature"]
 
 _BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_ANY_NUMBER: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Items:
@@ -72,6 +73,22 @@ def item_body(fn: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]
         return_annotation=hints["return"],
     )
     return body
+
+
+def item_signature(signature: inspect.Signature, label: str) -> inspect.Signature:
+    """Return what callers of a batch's task pass: an item, and nothing else would reach the body.
+
+    Raises:
+        InvalidOption: If the body asks for more, which nobody could give it.
+    """
+    item, *others = signature.parameters.values()
+    needed = [one.name for one in others if one.default is one.empty and one.kind not in _ANY_NUMBER]
+    if needed:
+        raise InvalidOption(
+            f"@batch: {label}{signature} asks for {', '.join(needed)} beside its items, and a batch has nothing but "
+            "items: give it a default, a Depends, or put it into each item"
+        )
+    return signature.replace(parameters=[item])
 
 
 def _element(hint: Any) -> Any:

@@ -86,15 +86,12 @@ class ManagerJobs:
         now = engine.monotonic()
         if run.due is not None and run.due > now:
             return f"it pauses for {run.due - now:.3g} s more" + (f" after {run.reason}" if run.reason else "")
-        if run.seat is not None:
-            held = run.seat.why()
-        else:
-            gate_at = engine.room.why(run)
-            held = None if gate_at is None else (gate_at[0].label, gate_at[1])
+        held = engine.room.why(run) if run.seat is None else run.seat.why()
         if held is None:
             return "its turn comes in the loop's next turn"
-        label, at = held
-        return f"{label} is full" if math.isinf(at) else f"{label} lets it start in {max(0.0, at - now):.3g} s"
+        if math.isinf(held.until):
+            return f"{held.label} {held.words}"
+        return f"{held.label} lets it start in {max(0.0, held.until - now):.3g} s"
 
     def stats(self) -> dict[str, Any]:
         """Return counts: jobs that wait, pause, run and have failed, and what each gate tells (per key, too)."""

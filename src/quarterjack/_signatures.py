@@ -7,16 +7,30 @@ around it as long as those are running, which they are while a decorator runs.""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from types import FrameType, FunctionType, SimpleNamespace
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_type_hints
 
-from .errors import UsageError
+from .errors import InvalidOption, UsageError
 
-__all__ = ["Hints", "Kind", "kind_of", "label_of", "misfit", "read_hints", "signature_of", "signature_without"]
+__all__ = [
+    "Explained",
+    "Hints",
+    "Kind",
+    "explained",
+    "kind_of",
+    "label_of",
+    "misfit",
+    "read_hints",
+    "signature_of",
+    "signature_without",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Kind = Literal["plain", "coroutine", "generator", "async generator"]
 
@@ -57,6 +71,69 @@ def misfit(fn: Callable[..., Any], count: int) -> str | None:
     except TypeError as error:
         return f"{label_of(fn)}{signature}: {error}"
     return None
+
+
+# -- calls that do not fit ------------------------------------------------------------
+
+
+def explained(fn: F) -> F:
+    """Have calls of *fn* that do not fit it refused as wrong options are: by a sentence that says what it takes.
+
+    *fn* is a method, or the ``__init__`` of a class.
+
+    Raises:
+        InvalidOption: Instead of the TypeError that Python raises.
+    """
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # the call did fit; this is of something inside
+            text = _misuse(fn, args[0], args[1:], kwargs)
+        raise InvalidOption(text)
+
+    return cast("F", call)
+
+
+class Explained:
+    """A class whose constructor, and those of its subclasses in this library, are `explained`."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        init = vars(cls).get("__init__")
+        if init is not None and cls.__module__.startswith("quarterjack.") and not hasattr(init, "__wrapped__"):
+            cls.__init__ = explained(init)  # type: ignore[method-assign]  # the same, but for what it says
+
+
+def _misuse(fn: Callable[..., Any], owner: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return in words why *fn* cannot be called like that."""
+    name = type(owner).__name__ if fn.__name__ == "__init__" else f"{type(owner).__name__}.{fn.__name__}"
+    parameters = list(inspect.signature(fn).parameters.values())[1:]
+    by_position = [one.name for one in parameters if one.kind in _BY_POSITION]
+    options = [one.name for one in parameters if one.kind in _BY_NAME]
+    takes = f"it takes {', '.join(options)}"
+    for given in kwargs:
+        if given not in options:
+            near = difflib.get_close_matches(given, options, n=1)
+            if near or all(one.kind is not one.VAR_KEYWORD for one in parameters):
+                return f"{name} has no option {given!r}; " + (f"did you mean {near[0]!r}?" if near else takes)
+    if len(args) > len(by_position):
+        first = f"{', '.join(by_position)} by position, all else by name" if by_position else "its options by name"
+        return f"{name} takes {first}, got {len(args)} by position; {takes}"
+    filled = {*by_position[: len(args)], *kwargs}
+    missing = [one.name for one in parameters if one.default is one.empty and one.name in {*options} - filled]
+    if missing:
+        return f"{name} needs {', '.join(missing)}; {takes}"
+    return f"{name} got {', '.join(sorted({*by_position[: len(args)]} & {*kwargs}))} twice; {takes}"
+
+
+_BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 # -- its hints ------------------------------------------------------------------------

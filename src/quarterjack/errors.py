@@ -341,8 +341,8 @@ class QueueFull(FlowRefused):
 
     def __str__(self) -> str:
         return (
-            f"{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room: give the flow "
-            'overflow="block", and submit with `await app.submit(…)` or `await manager.submit_wait(…)`'
+            f"{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room: with "
+            '`await manager.submit_wait(…)` or `await app.submit(…)`, in a flow whose overflow is "block"'
         )
 
 

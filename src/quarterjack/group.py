@@ -9,12 +9,11 @@ from weakref import WeakSet
 
 from ._durations import Seconds
 from ._registering import Naming, check_stream, check_triggered, chosen_trigger, is_rule_class, refuse_rule_fields
-from ._signatures import label_of
+from ._signatures import explained, label_of
 from .command import Command, command_body
 from .errors import DuplicateName, InvalidOption, UsageError
-from .flow.base import Gate, Order, Wrap
 from .flow.batch import Batch, OnError
-from .flow.flow import Flow
+from .flow.flow import Flow, Strategy
 from .flow.for_apps import as_flow
 from .model import JobOptions, Schedule, SchedulePolicies
 from .options import (
@@ -43,14 +42,14 @@ class TaskOptions(SchedulePolicies, JobOptions, total=False):
     """What ``@task`` takes: options of the jobs, policies of the schedule, and the task's name."""
 
     name: str
-    flow: Flow | Gate | Order | Wrap | None
+    flow: Flow | Strategy | None
 
 
 class BatchTaskOptions(JobOptions, total=False):
     """What ``@batch`` takes besides: options of the items' jobs, the task's name, its flow."""
 
     name: str
-    flow: Flow | Gate | Order | Wrap | None
+    flow: Flow | Strategy | None
 
 
 _BATCH_OPTIONS: Final = JOB_FIELDS | {"flow"}
@@ -59,7 +58,7 @@ _BATCH_OPTIONS: Final = JOB_FIELDS | {"flow"}
 class GroupOptions(SchedulePolicies, JobOptions, total=False):
     """What a group sets for all its tasks."""
 
-    flow: Flow | Gate | Order | Wrap | None
+    flow: Flow | Strategy | None
 
 
 class TaskRegistry:
@@ -117,6 +116,7 @@ class TaskRegistry:
 
         return decorate
 
+    @explained
     def batch(
         self,
         *,

@@ -17,6 +17,7 @@ from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 from ._durations import Seconds, to_seconds
 from ._manager_jobs import ManagedJob, ManagerJobs
+from ._signatures import explained
 from .clock import clock_of
 from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
 from .events import Subscription
@@ -105,6 +106,7 @@ class TaskManager(ManagerJobs):
         InvalidOption: If the strategies cannot work together, or *store* names no store, or no gate needs one.
     """
 
+    @explained
     def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0, store: Store | str | None = None) -> None:
         is_flow = len(strategies) == 1 and isinstance(strategies[0], Flow)
         super().__init__(cast("Flow", strategies[0]) if is_flow else Flow(*strategies))
@@ -253,6 +255,7 @@ class TaskManager(ManagerJobs):
 
     # -- batches -----------------------------------------------------------------------
 
+    @explained
     def batch(
         self,
         fn: Callable[[list[Item]], Awaitable[Sequence[Res]]],
@@ -323,8 +326,9 @@ class TaskManager(ManagerJobs):
         """Return something to submit with, under these options.
 
         Args:
-            options: ``key`` for gates with ``by=``, ``cost`` at gates that weigh, ``priority``,
-                ``metadata``, ``timeout``, ``retry``, ``delay``.
+            options: ``metadata``, which is where gates with ``by=`` look for a key first; ``key``, such
+                keys that are no data of the job's; ``cost`` at gates that weigh; ``priority``, by
+                which nobody is chosen without an order among the strategies; ``timeout``, ``retry``, ``delay``.
 
         Raises:
             InvalidOption: Naming the option, its value and what is allowed.

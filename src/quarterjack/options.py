@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 from ._durations import to_ns, to_seconds
 from ._payload import is_storable
@@ -68,6 +68,11 @@ FLOW_BELONGS: Final = (
     "has it: options(queue=…), schedule(…, queue=…)"
 )
 
+KEYS_ARE: Final = (
+    'what a gate with by="tenant" goes by is found in metadata={"tenant": …}, or among the job\'s arguments; '
+    'unique= is for "one at a time", overlap_key= for schedules that take turns'
+)
+
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on UTC wall time, zone already taken off
 
 
@@ -80,6 +85,8 @@ def check_names(options: Mapping[str, Any], allowed: frozenset[str], where: str,
         if name not in allowed:
             if name == "flow":
                 raise InvalidOption(f"{where} has no option 'flow': {FLOW_BELONGS}")
+            if name == "key" and "metadata" in allowed:
+                raise InvalidOption(f"{where} has no option 'key': {KEYS_ARE}")
             own = sorted(also)
             near = difflib.get_close_matches(name, [*own, *sorted(allowed)], n=1)
             hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join([*own, *sorted(allowed)])
@@ -174,6 +181,12 @@ def _executor(value: Any) -> Any:
     raise InvalidOption(f'executor must be {names} or an Executor such as LoopThread("name"), got {value!r}')
 
 
+def _metadata(value: Any) -> Any:
+    if value is None or isinstance(value, Mapping):
+        return cast("Any", value)
+    raise InvalidOption(f'metadata must be a mapping such as {{"tenant": "acme"}}, got {value!r}')
+
+
 def _optional(check: Callable[..., Any], value: Any, *args: Any, **kwargs: Any) -> Any:
     return None if value is None else check(value, *args, **kwargs)
 
@@ -191,7 +204,7 @@ _RESOLVERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "start_deadline": ("start_deadline_s", lambda v: _optional(to_seconds, v, "start_deadline", exclusive=True)),
     "max_rescues": ("max_rescues", lambda v: _integer(v, "max_rescues", 0, 1_000_000)),
     "store_result": ("store_result", lambda v: _flag(v, "store_result")),
-    "metadata": ("metadata", lambda v: v),
+    "metadata": ("metadata", _metadata),
     "submitted_by": ("submitted_by", lambda v: v),
     "cost": ("cost", lambda v: number(v, "cost", 0.0, exclusive=True)),
 }

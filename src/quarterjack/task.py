@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 from weakref import ref
 
-from ._items import Items, item_body
+from ._items import Items, item_body, item_signature
 from ._needs import needs_of
 from ._signatures import kind_of, read_hints
 from .errors import InvalidArguments, InvalidOption
@@ -95,7 +95,8 @@ class TaskDefinition:
         self.needs = needs_of(fn, self.hints)
         self.dependencies = frozenset(self.needs.filled)
         """Names of the parameters that dependencies fill; callers do not pass them."""
-        self.signature = self.needs.call_signature
+        own = self.needs.call_signature
+        self.signature = own if batch is None else item_signature(own, self.local_name)
         """What callers pass."""
         self.codecs: list[Any] = [None, None]
         """What `quarterjack.codec` keeps of it: how its arguments and results are read."""

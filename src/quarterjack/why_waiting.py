@@ -20,6 +20,8 @@ __all__ = ["ORPHANED", "Held", "Others", "Place", "why_waiting"]
 
 ORPHANED: Final = "ORPHANED"
 """How the reason of a job begins that a worker gave back because its arguments did not fit the task it knows."""
+_READ_NS: Final = 10_000_000
+"""No two readings of clocks for one question are further apart than some milliseconds."""
 _NOBODY: Final = "nobody is at work: qj run starts a process"
 
 
@@ -28,7 +30,9 @@ class Held(NamedTuple):
 
     gate: str
     for_s: float
-    """Infinite where the gate does not know: it opens when somebody leaves."""
+    """Infinite where the gate does not know."""
+    words: str = ""
+    """What it waits for then."""
 
 
 class Others(NamedTuple):
@@ -87,10 +91,15 @@ def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | N
 
 def _in_flow(held: Held, now_ns: int) -> Why:
     if math.isinf(held.for_s):
-        return Why(kind="flow", words=f"it waits in its flow: {held.gate} is full, and opens when somebody leaves")
-    at = from_ns(now_ns + round(held.for_s * 1e9))
+        return Why(kind="flow", words=f"it waits in its flow: {held.gate} {held.words}")
+    at = from_ns(_rounded(now_ns + round(held.for_s * 1e9), held.for_s))
     words = f"it waits in its flow: {held.gate} lets it start {told_at(at)}, in {span(held.for_s)}"
     return Why(kind="flow", words=words, at=at)
+
+
+def _rounded(at_ns: int, for_s: float) -> int:
+    """Return an instant without what reading two clocks one after the other adds to it."""
+    return at_ns if for_s < 1.0 else round(at_ns / _READ_NS) * _READ_NS
 
 
 def _not_due(job: JobRecord, now_ns: int) -> Why:

@@ -710,7 +710,7 @@ async def test_why_waiting_is_answered_though_the_breaker_would_turn_it_away() -
         second = manager.submit(asyncio.sleep, 0)
         await asyncio.sleep(0)
         gate.isolate()
-        assert manager.why_waiting(second) == "ConcurrencyLimit is full"
+        assert manager.why_waiting(second) == "ConcurrencyLimit is full, and opens when somebody leaves"
         await first.cancel()
         with pytest.raises(CircuitOpen):
             await second

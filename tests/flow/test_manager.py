@@ -74,7 +74,7 @@ async def test_a_job_without_a_key_is_told_what_a_manager_takes() -> None:
     """Each of the four uses of a flow has its own way to give a key."""
     limit = ConcurrencyLimit(1, by="tenant")
     async with TaskManager(limit) as manager:
-        with pytest.raises(InvalidOption, match=r"give it one: options\(key=\{'tenant': …\}\)"):
+        with pytest.raises(InvalidOption, match=r"give it one: options\(metadata=\{'tenant': …\}\)"):
             manager.submit(asyncio.sleep, 0)
         await manager.options(key={"tenant": "acme"}).submit(asyncio.sleep, 0)
     with pytest.raises(InvalidOption, match=r"give it one: permit\(tenant=…\)"):

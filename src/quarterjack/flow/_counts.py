@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, cast
+from collections.abc import Callable, Collection
+from typing import Any, Final
 
 from quarterjack.errors import Discard, FlowRefused, InvalidOption, Snooze
+from quarterjack.policies.backoff import exception_types
 
 from .outcome import Ended, EndKind
 
 __all__ = ["Counts", "Judge", "judge_of"]
 
-Counts = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Ended], bool | None]
+Counts = type[BaseException] | Collection[type[BaseException]] | Callable[[Ended], bool | None]
 """Exception types that count as failures, or a function of the end."""
 
 Judge = Callable[[Ended], bool | None]
@@ -30,17 +31,15 @@ def judge_of(counts: Any) -> Judge:
     Raises:
         InvalidOption: If *counts* is none of its forms.
     """
-    failures: tuple[Any, ...] = cast("Any", counts) if isinstance(counts, tuple) else (counts,)
-    are_types = bool(failures) and all(isinstance(kind, type) for kind in failures)
-    if are_types and all(issubclass(kind, BaseException) for kind in failures):
+    failures = exception_types(counts)
+    if failures:
         return _by_types(failures)
-    function: Any = failures[0] if len(failures) == 1 else None
-    if are_types or function is not counts or not callable(function):
+    if failures is not None or isinstance(counts, type) or not callable(counts):
         raise InvalidOption(
             "counts must be exception types such as (OSError, TimeoutError), or a function of how a call ended "
-            f"that returns True (failed), False (worked) or None (says nothing), got {failures!r}"
+            f"that returns True (failed), False (worked) or None (says nothing), got {counts!r}"
         )
-    return _by_function(function)
+    return _by_function(counts)
 
 
 def _by_types(failures: tuple[Any, ...]) -> Judge:

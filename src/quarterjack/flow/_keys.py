@@ -41,7 +41,13 @@ def key_of(by: By | None, job: Waiting, gate: object) -> Hashable:
                 f"name; give it one: {job.how_keyed.format(name=by)}"
             )
     else:
-        key = None if by is None else by(job)
+        try:
+            key = None if by is None else by(job)
+        except Exception as error:  # a user's function runs here
+            raise InvalidOption(
+                f"{gate!r}: its by= raised {type(error).__name__}: {error}; it gets the job as gates see it, with "
+                "task, args, kwargs, metadata"
+            ) from error
     try:
         hash(key)
     except TypeError:

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from quarterjack._durations import NS_PER_S, Seconds, to_seconds
+from quarterjack._signatures import explained
 from quarterjack.clock import SYSTEM_CLOCK, Clock, clock_of
 from quarterjack.errors import InvalidOption
 from quarterjack.triggers.base import instant_ns
@@ -91,6 +92,7 @@ class RateGate(Gate):
             self._held_until = LONG_AGO
             self._forget_starts()
 
+    @explained
     def penalise(self, *, for_: Seconds | None = None, until: datetime | None = None, **key: Hashable) -> None:
         """Let nobody start for a while: the other side has said so (HTTP 429, 503). Of two penalties the later counts.
 
@@ -109,6 +111,8 @@ class RateGate(Gate):
             raise InvalidOption(f"{self!r} has no by=, so no key either, got {key!r}")
         clock = _clock_here()
         if until is not None:
+            if not isinstance(until, datetime):
+                raise InvalidOption(f"until must be a datetime with a zone, got {until!r}; for_= takes seconds")
             delay_s = (instant_ns(until, "until") - clock.now_ns()) / NS_PER_S
         else:
             delay_s = to_seconds(for_ or 0.0, "for_")

@@ -31,6 +31,9 @@ from .waiting import Waiting
 
 __all__ = ["AdaptiveLimit", "AdaptiveSettings", "Sample", "by_latency", "by_queue", "has_dropped"]
 
+INITIAL: Final = 10
+"""The limit to begin with, where nothing else is said."""
+
 log = logging.getLogger("quarterjack.flow")
 
 _CHANGEABLE: Final = ("min", "max", "target_latency", "window", "backoff", "failure_ratio")
@@ -142,7 +145,7 @@ class AdaptiveLimit(Gate):
     moment starts when nothing else runs.
 
     Args:
-        initial: The limit to begin with.
+        initial: The limit to begin with; 10, or the nearer of *min* and *max*, without it.
         min: Lowest limit, 1 or more: some must try.
         max: Highest limit.
         target_latency: Seconds that a body should take on average.
@@ -165,7 +168,7 @@ class AdaptiveLimit(Gate):
 
     def __init__(
         self,
-        initial: int = 10,
+        initial: int | None = None,
         min: int = 1,  # noqa: A002  # the name that says it
         max: int = 200,  # noqa: A002  # likewise
         target_latency: Seconds | None = None,
@@ -187,7 +190,8 @@ class AdaptiveLimit(Gate):
             backoff=backoff,
             failure_ratio=failure_ratio,
         )
-        self._initial = float(number(initial, "initial", min, max, whole=True))
+        began_with = sorted((min, INITIAL, max))[1] if initial is None else initial
+        self._initial = float(number(began_with, "initial", min, max, whole=True))
         if pressure is not None and not isinstance(pressure, Pressure) and not callable(pressure):
             raise InvalidOption(f"pressure must be a Pressure, a function without arguments, or None, got {pressure!r}")
         self._pressure = pressure

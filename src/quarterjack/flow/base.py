@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
+from quarterjack._signatures import Explained
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import InvalidOption
 
@@ -40,7 +41,7 @@ _PLAIN: Final = frozenset({bool, float, int, str, type(None)})
 """What cannot change, and is most of what a gate holds: copying it deeply costs more than all the rest of a new key."""
 
 
-class Gate(Passable, ABC):
+class Gate(Explained, Passable, ABC):
     """Says when a job may start. A subclass needs `eta` alone.
 
     A gate belongs to the event loop that uses it first. Whoever holds the same
@@ -99,6 +100,10 @@ class Gate(Passable, ABC):
 
         A bare pass that nobody is before is not asked: let `eta` refuse as well what it must not let through.
         """
+
+    def why_closed(self, job: Waiting) -> str:
+        """Say what *job* waits for while `eta` names no time: what follows the gate's name in `why_waiting`."""
+        return "is full, and opens when somebody leaves"
 
     def stays_closed(self, job: Waiting, held: float) -> bool:
         """Say whether *job* cannot pass as long as jobs whose costs sum up to *held* keep what they took.
@@ -264,7 +269,7 @@ class Gate(Passable, ABC):
         return self.label
 
 
-class Order(ABC):
+class Order(Explained, ABC):
     """Says which of the waiting jobs is next. A subclass needs `rank` alone.
 
     Ranks are compared with those of other flows where they share a gate, whose
@@ -299,7 +304,7 @@ class Order(ABC):
         return copy.deepcopy(self)
 
 
-class Wrap(ABC):
+class Wrap(Explained, ABC):
     """Surrounds an attempt, inside its gates: the body runs where `proceed` is awaited."""
 
     @abstractmethod

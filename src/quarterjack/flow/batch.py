@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar, get_args
 from pydantic_core import to_json
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._signatures import Explained
 from quarterjack.errors import BatchMismatch, InvalidOption
 
 from ._options import number
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Batch:
+class Batch(Explained):
     """When items that gather become a batch, and what becomes of them if its body raises.
 
     Use it where one call for many costs little more than one call for one: inserts,

@@ -179,6 +179,13 @@ class CircuitBreaker(Gate):
             return self._until if is_timed and not self._asks_health else math.inf
         raise CircuitOpen(self.label, self._until - now if is_timed else None, state)
 
+    def why_closed(self, job: Waiting) -> str:
+        if self._state == "isolated":
+            return "is isolated, and lets nobody through until it is reset"
+        if self._state == "half_open":
+            return "is half open, and waits for what its probes end with"
+        return "is open, and waits for its health check"
+
     def take(self, job: Waiting, now: float) -> None:
         if self._state == "open":
             self._move("half_open")

@@ -14,6 +14,7 @@ from itertools import chain, count
 from typing import Any, Final, TypeVar, get_args
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._signatures import Explained
 from quarterjack.errors import InvalidOption
 from quarterjack.policies.backoff import Retry
 
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 _KINDS: Final = "gates, an Order, a Retry, wraps, Timeout, Deadline, Fallback or Dedupe"
 
 
-class Flow(Passable):
+class Flow(Explained, Passable):
     """Strategies that every job passes, in the canonical order. Immutable; the gates in it live.
 
     The same flow on two tasks is one: they share its limits. One of gates alone can be passed by

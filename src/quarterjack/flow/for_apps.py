@@ -11,24 +11,26 @@ from typing import Any
 
 from quarterjack.errors import InvalidOption
 
-from .base import Gate, Order, Wrap
-from .flow import Flow
+from .base import Gate
+from .flow import Flow, Strategy
 
 __all__ = ["as_flow", "flow_of_batches", "gates_of", "merged"]
 
 
 def as_flow(value: Any, where: str) -> Flow | None:
-    """Return *value* as the flow of a task or a queue; a gate, an order or a wrap alone is a flow of one.
+    """Return *value* as the flow of a task or a queue; a strategy alone is a flow of one.
 
     Raises:
         InvalidOption: If it is none, or holds what means nothing to a stored job.
     """
     if value is None:
         return None
-    if isinstance(value, Gate | Order | Wrap):
+    if isinstance(value, Strategy):
         value = Flow(value)
     if not isinstance(value, Flow):
         hint = " (the class; make an object of it)" if isinstance(value, type) else ""
+        if isinstance(value, list | tuple):
+            hint = " (put them into one: Flow(…, …))"
         raise InvalidOption(f"{where}: flow must be a Flow such as Flow(ConcurrencyLimit(5)), got {value!r}{hint}")
     if value.dedupe is not None:
         raise InvalidOption(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._signatures import Explained
 
 from ._load import Share, cpu_source, memory_source, stall_source
 from ._options import number
@@ -12,7 +13,7 @@ from ._options import number
 __all__ = ["Pressure"]
 
 
-class Pressure:
+class Pressure(Explained):
     """How much this process and its machine may be strained before an `AdaptiveLimit` lowers itself.
 
     Remote services are not all that gets slower when too much is begun at once. It is

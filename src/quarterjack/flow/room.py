@@ -9,18 +9,18 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from quarterjack.errors import QueueFull, WaitedTooLong
 
 from .alarms import Alarm
 from .dispatcher import Dispatcher, Post
-from .waiting import Phase, Waiting
+from .waiting import Phase, Waiting, instant
 
 if TYPE_CHECKING:
     from .base import Gate, Order
 
-__all__ = ["Lane", "MadeWay", "Overflow", "WaitingRoom"]
+__all__ = ["HeldUp", "Lane", "MadeWay", "Overflow", "WaitingRoom"]
 
 log = logging.getLogger("quarterjack.flow")
 
@@ -42,6 +42,15 @@ def _has_own(kind: type[Gate | Order], method: str) -> bool:
         if method in vars(cls):
             return "_is_contract" not in vars(cls)
     return False
+
+
+class HeldUp(NamedTuple):
+    """What a job waits for: *words* follow the *label*, where *until* (monotonic) is infinite, for nobody knows."""
+
+    label: str
+    until: float
+    words: str
+    gate: Gate | None = None
 
 
 class MadeWay(QueueFull):
@@ -76,7 +85,7 @@ class Lane:
         self.room = room
         self.keys = keys
         self.posts: tuple[Post, ...] = tuple(map(room.dispatcher.post, gates))
-        self.etas = tuple((post, post.gate.eta) for post in self.posts)
+        self.etas = tuple((post, post.eta) for post in self.posts)
         self.takers = tuple(gate for gate in gates if says(gate, "take"))
         self.starters = tuple(gate for gate in gates if says(gate, "started"))
         self.givers = tuple(gate for gate in gates if says(gate, "give"))
@@ -316,7 +325,7 @@ class WaitingRoom:
         return tuple([gate.key_of(job) for gate in self._keyed])
 
     def _rank(self, order: Order, job: Waiting) -> float:
-        rank = float(order.rank(job, self.dispatcher.monotonic()))
+        rank = instant(order.rank(job, self.dispatcher.monotonic()), f"rank of {type(order).__name__}")
         if math.isnan(rank):
             raise ValueError(f"{order!r}.rank returned nan")
         return rank
@@ -443,20 +452,21 @@ class WaitingRoom:
 
     # -- views -----------------------------------------------------------------------
 
-    def why(self, job: Waiting) -> tuple[Gate, float] | None:
-        """Return the gate that holds *job* up and until when it does (monotonic; inf: nobody knows), or None.
+    def why(self, job: Waiting) -> HeldUp | None:
+        """Return what holds *job* up, or None.
 
         A gate that would turn it away now holds it up no longer than the others do.
         """
         if job._phase is not _WAITING:
             return None
         now = self.dispatcher.monotonic()
-        slowest: tuple[Gate, float] | None = None
+        slowest: HeldUp | None = None
         for post in job._lane.posts:
+            gate = post.gate
             try:
-                eta = post.gate.eta(job, now)
+                eta = gate.eta(job, now)
+                if eta > now and (slowest is None or eta > slowest.until):
+                    slowest = HeldUp(gate.label, eta, gate.why_closed(job) if math.isinf(eta) else "", gate)
             except Exception:  # noqa: S112  # its rejection, or a user's gate is broken: told when the job's turn comes
                 continue
-            if eta > now and (slowest is None or eta > slowest[1]):
-                slowest = (post.gate, eta)
         return slowest

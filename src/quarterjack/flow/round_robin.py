@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._signatures import Explained
 from quarterjack.clock import Clock
 from quarterjack.errors import CircuitOpen, FlowRefused, InvalidOption, NoResource
 
@@ -33,7 +34,7 @@ KEPT_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)
-class Resource(Generic[T]):
+class Resource(Explained, Generic[T]):
     """One of those that a `WeightedRoundRobin` chooses from.
 
     Attributes:
@@ -246,6 +247,11 @@ class WeightedRoundRobin(Gate, Generic[T]):
             if self._on_down == "fail":
                 raise NoResource(self.label)
         return soonest
+
+    def why_closed(self, job: Waiting) -> str:
+        now = self.clock.monotonic()
+        are_down = all(target.opens_at(job, now)[1] for target in self._targets.values())
+        return "has no resource that is up" if are_down else "is full: all of its resources are busy or down"
 
     def take(self, job: Waiting, now: float) -> None:
         target = self._choose(job, now)

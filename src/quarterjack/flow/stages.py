@@ -7,20 +7,25 @@ attempts ended, and who waits for it."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._signatures import Explained
 from quarterjack.errors import InvalidOption
+from quarterjack.policies.backoff import exception_types
 
 from ._keys import By, check_by
 
 __all__ = ["Deadline", "Dedupe", "Fallback", "Timeout"]
 
+Types = type[BaseException] | Collection[type[BaseException]]
+"""Exception types: one, or some of them."""
+
 
 @dataclass(frozen=True, slots=True, init=False)
-class Timeout:
+class Timeout(Explained):
     """How long an attempt may run, in seconds, its waiting not counted; then it is cancelled and has failed."""
 
     seconds: float
@@ -30,7 +35,7 @@ class Timeout:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Deadline:
+class Deadline(Explained):
     """How long a job may take from its submission to its end, in seconds: waits, attempts and pauses together.
 
     When it has passed, a waiting job is turned away and a running one cancelled;
@@ -44,22 +49,24 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Fallback:
+class Fallback(Explained):
     """What a job returns when it has failed for good: a value, or what a function of its error returns.
 
     Args:
         value: The value; a callable is called with the error, and may be a coroutine function.
-        on: Exception types it stands in for; others are raised as ever.
+        on: Exception types it stands in for, one or a sequence; others are raised as ever. What a gate
+            refuses is a `FlowRefused`.
     """
 
     value: Any
     on: tuple[type[BaseException], ...]
 
-    def __init__(self, value: Any, *, on: tuple[type[BaseException], ...] = (Exception,)) -> None:
-        if not isinstance(on, tuple) or not all(isinstance(t, type) and issubclass(t, BaseException) for t in on):
-            raise InvalidOption(f"on of Fallback must be a tuple of exception types such as (OSError,), got {on!r}")
+    def __init__(self, value: Any, *, on: Types = Exception) -> None:
+        kinds = exception_types(on)
+        if kinds is None:
+            raise InvalidOption(f"on of Fallback must be exception types such as (OSError, FlowRefused), got {on!r}")
         object.__setattr__(self, "value", value)
-        object.__setattr__(self, "on", on)
+        object.__setattr__(self, "on", kinds)
 
     async def value_for(self, error: BaseException) -> Any:
         """Return what stands in for *error*."""
@@ -68,7 +75,7 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Dedupe:
+class Dedupe(Explained):
     """One run for all who ask for the same while it lasts (single flight): they get the job that is there.
 
     Args:

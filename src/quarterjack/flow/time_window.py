@@ -62,6 +62,8 @@ class TimeWindow(Gate):
     ) -> None:
         super().__init__(name=name)
         windows = [window] if isinstance(window, Filter | Trigger) else window
+        if isinstance(window, str) and window.strip():
+            raise InvalidOption(f"window must be a filter or a trigger, got a text; write Cron({window!r})")
         if not isinstance(windows, Sequence) or isinstance(windows, str) or not windows:
             raise InvalidOption(
                 f'window must be a filter such as Between("09:00", "17:00"), a trigger, or several, got {window!r}'

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, SupportsFloat
+
+from quarterjack.errors import InvalidOption
 
 if TYPE_CHECKING:
     from .room import Lane
 
-__all__ = ["NO_KEY", "Phase", "Waiting"]
+__all__ = ["NO_KEY", "Phase", "Waiting", "instant"]
 
 NO_KEY: Final[Mapping[str, Hashable]] = MappingProxyType({})
+
+
+def instant(found: Any, what: str) -> float:
+    """Return what a user's gate or order answered, if it is an instant.
+
+    Raises:
+        InvalidOption: Naming *what* answered that.
+    """
+    if isinstance(found, float) or (isinstance(found, int) and not isinstance(found, bool)):
+        return found
+    if inspect.iscoroutine(found):
+        found.close()
+    elif isinstance(found, SupportsFloat) and not isinstance(found, bool):  # a number of some other library
+        return float(found)
+    raise InvalidOption(
+        f"{what} returned {found!r}; it must be an instant in monotonic seconds: now, a later one, or math.inf"
+    )
 
 
 class Phase(IntEnum):
@@ -44,8 +64,8 @@ class Waiting:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = NO_KEY
     key: Mapping[str, Hashable] = NO_KEY
-    """What ``by="name"`` looks up before it looks at the arguments."""
-    how_keyed: str = "options(key={{{name!r}: …}})"
+    """What ``by="name"`` looks up before it looks at the arguments: the metadata, and what ``key=`` adds to it."""
+    how_keyed: str = "options(metadata={{{name!r}: …}})"
     """How whoever asks for such a pass gives it a key, for people: to be formatted with the *name*."""
     cost: float = 1.0
     """How much it weighs at gates that count by cost."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Any, Final, Literal, Self, cast, get_args
@@ -19,11 +19,11 @@ from quarterjack.errors import FlowRefused, InvalidOption, RaisedElsewhere
 
 from .budget import RetryBudget
 
-__all__ = ["NO_RETRY", "Jitter", "Retry", "equal_jitter", "full_jitter", "random_walk"]
+__all__ = ["NO_RETRY", "Jitter", "Retry", "equal_jitter", "exception_types", "full_jitter", "random_walk"]
 
 Jitter = Literal["full", "equal", "decorrelated", "none"]
 
-Failure = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+Failure = type[BaseException] | Collection[type[BaseException]] | Callable[[Exception], bool]
 """Exception types, or a function of the exception."""
 
 MOST_STEPS: Final = 64
@@ -166,7 +166,7 @@ class Retry:
         if self.retry_after is not None and isinstance(error, Exception):
             named = self.retry_after(error)
             if named is not None:
-                return min(self.cap_s, to_seconds(named, "what retry_after returned"))
+                return min(self.cap_s, to_seconds(_read(named), "what retry_after returned"))
         if self.jitter == "decorrelated":
             return random_walk(failures, self.base_s, self.cap_s, rng)
         ceiling = _ceiling(failures, self.base_s, self.cap_s, self.mult)
@@ -194,19 +194,29 @@ def _restored(options: dict[str, Any]) -> Retry:
     return Retry(**options)
 
 
+def exception_types(value: Any) -> tuple[type[BaseException], ...] | None:
+    """Return the exception types that *value* is, one or a sequence or set of them; None if it is something else."""
+    kinds: list[Any] = [*value] if isinstance(value, tuple | list | set | frozenset) else [value]
+    return tuple(kinds) if all(map(_is_error, kinds)) else None
+
+
 def _failure(value: Any, field: str) -> Failure:
-    if _is_error(value):
-        return (value,)
-    if isinstance(value, tuple):
-        kinds: list[Any] = [*value]
-        if all(map(_is_error, kinds)):
-            return tuple(kinds)
-    elif callable(value) and not isinstance(value, type):
+    if (kinds := exception_types(value)) is not None:
+        return kinds
+    if callable(value) and not isinstance(value, type):
         function: Any = value
         return cast("Failure", function)
     raise InvalidOption(
         f"{field} must be exception types such as (OSError,), or a function of the exception, got {value!r}"
     )
+
+
+def _read(named: Any) -> Any:
+    """Return the number that a ``Retry-After`` header holds as text; anything else as it is."""
+    try:
+        return float(named) if isinstance(named, str) else named
+    except ValueError:
+        return named
 
 
 def _is_error(value: object) -> bool:

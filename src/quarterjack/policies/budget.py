@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any, Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._signatures import Explained
 from quarterjack.errors import InvalidOption
 
 __all__ = ["RetryBudget"]
@@ -25,7 +26,7 @@ ROUNDING: Final = 1e-9
 """Five fifths are one."""
 
 
-class RetryBudget:
+class RetryBudget(Explained):
     """At most so many retries per success, and so many per second beside that, over all jobs that share the object.
 
     In any window, retries ≤ *per_second* × *window* + *ratio* × the successes in it.

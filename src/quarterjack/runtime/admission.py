@@ -245,7 +245,7 @@ class Admission:
         """Return which gate holds a job up, if one does."""
         entry = self.entry_of(run)
         held = None if entry is None else entry.entrance.room.why(entry)
-        return None if held is None else Held(held[0].label, held[1] - self._dispatcher.monotonic())
+        return None if held is None else Held(held.label, held.until - self._dispatcher.monotonic(), held.words)
 
     def ahead_of(self, record: JobRecord) -> int:
         """Return how many jobs wait in the flow of one that is not claimed."""
@@ -266,8 +266,8 @@ def _far(entrance: Entrance, now: float) -> Iterator[tuple[bool, float, Entry]]:
         return
     for entry in entrance.waiting():
         held = entrance.room.why(entry)
-        if held is None or isinstance(held[0], Slot) or entry.run.record.options.start_deadline_s is not None:
+        if held is None or isinstance(held.gate, Slot) or entry.run.record.options.start_deadline_s is not None:
             continue
-        wait_s = held[1] - now
+        wait_s = held.until - now
         if wait_s > FAR_S:
             yield entry._lane.head() is entry, -(FAR_S if math.isinf(wait_s) else wait_s), entry

@@ -24,12 +24,11 @@ from typing import Any, Final
 from quarterjack.context import CURRENT
 from quarterjack.errors import BatchMismatch
 from quarterjack.flow.alarms import Alarm
-from quarterjack.flow.base import Gate
 from quarterjack.flow.batch import Basket, Batch, results_of, size_of
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, TIMED_OUT, Ended, EndKind
-from quarterjack.flow.room import WaitingRoom
+from quarterjack.flow.room import HeldUp, WaitingRoom
 from quarterjack.flow.waiting import NO_KEY, Phase, Waiting
 from quarterjack.model import OutcomeKind
 
@@ -85,12 +84,11 @@ class Seat(ABC):
     def refused(self, error: Exception) -> None:
         """The flow turned its batch away."""
 
-    def why(self) -> tuple[str, float] | None:
-        """Return what holds the item up, in words, and until when (monotonic; inf: nobody knows); None if nothing."""
+    def why(self) -> HeldUp | None:
+        """Return what holds the item up; None if nothing does."""
         if self.basket is not None:
-            return "its batch", self.basket.due
-        held = None if self.group is None else self.group.batcher.why(self.group)
-        return None if held is None else (held[0].label, held[1])
+            return HeldUp("its batch", self.basket.due, "gathers")
+        return None if self.group is None else self.group.batcher.why(self.group)
 
     def leave(self) -> bool:
         """Be no part of the batch any more; False for the last one of a running body, which is interrupted."""
@@ -255,8 +253,8 @@ class Batcher:
         for seat in self._emptied(group):
             seat.refused(error)
 
-    def why(self, group: Group) -> tuple[Gate, float] | None:
-        """Return the gate that holds a batch up, and until when; see `WaitingRoom.why`."""
+    def why(self, group: Group) -> HeldUp | None:
+        """Return the gate that holds a batch up; see `WaitingRoom.why`."""
         return self._room.why(group)
 
     # -- running -----------------------------------------------------------------------

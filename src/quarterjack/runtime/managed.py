@@ -68,6 +68,8 @@ class Chosen:
 
     def __post_init__(self) -> None:
         retry = self.retry
+        if self.run.metadata:  # as in an app, where a key is among them
+            object.__setattr__(self, "key", {**self.run.metadata, **self.key})
         object.__setattr__(self, "is_plain", self.timeout_s is None and retry.deadline_s is None)
         object.__setattr__(self, "looks_at_results", retry.on_result is not None or retry.budget is not None)
 

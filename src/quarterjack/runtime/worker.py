@@ -381,7 +381,7 @@ class Worker:
         attempt = self.held_by_id.get(record.id)
         if attempt is not None and isinstance(attempt.handle, Seat):
             held = attempt.handle.why()
-            return None if held is None else Held(held[0], held[1] - self._host.clock.monotonic()), 0
+            return None if held is None else Held(held.label, held.until - self._host.clock.monotonic(), held.words), 0
         if self.flows is None:
             return None, 0
         return (None, self.flows.ahead_of(record)) if attempt is None else (self.flows.held_up(attempt), 0)

@@ -54,9 +54,11 @@ class Filter(Rule):
         raise self._no_rule("-", other)
 
     def _no_rule(self, operator: str, other: object) -> InvalidTrigger:
+        both = f"; a TimeWindow takes both as a list, [{self!r}, {other!r}]"
         return InvalidTrigger(
             f"{operator} stands between a rule and a filter, and {self!r} is a filter: Python takes - before &, and & "
             f"before |, so put the rule in parentheses, as in (Every(hours=1) & {self!r}) {operator} {other!r}"
+            f"{both if operator == '&' and isinstance(other, Filter) else ''}"
         )
 
     def explain(self) -> str:
