@@ -136,6 +136,19 @@ class Payloads:
         except (ValueError, StoreError) as error:
             return None, ErrorInfo("ResultNotSerializable", f"its result is not JSON: {error}")
 
+    def outcome(
+        self, result: Any, error: ErrorInfo | None, reason: str | None
+    ) -> tuple[bytes | None, bytes | None, str | None]:
+        """Return the result, the error and the reason of an end as a store keeps them.
+
+        A result that cannot be kept is an error of the result, in place of any other.
+        """
+        data = None
+        if result is not None:
+            data, problem = self.result(result)
+            error = problem or error
+        return data, None if error is None else self.error(error), None if reason is None else self.reason(reason)
+
     def error(self, error: ErrorInfo | None) -> bytes | None:
         """Return the words of an error as a store keeps them; the exception itself stays behind."""
         if error is None:

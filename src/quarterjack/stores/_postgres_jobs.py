@@ -189,15 +189,9 @@ class PostgresJobs(DurableStore, ABC):
 
     def _finish_row(self, finish: Finish) -> tuple[Any, ...]:
         job_id, attempt, owner, kind, at_ns, started_ns, running_ns, result, error, reason, _, _ = finish
-        data = None
-        payloads = self._encoding.payloads
-        if result is not None:
-            data, problem = payloads.result(result)
-            error = problem or error
-        words = None if error is None else payloads.error(error)
         state = FINAL_STATES[kind].value
-        why = payloads.reason(reason)
-        return job_id, attempt, owner, state, at_ns, started_ns, running_ns, data, words, why
+        ending = self._encoding.payloads.outcome(result, error, reason)
+        return job_id, attempt, owner, state, at_ns, started_ns, running_ns, *ending
 
 
 def _is_exhausted(want: Want, before: Sequence[Want], taken: Sequence[int]) -> bool:

@@ -149,17 +149,13 @@ def _append(words: list[Word], data: list[Word]) -> None:
 
 def _outcome(result: Any, error: ErrorInfo | None, reason: str | None, encoding: Encoding) -> list[Word]:
     data: list[Word] = []
-    if result is not None:
-        packed, problem = encoding.payloads.result(result)
-        error = problem or error
-        if packed is not None:
-            data += ("result", packed)
-    words = None if error is None else encoding.payloads.error(error)
-    if words is not None:
-        data += ("error", words)
-    if (why := encoding.payloads.reason(reason)) is not None:
-        data += ("reason", why)
+    for name, value in zip(_ENDING, encoding.payloads.outcome(result, error, reason), strict=True):
+        if value is not None:
+            data += (name, value)
     return data
+
+
+_ENDING: Final = ("result", "error", "reason")
 
 
 def release_words(fences: Sequence[Fenced], delay_ns: int, reason: str | None, encoding: Encoding) -> list[Word]:

@@ -118,13 +118,11 @@ class Encoding:
         Raises:
             StoreError: If the codec raises.
         """
-        payloads, reason, error, result = self.payloads, job.reason, job.error, job.result
-        if result is not None:
-            result, problem = payloads.result(result)
-            error = problem or error
+        payloads = self.payloads
+        result, error, reason = payloads.outcome(job.result, job.error, job.reason)
         return (
             job.state.value,
-            None if reason is None else payloads.reason(reason),
+            reason,
             job.attempt,
             job.failures,
             job.rescues,
@@ -143,7 +141,7 @@ class Encoding:
             job.overlap_key,
             job.serial,
             result,
-            None if error is None else payloads.error(error),
+            error,
             None if job.progress is None else payloads.progress(job.progress),
             None if job.checkpoint is None else payloads.packed(job.checkpoint),
         )

@@ -239,7 +239,6 @@ def ended(finish: Finish, encoding: Encoding) -> Ended | None:
     state = FINAL_STATES.get(finish.kind)
     if state is None or finish.zombie:
         return None
-    result, problem = encoding.payloads.result(finish.result)
     return Ended(
         finish.job_id,
         finish.attempt,
@@ -248,9 +247,7 @@ def ended(finish: Finish, encoding: Encoding) -> Ended | None:
         finish.at_ns,
         finish.started_at_ns,
         finish.running_at_ns,
-        result,
-        encoding.payloads.error(problem or finish.error),
-        encoding.payloads.reason(finish.reason),
+        *encoding.payloads.outcome(finish.result, finish.error, finish.reason),
         finish.kind in _COUNTED_FAILURES,
     )
 
