@@ -63,7 +63,7 @@ def _imported(name: str) -> ModuleType:
     _loads.append(held)
     try:
         return importlib.import_module(name)
-    except BaseException:
+    except BaseException:  # what cut a module short may have been wrapped by it; all else goes on
         if not held.is_raised:
             raise
     finally:
