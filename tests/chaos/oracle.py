@@ -92,10 +92,9 @@ class Evidence:
         return self.died_ns.get(body.who, self.entries[-1].at_ns)
 
     def had_until_ns(self, body: Body) -> int:
-        """Return until when a body certainly had its job."""
+        """Return until when a body certainly had its job; before it began, where it was to begin as all stood still."""
         sure_ns = round(self.lease_s * NS_PER_S) // SHARE
-        cuts_ns = [max(body.begun_ns, span.from_ns + sure_ns) for span in self.cuts(body)]
-        return min([self.lived_until_ns(body), *cuts_ns])
+        return min([self.lived_until_ns(body), *(span.from_ns + sure_ns for span in self.cuts(body))])
 
     @property
     def by_job(self) -> dict[str, list[Body]]:
@@ -191,8 +190,9 @@ def side_by_side(evidence: Evidence) -> Iterator[str]:
 
 def too_many(evidence: Evidence) -> Iterator[str]:
     """Of what is limited no more bodies run at once than the limit, in all processes together."""
-    mine = [body for body in evidence.bodies if body.task == "limited"]
-    moves = [(body.begun_ns, 1) for body in mine] + [(evidence.had_until_ns(body), -1) for body in mine]
+    times = [(b.begun_ns, evidence.had_until_ns(b)) for b in evidence.bodies if b.task == "limited"]
+    times = [(begun_ns, until_ns) for begun_ns, until_ns in times if until_ns > begun_ns]
+    moves = [(begun_ns, 1) for begun_ns, _ in times] + [(until_ns, -1) for _, until_ns in times]
     running = 0
     for at_ns, step in sorted(moves):
         running += step

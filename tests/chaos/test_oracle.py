@@ -62,6 +62,12 @@ def stands_still(story: Story) -> None:
     story.runs("job-2", 3.0, 9.1).runs("job-2", 6.5, 8.0, "w2", 2)
 
 
+def stands_still_before_it_begins(story: Story) -> None:
+    """A worker is stopped when it has claimed, for longer than its lease, and then begins what is another one's."""
+    story.at(4.0, "stopped", "w1").at(9.0, "going on", "w1")
+    story.runs("job-2", 9.1, 9.2).runs("job-2", 6.5, 8.0, "w2", 2)
+
+
 def is_cut_off(story: Story) -> None:
     """Nobody reaches the store for a while, and a job that had returned is run again."""
     story.at(4.0, "cut off", EVERYBODY).at(7.0, "connected", EVERYBODY)
@@ -72,6 +78,7 @@ EXCUSED: dict[str, Callable[[Story], object]] = {
     "nothing": lambda story: None,
     "a death": lambda story: dies(story, 7.1),
     "a stop": stands_still,
+    "a stop between a claim and its body": stands_still_before_it_begins,
     "an outage": is_cut_off,
     "a limit that is reached": lambda story: [
         story.runs(f"limited-{n}", 3.0 + n // LIMIT, 3.9 + n // LIMIT, task="limited") for n in range(2 * LIMIT)

@@ -116,10 +116,10 @@ class PostgresJobs(DurableStore, ABC):
                         return Leased(Claimed(jobs, None), expired)
                     # somebody else is at them, or a transaction that completes them
                     rows = await self._link.rows("claim", *arguments, False, queues, lanes)
-            except StoreError:
+            except StoreError as error:
                 if not jobs:
                     raise
-                log.exception("only a part of what there is room for was claimed")
+                log.warning("only a part of what there is room for was claimed: %s", error)
                 break
             if place == 0:
                 next_run_at, has_held_up = rows[0]["next_run_at_ns"], rows[0]["has_held_up"]
