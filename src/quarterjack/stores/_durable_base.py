@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import UsageError
 from quarterjack.model import JobIds
 
+from ._listeners import Listeners
 from ._needs import Changes, Needs
 from ._part import Part
 from ._rows import Encoding
-from .base import Hint, HintListener, Store
+from .base import HintListener, Store
 
 __all__ = ["DurableBase"]
 
@@ -30,7 +31,9 @@ class DurableBase(Store):
         self._clock: Clock = SYSTEM_CLOCK
         self._ids = JobIds()
         self._encoding = Encoding()
-        self._listeners: tuple[HintListener, ...] = ()
+        self._listeners = Listeners()
+        self._hear = self._listeners.tell
+        """Tells this process's listeners: of a commit here, or of what another process has sent."""
 
     async def open(self, clock: Clock, ids: JobIds, encoding: Encoding | None = None) -> None:
         """Take the app's clock, ids and encoding; the engine connects.
@@ -60,17 +63,7 @@ class DurableBase(Store):
 
     def listen(self, hint: HintListener) -> Callable[[], None]:
         """Call *hint* when there may be something to do."""
-        self._listeners = (*self._listeners, hint)
-
-        def end() -> None:
-            self._listeners = tuple(known for known in self._listeners if known is not hint)
-
-        return end
-
-    def _hear(self, hint: Hint, ids: Sequence[str] = ()) -> None:
-        """Tell this process's listeners: of a commit here, or of what another process has sent."""
-        for listener in self._listeners:
-            listener(hint, ids)
+        return self._listeners.add(hint)
 
     def _told(self, changes: Changes) -> None:
         """A decision was committed: tell this process. An engine extends it to send others theirs."""

@@ -41,6 +41,7 @@ from quarterjack.model import (
 from quarterjack.planner import Plan
 
 from ._limits import Limits
+from ._listeners import Listeners
 from ._memory_book import MINUTE_NS, MemoryBook
 from ._rows import Encoding
 from .base import (
@@ -86,7 +87,7 @@ class MemoryStore(Store):
         self._is_open = False
         self._hinted = False
         """Somebody was told of new jobs and has not claimed since: telling again would say nothing new."""
-        self._listeners: tuple[HintListener, ...] = ()
+        self._listeners = Listeners()
         keep = max(1, keep_finished)  # the newest: whoever is told of an end by its id may look
         self._book = MemoryBook(JobIds(), self._tell, keep_finished=keep)
         self._jobs = self._book.jobs
@@ -155,16 +156,10 @@ class MemoryStore(Store):
 
     def listen(self, hint: HintListener) -> Callable[[], None]:
         """Call *hint* when there may be something to do."""
-        self._listeners = (*self._listeners, hint)
-
-        def end() -> None:
-            self._listeners = tuple(known for known in self._listeners if known is not hint)
-
-        return end
+        return self._listeners.add(hint)
 
     def _tell(self, hint: Hint, ids: Sequence[str] = ()) -> None:
-        for listener in self._listeners:
-            listener(hint, ids)
+        self._listeners.tell(hint, ids)
 
     async def wake(self, hint: Hint) -> None:
         """Send a hint to every listener."""
