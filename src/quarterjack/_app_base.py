@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakSet
 
+from ._crossing import across_loops
 from ._durations import Seconds, to_seconds
 from ._finding import find_app
 from ._payload import PayloadCodec
@@ -329,9 +330,7 @@ class AppBase(TaskRegistry):
 
     async def _carry(self, service: Service, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run *work* on the app's loop, wherever the caller's is."""
-        if asyncio.get_running_loop() is service.loop:
-            return await work()
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), service.loop))
+        return await across_loops(service.loop, work)
 
 
 _SETTINGS: Final = tuple(name for name in signature(AppBase.__init__).parameters if name not in {"self", "defaults"})

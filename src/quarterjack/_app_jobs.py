@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from ._app_base import AppBase
+from ._crossing import from_thread
 from .context import CURRENT, RunningAttempt
-from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask, WrongLoop
+from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask
 from .events import Subscription
 from .flow.inheritance import DEFAULT_PRIORITY
 from .job import Job
@@ -142,14 +144,8 @@ class AppJobs(AppBase):
             NotRunning: If the app is not running, and nobody else could ever run the job.
         """
         service = self._service_beside()
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is service.loop:
-            raise WrongLoop("submit_sync would block the app's own event loop; write `await app.submit(…)` here")
-        future = asyncio.run_coroutine_threadsafe(self.submit(task, *args, **kwargs), service.loop)
-        return future.result()
+        refusal = "submit_sync would block the app's own event loop; write `await app.submit(…)` here"
+        return from_thread(service.loop, refusal, partial(self.submit, **kwargs), task, *args)
 
     def _record(self, service: Service, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobRecord:
         definition, options, args, named = self._bound(service.tasks, task, args, kwargs)

@@ -7,10 +7,11 @@ shared store it is what this process knows, and `Job.refresh` asks."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
+from ._crossing import across_loops, from_thread
 from ._durations import Seconds, to_seconds
 from ._payload import Unreadable
 from ._signatures import misfit
@@ -27,7 +28,6 @@ from .errors import (
     JobTimedOut,
     ResultUnavailable,
     UsageError,
-    WrongLoop,
 )
 from .model import ErrorInfo, JobRecord, JobState, Progress, SubmittedBy, as_datetime
 
@@ -423,13 +423,8 @@ class Job(Hooks, Generic[T_co]):
             TimeoutError: If it is not finished by then; the job goes on.
             JobError: As awaiting it does.
         """
-        try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._client.loop:
-            raise WrongLoop("wait_sync would block the app's own event loop; write `await job` here")
-        return asyncio.run_coroutine_threadsafe(self.wait(timeout), self._client.loop).result()
+        refusal = "wait_sync would block the app's own event loop; write `await job` here"
+        return from_thread(self._client.loop, refusal, self.wait, timeout)
 
     async def _wait(self, timeout_s: float | None) -> T_co:
         client = self._client
@@ -437,7 +432,7 @@ class Job(Hooks, Generic[T_co]):
             async with asyncio.timeout(timeout_s):
                 # Once more if it was retried before we came to read how it had ended.
                 while not client.is_settled(self._record):
-                    await _across_loops(client.loop, _all_settled, client, [self._record], False)
+                    await across_loops(client.loop, _all_settled, client, [self._record], False)
         return self.result()
 
     async def cancel(self, wait: Seconds = 10) -> bool:
@@ -455,7 +450,7 @@ class Job(Hooks, Generic[T_co]):
         async def ask() -> bool:
             return await self._client.cancel_job(record, wait_s)
 
-        return await _across_loops(self._client.loop, ask)
+        return await across_loops(self._client.loop, ask)
 
     async def refresh(self) -> Job[T_co]:
         """Read the job anew from the store.
@@ -467,7 +462,7 @@ class Job(Hooks, Generic[T_co]):
         async def ask() -> JobRecord:
             return await self._client.fetch(self._record)
 
-        self._record = await _across_loops(self._client.loop, ask)
+        self._record = await across_loops(self._client.loop, ask)
         return self
 
     def _on(self, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None:
@@ -476,13 +471,6 @@ class Job(Hooks, Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task} {self.state.value}>"
-
-
-async def _across_loops(loop: asyncio.AbstractEventLoop, ask: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    """Await ``ask(*args)`` on *loop*, wherever the caller runs."""
-    if asyncio.get_running_loop() is loop:
-        return await ask(*args)
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(*args), loop))
 
 
 class _Countdown:
@@ -591,11 +579,11 @@ async def _settled_everywhere(by_client: Mapping[JobClient, list[JobRecord]], st
     """Wait for the jobs of each app on its own loop."""
     if len(by_client) == 1:
         for client, records in by_client.items():
-            await _across_loops(client.loop, _all_settled, client, records, stop_early)
+            await across_loops(client.loop, _all_settled, client, records, stop_early)
         return
 
     async def one(client: JobClient, records: list[JobRecord]) -> list[JobRecord]:
-        await _across_loops(client.loop, _all_settled, client, records, stop_early)
+        await across_loops(client.loop, _all_settled, client, records, stop_early)
         return records
 
     tasks = [asyncio.ensure_future(one(client, records)) for client, records in by_client.items()]

@@ -15,11 +15,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
+from ._crossing import from_thread
 from ._durations import Seconds, to_seconds
 from ._manager_jobs import ManagedJob, ManagerJobs
 from ._signatures import explained
 from .clock import clock_of
-from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
+from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError
 from .events import Subscription
 from .flow._fleet import fleet_forms
 from .flow._keys import key_of
@@ -437,13 +438,8 @@ class TaskManager(ManagerJobs):
         async def there() -> Job[Any]:
             return context.run(self._submit, fn, args, kwargs, chosen)
 
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is loop:
-            raise WrongLoop("submit_threadsafe would block the manager's own event loop; write manager.submit(…) here")
-        return asyncio.run_coroutine_threadsafe(there(), loop).result()
+        refusal = "submit_threadsafe would block the manager's own event loop; write manager.submit(…) here"
+        return from_thread(loop, refusal, there)
 
     def events(self, limit: int = 10_000) -> Subscription:
         """Return an asynchronous iterator over what happens to jobs that are submitted from now on.
