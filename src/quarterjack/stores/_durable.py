@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from quarterjack.errors import StoreError
@@ -35,7 +35,7 @@ from ._part import Part
 from ._part_rows import Stamps
 from .base import CancelAnswer, Claim, Claimed, Hint, Renewal, Renewed
 
-__all__ = ["DurableStore", "Leased"]
+__all__ = ["DurableStore", "Leased", "ending", "taking_back"]
 
 log = logging.getLogger("quarterjack")
 
@@ -116,19 +116,9 @@ class DurableStore(DurableSchedules):
                 log.error("jobs whose lease ran out cannot be taken back, so nothing is claimed: %s", before)
                 break
             before = leased.expired
-            await self._rescue(before)
+            await self._transact(*taking_back(before))
             leased = await self._claim(claim)
         return leased
-
-    async def _rescue(self, job_ids: Sequence[str]) -> None:
-        def decide(part: Part, now: int) -> None:
-            part.require_around(job_ids)
-            for job_id in job_ids:
-                job = part.jobs.get(job_id)
-                if job is not None and job.lease_until_ns is not None and job.lease_until_ns <= now:
-                    part.rescue(job, now)
-
-        await self._transact(Needs(jobs=frozenset(job_ids)), decide)
 
     async def _free_after(self, jobs: Sequence[JobRecord]) -> None:
         """Jobs that waited are held now: let the schedules go on that this makes room for.
@@ -195,13 +185,7 @@ class DurableStore(DurableSchedules):
 
     async def jobs_finish(self, finishes: Sequence[Finish]) -> list[JobState | None]:
         """Record how attempts ended; see the contract."""
-        ids = [finish.job_id for finish in finishes]
-
-        def decide(part: Part, now: int) -> list[JobState | None]:
-            part.require_around(ids)
-            return part.finish(finishes, now)
-
-        return await self._transact(Needs(jobs=frozenset(ids)), decide)
+        return await self._transact(*ending(finishes))
 
     async def jobs_ended(self, jobs: Iterable[Fenced]) -> None:
         """Free what bodies that outlived their outcome still kept."""
@@ -255,3 +239,30 @@ class DurableStore(DurableSchedules):
             return part.repeat(found, now)
 
         return await self._transact(Needs(jobs=frozenset(job_ids)), decide)
+
+
+# -- decisions that engines make in transactions of their own, too ----------------------------
+
+
+def taking_back(job_ids: Sequence[str]) -> tuple[Needs, Callable[[Part, int], None]]:
+    """Return how jobs are taken back whose lease has run out: their worker is gone."""
+
+    def decide(part: Part, now: int) -> None:
+        part.require_around(job_ids)
+        for job_id in job_ids:
+            job = part.jobs.get(job_id)
+            if job is not None and job.lease_until_ns is not None and job.lease_until_ns <= now:
+                part.rescue(job, now)
+
+    return Needs(jobs=frozenset(job_ids)), decide
+
+
+def ending(finishes: Sequence[Finish]) -> tuple[Needs, Callable[[Part, int], list[JobState | None]]]:
+    """Return how it is decided what becomes of jobs whose attempts have ended."""
+    ids = [finish.job_id for finish in finishes]
+
+    def decide(part: Part, now: int) -> list[JobState | None]:
+        part.require_around(ids)
+        return part.finish(finishes, now)
+
+    return Needs(jobs=frozenset(ids)), decide

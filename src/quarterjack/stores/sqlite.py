@@ -29,7 +29,7 @@ from . import _sqlite_parts as parts
 from . import _sqlite_registry as registry
 from . import _sqlite_schema as schema
 from . import _sqlite_views as views
-from ._durable import DurableStore, Leased
+from ._durable import DurableStore, Leased, ending, taking_back
 from ._needs import Needs
 from ._part import Part
 from ._rows import Encoding
@@ -246,15 +246,7 @@ class SQLiteStore(DurableStore):
         for _ in range(_RESCUE_ROUNDS):
             if not expired:
                 return
-
-            def decide(part: Part, now: int, job_ids: Sequence[str] = expired) -> None:
-                part.require_around(job_ids)
-                for job_id in job_ids:
-                    job = part.jobs.get(job_id)
-                    if job is not None:
-                        part.rescue(job, now)
-
-            self._decided(session, Needs(jobs=frozenset(expired)), decide)
+            self._decided(session, *taking_back(expired))
             expired = fast.expired(session)
 
     def _free(self, session: Session, rows: Sequence[fast.Row]) -> None:
@@ -292,18 +284,10 @@ class SQLiteStore(DurableStore):
             elif end is None or end.job_id in held:
                 left.append(index)
         if left:
-            for index, state in zip(left, self._decide_ends(session, [finishes[i] for i in left]), strict=True):
+            decided = self._decided(session, *ending([finishes[i] for i in left]))
+            for index, state in zip(left, decided, strict=True):
                 answers[index] = state
         return answers
-
-    def _decide_ends(self, session: Session, finishes: Sequence[Finish]) -> list[JobState | None]:
-        job_ids = frozenset(finish.job_id for finish in finishes)
-
-        def decide(part: Part, now: int) -> list[JobState | None]:
-            part.require_around(job_ids)
-            return part.finish(finishes, now)
-
-        return self._decided(session, Needs(jobs=job_ids), decide)
 
     async def _finished(self, where: JobFilter) -> list[str]:
         return await self._read(lambda session: views.finished_ids(session, where))
