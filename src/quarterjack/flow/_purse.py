@@ -34,8 +34,6 @@ __all__ = ["Credit", "CreditPurse", "Filler", "OnStoreError", "Purse", "PurseT",
 PurseT = TypeVar("PurseT", bound="Purse")
 OnStoreError = Literal["closed", "open", "local"]
 
-AFTER_YOU_S: Final = 0.05
-"""Who gave a slot to others asks for one so much later than they."""
 ASKED_KINDS_MOST: Final = 64
 """So many lanes are looked at to see how much is wanted: more would not be asked for at once anyway."""
 
@@ -140,8 +138,6 @@ class SlotPurse(Purse):
         """How many other processes waited when the store was last asked."""
         self.shares_from = -math.inf
         """Before, by the loop's clock, no slot is given to others: it was hardly used."""
-        self.asks_again_at = -math.inf
-        """Who gave a slot to others asks for one no sooner: they go first."""
 
     @property
     def maximum(self) -> int:
@@ -178,11 +174,8 @@ class SlotPurse(Purse):
 
     def left(self) -> None:
         """A job is over: its slot serves the next one here, unless others have waited long enough for it."""
-        if self.others and len(self._held) > self.fair_share and self.free:
-            now = self._slots_of.clock.monotonic()
-            if now >= self.shares_from:
-                self.give(1)
-                self.asks_again_at = now + AFTER_YOU_S
+        if self.others and len(self._held) > self.fair_share and self.gate.clock.monotonic() >= self.shares_from:
+            self.give(1)
         post = self.gate._post
         if self.giving or post is None or not post.entries:
             self.fill()
@@ -262,9 +255,9 @@ class CreditPurse(Purse):
         self._spent: dict[Waiting, list[tuple[Credit, float]]] = {}
         """On what those go that were admitted and have not begun."""
         self.stale: list[str] = []
-        """Rows whose moment has passed and that nobody began on: to be used anew, or given back."""
+        """Rows whose moment has passed and that nobody began on: to be given back."""
         self.late: list[str] = []
-        """Rows on which somebody began after their moment: to count from then."""
+        """Rows on which somebody began after their moment."""
         self.opens_at = -math.inf
         """When the store will have more, by the loop's clock, as far as is known."""
 
@@ -325,10 +318,10 @@ class CreditPurse(Purse):
         """Let go of what nobody began on, though its moment may not have passed."""
         self.drop_ended(at=math.inf)
 
-    @property
-    def soonest(self) -> float:
-        """When the first credit that is left ends, by `boottime`."""
-        return min((credit.until for credit in self._credits), default=math.inf)
+    def ends_in(self) -> float:
+        """Return in how many seconds the first credit that is left ends."""
+        first = min((credit.until for credit in self._credits), default=math.inf)
+        return max(0.0, first - self.boottime())
 
     def drop_ended(self, at: float | None = None) -> None:
         """Let go of what is good no longer; rows that nobody began on are stale."""

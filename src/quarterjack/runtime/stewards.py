@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +38,7 @@ LINGER_S: Final = 0.05
 TURN_S: Final = 0.1
 """A new slot is used so long before it is shared: or each job would cost two calls."""
 SPREAD_S: Final = 0.005
-"""Within so much, those who are told of a free slot ask for it; the sooner, the longer they have waited."""
+"""Within so much, at random, those who are told of a free slot ask for it."""
 SOONEST_S: Final = 0.05
 LATEST_S: Final = 1.0
 """Between two questions for slots while all are taken; what is given back is told at once where stores can."""
@@ -46,6 +47,11 @@ LONGEST_WAIT_S: Final = 5.0
 HOLD_S: Final = (0.2, 1.0)
 """A part of what a heavy job needs is held so long, then let go: two who each hold a part would wait for ever."""
 
+AGAIN_S: Final = 0.05
+SOONEST_AGAIN_S: Final = 0.001
+"""After a refusal, at the least; and as much more, at random, where another heavy job may be in the way."""
+KEPT_S: Final = 1.0
+"""What is left of a clock's window is kept so long for the next job of this process."""
 MOMENT_SHARE: Final = 0.02
 MOMENT_S: Final = 0.005
 ROUND_TRIPS: Final = 4
@@ -78,7 +84,6 @@ class SlotSteward(Steward[SlotPurse]):
     def __init__(self, fleet: Fleet, purse: SlotPurse) -> None:
         super().__init__(fleet, purse)
         self._renew_at = math.inf
-        self._refused_since = math.inf
         self._look_at = -math.inf
         self._pause_s = SOONEST_S
         self._free_until = math.inf
@@ -90,7 +95,7 @@ class SlotSteward(Steward[SlotPurse]):
         """A slot may be free."""
         now, self._pause_s = self.now, SOONEST_S
         if self.try_at <= now + LATEST_S:  # else it let go of parts, for the others
-            self.try_at = now + self.rng.uniform(0.0, SPREAD_S) / (1.0 + now - min(now, self._refused_since))
+            self.try_at = now + self.rng.uniform(0.0, SPREAD_S)
         self.poke()
 
     async def turn(self) -> float | None:
@@ -110,7 +115,7 @@ class SlotSteward(Steward[SlotPurse]):
         """Return when to ask for slots; where all are ours and somebody waits, whether others wait as well."""
         purse = self.purse
         if purse.lacking():
-            return max(self.try_at, purse.asks_again_at)
+            return self.try_at
         return self._look_at if purse.wanted()[0] else math.inf
 
     async def _renew(self) -> None:
@@ -139,10 +144,9 @@ class SlotSteward(Steward[SlotPurse]):
                 self._renew_at = self.now + self.fleet.lease_s / 3
             purse.put(answer.taken, since + self.fleet.lease_s * TRUSTED_SHARE)
             purse.shares_from = self.now + TURN_S
-            self._pause_s, self._refused_since = SOONEST_S, math.inf
+            self._pause_s = SOONEST_S
             purse.gate.wake()
         if len(answer.taken) < lacking:
-            self._refused_since = min(self._refused_since, self.now)
             self.try_at = self.now + min(self._pause_s, max(answer.wait_s, 0.001)) * self.rng.uniform(0.75, 1.0)
             self._pause_s = min(LATEST_S, self._pause_s * 2)
 
@@ -156,7 +160,7 @@ class SlotSteward(Steward[SlotPurse]):
         elif not head:
             self._parts_until = math.inf
             self._free_until = min(self._free_until, now + (LINGER_S if purse.terms.batch > 1 else 0.0))
-            if purse.others or now >= self._free_until:
+            if now >= self._free_until:
                 purse.give(purse.free)
                 self._free_until = math.inf
         elif purse.is_short(head):
@@ -181,112 +185,94 @@ class SlotSteward(Steward[SlotPurse]):
 class CreditSteward(Steward[CreditPurse]):
     """Gets starts for the jobs that wait here."""
 
-    def __init__(self, fleet: Fleet, purse: CreditPurse) -> None:
-        super().__init__(fleet, purse)
-        self._parts_until = math.inf
-
     async def turn(self) -> float | None:
         purse = self.purse
-        await self.count_late()
-        head, total = purse.lacking()
-        self._hold_parts(head)
-        await self.use_stale()
+        await self.settle()
         head, total = purse.lacking()
         if head > CRUMBS and self.now >= self.try_at:
-            since = purse.boottime()
-            got, wait_s = await self.fetch(since, head, total)
+            got, wait_s = await self.fetch(purse.boottime(), head, total)
             if got:
                 purse.put(got)
-                purse.gate.wake()
-            if sum(credit.left for credit in got) + CRUMBS < head:
+            else:
                 purse.opens_at = self.now + wait_s
-                self.try_at = self.now + min(max(wait_s, 0.001), LONGEST_WAIT_S)
-                purse.gate.wake()  # so that it says when
+                self.try_at = self.now + min(wait_s, LONGEST_WAIT_S)
+            purse.gate.wake()  # so that somebody starts, or it is known when
             head, total = purse.lacking()
-        due = [self._parts_until, self.ends_in() + self.now]
-        if head > CRUMBS:
-            due.append(self.try_at)
-        first = min(due)
-        return None if first == math.inf else max(0.0, first - self.now)
+        first = min(purse.ends_in(), self.try_at - self.now if head > CRUMBS else math.inf)
+        return None if first == math.inf else max(0.0, first)
 
-    def _hold_parts(self, head: float) -> None:
-        purse, now = self.purse, self.now
-        if head <= CRUMBS or not (purse.available or purse.stale):
-            self._parts_until = math.inf
-            return
-        self._parts_until = min(self._parts_until, now + self.rng.uniform(*HOLD_S))
-        if now >= self._parts_until:
-            purse.set_aside()
-            self._parts_until, self.try_at = math.inf, now + self.rng.uniform(*HOLD_S)
+    @abstractmethod
+    async def settle(self) -> None:
+        """Give back what nobody began on, and have late starts count from when they were."""
 
-    def ends_in(self) -> float:
-        """Return after how many seconds the first credit that is left ends."""
-        return max(0.0, self.purse.soonest - self.purse.boottime())
-
-    async def count_late(self) -> None:
-        """Have those starts count from when they were that came after their credit's moment."""
-        self.purse.late = []
-
-    async def use_stale(self) -> None:
-        """Use anew what nobody began on, or give it back."""
-        self.purse.stale = []
-
+    @abstractmethod
     async def fetch(self, since: float, head: float, total: float) -> tuple[list[Credit], float]:
-        """Ask for what is lacking; return what there is, and after how many seconds there will be more."""
-        raise NotImplementedError
+        """Ask for what is lacking: what the first in line needs, and up to a batch; or return when to ask again."""
 
     async def give_back_all(self) -> None:
         self.purse.set_aside()
-        self._parts_until = math.inf
-        await self.use_stale()
+        await self.settle()
 
 
-class SlidingSteward(CreditSteward):
+class RowSteward(CreditSteward):
+    """Starts that are rows."""
+
+    def __init__(self, fleet: Fleet, purse: CreditPurse) -> None:
+        super().__init__(fleet, purse)
+        self._limit = purse.limit
+        """Of which the rows are."""
+
+    async def settle(self) -> None:
+        purse = self.purse
+        purse.drop_ended()
+        late, purse.late = purse.late, []
+        if late:
+            await self.count_late(late)
+        stale, purse.stale = purse.stale, []
+        if stale:
+            await self.call(self.store.limit_release(self._limit, stale))
+
+    async def count_late(self, slots: Sequence[str]) -> None:
+        """Have starts count from now, that came after their credit's moment."""
+
+    async def take(
+        self, head: float, total: float, *, maximum: int, ttl_s: float, until: float
+    ) -> tuple[list[Credit], float]:
+        """Take rows: enough for the first in line, or none; parts of what a heavy job needs would bar others."""
+        names = self.fleet.names(math.ceil(max(head, total) - CRUMBS))
+        answer = await self.call(self.store.limit_acquire(self._limit, names, maximum=maximum, ttl_s=ttl_s))
+        if len(answer.taken) + CRUMBS >= head:
+            return [Credit(1.0, until, name) for name in answer.taken], 0.0
+        if not answer.taken:
+            return [], max(answer.wait_s, SOONEST_AGAIN_S)
+        await self.call(self.store.limit_release(self._limit, answer.taken))
+        return [], max(answer.wait_s, SOONEST_AGAIN_S) + self.rng.uniform(0.0, AGAIN_S)
+
+
+class SlidingSteward(RowSteward):
     """Each start is a row that lives as long as it counts: *per*, and the moment in which it may begin."""
 
     def __init__(self, fleet: Fleet, purse: CreditPurse, gate: FleetSlidingWindow) -> None:
         super().__init__(fleet, purse)
         self._gate = gate
 
-    def _moment_s(self) -> float:
-        return max(self._gate.per * MOMENT_SHARE, MOMENT_S, ROUND_TRIPS * self.round_trip_s)
-
     async def fetch(self, since: float, head: float, total: float) -> tuple[list[Credit], float]:
-        gate, moment_s = self._gate, self._moment_s()
-        names = self.fleet.names(math.ceil(max(head, min(total, self.purse.terms.batch)) - CRUMBS))
-        answer = await self.call(
-            self.store.limit_acquire(self.purse.limit, names, maximum=gate.max_requests, ttl_s=gate.per + moment_s)
+        gate = self._gate
+        moment_s = max(gate.per * MOMENT_SHARE, MOMENT_S, ROUND_TRIPS * self.round_trip_s)
+        return await self.take(
+            head, total, maximum=gate.max_requests, ttl_s=gate.per + moment_s, until=since + moment_s
         )
-        return [Credit(1.0, since + moment_s, name) for name in answer.taken], answer.wait_s
 
-    async def count_late(self) -> None:
-        purse = self.purse
-        late, purse.late = purse.late, []
-        if late:
-            await self.call(self.store.limit_renew(purse.limit, late, self._gate.per))
-
-    async def use_stale(self) -> None:
-        purse = self.purse
-        purse.drop_ended()
-        stale, purse.stale = purse.stale, []
-        if not stale:
-            return
-        if self._parts_until == math.inf:
-            await self.call(self.store.limit_release(purse.limit, stale))
-            return
-        since, moment_s = purse.boottime(), self._moment_s()
-        gone = set(await self.call(self.store.limit_renew(purse.limit, stale, self._gate.per + moment_s)))
-        purse.put([Credit(1.0, since + moment_s, name) for name in stale if name not in gone])
-        purse.gate.wake()
+    async def count_late(self, slots: Sequence[str]) -> None:
+        await self.call(self.store.limit_renew(self._limit, slots, self._gate.per))
 
 
-class FixedSteward(CreditSteward):
+class FixedSteward(RowSteward):
     """Each window is a limit of its own, by the store's clock; a start is a row of it."""
 
     def __init__(self, fleet: Fleet, purse: CreditPurse, gate: FleetFixedWindow) -> None:
         super().__init__(fleet, purse)
         self._gate = gate
-        self._name = purse.limit
         self._look_at = self.now + LOOK_S
 
     async def fetch(self, since: float, head: float, total: float) -> tuple[list[Credit], float]:
@@ -296,24 +282,12 @@ class FixedSteward(CreditSteward):
         now_ns = self.fleet.time.now_ns()
         begins_ns, ends_ns = self._gate.window_at(now_ns)
         left_s = (ends_ns - now_ns) / NS_PER_S
-        self._name = f"{self.purse.limit}@{begins_ns}"
-        names = self.fleet.names(math.ceil(max(head, min(total, self.purse.terms.batch)) - CRUMBS))
-        answer = await self.call(
-            self.store.limit_acquire(
-                self._name,
-                names,
-                maximum=self._gate.max_requests,
-                # One window more: whose idea of the time is behind finds it still full, and not begun anew.
-                ttl_s=left_s + (ends_ns - begins_ns) / NS_PER_S,
-            )
-        )
-        return [Credit(1.0, since + left_s, name) for name in answer.taken], left_s
-
-    async def use_stale(self) -> None:
-        purse = self.purse
-        stale, purse.stale = purse.stale, []
-        if stale:  # of a window that is over it changes nothing
-            await self.call(self.store.limit_release(self._name, stale))
+        self._limit = f"{self.purse.limit}@{begins_ns}"
+        # One window more: whose idea of the time is behind finds it still full, and not begun anew.
+        ttl_s = left_s + (ends_ns - begins_ns) / NS_PER_S
+        until = since + min(left_s, KEPT_S)
+        got, _ = await self.take(head, total, maximum=self._gate.max_requests, ttl_s=ttl_s, until=until)
+        return got, left_s
 
 
 class TokenSteward(CreditSteward):
@@ -323,6 +297,9 @@ class TokenSteward(CreditSteward):
         super().__init__(fleet, purse)
         self._gate = gate
         self._scarce_until = -math.inf
+
+    async def settle(self) -> None:
+        self.purse.drop_ended()
 
     async def fetch(self, since: float, head: float, total: float) -> tuple[list[Credit], float]:
         gate, wait_s = self._gate, 0.0
