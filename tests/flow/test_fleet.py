@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from quarterjack import (
     ConcurrencyLimit,
+    Delay,
     FixedWindow,
     Flow,
     Gate,
@@ -347,6 +348,7 @@ async def test_what_was_not_granted_does_not_start_without_the_store(form: Calla
             line.is_cut = True
             job = manager.submit(_when, clock)
             await asyncio.sleep(100)
+            assert "no answer from its store" in str(manager.why_waiting(job))
             line.is_cut = False
             since = clock.monotonic()
             assert 0 <= await job - since <= 2.0
@@ -487,6 +489,7 @@ def test_what_has_no_form_for_a_fleet_says_so() -> None:
         (lambda: ConcurrencyLimit(1, scope="fleet", name="l", on_store_error="x"), "'closed', 'open', 'local'"),  # type: ignore[arg-type]  # likewise
         (lambda: FixedWindow(1, 1, anchor="first", scope="fleet", name="l"), "epoch"),
         (lambda: SlidingWindow(1, 1, smooth=True, scope="fleet", name="l"), "TokenBucket"),
+        (lambda: Delay(1, scope="fleet", name="l"), "Delay has no option 'scope'"),  # type: ignore[call-arg]  # likewise
         (lambda: Mine(1, scope="fleet", name="l"), "Mine holds in one process"),
         (lambda: Resource("r", limit=FORMS["TokenBucket"](name="l")), "holds in one process"),
         (lambda: TaskManager(ConcurrencyLimit(1), store="memory"), "the flow has none"),
@@ -548,7 +551,7 @@ async def test_an_app_gives_its_gates_its_store() -> None:
         first = await app.submit(call, 30)
         second = await app.submit(call, 30)
         await world.run_for("10s")
-        assert "api is full" in str(await app.why_waiting(second))
+        assert "api is full for all processes" in str(await app.why_waiting(second))
         await world.run_for("60s")
         assert [job.timestamps.running_at.second for job in (first, second) if job.timestamps.running_at] == [0, 30]
     with pytest.raises(UsageError, match="no store yet"):

@@ -104,6 +104,11 @@ class FleetForm(Gate, Generic[PurseT]):
             return now
         return super().eta(job, now)  # type: ignore[safe-super]  # the gate's own class is behind this one
 
+    def why_closed(self, job: Waiting) -> str:
+        if self._purse.is_cut_off:
+            return "gets no answer from its store, and lets nobody in before it does"
+        return "is full for all processes, and opens when one of them gives something back"
+
     def is_idle(self, now: float) -> bool:
         return super().is_idle(now) and self._purse.is_empty and not self._purse.is_tended
 
