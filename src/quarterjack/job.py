@@ -7,15 +7,17 @@ shared store it is what this process knows, and `Job.refresh` asks."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from ._crossing import across_loops, from_thread
 from ._durations import Seconds, to_seconds
 from ._payload import Unreadable
+from ._settling import JobClient, all_settled, has_failure, settled_everywhere
 from ._signatures import misfit
-from .context import CURRENT, submitter_of
+from ._timestamps import Timestamps
+from .context import submitter_of
 from .errors import (
     InvalidOption,
     JobCancelled,
@@ -50,107 +52,7 @@ CallbackKind = Literal["submit", "start", "done", "error", "timeout", "cancel", 
 CALLBACK_KINDS: tuple[CallbackKind, ...] = ("submit", "start", "done", "error", "timeout", "cancel", "retry", "lost")
 
 
-class JobClient(Protocol):
-    """What a handle asks of the app it came from."""
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-    def is_settled(self, record: JobRecord) -> bool:
-        """Say whether the job is finished and its callbacks have run."""
-        ...
-
-    def watch(self, records: Iterable[JobRecord], notify: Callable[[JobRecord], None]) -> int:
-        """Call *notify* once for each job that is not settled yet, when it is; return how many those are."""
-        ...
-
-    def unwatch(self, records: Iterable[JobRecord], notify: Callable[[JobRecord], None]) -> None: ...
-    def add_callback(self, record: JobRecord, kind: CallbackKind, fn: Callable[[Job[Any]], object]) -> None: ...
-    async def cancel_job(self, record: JobRecord, wait_s: float) -> bool: ...
-    async def fetch(self, record: JobRecord) -> JobRecord: ...
-
-
 _DONE = JobState.DONE
-
-
-class Timestamps:
-    """When a job made its moves: aware datetimes in UTC, None where it has not (yet)."""
-
-    __slots__ = ("_record",)
-
-    def __init__(self, record: JobRecord) -> None:
-        self._record = record
-
-    def _final(self, state: JobState) -> datetime | None:
-        return as_datetime(self._record.finished_at_ns) if self._record.state is state else None
-
-    @property
-    def submitted_at(self) -> datetime | None:
-        """Stored."""
-        return as_datetime(self._record.submitted_at_ns)
-
-    @property
-    def run_at(self) -> datetime | None:
-        """Due: not started before."""
-        return as_datetime(self._record.run_at_ns or None)
-
-    @property
-    def scheduled_at(self) -> datetime | None:
-        """Leased by a worker (the latest attempt)."""
-        return as_datetime(self._record.scheduled_at_ns)
-
-    @property
-    def started_at(self) -> datetime | None:
-        """Handed to its executor (the latest attempt)."""
-        return as_datetime(self._record.started_at_ns)
-
-    @property
-    def running_at(self) -> datetime | None:
-        """Its body began (the latest attempt)."""
-        return as_datetime(self._record.running_at_ns)
-
-    @property
-    def finished_at(self) -> datetime | None:
-        """Reached its final state, whichever it is."""
-        return as_datetime(self._record.finished_at_ns)
-
-    @property
-    def done_at(self) -> datetime | None:
-        """Finished as DONE."""
-        return self._final(JobState.DONE)
-
-    @property
-    def failed_at(self) -> datetime | None:
-        """Finished as FAILED."""
-        return self._final(JobState.FAILED)
-
-    @property
-    def timed_out_at(self) -> datetime | None:
-        """Finished as TIMED_OUT."""
-        return self._final(JobState.TIMED_OUT)
-
-    @property
-    def cancelled_at(self) -> datetime | None:
-        """Finished as CANCELLED."""
-        return self._final(JobState.CANCELLED)
-
-    @property
-    def skipped_at(self) -> datetime | None:
-        """Recorded as SKIPPED."""
-        return self._final(JobState.SKIPPED)
-
-    @property
-    def missed_at(self) -> datetime | None:
-        """Recorded as MISSED."""
-        return self._final(JobState.MISSED)
-
-    @property
-    def lost_at(self) -> datetime | None:
-        """Finished as LOST."""
-        return self._final(JobState.LOST)
-
-    def __repr__(self) -> str:
-        names = [n for n in dir(type(self)) if n.endswith("_at") and getattr(self, n) is not None]
-        return "Timestamps(" + ", ".join(f"{name}={getattr(self, name).isoformat()}" for name in names) + ")"
 
 
 def error_of(record: JobRecord) -> JobError | None:
@@ -432,7 +334,7 @@ class Job(Hooks, Generic[T_co]):
             async with asyncio.timeout(timeout_s):
                 # Once more if it was retried before we came to read how it had ended.
                 while not client.is_settled(self._record):
-                    await across_loops(client.loop, _all_settled, client, [self._record], False)
+                    await across_loops(client.loop, all_settled, client, [self._record], False)
         return self.result()
 
     async def cancel(self, wait: Seconds = 10) -> bool:
@@ -473,32 +375,6 @@ class Job(Hooks, Generic[T_co]):
         return f"<Job {self.id} {self.task} {self.state.value}>"
 
 
-class _Countdown:
-    """Resolves one future when many jobs are settled: a future per job would cost more than the jobs."""
-
-    __slots__ = ("_future", "_stop_early", "left")
-
-    def __init__(self, future: asyncio.Future[None], *, stop_early: bool) -> None:
-        self._future = future
-        self._stop_early = stop_early
-        self.left = 0
-
-    def __call__(self, record: JobRecord) -> None:
-        self.left -= 1
-        if self.left and (not self._stop_early or _is_good(record)):
-            return
-        if not self._future.done():
-            self._future.set_result(None)
-
-
-def _is_good(record: JobRecord) -> bool:
-    return record.state is _DONE and record.error is None
-
-
-def _has_failure(records: Iterable[JobRecord]) -> bool:
-    return any(record.state.is_finished and not _is_good(record) for record in records)
-
-
 @overload
 async def gather(jobs: Iterable[Job[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
 @overload
@@ -517,10 +393,10 @@ async def gather(jobs: Iterable[Job[T]], *more: Any, return_exceptions: bool = F
     for job in waited:
         by_client.setdefault(job._client, []).append(job._record)
     if waited:
-        await _settled_everywhere(by_client, not return_exceptions)
+        await settled_everywhere(by_client, not return_exceptions)
     # Once more if a job was retried before we came to read how it had ended.
-    while not (all(r.state.is_finished for r in records) or (not return_exceptions and _has_failure(records))):
-        await _settled_everywhere(by_client, not return_exceptions)
+    while not (all(r.state.is_finished for r in records) or (not return_exceptions and has_failure(records))):
+        await settled_everywhere(by_client, not return_exceptions)
     if return_exceptions:
         return [job._error() or job._record.result for job in waited]
     results: list[Any] = []
@@ -549,49 +425,3 @@ def _jobs_of(jobs: Any, more: tuple[Any, ...]) -> list[Job[Any]]:
                     other.close()  # or Python warns of each, beside the point
             raise UsageError(f"gather takes jobs, got {job!r}; write `await app.submit(…)` first, which returns one")
     return waited
-
-
-async def _all_settled(client: JobClient, records: list[JobRecord], stop_early: bool) -> None:  # one caller
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    countdown = _Countdown(future, stop_early=stop_early)
-    countdown.left = waited = client.watch(records, countdown)
-    if not waited or (stop_early and _has_failure(records)):
-        if countdown.left:
-            client.unwatch(records, countdown)
-        return
-    attempt = CURRENT.get()
-    if attempt is not None:
-        attempt.wait_begins(records)
-    loan = None if attempt is None else attempt.lend_slot(records, future)
-    was_interrupted = True
-    try:
-        await future
-        was_interrupted = False
-    finally:
-        if countdown.left:
-            client.unwatch(records, countdown)
-        if attempt is not None:
-            attempt.wait_ends(records)
-            await attempt.reclaim_slot(loan, at_once=was_interrupted)
-
-
-async def _settled_everywhere(by_client: Mapping[JobClient, list[JobRecord]], stop_early: bool) -> None:
-    """Wait for the jobs of each app on its own loop."""
-    if len(by_client) == 1:
-        for client, records in by_client.items():
-            await across_loops(client.loop, _all_settled, client, records, stop_early)
-        return
-
-    async def one(client: JobClient, records: list[JobRecord]) -> list[JobRecord]:
-        await across_loops(client.loop, _all_settled, client, records, stop_early)
-        return records
-
-    tasks = [asyncio.ensure_future(one(client, records)) for client, records in by_client.items()]
-    try:
-        for done in asyncio.as_completed(tasks):
-            if _has_failure(await done) and stop_early:
-                return
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
