@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from .process_cases import process_cases
+
 __all__ = ["CASES", "Case", "Column", "Contender"]
 
 Options = Mapping[str, float | int | str]
@@ -496,6 +498,7 @@ CASES: Final[Mapping[str, Case]] = {
         _plan(),
         *_flow(),
         *_sqlite(),
+        *process_cases(Case, Contender, Column),
     )
 }
 """Every case by name, in the order of the pages."""

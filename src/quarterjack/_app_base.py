@@ -72,6 +72,7 @@ class AppBase(TaskRegistry):
         version: str | None,
         shutdown_grace: Seconds,
         watchdog: Seconds | None,
+        switch_interval: Seconds | None,
         strict: bool,
         codec: PayloadCodec | None,
         max_argument_bytes: int,
@@ -106,6 +107,9 @@ class AppBase(TaskRegistry):
         self.queues = None if queues is None else _queue_names(queues)
         self.concurrency = concurrency
         self.version = None if version is None else valid_version(version)
+        self.switch_interval_s = (
+            None if switch_interval is None else to_seconds(switch_interval, "switch_interval", exclusive=True)
+        )
         self.strict = strict
         self.codec = codec
         self.max_argument_bytes = max_argument_bytes

@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -136,6 +137,9 @@ class AppLife(AppBase):
                 encoding=self._encoding(declared.tasks),
                 home=Home(self.clock, self.ref),
             )
+            if self.switch_interval_s is not None:
+                stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+                sys.setswitchinterval(self.switch_interval_s)
             stack.push_async_callback(self._close, service)
             await service.open()
             self._service = service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
@@ -10,7 +11,17 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from quarterjack import JobFailed, JobState, LoopThread, Quarterjack, StartupFailed, WrongLoop, current_job, gather
+from quarterjack import (
+    InvalidOption,
+    JobFailed,
+    JobState,
+    LoopThread,
+    Quarterjack,
+    StartupFailed,
+    WrongLoop,
+    current_job,
+    gather,
+)
 from tests.app.kit import Boom, sleeper
 
 
@@ -222,3 +233,15 @@ def test_code_without_a_loop_waits_for_its_job() -> None:
             app.submit_sync(task, 5.0).wait_sync(timeout=0.05)
         with pytest.raises(JobFailed, match="wait_sync would block"):
             app.submit_sync(blocks, 1.0).wait_sync(timeout=5)
+
+
+async def test_the_switch_interval_is_set_only_if_asked_for_and_put_back() -> None:
+    """It is the whole process's, so nobody may find it changed behind his back."""
+    before = sys.getswitchinterval()
+    async with Quarterjack():
+        assert sys.getswitchinterval() == before
+    async with Quarterjack(switch_interval=before / 10):
+        assert sys.getswitchinterval() == pytest.approx(before / 10)
+    assert sys.getswitchinterval() == before
+    with pytest.raises(InvalidOption, match="switch_interval"):
+        Quarterjack(switch_interval=0)

@@ -53,6 +53,31 @@ def test_periodic_ways_keep_their_grids() -> None:
     assert 2 <= runs["longer_than_the_period"] < runs["in_a_thread"]
 
 
+def test_heavy_work_draws_bars_and_survives_a_crash() -> None:
+    """Two children for three jobs; the one that dies goes on from its checkpoint."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/heavy_work.py", "2000"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "303 primes in 1 attempt",
+        "550 primes in 1 attempt",
+        "303 primes in 2 attempts",
+    ]
+    assert "303 primes below 2000" in done.stderr
+
+
+def test_a_backup_runs_at_half_past_two_in_every_night() -> None:
+    """Also in that which has no such time."""
+    out = run("backup_command.py").splitlines()
+    assert out[2] == "Sun 29 Mar 01:00 UTC: dumped the shop, exit code 0"
+    assert out[5:8] == ["2026-03-27T02:30+01:00", "2026-03-28T02:30+01:00", "2026-03-29T03:00+02:00"]
+
+
 def test_processes_keep_one_limit() -> None:
     """Three share what is left while a fourth that was killed has two of four slots, and then those as well."""
     killed, counted = run("fleet_limits.py").splitlines()

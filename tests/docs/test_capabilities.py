@@ -1,0 +1,45 @@
+"""The table of what each executor can do is made from its flags, which a suite proves."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from quarterjack import LoopThread, ProcessExecutor, ThreadExecutor
+from quarterjack.executors import Capabilities, CommandExecutor, LoopExecutor
+from tests.repo.checkout import ROOT
+
+PAGE = ROOT / "docs/guides/where-code-runs.md"
+EXECUTORS = {
+    "loop": LoopExecutor,
+    "thread": ThreadExecutor,
+    "`LoopThread`": LoopThread,
+    "process": ProcessExecutor,
+    "command": CommandExecutor,
+}
+WORDS = {
+    "can_cancel_queued": "withdraws what has not begun",
+    "can_interrupt": "interrupts a body where it stands",
+    "can_kill": "ends a body for certain",
+    "can_report_start": "tells when it begins",
+    "can_report_progress": "tells its progress",
+    "survives_worker_restart": "goes on without its worker",
+    "submit_is_idempotent": "runs a repeated request once",
+    "runs_coroutines": "takes coroutine functions",
+}
+
+
+def table() -> str:
+    """Return the flags of every executor, as the page has them."""
+    lines = [f"| | {' | '.join(EXECUTORS)} |", "|---" * (len(EXECUTORS) + 1) + "|"]
+    for flag in fields(Capabilities):
+        says = [getattr(executor.capabilities, flag.name) for executor in EXECUTORS.values()]
+        lines.append(f"| {WORDS[flag.name]} | {' | '.join('yes' if one else 'no' for one in says)} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_the_page_says_of_each_executor_what_its_flags_say() -> None:
+    """A promise in a table is one as well; where this fails, the table it shows is the one to put there."""
+    assert f"<!-- capabilities -->\n{table()}\n" in PAGE.read_text(encoding="utf-8"), table()
