@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from quarterjack.clock import SYSTEM_CLOCK, Clock
@@ -14,7 +14,7 @@ from ._listeners import Listeners
 from ._needs import Changes, Needs
 from ._part import Part
 from ._rows import Encoding
-from .base import HintListener, Store
+from .base import Hint, HintListener, Store
 
 __all__ = ["DurableBase"]
 
@@ -32,8 +32,6 @@ class DurableBase(Store):
         self._ids = JobIds()
         self._encoding = Encoding()
         self._listeners = Listeners()
-        self._hear = self._listeners.tell
-        """Tells this process's listeners: of a commit here, or of what another process has sent."""
 
     async def open(self, clock: Clock, ids: JobIds, encoding: Encoding | None = None) -> None:
         """Take the app's clock, ids and encoding; the engine connects.
@@ -64,6 +62,10 @@ class DurableBase(Store):
     def listen(self, hint: HintListener) -> Callable[[], None]:
         """Call *hint* when there may be something to do."""
         return self._listeners.add(hint)
+
+    def _hear(self, hint: Hint, ids: Sequence[str] = ()) -> None:
+        """Tell this process's listeners: of a commit here, or of what another process has sent."""
+        self._listeners.tell(hint, ids)
 
     def _told(self, changes: Changes) -> None:
         """A decision was committed: tell this process. An engine extends it to send others theirs."""
