@@ -15,22 +15,24 @@ from __future__ import annotations
 import copy
 import os
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, Final, Literal, NamedTuple
 
-from ._durations import Seconds, to_seconds
-from ._payload import is_storable
-from .errors import InvalidOption
-from .policies.backoff import NO_RETRY, Retry
-from .policies.missed import MissedMode
-from .policies.overlap import OverlapMode
-
-if TYPE_CHECKING:
-    from .triggers import Trigger
+from ._model_options import (
+    NO_KWARGS,
+    NO_OPTIONS,
+    TICK_LANE,
+    JobOptions,
+    RunOptions,
+    Unique,
+    UniqueScope,
+    lane_suffix,
+    lanes_of,
+)
+from ._model_schedules import Overlap, OverlapMode, Payload, Schedule, SchedulePolicies, Timing
 
 __all__ = [
     "FINAL_STATES",
@@ -191,120 +193,6 @@ class ErrorInfo(NamedTuple):
     def words(self) -> str:
         """Its type and what it says: ``ValueError: no such address``."""
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
-
-
-UniqueScope = Literal["queued", "unfinished"]
-
-
-@dataclass(frozen=True, slots=True)
-class Unique:
-    """A key that at most one job of the task may hold.
-
-    Attributes:
-        key: The key; unique per task.
-        scope: ``"queued"`` counts waiting jobs, ``"unfinished"`` also running
-            ones; a duration holds the key that long after the submit, beyond
-            the job's end and its purging.
-        on_conflict: ``"return"`` answers with the job that holds the key,
-            ``"replace"`` cancels it if it still waits and takes its place,
-            ``"raise"`` raises `UniqueConflict`.
-    """
-
-    key: str
-    scope: UniqueScope | timedelta = "unfinished"
-    on_conflict: Literal["return", "replace", "raise"] = "return"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.key, str) or not self.key:
-            raise InvalidOption(f"unique must be a key, a text that is not empty, got {self.key!r}")
-        if not is_storable(self.key):
-            raise InvalidOption(f"unique must hold no NUL and no half of a surrogate pair, got {self.key!r}")
-        if isinstance(self.scope, timedelta):
-            to_seconds(self.scope, "scope of unique", exclusive=True)
-        elif self.scope not in get_args(UniqueScope):
-            raise InvalidOption(f"scope of unique must be 'queued', 'unfinished' or a timedelta, got {self.scope!r}")
-        if self.on_conflict not in {"return", "replace", "raise"}:
-            raise InvalidOption(f"on_conflict must be 'return', 'replace' or 'raise', got {self.on_conflict!r}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How a job is to be run, checked and resolved; shared by all jobs of one ``options()``."""
-
-    queue: str = "default"
-    priority: int = 2
-    timeout_s: float | None = None
-    cancel_grace_s: float = 5.0
-    retry: Retry = NO_RETRY
-    executor: Any = None
-    """A name, or an Executor; None chooses by the kind of callable."""
-    unique: Unique | None = None
-    delay_ns: int = 0
-    run_at_ns: int | None = None
-    start_deadline_s: float | None = None
-    max_rescues: int = 3
-    store_result: bool = True
-    max_result_bytes: int = 262_144
-    metadata: Mapping[str, Any] | None = None
-    submitted_by: str | None = None
-    cost: float = 1.0
-    """How much it weighs at gates that count by cost."""
-    own_executor: Any = field(compare=False, repr=False, default=None)
-    """The task's own executor: jobs that go there are in the task's lane, whatever it is in this version."""
-    lane_suffix: str = field(init=False, compare=False, repr=False, default="")
-    """What `JobRecord.lane` has behind the task's name."""
-
-    def __post_init__(self) -> None:
-        is_own = self.executor is self.own_executor or self.executor == self.own_executor
-        object.__setattr__(self, "lane_suffix", "" if is_own else lane_suffix(self.executor))
-
-
-TICK_LANE: Final = "\x1e"
-"""What the lane of a schedule's job begins with: a worker keeps some slots for these."""
-
-
-def lanes_of(tasks: Iterable[str]) -> frozenset[str]:
-    """Return the lanes of all jobs of *tasks* that name no executor, submitted ones and ticks."""
-    return frozenset(lane for task in tasks for lane in (task, TICK_LANE + task))
-
-
-def lane_suffix(executor: Any) -> str:
-    """Return what makes the lane of jobs that name this executor another one than their task's.
-
-    Names make the same lane in every process. An object does not, and only a store
-    that keeps objects takes a job that names one; see `RunOptions.own_executor`.
-    """
-    if executor is None:
-        return ""
-    return "\x1f" + (executor if isinstance(executor, str) else f"{executor.name}#{id(executor):x}")
-
-
-NO_OPTIONS: Final = RunOptions()
-
-NO_KWARGS: Final[Mapping[str, Any]] = {}
-"""The keyword arguments of a job that has none: shared, so that each waiting job saves a dict.
-
-A real dict, and typed as one that nobody changes: unpacking a proxy costs 0.3 µs more per call."""
-
-
-class JobOptions(TypedDict, total=False):
-    """Options of one job, as ``task.options(…)`` and ``call.options(…)`` take them."""
-
-    timeout: Seconds | None
-    cancel_grace: Seconds
-    retry: int | Retry
-    priority: int
-    queue: str
-    executor: Any
-    unique: str | Unique | None
-    delay: Seconds
-    run_at: datetime | None
-    start_deadline: Seconds | None
-    max_rescues: int
-    store_result: bool
-    metadata: Mapping[str, Any] | None
-    submitted_by: str | None
-    cost: float
 
 
 class JobRecord:
@@ -530,194 +418,7 @@ class Finish(NamedTuple):
     """The body still runs: keep its overlap key until ``jobs_ended`` names it."""
 
 
-# -- schedules ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """What becomes of a fire time while earlier jobs of the schedule are open.
-
-    *maximum* bounds ``queue_all`` (waiting jobs) and ``allow`` (open jobs); None is no bound.
-    """
-
-    mode: OverlapMode = "skip"
-    maximum: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(OverlapMode):
-            raise InvalidOption(
-                f"overlap must be one of {', '.join(map(repr, get_args(OverlapMode)))}, got {self.mode!r}"
-            )
-        most: object = self.maximum
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise InvalidOption(
-                f"maximum of overlap={self.mode!r} must be a whole number from 1, or None, got {most!r}"
-            )
-
-
-class SchedulePolicies(TypedDict, total=False):
-    """Policies of a schedule, as ``app.schedule(…)`` takes them."""
-
-    id: str
-    overlap: OverlapMode | Overlap
-    overlap_key: str | None
-    missed: MissedMode
-    max_lateness: Seconds | None
-    max_catchup: int
-    jitter: Seconds
-    start: datetime | None
-    end: datetime | None
-    max_runs: int | None
-    start_deadline: Seconds | None
-    pause_on_failure: int | None
-    # the options of its jobs
-    timeout: Seconds | None
-    cancel_grace: Seconds
-    retry: int | Retry
-    priority: int
-    queue: str
-    executor: Any
-    unique: str | Unique | None
-    max_rescues: int
-    store_result: bool
-    cost: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """The half of a schedule that decides *when*: a change starts a new generation."""
-
-    trigger: Trigger
-    """As declared; the resolved form stands in `Schedule.trigger`."""
-    jitter_ns: int = 0
-    start_ns: int | None = None
-    end_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payload:
-    """The half of a schedule that decides *what and how*: a change is a new revision only."""
-
-    task: str
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=lambda: NO_KWARGS)
-    options: RunOptions = NO_OPTIONS
-    overlap: Overlap = Overlap()
-    overlap_key: str | None = None
-    missed: MissedMode = "latest"
-    max_lateness_ns: int | None = None
-    max_catchup: int = 100
-    max_runs: int | None = None
-    pause_on_failure: int | None = None
-
-
-class Schedule:
-    """A standing order for jobs, as the store keeps it.
-
-    The declared form (`timing`, `payload`) is what an upsert compares; the
-    resolved `trigger` is what the planner asks. The *cursor* is the newest fire
-    time accounted for: it moves only in ``schedules_fire``.
-    """
-
-    __slots__ = (
-        "code_before",
-        "code_hash",
-        "created_at_ns",
-        "cursor_ns",
-        "failures_in_a_row",
-        "generation",
-        "held_up_ns",
-        "id",
-        "immediate_ns",
-        "in_code",
-        "is_plain",
-        "last_finished_ns",
-        "last_job_id",
-        "last_nominal_ns",
-        "last_state",
-        "newest_job_id",
-        "next_due_ns",
-        "next_nominal_ns",
-        "parked_reason",
-        "pause_note",
-        "paused_at_ns",
-        "paused_until_ns",
-        "payload",
-        "revision",
-        "runs",
-        "timing",
-        "trigger",
-        "version",
-    )
-
-    def __init__(
-        self,
-        id: str,  # noqa: A002  # the field's name
-        timing: Timing,
-        payload: Payload,
-        *,
-        in_code: bool = False,
-        version: str | None = None,
-    ) -> None:
-        self.id = id
-        self.timing = timing
-        self.payload = payload
-        self.trigger = timing.trigger
-        self.in_code = in_code
-        self.version = version
-        """Whose declaration it is: the version of the application."""
-        self.code_hash: str | None = None
-        """What code last declared, as `declared.code_hash_of` has it; None for what is put at run time."""
-        self.code_before: str | None = None
-        """What code had declared before that."""
-        self.generation = 1
-        self.revision = 1
-        self.created_at_ns = 0
-        self.cursor_ns = 0
-        self.immediate_ns: int | None = None
-        """The run at creation that this generation begins with, if its trigger asks for one."""
-        self.is_plain = False
-        """Its next run depends on its rule alone: no bounds, no jitter. Kept by `planner`."""
-        self.next_nominal_ns: int | None = None
-        self.next_due_ns: int | None = None
-        self.runs = 0
-        self.paused_at_ns: int | None = None
-        self.paused_until_ns: int | None = None
-        self.pause_note: str | None = None
-        self.parked_reason: str | None = None
-        self.last_nominal_ns: int | None = None
-        self.newest_job_id: str | None = None
-        """The job of that fire time."""
-        self.held_up_ns: int | None = None
-        """That fire time again, while it runs after its job's end and waits for room: others have a key of its."""
-        self.last_job_id: str | None = None
-        self.last_state: JobState | None = None
-        self.last_finished_ns: int | None = None
-        self.failures_in_a_row = 0
-
-    @property
-    def overlap_key(self) -> str:
-        """What its jobs share for the overlap policy: its own id unless a key is set."""
-        return self.payload.overlap_key or self.id
-
-    @property
-    def wake_ns(self) -> int | None:
-        """When the scheduler has to look at it again: its next run, or the end of its pause."""
-        return self.next_due_ns if self.paused_at_ns is None else self.paused_until_ns
-
-    @property
-    def is_passed(self) -> bool:
-        """True while its one fire time, past before it was put, waits to be recorded as missed."""
-        if self.next_nominal_ns is None or self.trigger.after_finish_ns is not None:
-            return False  # a chain's next run may well come before its last, where the clock was set back meanwhile
-        return self.next_nominal_ns <= self.cursor_ns
-
-    def copy(self) -> Schedule:
-        """Return a snapshot that later moves do not touch."""
-        return copy.copy(self)
-
-    def __repr__(self) -> str:
-        return f"<Schedule {self.id} {self.payload.task} generation={self.generation}>"
+# -- processes ------------------------------------------------------------------------
 
 
 class WorkerInfo(NamedTuple):
