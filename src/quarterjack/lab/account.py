@@ -21,10 +21,10 @@ __all__ = ["Account", "count", "percentile", "served"]
 EARLIEST_NS: Final = 5_000_000
 """A start this much before a tick still counts as that tick's, and as early; timers' roundings stay below 2 ms."""
 STRETCHES: Final = 6
-"""Drift is what lies between the medians of the first and the last of so many stretches of the starts."""
+"""On a grid, drift is what lies between the medians of the first and the last of so many stretches of the starts."""
 STEADY_PART: Final = 20
-"""On a grid each stretch must add its part to it as well, a twentieth at least where a fifth would be even: a machine
-that is busy for a while makes starts late, and one in 360 such whiles at the most looks like this."""
+"""Each stretch must add its part to it, a twentieth at least where a fifth would be even: a machine that is busy
+for a while makes starts late, and one in 360 such whiles at the most looks like this."""
 FEWEST: Final = 4
 """With fewer starts nothing is said of drift; on a grid, with fewer than two for each stretch."""
 NS_PER_HOUR: Final = 3_600_000_000_000
@@ -162,21 +162,35 @@ def _first_of_each(kept: Sequence[tuple[int, int]], points: Sequence[tuple[int, 
 def _drift(points: Sequence[tuple[int, int]], length_ns: int, *, is_grid: bool) -> tuple[int, int, int]:
     """Return by how much lag grew over *length_ns*, by how much lags differ, and the growth over an hour.
 
-    Medians are compared, so that a few late starts are no drift; and what is within the
-    scatter from one start to the next is none either: no machine is that even.
+    What is within the scatter from one start to the next is no drift: no machine is that even.
     """
     if len(points) < (2 * STRETCHES if is_grid else FEWEST):
         return 0, 0, 0
-    count = min(STRETCHES, len(points) // 2)
-    edges = [len(points) * number // count for number in range(count + 1)]
+    scatter_ns = _scatter([lag for _, lag in points])
+    if is_grid:
+        grown_ns, elapsed_ns = _grown_on_grid(points)
+        total_ns = grown_ns * length_ns // elapsed_ns
+    else:
+        (began_ns, low_ns), (ended_ns, high_ns) = points[0], points[-1]
+        total_ns = grown_ns = high_ns - low_ns
+        elapsed_ns = max(1, ended_ns - began_ns)
+    if abs(grown_ns) <= scatter_ns:
+        return 0, scatter_ns, 0
+    return total_ns, scatter_ns, grown_ns * NS_PER_HOUR // elapsed_ns
+
+
+def _grown_on_grid(points: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return by how much lag grew from the first to the last stretch of the starts, if steadily, and in what time.
+
+    Medians are compared, so that a few late starts are no drift.
+    """
+    edges = [len(points) * number // STRETCHES for number in range(STRETCHES + 1)]
     stretches = [points[low:high] for low, high in pairwise(edges)]
     lags_ns = [_median([lag for _, lag in stretch]) for stretch in stretches]
     elapsed_ns = max(1, _median([at for at, _ in stretches[-1]]) - _median([at for at, _ in stretches[0]]))
-    grown_ns, scatter_ns = lags_ns[-1] - lags_ns[0], _scatter([lag for _, lag in points])
+    grown_ns = lags_ns[-1] - lags_ns[0]
     is_steady = all((b - a) * STEADY_PART >= abs(grown_ns) for a, b in pairwise(lags_ns[:: 1 if grown_ns > 0 else -1]))
-    if abs(grown_ns) <= scatter_ns or (is_grid and not is_steady):
-        return 0, scatter_ns, 0
-    return grown_ns * length_ns // elapsed_ns, scatter_ns, grown_ns * NS_PER_HOUR // elapsed_ns
+    return (grown_ns if is_steady else 0), elapsed_ns
 
 
 def _scatter(lags_ns: Sequence[int]) -> int:
