@@ -67,6 +67,7 @@ def test_each_way_runs_its_bodies_in_a_process_and_every_start_is_recorded(qj: Q
     assert ET.parse(folder / "d.svg").getroot().tag.endswith("svg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", ["sleep", "cpu", "blocking"])
 def test_the_body_is_the_same_for_all(qj: QJ, body: str) -> None:
     """A body that computes is measured in turn: side by side the ways would take the processors from each other."""
