@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from examples.fastapi_lifespan import api, jobs
 from tests.repo.checkout import blocks
@@ -78,6 +79,7 @@ def test_a_backup_runs_at_half_past_two_in_every_night() -> None:
     assert out[5:8] == ["2026-03-27T02:30+01:00", "2026-03-28T02:30+01:00", "2026-03-29T03:00+02:00"]
 
 
+@pytest.mark.slow
 def test_processes_keep_one_limit() -> None:
     """Three share what is left while a fourth that was killed has two of four slots, and then those as well."""
     killed, counted = run("fleet_limits.py").splitlines()

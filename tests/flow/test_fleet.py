@@ -379,6 +379,19 @@ async def test_store_that_does_not_answer_can_be_done_without(
             await manager.idle()
 
 
+async def test_store_that_does_not_answer_is_asked_no_oftener_the_more_jobs_come() -> None:
+    """It is on its knees; a thousand calls a second would keep it there."""
+    with virtual_loop():
+        line = Line(Place())
+        async with TaskManager(ConcurrencyLimit(1, scope="fleet", name="l"), store=line) as manager:
+            line.is_cut = True
+            for _ in range(600):
+                manager.submit(asyncio.sleep, 0)
+                await asyncio.sleep(0.1)
+            assert len(line.calls) <= 80
+            line.is_cut = False
+
+
 async def test_slots_that_cannot_be_renewed_count_no_longer_before_they_run_out() -> None:
     """The store gives them to others then: who holds them must not let the next job in."""
     with virtual_loop() as clock:
@@ -622,6 +635,24 @@ async def test_each_window_of_the_clock_lets_as_many_in() -> None:
             jobs = [manager.submit(_when, clock) for _ in range(3) for manager in managers]
             began = sorted([await job - since for job in jobs])
         assert began == pytest.approx([0, 0, 10, 10, 20, 20], abs=0.01)
+
+
+class Ahead(Line):
+    """A server whose clock is four seconds ahead of this machine's."""
+
+    uses_local_clock = False
+
+    async def now_ns(self) -> int:
+        return self._clock.now_ns() + 4 * 10**9
+
+
+async def test_windows_of_the_clock_are_those_of_the_store() -> None:
+    """Machines whose clocks differ would each have a window of their own."""
+    with virtual_loop(start="2026-03-02T09:00:00Z") as clock:
+        since = clock.monotonic()
+        async with TaskManager(FORMS["FixedWindow"](name="w"), store=Ahead(Place())) as manager:
+            jobs = [manager.submit(_when, clock) for _ in range(4)]
+            assert [await job - since for job in jobs] == pytest.approx([0, 0, 6, 6], abs=0.01)
 
 
 async def test_tokens_cost_few_calls_while_they_are_scarce() -> None:

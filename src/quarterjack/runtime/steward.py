@@ -84,6 +84,9 @@ class Steward(ABC, Generic[PurseT]):
                     continue
                 self.fleet.ended(self.purse)
                 return
+            if self.purse.is_cut_off:  # whoever comes meanwhile makes the store answer no sooner
+                await asyncio.sleep(pause)
+                continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, SHORTEST_S)):
                     await self._news.wait()
