@@ -144,11 +144,11 @@ def test_file_of_a_newer_version_is_refused_and_left_alone(folder: Path, qj: Qj)
     write(folder)
     qj("submit", "shop.py", "add", "1", "2")
     db = sqlite3.connect("jobs.db", isolation_level=None)
-    db.execute("INSERT INTO qj_schema VALUES (9999, 0)")
+    db.execute("INSERT INTO qj_schema (version, at_ns) VALUES (9999, 0)")
     for words in (("run", "shop.py", "--until-idle"), ("jobs", "shop.py"), ("submit", "shop.py", "add", "1", "2")):
         result = qj(*words)
         assert result.exit_code == 1
-        assert "has schema 9999, and this version of quarterjack knows none above" in result.stderr
+        assert "has schema 9999, which takes a version of quarterjack that knows 9999" in result.stderr
     assert db.execute("SELECT count(*) FROM qj_jobs").fetchone() == (1,)
     db.close()
 
