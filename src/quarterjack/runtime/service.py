@@ -1,8 +1,8 @@
 """One running app: the store, the timer, the executors, the scheduler and the worker, put together.
 
-Start and stop happen once, in a fixed order. Stop drains: fire nothing more,
-claim nothing more, wait for what runs, cancel what is left, give the rest
-back. Whatever goes wrong beyond repair comes to `Service.fatal`, which ends
+Start and stop happen once, in a fixed order. Stop drains (`stopping`): fire
+nothing more, claim nothing more, wait for what runs, cancel what is left, give
+the rest back. Whatever goes wrong beyond repair comes to `Service.fatal`, which ends
 the app in an orderly way."""
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, Final, Literal
 
 from quarterjack.clock import Clock
 from quarterjack.codec import give_types
-from quarterjack.errors import JobGone, NotRunning, StoreError
+from quarterjack.errors import JobGone, NotRunning
 from quarterjack.events import EventStream
 from quarterjack.executors import Executor, Home
 from quarterjack.flow.flow import Flow
@@ -40,12 +39,12 @@ from .health import Health, health_of
 from .hints import Hints
 from .job_events import job_event
 from .outage import Outage
-from .patience import CLOSING_S, Patience
 from .places import Places
 from .prepare import Preparer
 from .renewal import Renewer
 from .scheduler import Scheduler
 from .silence import Silence
+from .stopping import Stopping
 from .store_time import StoreTime
 from .streams import DeclaredStream, Streams
 from .upkeep import Retention, Upkeep
@@ -54,8 +53,6 @@ from .worker import Worker
 __all__ = ["Role", "Service"]
 
 NO_FLOWS: Final[Mapping[str, Flow]] = {}
-NAMED_MOST: Final = 5
-"""Jobs named in one log line; the others are counted."""
 
 log = logging.getLogger("quarterjack")
 
@@ -64,10 +61,8 @@ CheckCall = Callable[[TaskDefinition, tuple[Any, ...]], tuple[Any, ...]]
 """Returns a call's arguments as its job will have them, or raises `InvalidArguments`."""
 
 
-class Service:
+class Service(Stopping):
     """The running half of an app; made by ``Quarterjack`` at each start."""
-
-    _fleet: Fleet | None = None
 
     def __init__(
         self,
@@ -92,6 +87,7 @@ class Service:
         encoding: Encoding | None = None,
         home: Home | None = None,
     ) -> None:
+        super().__init__()
         self.loop = asyncio.get_running_loop()
         self.store = store
         self._encoding = encoding
@@ -120,12 +116,6 @@ class Service:
         self._on_stop = on_stop
         self._upkeep = Upkeep(self, None if role == "client" else retention) if store.is_shared else None
         self._pid = os.getpid()
-        self.patience = Patience()
-        self._is_open = False
-        self.is_draining = False
-        """True once nothing more begins here."""
-        self.is_closed_to_jobs = False
-        """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._started_ns = clock.now_ns()
         works = role in {"both", "worker"}
         fires = role in {"both", "scheduler"}
@@ -140,7 +130,6 @@ class Service:
         self.streams = Streams(self, streams, are_here=fires)
         self._hints = Hints(self)
         self._check_call = check_call
-        self._renewer: Renewer | None = None
 
     # -- life ------------------------------------------------------------------------
 
@@ -238,43 +227,6 @@ class Service:
         for record in records:
             self.events.send(job_event("repeated", record, self.clock.now_ns()))
 
-    def stop_beginning(self) -> None:
-        """Begin no body from now on: flags only, for a signal's handler. `drain` follows."""
-        self.is_draining = True
-        self.streams.hold()
-        if self.scheduler is not None:
-            self.scheduler.stop_firing()
-        if self.worker is not None:
-            self.worker.stop_claiming()
-        self.places.loop.hold()
-
-    async def drain(self, grace_s: float) -> str:
-        """Take, fire and claim no more, wait up to *grace_s* for what runs; return the jobs that are left, in words."""
-        self.is_draining = True
-        self.streams.stop()
-        if self.scheduler is not None:
-            if self.worker is not None and self.scheduler.is_firing:  # what it brings is given back
-                self.worker.stop_claiming()
-            await self.scheduler.stop(self.hurried)
-        if self.worker is not None:
-            self.worker.stop_claiming()
-            self.worker.leave_flows()
-        self.places.flush_batches()
-        is_busy = not self.streams.are_ended or (self.worker is not None and self.worker.running)
-        if is_busy and grace_s > 0 and not self.hurried.is_set():
-            idle = self.loop.create_task(self._until_ended())
-            hurry = self.loop.create_task(self.hurried.wait())
-            await asyncio.wait({idle, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in (idle, hurry):
-                task.cancel()
-            await asyncio.gather(idle, hurry, return_exceptions=True)
-        return "" if self.worker is None else _named([attempt.record for attempt in self.worker.attempts()])
-
-    async def _until_ended(self) -> None:
-        await self.streams.ended()
-        if self.worker is not None:
-            await self.worker.idle()
-
     async def until_idle(self) -> None:
         """Wait until nothing runs here and nothing that is due waits for this process."""
         while self.worker is not None:
@@ -300,69 +252,6 @@ class Service:
             for row in waiting.jobs
         )
 
-    @property
-    def hurried(self) -> asyncio.Event:
-        """Set once the stop was asked for twice."""
-        return self.patience.hurried
-
-    @property
-    def is_hurried(self) -> bool:
-        """Say whether the stop was asked for twice."""
-        return self.hurried.is_set()
-
-    def hurry(self) -> None:
-        """Wait no longer for what runs, nor for a store that does not answer."""
-        self.patience.hurry()
-
-    async def end_work(self, cancel_grace_s: float) -> None:
-        """Cancel what still runs and record how it ended. After `drain`."""
-        async with AsyncExitStack() as steps:  # last one first; each takes place though one before it was cancelled
-            steps.push_async_callback(self._sign_off)
-            steps.push_async_callback(self._end_jobs, cancel_grace_s)
-            if self._upkeep is not None:
-                steps.push_async_callback(self._upkeep.stop)
-            if self._renewer is not None:  # after the worker: what it could not record yet is its own until then
-                steps.push_async_callback(self._renewer.stop)
-            if self.worker is not None:
-                steps.push_async_callback(self.worker.stop)
-                self.worker.interrupt_all()
-            steps.push_async_callback(self.places.stop, cancel_grace_s)
-            await self.streams.close(cancel_grace_s)
-
-    async def _sign_off(self) -> None:
-        try:
-            async with self.patience.limit():
-                await self.store.workers_remove(self.owner)
-                return
-            why = "the store did not answer in time"
-        except StoreError as error:
-            why = str(error)
-        log.warning("this process could not be struck off the registry, which is done in an hour: %s", why)
-
-    async def _end_jobs(self, grace_s: float) -> None:
-        """Let callbacks end, and then those of the jobs that are left over."""
-        await self.handles.drain(grace_s, self.hurried)
-        await self._leftovers()
-        await self._hints.settled(grace_s)
-        await self.handles.drain(grace_s, self.hurried)
-
-    async def close(self) -> None:
-        """Let go of everything else; also after a start that failed half-way."""
-        await self.places.stop(0)
-        if self._is_open:  # else another app has the store, and its rows are not ours to clear
-            await self._leftovers()
-            await self._hints.settled(0)
-            await self.handles.drain(0, self.hurried)
-            self._hints.stop()
-            if self.handles.afar is not None:
-                await self.handles.afar.close()
-            if self._fleet is not None:
-                await self._fleet.close()
-            self.patience = Patience(CLOSING_S, self.hurried)
-            async with self.patience.limit():
-                await self.store.close()
-        self.timer.release()
-
     async def put_admitted(self, flows: Flows, record: JobRecord) -> JobRecord:
         """Store a job once its flow has room for it; return the row that stands for it."""
         flows.check(record)
@@ -386,21 +275,6 @@ class Service:
         """
         if self.is_closed_to_jobs:
             raise NotRunning(f"the app is shutting down and runs nothing more: {what}")
-
-    async def _leftovers(self) -> None:
-        """End what will never run: on a store that dies with us, waiting jobs are cancelled and counted."""
-        if self.store.is_shared or self.is_closed_to_jobs:
-            return
-        self.is_closed_to_jobs = True
-        waiting = await self.store.jobs_list(JobFilter(states=frozenset({JobState.SUBMITTED})), limit=10**9)
-        if waiting.jobs:
-            log.warning(
-                "at shutdown %d waiting jobs are cancelled, as the %s store ends with the app: %s",
-                len(waiting.jobs),
-                self.store.name,
-                _named(waiting.jobs),
-            )
-            await self.store.jobs_request_cancel([job.id for job in waiting.jobs], "shutdown")
 
     def fatal(self, error: BaseException) -> None:
         """Something ended that must not end: stop the app, and raise *error* where it was started."""
@@ -501,10 +375,3 @@ class Service:
             refresh(record, await self.fetch(record))
         await settled_within(self, record, wait_s)
         return record.state is JobState.CANCELLED
-
-
-def _named(records: Sequence[JobRecord]) -> str:
-    """Return jobs in words for a log line: the first few by task and id."""
-    names = [f"{record.task} {record.id}" for record in records[:NAMED_MOST]]
-    more = len(records) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more else "")
