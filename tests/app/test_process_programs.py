@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from quarterjack.executors._leash import HAS_LEASH
+
 LONG_S = 30.0
 pytestmark = pytest.mark.slow
 HEAD = """
@@ -96,7 +98,7 @@ def test_children_end_with_a_parent_that_is_killed(portable: str, tmp_path: Path
         assert [pid for pid in pids if not is_gone_within(pid, 1.0 if not portable else 5.0)] == []
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the leash is Linux's")
+@pytest.mark.skipif(not HAS_LEASH, reason="the leash is Linux's")
 def test_the_leash_holds_without_the_nursery(tmp_path: Path) -> None:
     """Who kills the app may have killed its helpers before: the kernel sees to the children then."""
     with program(tmp_path, SERVES.format(submits="await app.submit(in_c)")) as process:
@@ -105,6 +107,18 @@ def test_the_leash_holds_without_the_nursery(tmp_path: Path) -> None:
             os.kill(int(nursery), signal.SIGKILL)
         process.send_signal(signal.SIGKILL)
         assert [pid for pid in pids if not is_gone_within(pid, 5.0)] == []
+
+
+def test_a_fork_of_the_app_does_not_keep_its_children_alive(tmp_path: Path) -> None:
+    """It has all descriptors of the app, and may outlive it by hours."""
+    body = SERVES.format(submits="await app.submit(in_c)").replace(
+        "await asyncio.sleep(60)", "os.fork() or time.sleep(20); await asyncio.sleep(60)"
+    )
+    with program(tmp_path, body) as process:
+        pids = {int(line.split()[1]) for line in lines_of(process, 2)}
+        process.send_signal(signal.SIGKILL)
+        assert [pid for pid in pids if not is_gone_within(pid, 5.0)] == []
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_ctrl_c_prints_no_line_of_a_child(tmp_path: Path) -> None:

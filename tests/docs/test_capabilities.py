@@ -6,12 +6,12 @@ from dataclasses import fields
 
 import pytest
 
-from quarterjack import LoopThread, ProcessExecutor, ThreadExecutor
+from quarterjack import Executor, LoopThread, ProcessExecutor, ThreadExecutor
 from quarterjack.executors import Capabilities, CommandExecutor, LoopExecutor
 from tests.repo.checkout import ROOT
 
 PAGE = ROOT / "docs/guides/where-code-runs.md"
-EXECUTORS = {
+EXECUTORS: dict[str, type[Executor]] = {
     "loop": LoopExecutor,
     "thread": ThreadExecutor,
     "`LoopThread`": LoopThread,

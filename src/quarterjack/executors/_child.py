@@ -33,7 +33,8 @@ from .base import AppRef
 
 __all__ = ["main"]
 
-CHUNK: Final = 256 * 1024
+CHUNK: Final = 64 * 1024
+"""Read at once; a larger buffer is mapped and unmapped by the system for each read."""
 BETWEEN_S: Final = 0.1
 """Progress is told so often at most; the last word counts."""
 INTERRUPTED: Final = "the body was interrupted"

@@ -13,16 +13,39 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Final
 
-__all__ = ["HAS_LEASH", "fasten", "fasten_group", "unfasten"]
+from quarterjack._timerfd import PORTABLE
 
-PORTABLE: Final = "QUARTERJACK_PORTABLE"
-"""An environment variable that makes this system pass for one without such gifts, in tests."""
+__all__ = ["HAS_LEASH", "fasten", "fasten_group", "not_for_forks", "unfasten"]
+
 HAS_LEASH: Final = sys.platform.startswith("linux") and not os.environ.get(PORTABLE)
 
 _F_SETSIG: Final = 10  # Linux's; Python's fcntl names it on some builds only
 _SIGKILL: Final = 9
+
+
+_ours: Final[dict[int, Callable[[], object]]] = {}
+"""By descriptor, what closes it in a process that is forked from this one."""
+
+
+def not_for_forks(fd: int, close: Callable[[], object] | None) -> None:
+    """Have a forked process call *close*, for it would hold a leash of ours for as long as it lives; None: no more."""
+    if close is None:
+        _ours.pop(fd, None)
+    else:
+        _ours[fd] = close
+
+
+def _after_fork() -> None:
+    for close in _ours.values():
+        close()
+    _ours.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def fasten_group(leash: int, group: int) -> None:

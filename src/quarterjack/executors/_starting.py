@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from ._leash import not_for_forks
+
 __all__ = ["Newborn", "Nursery", "in_thread"]
 
 log = logging.getLogger("quarterjack.executors")
@@ -103,6 +105,7 @@ class Nursery:
             raise
         ours.setblocking(False)
         self._link = ours
+        not_for_forks(ours.fileno(), ours.close)
         self._loop.add_reader(ours, self._listen)
         self._send({"do": "begin", "preload": self._preload, "spawns": self._spawns, "argv": sys.argv})
 
@@ -176,6 +179,7 @@ class Nursery:
         link, self._link, self._buffer = self._link, None, b""
         if link is not None:
             self._loop.remove_reader(link)
+            not_for_forks(link.fileno(), None)
             link.close()
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from quarterjack.model import Outcome, OutcomeKind
 from ._away import Away, Desk
 from ._frames import Frame, Frames, pack
 from ._gate import DOORBELL
+from ._leash import not_for_forks
 from ._remote import outcome_of
 from ._starting import Nursery, in_thread
 from .base import AppRef, Call, Report
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Running", "WorkerProcess", "words_of"]
 
+CHUNK: Final = 64 * 1024
+"""Read at once, into one buffer: a new one for each read costs more than all the rest of it."""
 LAST_WORDS_S: Final = 0.05
 """How long a dead child's socket is read: another process that it forked may hold it open."""
 NEWS_S: Final = 2.0
@@ -115,13 +119,14 @@ class Running(Away):
         self.on_over(Outcome(OutcomeKind.DIED, error=error, reason=str(error)))
 
 
-class WorkerProcess(asyncio.Protocol):
+class WorkerProcess(asyncio.BufferedProtocol):
     """A child; made by `open`."""
 
     def __init__(self, executor: ProcessExecutor, nursery: Nursery) -> None:
         self._executor = executor
         self._nursery = nursery
         self._frames = Frames()
+        self._buffer = bytearray(CHUNK)
         self._transport: asyncio.Transport | None = None
         self._leash = -1
         self._loop = asyncio.get_running_loop()
@@ -152,6 +157,7 @@ class WorkerProcess(asyncio.Protocol):
         ours, theirs = socket.socketpair()
         with theirs:
             held, self._leash = os.pipe()
+            not_for_forks(self._leash, partial(os.close, self._leash))
             try:
                 ours.setblocking(False)
                 self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
@@ -214,8 +220,12 @@ class WorkerProcess(asyncio.Protocol):
 
     # -- what it says ----------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        self._frames.feed(data)
+    def get_buffer(self, sizehint: int) -> bytearray:
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._frames.feed(self._buffer[:nbytes])
         while (frame := self._frames.take()) is not None:
             self._hear(*frame)
 
@@ -320,6 +330,7 @@ class WorkerProcess(asyncio.Protocol):
             self._transport.abort()
         if self._leash >= 0:
             leash, self._leash = self._leash, -1
+            not_for_forks(leash, None)
             with contextlib.suppress(OSError):
                 os.close(leash)
 

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Final, cast
 
 from quarterjack.command import Command
@@ -27,7 +28,7 @@ from quarterjack.errors import CommandFailed, ExecutorClosed, ExecutorFull, Inva
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._away import Away, Desk
-from ._leash import HAS_LEASH, fasten_group, unfasten
+from ._leash import HAS_LEASH, fasten_group, not_for_forks, unfasten
 from ._output import Output
 from .base import Call, Capabilities, Executor, Home, Report
 from .thread import default_slots
@@ -185,7 +186,7 @@ class _Running(Away):
             return
         self.desk.post(self._started, (process.pid, fd, leash))
         self.began()
-        if hasattr(os, "waitid"):  # it is not buried before the rest of its group was ended
+        if HAS_LEASH and hasattr(os, "waitid"):  # it is not buried before the rest of its group was ended
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         else:
             process.wait()
@@ -240,6 +241,7 @@ class _Running(Away):
 
     def _let_go(self) -> None:
         self.desk.loop.remove_reader(self._fd)
+        not_for_forks(self._leash[1], None)
         unfasten(self._leash[0])  # what it has left running on purpose goes on
         for fd in (self._fd, *self._leash):
             with contextlib.suppress(OSError):
@@ -293,6 +295,7 @@ def _popen(command: Command) -> tuple[subprocess.Popen[bytes], int, tuple[int, i
             env=None if command.env is None else {**os.environ, **command.env},
         )
         fasten_group(held, process.pid)
+        not_for_forks(leash, partial(os.close, leash))
         ours.pop_all()
         return process, read, (held, leash)
 

@@ -1,0 +1,157 @@
+"""What the runtime makes of bodies that are out of its sight: lost, or outliving their worker."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from quarterjack import Flow, JobFailed, JobState, Quarterjack, Wrap
+from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Report
+from quarterjack.model import Outcome, OutcomeKind
+
+
+class Cluster:
+    """Bodies that go on without any worker: what each attempt became, and who listens."""
+
+    def __init__(self) -> None:
+        self.submitted: list[str] = []
+        self.reports: dict[str, Report] = {}
+
+    def end(self, ref: str, outcome: Outcome) -> None:
+        self.reports.pop(ref).finished(outcome)
+
+
+class ToCluster(Executor):
+    """Hands bodies to a cluster."""
+
+    name = "cluster"
+    slots = 10
+    is_remote: ClassVar[bool] = True
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        can_cancel_queued=True,
+        can_interrupt=True,
+        can_kill=True,
+        can_report_start=True,
+        can_report_progress=False,
+        survives_worker_restart=True,
+        submit_is_idempotent=True,
+        runs_coroutines=True,
+    )
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.ref_by_handle: dict[int, str] = {}
+
+    async def start(self, home: Home) -> None:
+        pass
+
+    @property
+    def free(self) -> int:
+        return self.slots
+
+    def submit(self, call: Call, report: Report) -> Handle:
+        self.cluster.submitted.append(call.ref)
+        report.accepted()
+        return self._listen(call.ref, report)
+
+    def _listen(self, ref: str, report: Report) -> Handle:
+        self.cluster.reports[ref] = report
+        report.began()
+        handle = _Cancel(self.cluster, ref)
+        self.ref_by_handle[id(handle)] = ref
+        return handle
+
+    def leave(self, handle: Handle) -> None:
+        del self.cluster.reports[self.ref_by_handle[id(handle)]]
+
+    def reattach(self, ref: str, call: Call, report: Report) -> Handle | None:
+        if ref not in self.cluster.submitted:
+            return None
+        self.cluster.submitted[self.cluster.submitted.index(ref)] = call.ref
+        return self._listen(call.ref, report)
+
+    async def stop(self, grace_s: float) -> None:
+        pass
+
+
+class _Cancel:
+    def __init__(self, cluster: Cluster, ref: str) -> None:
+        self.cluster, self.ref = cluster, ref
+
+    def cancel(self, reason: str) -> None:
+        if self.ref in self.cluster.reports:
+            self.cluster.end(self.ref, Outcome(OutcomeKind.CANCELLED, reason=reason))
+
+
+async def turn(is_so: Any) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0.002)
+
+
+async def test_a_body_that_outlives_its_worker_is_taken_up_by_the_next_one(tmp_path: Path) -> None:
+    """A deploy must not begin an hour's work a second time."""
+    cluster, url = Cluster(), f"sqlite:///{tmp_path}/jobs.db"
+
+    def made() -> tuple[Quarterjack, Any]:
+        app = Quarterjack(url, shutdown_grace=0)
+
+        @app.task(executor=ToCluster(cluster))
+        def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+        return app, work
+
+    app, work = made()
+    async with app:
+        job = await app.submit(work)
+        await turn(lambda: cluster.reports)
+    assert cluster.reports == {}
+    app, _ = made()
+    async with app:
+        again = await app.job(job.id)
+        await turn(lambda: cluster.reports)
+        (ref,) = cluster.submitted
+        assert ref == f"{job.id}.2"  # the same body, under its new name
+        cluster.end(ref, Outcome(OutcomeKind.DONE, 7))
+        assert await again == 7
+
+
+async def test_a_lost_body_is_begun_anew_later_and_not_at_once() -> None:
+    """Nobody knows whether it still runs."""
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster))
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work)
+        await turn(lambda: cluster.reports)
+        assert job.timestamps.started_at is not None
+        cluster.end(f"{job.id}.1", Outcome(OutcomeKind.LOST, reason="the scheduler is gone"))
+        await turn(lambda: job.state is JobState.SUBMITTED)
+        assert job._record.failures == 0
+        assert job._record.run_at_ns > app.clock.now_ns() + 20 * 10**9
+        assert cluster.submitted == [f"{job.id}.1"]
+
+
+class Timed(Wrap):
+    """Wants to run around the body."""
+
+    async def __call__(self, job: Any, proceed: Any) -> Any:
+        return await proceed()
+
+
+async def test_a_flow_that_would_run_around_a_body_elsewhere_is_refused() -> None:
+    """Left out in silence, it would guard nothing."""
+    app = Quarterjack()
+
+    @app.task(executor=ToCluster(Cluster()), flow=Flow(Timed()))
+    def work() -> None: ...
+
+    async with app:
+        with pytest.raises(JobFailed, match=r"@app\.around"):
+            await (await app.submit(work))
