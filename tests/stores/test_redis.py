@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
-from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import pytest
@@ -33,6 +32,7 @@ from quarterjack.model import (
     lanes_of,
 )
 from quarterjack.stores import _redis_scripts
+from quarterjack.stores._needs import Needs
 from quarterjack.stores._rows import Encoding
 from quarterjack.stores.base import CancelAnswer, Claim, Hint, Renewal, Renewed, Want
 from quarterjack.stores.redis import RedisStore
@@ -220,7 +220,7 @@ class TestBounds:
         await b.claim()
         await b.advance(60)
         with monkeypatch.context() as broken:
-            broken.setattr(b.store, "_rescue", AsyncMock())
+            broken.setattr("quarterjack.stores._durable.taking_back", lambda _ids: (Needs(), lambda _part, _now: None))
             assert await asyncio.wait_for(b.claim(), 5) == []
         assert job.id in caplog.text
         assert len(await b.claim()) == 1

@@ -32,7 +32,13 @@ end
 local function take_turn(key, id, late, order, member, now)
   local turn = P .. 'turn:' .. key
   local holder = call('GET', turn)
-  if (holder and holder ~= id) or (late and is_awaited(key, now)) then
+  local is_first = true
+  if holder and holder ~= id then
+    is_first = false
+  elseif late then
+    is_first = not is_awaited(key, now)
+  end
+  if not is_first then
     call('ZADD', P .. 'parked:' .. key, late and order + LATER or order, member)
     return false
   end
