@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from quarterjack import ConcurrencyLimit, Quarterjack
-from quarterjack.cli import _client
+from quarterjack.cli import _client, _orphans, act
 from quarterjack.cli._runlog import job_words
 from quarterjack.cli._spans import span
 from quarterjack.events import JobEvent
@@ -242,6 +242,23 @@ def test_job_whose_task_is_gone_is_among_the_errors(stored: Path, qj: Qj) -> Non
     assert later not in row
     checked = qj("check", "shop.py")
     assert "no worker can run fetch: qj errors" in checked.stdout
+
+
+def test_what_is_counted_and_searched_goes_over_all_pages(
+    stored: Path, qj: Qj, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A history, or a backlog, is longer than what is read at once."""
+    monkeypatch.setattr(act, "_PAGE", 2)
+    monkeypatch.setattr(_orphans, "_PAGE", 2)
+    ended = [submitted(qj, "fetch", str(n)) for n in range(5)]
+    qj("cancel", "shop.py", *ended)
+    assert qj("purge", "shop.py", "--older", "0s", "--dry-run").stdout == "5 jobs would be deleted\n"
+    gone = submitted(qj, "fetch", "0")
+    for _ in range(4):
+        submitted(qj, "crawl", "--metadata", "tenant=a")
+    (stored / "shop.py").write_text(APP.replace("def fetch", "def renamed"))
+    sys.modules.pop("shop", None)
+    assert qj("errors", "shop.py").stdout.startswith(f"{gone}\t")
 
 
 async def test_queue_with_a_flow_that_no_task_is_in_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
