@@ -116,9 +116,12 @@ class DurableStore(DurableSchedules):
                 log.error("jobs whose lease ran out cannot be taken back, so nothing is claimed: %s", before)
                 break
             before = leased.expired
-            await self._transact(*taking_back(before))
+            await self._rescue(before)
             leased = await self._claim(claim)
         return leased
+
+    async def _rescue(self, job_ids: Sequence[str]) -> None:
+        await self._transact(*taking_back(job_ids))
 
     async def _free_after(self, jobs: Sequence[JobRecord]) -> None:
         """Jobs that waited are held now: let the schedules go on that this makes room for.
