@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,25 @@ async def test_a_thousand_jobs_and_no_descriptor_more() -> None:
         assert {await job for job in jobs} <= pool.pids
         assert all(job.attempt == 1 for job in jobs)
     assert held() <= before
+
+
+async def test_a_child_that_died_idle_costs_no_body_an_attempt() -> None:
+    """The app has not heard of it yet: a body that never began is given to another child."""
+    async with app:
+        pid = await (await app.submit(bodies.pid))
+        await until(lambda: len(pool.pids) == 2)
+        for child in pool.pids:
+            os.kill(child, signal.SIGKILL)
+        job = await app.submit(bodies.pid)
+        assert await job != pid
+        assert job.attempt == 1
+
+
+@on_one_python
+async def test_an_app_may_stop_before_its_children_have_begun() -> None:
+    """A start that is undone leaves nothing behind, and waits for nothing."""
+    began = asyncio.get_running_loop().time()
+    async with app:
+        pass
+    assert asyncio.get_running_loop().time() - began < 10  # a start and an end, on a busy machine
+    assert pool.pids == frozenset()

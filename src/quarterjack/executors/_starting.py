@@ -190,6 +190,8 @@ class Nursery:
         self._hang_up()
         process, self._process, self._opening = self._process, None, None
         if process is not None:
+            if not self._children:
+                process.kill()  # it may still be loading, and has nothing left to do
             await in_thread(process.wait)
         self._unborn.clear()
         self._children.clear()

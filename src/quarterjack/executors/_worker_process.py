@@ -42,6 +42,8 @@ LAST_WORDS_S: Final = 0.05
 """How long a dead child's socket is read: another process that it forked may hold it open."""
 NEWS_S: Final = 2.0
 """How long after its socket a child's exit code is waited for."""
+MOVES_MOST: Final = 2
+"""How often a body is given to another child because the one that had it died before the body began."""
 UNKILLABLE_S: Final = 10.0
 """A process that SIGKILL has not ended after so long hangs in the kernel."""
 
@@ -64,7 +66,7 @@ def words_of(code: int | None) -> str:
 class Running(Away):
     """One body in a child, or on its way to one; the handle the runtime holds."""
 
-    __slots__ = ("_executor", "child", "is_sent", "request")
+    __slots__ = ("_executor", "_moves", "child", "has_turn", "is_sent", "request")
 
     def __init__(self, executor: ProcessExecutor, desk: Desk, call: Call, report: Report, request: bytes) -> None:
         super().__init__(desk, call, report)
@@ -72,6 +74,9 @@ class Running(Away):
         self.request = request
         self.child: WorkerProcess | None = None
         self.is_sent = False
+        self.has_turn = False
+        """It was given to a child once: nobody can withdraw it from outside any more."""
+        self._moves = 0
 
     def withdraw(self, reason: str) -> None:
         """End a call that waits for a child."""
@@ -81,7 +86,11 @@ class Running(Away):
     def interrupt(self, reason: str) -> None:
         """Ring, and kill the child after the grace."""
         del reason
-        if self.child is not None and self.is_sent:
+        if self.child is None:  # its child died before it began, and it waits for another one
+            self._executor.forget(self)
+            self.on_over(Outcome(OutcomeKind.CANCELLED))
+            return
+        if self.is_sent:
             self.child.ring()
         self.arm(self.call.cancel_grace_s, self.kill)
 
@@ -111,7 +120,12 @@ class Running(Away):
         self._on_finished(outcome)
 
     def on_dead(self, code: int | None) -> None:
-        """Its process has ended under it."""
+        """Its process has ended under it, or before it began: then another one gets it."""
+        self.child = None
+        if not self._is_begun and not self.is_asked and self._moves < MOVES_MOST:
+            self._moves, self.is_sent = self._moves + 1, False
+            self._executor.again(self)
+            return
         if self.is_asked:
             self.on_over(Outcome(OutcomeKind.CANCELLED))  # as which it was asked to end
             return
@@ -188,11 +202,15 @@ class WorkerProcess(asyncio.BufferedProtocol):
         """Run a body whose request goes through a file."""
         self.running, running.child = running, self
         self.jobs += 1
-        path = folder / running.call.ref
+        path = folder / f"{running.call.ref}-{id(self):x}"
         try:
             await in_thread(lambda: path.write_bytes(running.request))
         except OSError as error:
-            self._end_body(Outcome(OutcomeKind.RAISED, error=error))
+            if self.running is running:
+                self._end_body(Outcome(OutcomeKind.RAISED, error=error))
+            return
+        if self.running is not running:  # this child has died meanwhile, and another one has it
+            path.unlink(missing_ok=True)
             return
         if running.is_asked:
             self._end_body(Outcome(OutcomeKind.CANCELLED))
@@ -282,6 +300,10 @@ class WorkerProcess(asyncio.BufferedProtocol):
         self.pid = pid
         if self._is_killed:
             self._nursery.signal(pid, signal.SIGKILL)
+
+    def drop(self) -> None:
+        """Forget it: its executor has stopped."""
+        self._close()
 
     def on_unstarted(self, why: str) -> None:
         self.why_not = why

@@ -28,14 +28,14 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, UsageError
+from quarterjack.errors import BodyDied, ExecutorClosed, ExecutorFull, InvalidOption, UsageError
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._away import Desk
 from ._frames import LARGE
 from ._remote import request_of
 from ._starting import Nursery
-from ._worker_process import Running, WorkerProcess, settings_for
+from ._worker_process import Running, WorkerProcess, settings_for, words_of
 from .base import AppRef, Call, Capabilities, Executor, Home, Report
 
 __all__ = ["PROCESSES", "ProcessExecutor"]
@@ -47,6 +47,8 @@ PROCESSES: Final = "QUARTERJACK_PROCESSES"
 """The environment variable by which ``qj run --workers`` says how many processes share this machine."""
 AGAIN_S: Final = 1.0
 """How long after a child could not be started the next one is."""
+STARTS_MOST: Final = 3
+"""After so many starts in a row that failed, what waits for a child has died."""
 EXIT_S: Final = 2.0
 """How long an idle child may take to end."""
 
@@ -121,6 +123,7 @@ class ProcessExecutor(Executor):
         self._context = copy_context()
         self._again: asyncio.TimerHandle | None = None
         self._is_told = False
+        self._failed_starts = 0
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -208,23 +211,33 @@ class ProcessExecutor(Executor):
                     running.abandon()
             if nursery is not None:
                 await nursery.close()
+            await self._end_tasks()
             for child in tuple(self._children):
-                child.on_unstarted("its executor was stopped")
+                child.drop()
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _end_children(self) -> None:
-        for child in tuple(self._children):
+        """Let idle children end; kill those that do not, or are still beginning."""
+        begun = [child for child in self._children if child.pid is not None]
+        for child in begun:
             child.retire()
-        children = tuple(self._children)
-        for seconds in (EXIT_S, EXIT_S):
-            waits = [asyncio.ensure_future(child.over.wait()) for child in children]
-            if waits:
-                _, late = await asyncio.wait(waits, timeout=seconds)
-                for wait in late:
-                    wait.cancel()
-            for child in self._children:
+            if not child.is_ready:
                 child.kill()
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(EXIT_S):
+                    for child in begun:
+                        await child.over.wait()
+            except TimeoutError:
+                for child in self._children:
+                    child.kill()
+
+    async def _end_tasks(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- children ------------------------------------------------------------------------------
 
@@ -232,7 +245,8 @@ class ProcessExecutor(Executor):
         """Hand waiting calls to idle children, and see that there are enough of these."""
         while self._queue and self._idle:
             running = self._queue.popleft()
-            if running.may_begin():
+            if running.has_turn or running.may_begin():
+                running.has_turn = True
                 self._give(self._idle.pop(), running)
         self._fill()
 
@@ -273,7 +287,7 @@ class ProcessExecutor(Executor):
 
     def on_ready(self, child: WorkerProcess) -> None:
         """A child has loaded the app."""
-        self._is_told = False
+        self._is_told, self._failed_starts = False, 0
         if child.is_retiring:
             return
         outgrown = next((one for one in self._children if one.is_outgrown and not one.is_retiring), None)
@@ -296,7 +310,7 @@ class ProcessExecutor(Executor):
     def _refuse(self, outcome: Outcome) -> None:
         waiting, self._queue = self._queue, deque()
         for running in waiting:
-            if running.may_begin():
+            if running.has_turn or running.may_begin():
                 running.on_over(outcome)
 
     def on_idle(self, child: WorkerProcess) -> None:
@@ -318,12 +332,23 @@ class ProcessExecutor(Executor):
         if child.is_ready:
             self._fill()
             return
-        words = child.why_not or f"it ended with {child.code} before it was ready"
-        log.warning("a process of the executor %r could not be started: %s", self.name, words)
-        self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._try_again)
+        words = child.why_not or words_of(child.code)
+        log.warning("a process of the executor %r ended before it was ready: %s", self.name, words)
+        self._failed_starts += 1
+        if self._failed_starts < STARTS_MOST:
+            self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._try_again)
+            return
+        self._failed_starts = 0  # the next call tries anew
+        error = BodyDied(child.code, f"{words}, while it loaded the app")
+        self._refuse(Outcome(OutcomeKind.DIED, error=error, reason=str(error)))
 
     def _try_again(self) -> None:
         self._again = None
+        self._pump()
+
+    def again(self, running: Running) -> None:
+        """A child has died that had not begun the body it was given: another one gets it."""
+        self._queue.appendleft(running)
         self._pump()
 
     def forget(self, running: Running) -> None:
