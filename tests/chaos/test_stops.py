@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import pytest
@@ -20,6 +21,8 @@ pytestmark = MARKS
 AT_REST_S: Final = 0.2
 NS_PER_S: Final = 1_000_000_000
 LATE_S: Final = 3.0
+BODY_S: Final = 4.0
+"""Longer than a lease, so that of two bodies that begin a lease apart one runs when the other has returned."""
 
 
 def is_free(file: Path) -> bool:
@@ -45,14 +48,16 @@ async def stop_at_rest(member: Member, file: Path) -> None:
 async def test_outcome_of_a_worker_that_stood_still_is_refused(place: Arena, tmp_path: Path) -> None:
     """SIGSTOP past the lease, and SIGCONT: another one has the job, and what the first brings no longer counts."""
     (one,) = await place.start("worker")
-    await place.submit([place.chaos.threaded.bind(1.0)])
+    await place.submit([place.chaos.threaded.bind(BODY_S)])
     await place.until(lambda: place.holds(one, "threaded"))
+    begun = monotonic()
     await stop_at_rest(one, tmp_path / "jobs.db")
     (two,) = await place.start("worker")
-    await place.until(lambda: place.ended("threaded") == 1)
-    one.go_on()
-    await place.until(lambda: place.ended("threaded") == 2)
+    await place.until(lambda: place.holds(two, "threaded"))
+    await place.until(lambda: monotonic() - begun > BODY_S)
+    one.go_on()  # its body returns at once, while the other one's runs
     await place.until(lambda: one.says("outcome of job", "lease of job"))
+    await place.until(lambda: place.ended("threaded") == 2)
     evidence = await place.judge()
     (row,) = evidence.rows
     assert row.result == [row.attempt, two.who]
