@@ -23,7 +23,6 @@ from quarterjack.runtime.claiming import Claimer
 from quarterjack.runtime.recording import Recorder
 from quarterjack.runtime.renewal import Renewer
 from quarterjack.stores._book_jobs import BookJobs
-from quarterjack.stores._durable import DurableStore
 from quarterjack.stores._firing import Firing
 from quarterjack.stores._part import Part
 from tests.runtime.playing import CALLS, KINDS, MAIN, Fault, Outage, Play, Stop, check
@@ -136,6 +135,10 @@ async def _nothing(*args: object) -> None:
     del args
 
 
+def _not_at_all(*args: object) -> None:
+    del args
+
+
 async def _at_once(*args: object) -> bool:
     del args
     return True
@@ -168,9 +171,9 @@ BROKEN: Final = {
         [Play((Fault("two", "jobs_finish", nth, "late before"),), (Outage("two", 5.0, 4.0),)) for nth in (4, 5, 6)],
     ),
     "jobs of the dead are not taken up": (
-        DurableStore,
-        "_rescue",
-        _nothing,
+        Part,
+        "rescue",
+        _not_at_all,
         [Play((Fault("one", "jobs_renew", nth, "dies before"),)) for nth in NTHS],
     ),
     "whoever fires wins": (Firing, "fire", _whoever_fires, [Play()]),
