@@ -57,21 +57,26 @@ class _Several(list[Callable[[Any], None]]):
 
 
 class ManagerJobs:
-    """The jobs of a manager; what submits them and ends it stands in `TaskManager`."""
+    """The jobs of a manager, and what their handles ask; what submits them and ends it stands in `TaskManager`."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow: Final = flow
         self.event_stream: Final = EventStream()
-        self._engine: Engine | None = None
-        self._handles: Handles | None = None
-        self._early: list[ManagedRun] = []
+        self.engine: Engine | None = None
+        self.own_handles: Handles | None = None
+        self.early: list[ManagedRun] = []
         """Submitted before there was an engine."""
-        self._singles: dict[Hashable, ManagedRun] = {}
+        self.singles: dict[Hashable, ManagedRun] = {}
 
-    def _running(self) -> Engine:
-        if self._engine is None:
+    def running(self) -> Engine:
+        """Return the engine.
+
+        Raises:
+            NotRunning: Before the manager is entered.
+        """
+        if self.engine is None:
             raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
-        return self._engine
+        return self.engine
 
     # -- looking -----------------------------------------------------------------------
 
@@ -80,7 +85,7 @@ class ManagerJobs:
         run: Any = job._record
         if run.state is not JobState.SUBMITTED:
             return None
-        engine = self._engine
+        engine = self.engine
         if engine is None:
             return "the manager is not entered yet"
         now = engine.monotonic()
@@ -95,11 +100,11 @@ class ManagerJobs:
 
     def stats(self) -> dict[str, Any]:
         """Return counts: jobs that wait, pause, run and have failed, and what each gate tells (per key, too)."""
-        engine = self._engine
+        engine = self.engine
         runs = engine.unfinished if engine is not None else ()
         states = [run.state for run in runs]
         seated = sum(run.seat is not None and not run.state.is_finished for run in runs if run.state is _SUBMITTED)
-        waiting = engine.room.size + seated if engine is not None else len(self._early)
+        waiting = engine.room.size + seated if engine is not None else len(self.early)
         submitted = states.count(JobState.SUBMITTED)
         return {
             "waiting": waiting,
@@ -118,7 +123,7 @@ class ManagerJobs:
         Raises:
             NotRunning: Before it is entered.
         """
-        return self._running().loop
+        return self.running().loop
 
     @property
     def handles(self) -> Handles:
@@ -127,9 +132,9 @@ class ManagerJobs:
         Raises:
             NotRunning: Before it is entered.
         """
-        if self._handles is None:
+        if self.own_handles is None:
             raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
-        return self._handles
+        return self.own_handles
 
     def is_settled(self, record: Any) -> bool:
         """Say whether the job is finished and its callbacks have run."""
@@ -164,7 +169,7 @@ class ManagerJobs:
         Raises:
             NotRunning: Before the manager is entered.
         """
-        self._running()
+        self.running()
         if not record.callbacks and not record.state.is_finished:
             record.callbacks = True
             for notify in _each(record.watcher):
@@ -172,7 +177,8 @@ class ManagerJobs:
             record.watcher = None
         self.handles.add(record, kind, fn)
 
-    def _on_move(self, move: str, run: ManagedRun) -> None:
+    def on_move(self, move: str, run: ManagedRun) -> None:
+        """A job with callbacks, or one that somebody listens to, has made a move: tell of it."""
         record: JobRecord = cast("Any", run)
         if self.event_stream.has_listeners:
             kind = FINAL_KINDS[run.state] if move == "end" else cast("JobEventKind", move)
@@ -184,19 +190,19 @@ class ManagerJobs:
 
     async def cancel_job(self, record: Any, wait_s: float) -> bool:
         """Cancel one job and wait up to *wait_s* for its end; say whether it is CANCELLED."""
-        engine = self._running()
+        engine = self.running()
         engine.cancel(record, "cancelled by request")
         await settled_within(self, record, wait_s)
         return record.state is JobState.CANCELLED
 
     def cancel_early(self, run: ManagedRun, reason: str) -> bool:
         """Cancel a job if the block is not entered yet: nobody has to be told. Say whether that was so."""
-        if self._engine is not None:
+        if self.engine is not None:
             return False
-        if run in self._early:
-            self._early.remove(run)
+        if run in self.early:
+            self.early.remove(run)
             if run.single is not None:
-                self._singles.pop(run.single, None)
+                self.singles.pop(run.single, None)
             run.drop(reason)
         return True
 

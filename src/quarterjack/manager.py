@@ -12,6 +12,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
@@ -88,7 +89,7 @@ class Submitter:
         return self._manager._submit_threadsafe(fn, args, kwargs, self._chosen)
 
 
-class TaskManager(ManagerJobs):
+class TaskManager:
     """Runs coroutine functions as its flow allows.
 
         async with TaskManager(ConcurrencyLimit(3)) as manager:
@@ -110,7 +111,8 @@ class TaskManager(ManagerJobs):
     @explained
     def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0, store: Store | str | None = None) -> None:
         is_flow = len(strategies) == 1 and isinstance(strategies[0], Flow)
-        super().__init__(cast("Flow", strategies[0]) if is_flow else Flow(*strategies))
+        self.flow: Final = cast("Flow", strategies[0]) if is_flow else Flow(*strategies)
+        self._jobs: Final = ManagerJobs(self.flow)
         self._fleet_gates: Final = fleet_forms(self.flow.gates)
         if store is not None and not self._fleet_gates:
             raise InvalidOption(
@@ -126,12 +128,24 @@ class TaskManager(ManagerJobs):
         self._fitting: object = None
         """The function submitted last, which takes `_fitting_count` arguments: it need not be looked at again."""
         self._fitting_count = 0
+        self._thread: int | None = None
+        """Where it runs, once it does."""
         self._is_closed = False
         self._idle = asyncio.Event()
         self._fatal: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_cancelled_host = False
+
+    # -- looking -----------------------------------------------------------------------
+
+    def why_waiting(self, job: Job[Any]) -> str | None:
+        """Return in words which gate holds *job* up and for how long, or what else; None if it does not wait."""
+        return self._jobs.why_waiting(job)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts: jobs that wait, pause, run and have failed, and what each gate tells (per key, too)."""
+        return self._jobs.stats()
 
     # -- life --------------------------------------------------------------------------
 
@@ -142,27 +156,30 @@ class TaskManager(ManagerJobs):
             UsageError: If it was entered before, or a gate with ``scope="fleet"`` has no store.
             StoreError: If *store* does not open.
         """
-        if self._engine is not None or self._is_closed:
+        if self._jobs.engine is not None or self._is_closed:
             raise UsageError("this TaskManager was entered before; make another one, the strategies may be shared")
         loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         clock = clock_of(loop)
         await self._hold_limits()
         context = contextvars.copy_context()
         self._host = asyncio.current_task()
-        self._handles = Handles(self, {}, self.event_stream, clock, lambda: context, self._on_fatal)
-        self._engine = engine = Engine(
+        self._jobs.own_handles = Handles(
+            self._jobs, {}, self._jobs.event_stream, clock, lambda: context, self._on_fatal
+        )
+        self._jobs.engine = engine = Engine(
             self.flow,
             loop,
             clock,
             self._ids,
-            singles=self._singles,
-            events=self.event_stream,
+            singles=self._jobs.singles,
+            events=self._jobs.event_stream,
             on_idle=self._idle.set,
-            on_move=self._on_move,
+            on_move=self._jobs.on_move,
             on_fatal=self._on_fatal,
         )
         self._direct = engine if self.flow.dedupe is None else None
-        early, self._early = self._early, []
+        early, self._jobs.early = self._jobs.early, []
         for run in early:
             engine.adopt(run)
         return self
@@ -191,7 +208,7 @@ class TaskManager(ManagerJobs):
         Raises:
             UsageError: In the body of one of its jobs, which would wait for itself.
         """
-        engine = self._running()
+        engine = self._jobs.running()
         engine.refuse_own("idle()", "await the jobs that are meant, gather([…])")
         await self._no_job_left(engine)
 
@@ -209,13 +226,13 @@ class TaskManager(ManagerJobs):
         Raises:
             UsageError: With *drain* in the body of one of its jobs, which would wait for itself.
         """
-        engine = self._engine
+        engine = self._jobs.engine
         if engine is not None and drain:
             engine.refuse_own("stop()", "return and let the block end, or cancel all of them: stop(drain=False)")
         self._is_closed, self._direct = True, None
         if engine is None:
-            for run in tuple(self._early):
-                self.cancel_early(run, "the manager was stopped")
+            for run in tuple(self._jobs.early):
+                self._jobs.cancel_early(run, "the manager was stopped")
             return
         engine.batches.flush(drain=True)
         try:
@@ -234,8 +251,8 @@ class TaskManager(ManagerJobs):
                 await engine.batches.end(self._grace_s)
         except TimeoutError:
             engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
-        if self._handles is not None:
-            await self._handles.drain(self._grace_s, asyncio.Event())
+        if self._jobs.own_handles is not None:
+            await self._jobs.own_handles.drain(self._grace_s, asyncio.Event())
         await self._stack.aclose()
 
     def _on_fatal(self, error: BaseException) -> None:
@@ -308,6 +325,7 @@ class TaskManager(ManagerJobs):
             InvalidOption: If a gate can never let it through.
             InvalidArguments: If *fn* cannot be called like that, or returns nothing to await.
             NotRunning: After `stop`.
+            WrongLoop: In another thread than the manager's, while it runs: see `submit_threadsafe`.
         """
         return self._submit(fn, args, kwargs, self._plain)
 
@@ -359,13 +377,21 @@ class TaskManager(ManagerJobs):
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
         engine = self._direct
-        if engine is None or kwargs or fn is not self._fitting or len(args) != self._fitting_count:
+        if (
+            engine is None
+            or kwargs
+            or fn is not self._fitting
+            or len(args) != self._fitting_count
+            or get_ident() != self._thread
+        ):
             return self._submit_checked(fn, args, kwargs, chosen)
         run = engine.submit(fn, args, NO_KWARGS, chosen)
-        return ManagedJob(run, self)  # type: ignore[arg-type]  # a run has all that a handle reads of a record
+        return ManagedJob(run, self._jobs)  # type: ignore[arg-type]  # a run has all that a handle reads of a record
 
     def _submit_checked(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
         """Take what is not known to fit: look at it, and refuse what can only fail."""
+        if self._thread is not None and self._thread != get_ident():
+            raise WrongLoop("submit is for the thread of the manager's event loop; from another one: submit_threadsafe")
         if not kwargs and fits_as_it_is(fn, len(args)):
             self._fitting, self._fitting_count = fn, len(args)
         elif inspect.iscoroutine(fn):
@@ -378,7 +404,7 @@ class TaskManager(ManagerJobs):
         if self._direct is None:
             return self._submit_otherwise(fn, args, kwargs or NO_KWARGS, chosen)
         run = self._direct.submit(fn, args, kwargs or NO_KWARGS, chosen)
-        return ManagedJob(run, self)  # type: ignore[arg-type]  # likewise
+        return ManagedJob(run, self._jobs)  # type: ignore[arg-type]  # likewise
 
     def _refuse_odd(self, coroutine: Coroutine[Any, Any, Any], has_arguments: bool, chosen: Chosen) -> None:
         """Refuse, and close, a coroutine object that could not run."""
@@ -393,21 +419,21 @@ class TaskManager(ManagerJobs):
         """Take a job before the start, or one that may be there already."""
         if self._is_closed:
             raise NotRunning("this TaskManager was stopped and takes no more jobs")
-        engine = self._engine
+        engine = self._jobs.engine
         now = 0.0 if engine is None else engine.monotonic()
         run = ManagedRun(engine or NotYet(self._ids), fn, args, kwargs, chosen, contextvars.copy_context(), now)
         there = self._there_already(run)
         if there is not None:
-            return ManagedJob(there, self, is_duplicate=True)  # type: ignore[arg-type]  # likewise
+            return ManagedJob(there, self._jobs, is_duplicate=True)  # type: ignore[arg-type]  # likewise
         if engine is None:
             if self.flow.order is not None:
                 self.flow.order.check(run)
-            self._early.append(run)
+            self._jobs.early.append(run)
         else:
             engine.put(run)
         if run.single is not None and not run.state.is_finished:  # with a full batch it may have been turned away
-            self._singles[run.single] = run
-        return ManagedJob(run, self)  # type: ignore[arg-type]  # likewise
+            self._jobs.singles[run.single] = run
+        return ManagedJob(run, self._jobs)  # type: ignore[arg-type]  # likewise
 
     def _there_already(self, run: ManagedRun) -> ManagedRun | None:
         """Return the run that *run* would repeat, if the flow has a `Dedupe` and there is one."""
@@ -415,12 +441,12 @@ class TaskManager(ManagerJobs):
         if dedupe is None:
             return None
         run.single = (run.fn, key_of(dedupe.by, run, dedupe))
-        return self._singles.get(run.single)
+        return self._jobs.singles.get(run.single)
 
     async def _submit_wait(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
-        engine = self._running()
+        engine = self._jobs.running()
         if self.flow.overflow == "block":
             if callable(fn):
                 check_body(fn, args, kwargs, _FIELDS)
@@ -432,7 +458,7 @@ class TaskManager(ManagerJobs):
     def _submit_threadsafe(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
-        loop = self.loop
+        loop = self._jobs.loop
         context = contextvars.copy_context()
 
         async def there() -> Job[Any]:
@@ -446,4 +472,4 @@ class TaskManager(ManagerJobs):
 
         At most *limit* events wait; a slower reader loses the oldest and is told by `EventsDropped`.
         """
-        return self.event_stream.subscribe(number(limit, "limit", 1, whole=True))
+        return self._jobs.event_stream.subscribe(number(limit, "limit", 1, whole=True))

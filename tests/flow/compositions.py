@@ -135,7 +135,7 @@ class Play:
             self.stopped_at = self.stopped_at or clock.monotonic()
             await self.end_tasks()
         await self.look_at_the_end()
-        engine: Any = manager._engine
+        engine: Any = manager._jobs.engine
         if engine.unfinished or engine.room.size:
             self.ledger.fault(f"{len(engine.unfinished)} jobs are left, {engine.room.size} in the room")
         if engine.singles:
@@ -295,7 +295,9 @@ class Play:
         if not case.is_finished and case.cancelled_at is None:
             case.cancelled_at = self.clock.monotonic()
         self.ledger.last_event = self.clock.monotonic()
-        self.manager._running().cancel(case.job._record)  # here and now: between its admission and its body, perhaps
+        self.manager._jobs.running().cancel(
+            case.job._record
+        )  # here and now: between its admission and its body, perhaps
 
     def _act(self, action: Action) -> None:
         self.ledger.last_event = self.clock.monotonic()

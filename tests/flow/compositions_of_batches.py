@@ -103,7 +103,7 @@ class BatchPlay(Play):
         if not item.job.state.is_finished and item.cancelled_at is None:
             item.cancelled_at = self.clock.monotonic()
         self.ledger.last_event = self.clock.monotonic()
-        self.manager._running().cancel(item.job._record)
+        self.manager._jobs.running().cancel(item.job._record)
 
     # -- the body ----------------------------------------------------------------------
 

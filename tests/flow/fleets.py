@@ -145,4 +145,4 @@ async def _play(make: Callable[[], Gate], load: Load, delays_s: Sequence[float],
 
 
 def _cancel(manager: TaskManager, job: Any) -> None:
-    manager._running().cancel(job._record)  # here and now: between its admission and its body, perhaps
+    manager._jobs.running().cancel(job._record)  # here and now: between its admission and its body, perhaps

@@ -117,7 +117,7 @@ async def _play(strategies: Sequence[Strategy], load: Load, start: str) -> Playe
                     loop.call_later(work.cancel_after / 1000, partial(cancel, job))
 
             def cancel(job: Any) -> None:
-                manager._running().cancel(job._record)  # here and now: between its admission and its body, perhaps
+                manager._jobs.running().cancel(job._record)  # here and now: between its admission and its body, perhaps
 
             for work in load.works:
                 loop.call_at(began + work.comes / 1000, partial(come, work))

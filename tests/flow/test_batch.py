@@ -719,7 +719,7 @@ async def test_body_whose_first_item_left_before_it_began_runs_for_one_that_is_t
     async with TaskManager(WeightedRoundRobin(Resource("a"))) as manager:
         batched = manager.batch(body, max_size=2)
         first, second = (manager.submit(batched, row) for row in "ab")
-        asyncio.get_running_loop().call_soon(lambda: manager._running().cancel(first._record))  # type: ignore[arg-type]
+        asyncio.get_running_loop().call_soon(lambda: manager._jobs.running().cancel(first._record))  # type: ignore[arg-type]
         assert await second == "b"
     assert first.state is JobState.CANCELLED
     assert found == [(second.id, "a", False)]

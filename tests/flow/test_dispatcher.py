@@ -121,7 +121,7 @@ class Traffic(RuleBasedStateMachine):
             return
         try:
             if into.pass_at_once(job):
-                job._rank, job._seq = self.loop.now, self.dispatcher.next_seq()
+                job._rank, job._seq = self.loop.now, next(self.dispatcher.seq)
                 self.admitted(job)
             else:
                 into.put(job)

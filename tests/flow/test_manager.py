@@ -25,6 +25,7 @@ from quarterjack import (
     Retry,
     TaskManager,
     Waiting,
+    WrongLoop,
     current_job,
     gather,
 )
@@ -322,3 +323,26 @@ async def test_a_plain_function_inside_a_wrap_is_refused_in_the_same_words() -> 
         job: Job[Any] = manager.submit(plain)
         with pytest.raises(InvalidArguments, match="a manager runs coroutine functions"):
             await job
+
+
+def test_a_manager_has_no_public_name_but_what_its_pages_tell() -> None:
+    """What the handles of its jobs ask of it is no business of whoever writes ``manager.``."""
+    looking = {"events", "flow", "stats", "why_waiting"}
+    doing = {"batch", "idle", "options", "stop", "submit", "submit_threadsafe", "submit_wait"}
+    assert {name for name in dir(TaskManager()) if not name.startswith("_")} == looking | doing
+
+
+async def test_a_submit_from_another_thread_is_refused_with_what_to_call() -> None:
+    """It would not wake the loop, and two threads would share what has no lock."""
+
+    async def work(n: int) -> int:
+        return n
+
+    async with TaskManager(ConcurrencyLimit(1)) as manager:
+        assert await manager.submit(work, 1) == 1
+        submits: list[Any] = [manager.submit, manager.options(cost=1).submit]
+        for submit in submits:
+            with pytest.raises(WrongLoop, match="from another one: submit_threadsafe"):
+                await asyncio.to_thread(submit, work, 2)
+        assert await (await asyncio.to_thread(manager.submit_threadsafe, work, 3)) == 3
+        assert manager.stats()["waiting"] == 0

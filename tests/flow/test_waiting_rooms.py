@@ -464,7 +464,7 @@ async def test_a_body_may_cancel_its_own_job_before_it_first_waits() -> None:
         await asyncio.sleep(3600)
 
     async def plain() -> None:
-        manager._engine.cancel(own[0]._record)  # type: ignore[union-attr]
+        manager._jobs.engine.cancel(own[0]._record)  # type: ignore[union-attr]
         await asyncio.sleep(3600)
 
     for body in (work, plain):

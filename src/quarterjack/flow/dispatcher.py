@@ -167,7 +167,8 @@ class Dispatcher:
         self.monotonic = self.clock.monotonic
         self._ready: list[tuple[float, int, Lane]] = []
         self._open: list[Post] = []
-        self._seq = count()
+        self.seq: Final = count()
+        """Numbers, each above all before: equal ranks go in this order."""
         self._steps = 0
         """Left in this turn."""
         self._is_scheduled = False
@@ -236,10 +237,6 @@ class Dispatcher:
             )
 
     # -- what happens ----------------------------------------------------------------
-
-    def next_seq(self) -> int:
-        """Return a number above all before: equal ranks go in this order."""
-        return next(self._seq)
 
     def ready(self, lane: Lane) -> None:
         """The best job of *lane* has changed, or is the first: ask for it."""

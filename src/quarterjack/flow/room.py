@@ -241,7 +241,7 @@ class WaitingRoom:
             self._make_room(job)
         if lane is None:
             lane = self._lanes.get(keys) or self._make_lane(keys)
-        job._seq = seq = self.dispatcher.next_seq()
+        job._seq = seq = next(self.dispatcher.seq)
         job._rank = rank
         job._lane, job._phase = lane, _WAITING
         self.size += 1

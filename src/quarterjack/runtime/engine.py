@@ -367,7 +367,7 @@ class Engine:
     def _settle(self, run: ManagedRun, state: JobState, now: float) -> None:
         run.finished_at = now
         run.state = state
-        if isinstance(run.fn, Once):
+        if type(run.fn) is Once:
             run.fn.close()
         run.worker = run.context = None  # job, task, context, job: a circle that only the collector would undo
         if run.deadline is not None:

@@ -84,28 +84,20 @@ class _Rare(Waiting):
     rescues: int = 0
     origin: Origin | None = None
     submitted_by: SubmittedBy | None = None
-    error: ErrorInfo | None = None
     progress: Progress | None = None
     checkpoint: Any = None
     cancel_requested: bool = False
     timed_out: bool = False
     is_late: bool = False
     """Its deadline has passed."""
-    alarm: Alarm | None = None
-    """Of a pause, of the last instant at which a retry may start, or of the attempt's timeout."""
-    deadline: Alarm | None = None
     came: float | None = None
     """When it was submitted, if it was to wait for its time first: monotonic seconds."""
     first_due: float = 0.0
     """When the attempt was due that failed first: monotonic seconds."""
     due: float | None = None
     """When it was last to run, if not at once: monotonic seconds."""
-    single: Hashable = None
-    """What it is the one run of, where a flow has a `Dedupe`."""
     seat: Seat | None = None
     """Of an item of a batch, while it gathers and runs."""
-    callbacks: bool = False
-    """Somebody wants to be called when it moves."""
 
 
 class ManagedRun(_Rare):
@@ -118,18 +110,23 @@ class ManagedRun(_Rare):
         "_phase",
         "_rank",
         "_seq",
+        "alarm",
         "args",
         "attempt",
+        "callbacks",
         "chosen",
         "context",
         "cost",
+        "deadline",
         "engine",
         "enqueued_at",
+        "error",
         "finished_at",
         "fn",
         "kwargs",
         "result",
         "scheduled_at",
+        "single",
         "started_at",
         "state",
         "watcher",
@@ -162,6 +159,14 @@ class ManagedRun(_Rare):
         self.result: Any = None
         self.watcher: Watcher | None = None
         self.worker: asyncio.Task[None] | None = None
+        self.error: ErrorInfo | None = None
+        self.alarm: Alarm | None = None
+        """Of a pause, of the last instant at which a retry may start, or of the attempt's timeout."""
+        self.deadline: Alarm | None = None
+        self.single: Hashable = None
+        """What it is the one run of, where a flow has a `Dedupe`."""
+        self.callbacks = False
+        """Somebody wants to be called when it moves."""
         self._phase = _NEW
         self._id: str | None = None
 
