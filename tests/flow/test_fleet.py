@@ -366,9 +366,11 @@ async def test_store_that_does_not_answer_can_be_done_without(
         gate = form(name="l", on_store_error=how)
         async with TaskManager(gate, store=line) as manager:
             line.is_cut = True
-            jobs = [manager.submit(asyncio.sleep, 1) for _ in range(5)]
+            jobs = [manager.submit(asyncio.sleep, 5) for _ in range(5)]
+            await asyncio.sleep(0.4)
+            assert not any(job.state == "running" for job in jobs), "one lost call opens nothing"
             with caplog.at_level(logging.INFO, "quarterjack.flow"):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.9)
                 begun = sum(job.state == "running" for job in jobs)
                 line.is_cut = False
                 await asyncio.sleep(3)
@@ -664,6 +666,18 @@ async def test_tokens_cost_few_calls_while_they_are_scarce() -> None:
                 manager.submit(asyncio.sleep, 0)
             await manager.idle()
         assert line.calls.count("take") <= 50
+
+
+async def test_light_job_need_not_wait_for_what_a_heavy_one_was_refused() -> None:
+    """It stood behind that, and came to be the first."""
+    with virtual_loop() as clock:
+        async with TaskManager(SlidingWindow(3, 60, scope="fleet", name="w"), store=Line(Place())) as manager:
+            await manager.submit(asyncio.sleep, 0)
+            heavy, light = manager.options(cost=3).submit(asyncio.sleep, 0), manager.submit(_when, clock)
+            await asyncio.sleep(1)
+            since = clock.monotonic()
+            await heavy.cancel()
+            assert await light - since < 0.1
 
 
 async def test_part_of_what_a_heavy_job_needs_is_left_to_others() -> None:

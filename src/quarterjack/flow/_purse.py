@@ -79,7 +79,7 @@ class Purse(ABC):
         self.limit = limit
         self.terms: Final = terms
         self.is_cut_off = False
-        """The store did not answer when it was last asked."""
+        """The store does not answer, and has not for a while."""
         self.is_tended = False
         """Somebody looks after it: it is not to be dropped."""
 

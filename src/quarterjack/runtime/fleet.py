@@ -5,9 +5,9 @@ is who does: for each limit with something to do a *steward*, a task that asks t
 store, puts what it got into the purse, and wakes the gate. It ends with its work:
 where nobody waits and nothing is held, nothing runs and nothing is polled.
 
-Whether the store answers is told by the last call: while it does not, purses are
-*cut off*, gates do what their ``on_store_error`` says, and the steward tries again
-after pauses that grow to two seconds."""
+A call that fails is made again after pauses that grow to two seconds. A store that
+does not answer for half a second has *cut off* its purses: gates do what their
+``on_store_error`` says until a call works again."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ class Fleet:
         self._is_over = True
         self._unlisten()
         stewards, self._stewards = list(self._stewards.values()), {}
+        tasks = [task for steward in stewards for task in steward.cancel()]
         with suppress(StoreError, TimeoutError):  # what is not given back runs out
             async with asyncio.timeout(CLOSE_S):
-                for steward in stewards:
-                    await steward.stop()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 for steward in stewards:
                     if not steward.purse.is_cut_off:
                         await steward.give_back_all()

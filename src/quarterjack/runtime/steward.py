@@ -24,6 +24,8 @@ LONGEST_CALL_S: Final = 5.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
 """Between two calls to a store that does not answer."""
+GIVE_UP_S: Final = 0.5
+"""A store that does not answer for so long is done without, where the gate may: no single lost call opens it."""
 SHORTEST_S: Final = 1e-6
 """A pause that a clock of floats cannot tell from none would ring at once, without end where time is virtual."""
 
@@ -49,6 +51,8 @@ class Steward(ABC, Generic[PurseT]):
         self.round_trip_s = 0.0
         """How long the store takes to answer, of late."""
         self._failures = 0
+        self._fails_since = 0.0
+        """When the first call was made of those that failed one after the other."""
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -68,11 +72,12 @@ class Steward(ABC, Generic[PurseT]):
         self.try_at = self.now
         self.poke()
 
-    async def stop(self) -> None:
-        """Do nothing more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """Do nothing more; return what is to be waited for."""
+        if self._task is None:
+            return []
+        self._task.cancel()
+        return [self._task]
 
     async def run(self) -> None:
         """Do what there is to do, until nothing is left."""
@@ -84,7 +89,7 @@ class Steward(ABC, Generic[PurseT]):
                     continue
                 self.fleet.ended(self.purse)
                 return
-            if self.purse.is_cut_off:  # whoever comes meanwhile makes the store answer no sooner
+            if self._failures:  # whoever comes meanwhile makes the store answer no sooner
                 await asyncio.sleep(pause)
                 continue
             with suppress(TimeoutError):
@@ -92,35 +97,34 @@ class Steward(ABC, Generic[PurseT]):
                     await self._news.wait()
 
     async def _try_turn(self) -> float | None:
+        began = self.now
         try:
-            if self.purse.is_cut_off:
+            if self._failures:
                 await self.call(self.store.limit_acquire(self.purse.limit, (), maximum=1, ttl_s=1.0))
             pause = await self.turn()
         except StoreError as error:
-            return self._failed(error)
+            return self._failed(error, began)
         except Exception as error:  # a third party's store runs here: without this task the gate is closed for good
             log.exception("the limit %s met an error that is none of a store's", self.purse.limit)
-            return self._failed(error)
+            return self._failed(error, began)
+        self._failures = 0
         if self.purse.is_cut_off:
             self.purse.is_cut_off = False
             log.info("the limit %s holds again: the store answers", self.purse.limit)
             self.purse.gate.wake()
             return 0.0
-        self._failures = 0
         return pause
 
-    def _failed(self, error: Exception) -> float:
+    def _failed(self, error: Exception, began: float) -> float:
         purse = self.purse
-        if not purse.is_cut_off:
-            purse.is_cut_off = True
-            log.warning(
-                "the limit %s: %s; until the store answers, %s",
-                purse.limit,
-                error,
-                _MEANWHILE[purse.terms.on_store_error],
-            )
-            purse.gate.wake()
+        if not self._failures:
+            self._fails_since = began
         self._failures += 1
+        if not purse.is_cut_off and self.now - self._fails_since >= GIVE_UP_S:
+            purse.is_cut_off = True
+            meanwhile = _MEANWHILE[purse.terms.on_store_error]
+            log.warning("the limit %s: %s; until the store answers, %s", purse.limit, error, meanwhile)
+            purse.gate.wake()
         pause: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 10))
         return pause * self.rng.uniform(0.5, 1.0)
 

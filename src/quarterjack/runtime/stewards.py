@@ -185,15 +185,21 @@ class SlotSteward(Steward[SlotPurse]):
 class CreditSteward(Steward[CreditPurse]):
     """Gets starts for the jobs that wait here."""
 
+    def __init__(self, fleet: Fleet, purse: CreditPurse) -> None:
+        super().__init__(fleet, purse)
+        self._refused = math.inf
+        """How much was asked for in vain: who needs less need not wait as long."""
+
     async def turn(self) -> float | None:
         purse = self.purse
         await self.settle()
         head, total = purse.lacking()
-        if head > CRUMBS and self.now >= self.try_at:
+        if head > CRUMBS and (self.now >= self.try_at or head < self._refused - CRUMBS):
             got, wait_s = await self.fetch(purse.boottime(), head, total)
             if got:
                 purse.put(got)
             else:
+                self._refused = head
                 purse.opens_at = self.now + wait_s
                 self.try_at = self.now + min(wait_s, LONGEST_WAIT_S)
             purse.gate.wake()  # so that somebody starts, or it is known when
