@@ -24,8 +24,8 @@ def process_cases(
         column("first_ms", "first body ms", 0),
     )
     for name, how, title in (
-        ("E1", "serial", "one after the other"),
-        ("E2", "burst", "a hundred in flight, two workers"),
+        ("H1", "serial", "one after the other"),
+        ("H2", "burst", "a hundred in flight, two workers"),
     ):
         yield make_case(
             name,
@@ -38,7 +38,7 @@ def process_cases(
             quick={"n": 1_000},
         )
     yield make_case(
-        "E3",
+        "H3",
         "ticks every 100 ms beside two children that spin",
         (
             contender("quarterjack, idle", "process/ours.py", "ours", {"how": "lag-idle"}),

@@ -204,3 +204,25 @@ def test_a_program_that_cannot_be_loaded_elsewhere_fails_its_jobs_with_the_reaso
         out, errors = process.communicate(timeout=LONG_S)
     assert "RuntimeError: not on this machine" in out
     assert errors.count("cannot load the app") == 1
+
+
+def test_a_program_that_dies_while_it_is_loaded_ends_its_jobs_and_not_the_app(tmp_path: Path) -> None:
+    """Three times; then what waits has died, and its retry policy decides."""
+    body = """
+    if __name__ != "__main__":
+        os._exit(5)
+
+    async def main():
+        async with app:
+            try:
+                await (await app.submit(idle))
+            except Exception as error:
+                print(error, flush=True)
+
+    asyncio.run(main())
+    """
+    with program(tmp_path, body) as process:
+        out, errors = process.communicate(timeout=LONG_S)
+    assert "exit code 5" in out
+    assert "while it loaded the app" in out
+    assert errors.count("ended before it was ready") == 3

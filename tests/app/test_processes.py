@@ -136,7 +136,11 @@ async def test_a_body_that_never_ends_is_ended_within_its_grace(body: Any, file:
 
 @pytest.mark.parametrize(
     ("how", "code", "words"),
-    [("segfault", -11, "SIGSEGV: it crashed"), ("exit", 7, "exit code 7"), ("kill", -9, "perhaps out of memory")],
+    [
+        ("segfault", -11, "SIGSEGV: it crashed"),
+        pytest.param("exit", 7, "exit code 7", marks=on_one_python),
+        pytest.param("kill", -9, "perhaps out of memory", marks=on_one_python),
+    ],
 )
 async def test_a_death_ends_one_attempt_and_says_what_it_was(how: str, code: int, words: str, file: str) -> None:
     """The neighbour lives on, and the next body finds a child."""
@@ -256,6 +260,7 @@ async def test_a_thousand_jobs_and_no_descriptor_more() -> None:
     assert held() <= before
 
 
+@on_one_python
 async def test_a_child_that_died_idle_costs_no_body_an_attempt() -> None:
     """The app has not heard of it yet: a body that never began is given to another child."""
     async with app:
