@@ -21,7 +21,7 @@ from ._durations import Seconds, to_seconds
 from ._manager_jobs import ManagedJob, ManagerJobs
 from ._signatures import explained
 from .clock import clock_of
-from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError
+from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
 from .events import Subscription
 from .flow._fleet import fleet_forms
 from .flow._keys import key_of

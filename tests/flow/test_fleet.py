@@ -618,7 +618,7 @@ async def test_job_that_never_began_leaves_its_start_to_the_next(kind: str) -> N
             assert isinstance(gate, FleetRate)
             jobs = [manager.submit(_when, clock) for _ in range(3)]
             await admitted(gate._purse)
-            manager._running().cancel(jobs[0]._record)  # type: ignore[arg-type]  # a manager's job has its run there
+            manager._jobs.running().cancel(jobs[0]._record)  # type: ignore[arg-type]  # a manager's job has its run there
             since = clock.monotonic()
             assert [await job - since for job in jobs[1:]] == pytest.approx([0, 0], abs=0.001)
 
