@@ -108,10 +108,18 @@ async def campaign(wanted: Any) -> int:
     return wrong_rounds
 
 
+def duration(text: str) -> float:
+    """Read a duration such as 10m."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py chaos", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument(
-        "--for", dest="seconds", type=parse_duration, default=60.0, help="how long, such as 10m (default 1m)"
+        "--for", dest="seconds", metavar="TIME", type=duration, default=60.0, help="how long, such as 10m (default 1m)"
     )
     parser.add_argument("--store", choices=(*KINDS, "all"), default="all", help="which store (default all, in turn)")
     parser.add_argument("--seed", default=str(Random().randrange(10_000)), help="what decides the blows")
