@@ -1,0 +1,104 @@
+"""The one thread that speaks to Celery's broker: kombu blocks, and a broker that is away blocks for seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Final
+
+from celery import Celery
+
+__all__ = ["Client"]
+
+_POLICY: Final = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+_TAKEN: Final = (
+    "broker_url", "broker_write_url", "broker_use_ssl", "broker_transport_options", "broker_connection_timeout",
+    "task_default_queue", "task_default_exchange", "task_default_routing_key", "task_queues", "task_routes",
+    "control_exchange", "worker_pidbox_queue_prefix",
+)  # fmt: skip
+"""What the user's app says about the way to its broker; its result backend is none of the client's business."""
+
+
+class Client:
+    """Publishes messages and revokes tasks, one after another, in a thread of its own.
+
+    The client app has no result backend: one with Redis would connect to it in the
+    middle of a publish, and stand still while that is away.
+    """
+
+    def __init__(self, celery: Any, name: str) -> None:
+        self._celery = Celery(celery.main, set_as_current=False, backend="disabled://")
+        self._celery.conf.update({key: celery.conf[key] for key in _TAKEN if celery.conf.get(key) is not None})
+        self._celery.control.mailbox.producer_pool = None  # else it takes connections of a pool that all apps share
+        self._connection: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._steps: SimpleQueue[tuple[Callable[[Any], object], asyncio.Future[None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"quarterjack-{name}", daemon=True)
+        self._thread.start()
+
+    async def publish(self, task: str, ref: str, args: Any, kwargs: Any, **options: Any) -> None:
+        """Send a message; the broker has it when this returns.
+
+        Raises:
+            Exception: The broker's, as kombu has it.
+        """
+        await self._do(
+            lambda connection: self._celery.send_task(
+                task,
+                connection=connection,
+                args=args,
+                kwargs=kwargs,
+                task_id=ref,
+                serializer="json",
+                retry=True,
+                retry_policy=_POLICY,
+                **options,
+            )
+        )
+
+    async def revoke(self, ref: str, signal: str | None = None) -> None:
+        """Tell all workers that this task is not wanted; with a signal, also to the process that runs it."""
+        more = {} if signal is None else {"terminate": True, "signal": signal}
+        await self._do(lambda connection: self._celery.control.revoke(ref, connection=connection, **more))
+
+    def close(self) -> None:
+        """End the thread once it has done what was asked of it; wait for nothing."""
+        self._steps.put(None)
+
+    async def _do(self, step: Callable[[Any], object]) -> None:
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._steps.put((step, done))
+        await done
+
+    def _run(self) -> None:
+        while (item := self._steps.get()) is not None:
+            step, done = item
+            error: Exception | None = None
+            try:
+                if self._connection is None:
+                    self._connection = self._celery.connection_for_write()
+                step(self._connection)
+            except Exception as caught:  # kombu raises the exceptions of every transport there is
+                error = caught
+                self._hang_up()
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(_settle, done, error)
+        self._hang_up()
+        self._celery.close()
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        with suppress(Exception):  # a broker that is away cannot be left in good order
+            connection.release()
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():  # who waited was cancelled
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

@@ -1,0 +1,89 @@
+"""Who may run an attempt on Celery: keys beside the results, asked by both ends, each question in one step.
+
+    quarterjack:<job>.wanted    the attempt whose body may begin; another one takes its place, a cancel removes it
+    quarterjack:<ref>.begun     that attempt's body has begun; a message that arrives twice finds it
+    quarterjack:<ref>.alive     its process was there a moment ago
+    quarterjack:<ref>.orders    a list: who puts something there asks the body to stop
+
+A message may be delivered twice and a worker may die unheard: Celery promises no
+more. With these, a body begins at most once, none that nobody wants begins, and
+a dead process is noticed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "ALIVE_S",
+    "BEGIN",
+    "KEPT_S",
+    "TAKE_UP",
+    "WANT",
+    "WITHDRAW",
+    "alive_key",
+    "begun_key",
+    "orders_key",
+    "wanted_key",
+]
+
+KEPT_S: Final = 86_400
+"""Keys of jobs that nobody watches any more go by themselves."""
+ALIVE_S: Final = 15
+"""A process that says nothing for so long is dead, or stands still."""
+
+WANT: Final = """
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1 - redis.call('EXISTS', KEYS[2])
+"""
+"""KEYS wanted, begun; ARGV ref, seconds. 0: it has begun already, from a message of before."""
+
+TAKE_UP: Final = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return 1 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 0
+"""
+"""KEYS wanted, begun (of the attempt before); ARGV ref (of this one), seconds. 1: that one has begun, and stays it."""
+
+BEGIN: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[2]) then return 0 end
+redis.call('SET', KEYS[3], '1', 'EX', ARGV[3])
+return 1
+"""
+"""KEYS wanted, begun, alive; ARGV ref, seconds, seconds to live. 1: the body may begin, nobody else may."""
+
+WITHDRAW: Final = """
+if redis.call('EXISTS', KEYS[2]) == 1 then
+    redis.call('RPUSH', KEYS[3], 'stop')
+    redis.call('EXPIRE', KEYS[3], ARGV[2])
+    return 0
+end
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+"""KEYS wanted, begun, orders; ARGV ref, seconds. 1: the body has not begun, and will not. 0: it was told to stop."""
+
+
+def wanted_key(ref: str) -> str:
+    """Return the key that holds the attempt of *ref*'s job that is wanted."""
+    return f"quarterjack:{job_of(ref)}.wanted"
+
+
+def begun_key(ref: str) -> str:
+    """Return the key that is there once the body of *ref* has begun."""
+    return f"quarterjack:{ref}.begun"
+
+
+def alive_key(ref: str) -> str:
+    """Return the key that is there while the process of *ref*'s body is."""
+    return f"quarterjack:{ref}.alive"
+
+
+def orders_key(ref: str) -> str:
+    """Return the list that tells the body of *ref* to stop."""
+    return f"quarterjack:{ref}.orders"
+
+
+def job_of(ref: str) -> str:
+    """Return the job's id of ``<job id>.<attempt>``."""
+    return ref.rpartition(".")[0]

@@ -1,0 +1,167 @@
+"""Celery's results in Redis or Valkey, as they come: subscribed to, and looked at again after each reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from quarterjack.errors import MissingExtra
+
+from ._celery_fence import KEPT_S, TAKE_UP, WANT, WITHDRAW, alive_key, begun_key, orders_key, wanted_key
+
+try:
+    import redis.asyncio as redis
+    from redis.exceptions import RedisError
+except ImportError as error:
+    raise MissingExtra("results of Celery in Redis", "celery") from error
+
+__all__ = ["DOWN", "Results"]
+
+log = logging.getLogger("quarterjack.celery")
+
+DOWN: Final = (RedisError, OSError, TimeoutError)
+"""What a backend that is away raises."""
+LOOK_S: Final = 5.0
+"""How often everything is looked at that a message may have been lost of."""
+PAUSE_S: Final = (0.1, 5.0)
+"""Before a reconnect: the first and the longest pause."""
+TIMEOUT_S: Final = 5.0
+AGAIN_S: Final = 0.1
+"""redis-py may swallow a cancel in the middle of a connect: then another one is needed."""
+CHANNEL: Final = "quarterjack:hello"
+"""A subscription that is always there."""
+
+
+class Results:
+    """Watches the results of attempts, and holds the fence's keys.
+
+    Args:
+        celery: The user's app; its backend is a Redis.
+        on_state: Called with an attempt and what its result key holds now.
+        on_pulse: Called with an attempt and whether its process has said lately that it is there.
+    """
+
+    def __init__(
+        self,
+        celery: Any,
+        on_state: Callable[[str, Mapping[str, Any]], None],
+        on_pulse: Callable[[str, bool], None],
+    ) -> None:
+        backend = celery.backend
+        self._url: str = backend.url
+        self._client: Any = redis.Redis.from_url(
+            self._url.partition("?")[0], socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+        )
+        self._key_of: Callable[[str], bytes] = backend.get_key_for_task
+        self._on_state, self._on_pulse = on_state, on_pulse
+        self._refs: dict[bytes, str] = {}
+        self._pubsub: Any = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_over = False
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep_looking())]
+
+    async def close(self) -> None:
+        """Listen no more."""
+        self._is_over = True
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=AGAIN_S)
+        await self._client.aclose()
+
+    # -- what is watched ---------------------------------------------------------------
+
+    async def watch(self, ref: str) -> None:
+        """Tell of *ref* from now on."""
+        key = self._key_of(ref)
+        self._refs[key] = ref
+        if self._pubsub is not None:
+            await self._pubsub.subscribe(key)
+
+    async def forget(self, ref: str, *, is_over: bool) -> None:
+        """Tell no more of *ref*; remove what is stored of it once it is over."""
+        key = self._key_of(ref)
+        if self._refs.pop(key, None) is None:
+            return
+        try:
+            if self._pubsub is not None:
+                await self._pubsub.unsubscribe(key)
+            if is_over:
+                # What says that it has begun stays: a message may come a second time.
+                await self._client.delete(key, alive_key(ref), orders_key(ref))
+        except DOWN:  # it goes by itself, in a day
+            log.debug("the result of %s could not be deleted", ref)
+
+    # -- the fence ---------------------------------------------------------------------
+
+    async def want(self, ref: str) -> bool:
+        """Let the body of *ref* begin, and none of another attempt at its job; return whether it has not begun yet."""
+        return bool(await self._client.eval(WANT, 2, wanted_key(ref), begun_key(ref), ref, KEPT_S))
+
+    async def take_up(self, before: str, ref: str) -> bool:
+        """Return whether the attempt *before* has begun; if not, *ref* is wanted in its place."""
+        keys = wanted_key(ref), begun_key(before)
+        return bool(await self._client.eval(TAKE_UP, 2, *keys, ref, KEPT_S))
+
+    async def withdraw(self, ref: str) -> bool:
+        """Return whether the body of *ref* will never begin; one that has begun is told to stop."""
+        keys = wanted_key(ref), begun_key(ref), orders_key(ref)
+        return bool(await self._client.eval(WITHDRAW, 3, *keys, ref, KEPT_S))
+
+    # -- listening ---------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        pause_s = PAUSE_S[0]
+        while not self._is_over:
+            try:
+                async with self._client.pubsub() as pubsub:
+                    await pubsub.subscribe(CHANNEL)
+                    self._pubsub = pubsub  # who watches something from here on subscribes to it at once
+                    await pubsub.subscribe(CHANNEL, *self._refs)
+                    await self.look()
+                    pause_s = PAUSE_S[0]
+                    while not self._is_over:
+                        message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LOOK_S)
+                        if message is not None:
+                            self._tell(message["channel"], message["data"])
+            except DOWN as error:
+                if self._is_over:
+                    return
+                log.warning("Celery's results are away, tried again in %.1f s: %s", pause_s, error)
+            finally:
+                self._pubsub = None
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads reconnects, keeps no secret
+            pause_s = min(2 * pause_s, PAUSE_S[1])
+
+    async def _keep_looking(self) -> None:
+        while not self._is_over:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+            except DOWN:  # the listener tells of it
+                continue
+
+    async def look(self) -> None:
+        """Read the results of all that is watched, and whether their processes are there."""
+        refs = dict(self._refs)
+        if not refs:
+            return
+        values = await self._client.mget([*refs, *map(alive_key, refs.values())])
+        for ref, alive in zip(refs.values(), values[len(refs) :], strict=True):
+            self._on_pulse(ref, alive is not None)
+        for key, value in zip(refs, values[: len(refs)], strict=True):
+            if value is not None:
+                self._tell(key, value)
+
+    def _tell(self, key: bytes, value: bytes) -> None:
+        ref = self._refs.get(key)
+        if ref is not None:
+            self._on_state(ref, json.loads(value))

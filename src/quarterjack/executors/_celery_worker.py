@@ -1,0 +1,169 @@
+"""Inside a Celery worker: the task ``quarterjack.run``, which runs the bodies of an app's tasks.
+
+It asks the fence before a body begins, says when it began and how far it is, and
+keeps saying that its process is there, from a thread of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from celery.exceptions import Ignore
+
+from quarterjack.clock import SYSTEM_CLOCK
+
+from . import _celery_fence
+from ._celery_fence import BEGIN, KEPT_S, alive_key, begun_key, orders_key, wanted_key
+from ._remote import Answer, Bodies, HasBodies, Request, run
+
+__all__ = ["TASK", "serve"]
+
+TASK: Final = "quarterjack.run"
+ALIVE_S = _celery_fence.ALIVE_S
+PULSE_S = 2.0
+"""How often a process says that it is there."""
+QUICK_NS: Final = 100_000_000
+"""How often it says how far it is, at most; the last word is always said."""
+
+
+def serve(celery: Any, app: HasBodies | str) -> None:
+    """Register the task that runs the bodies of *app*; see `quarterjack.executors.celery.serve_bodies`."""
+    loaded: list[Bodies] = []
+
+    def bodies() -> Bodies:
+        if not loaded:  # in the process that runs them, not in the one that forks it
+            loaded.append(Bodies(_found(app)))
+        return loaded[0]
+
+    # Acknowledged before it runs: one that is delivered again after a crash would only meet the fence.
+    register: Callable[[Callable[..., str]], Any] = celery.task(
+        name=TASK, bind=True, acks_late=False, ignore_result=False, max_retries=0, serializer="json"
+    )
+
+    @register
+    def quarterjack_run(self: Any, text: str) -> str:
+        request = Request.read(text.encode())
+        fence = Fence(self.backend, request.ref)
+        if not fence.may_begin():
+            raise Ignore
+        if request.deadline_ns is not None and SYSTEM_CLOCK.now_ns() > request.deadline_ns:
+            return Answer.cancelled("its message came after its start deadline").decode()
+        with Pulse(self.backend, fence, self.request.id) as pulse:
+            return _answer(bodies, request, pulse).decode()
+
+
+def _found(app: HasBodies | str) -> HasBodies:
+    if not isinstance(app, str):
+        return app
+    module, _, attribute = app.partition(":")
+    found: HasBodies = getattr(importlib.import_module(module), attribute or "app")
+    return found
+
+
+def _answer(bodies: Callable[[], Bodies], request: Request, pulse: Pulse) -> bytes:
+    try:
+        body = bodies().take(request, pulse)
+    except Exception as error:  # the user's module is loaded here, and its arguments are read
+        return Answer.rejected(f"it cannot be run by this Celery worker: {error}", error)
+    return run(body)
+
+
+class Fence:
+    """What the result backend, a Redis, knows of one attempt."""
+
+    def __init__(self, backend: Any, ref: str) -> None:
+        self.ref = ref
+        self.client = backend.client
+
+    def may_begin(self) -> bool:
+        """Take the attempt's one turn."""
+        keys = [wanted_key(self.ref), begun_key(self.ref), alive_key(self.ref)]
+        return bool(self.client.register_script(BEGIN)(keys=keys, args=[self.ref, KEPT_S, ALIVE_S]))
+
+    def pulse(self) -> bool:
+        """Say that this process is there; return whether its body is still wanted."""
+        self.client.set(alive_key(self.ref), "1", ex=ALIVE_S)
+        wanted = self.client.get(wanted_key(self.ref))
+        return wanted is None or wanted.decode() == self.ref
+
+    def was_told_to_stop(self, within_s: float) -> bool:
+        """Wait for an order."""
+        return self.client.blpop([orders_key(self.ref)], timeout=within_s) is not None
+
+    def over(self) -> None:
+        """The body is over, and its process has nothing more to say."""
+        self.client.delete(alive_key(self.ref))
+
+
+class Pulse:
+    """Says from a thread that a body's process is there; hears there that the body is to stop.
+
+    A plain function is stopped by the signal of Celery's soft time limit, which
+    raises in the main thread of a worker's process. Other pools run bodies in
+    other threads: there it is only told (``current_job().is_unwanted``).
+    """
+
+    def __init__(self, backend: Any, fence: Fence, task_id: str) -> None:
+        self._backend, self._fence, self._task_id = backend, fence, task_id
+        self._said: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()}
+        self._lock = threading.RLock()
+        self._stored_ns = 0
+        self._has_news = self._is_over = False
+        self._thread = threading.Thread(target=self._run, name="quarterjack-pulse", daemon=True)
+        self._can_be_interrupted = threading.current_thread() is threading.main_thread()
+        self.is_unwanted = False
+
+    def __enter__(self) -> Pulse:
+        self._store("STARTED")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:  # from here on nobody is interrupted, and nobody writes over the end
+            self._is_over = True
+            if self._has_news:
+                self._store("PROGRESS")
+        self._fence.over()
+
+    def progress(self, done: float, total: float | None, text: str) -> None:
+        """The body says how far it is."""
+        self._say("progress", [done, total, text])
+
+    def keep(self, value: Any) -> None:
+        """The body keeps a value for the next attempt."""
+        self._say("kept", [value])
+
+    def _say(self, what: str, value: list[Any]) -> None:
+        with self._lock:
+            self._said[what] = value
+            self._has_news = True
+            if SYSTEM_CLOCK.monotonic_ns() - self._stored_ns >= QUICK_NS:
+                self._store("PROGRESS")
+
+    def _store(self, state: str) -> None:
+        self._stored_ns, self._has_news = SYSTEM_CLOCK.monotonic_ns(), False
+        self._backend.store_result(self._task_id, dict(self._said), state)
+
+    def _run(self) -> None:
+        while not self._is_over:
+            try:
+                self.is_unwanted = self.is_unwanted or not self._fence.pulse()
+                with self._lock:
+                    if self._has_news and not self._is_over:
+                        self._store("PROGRESS")
+                if self._fence.was_told_to_stop(PULSE_S):
+                    self._interrupt()
+            except Exception:  # the backend is away: the next pulse may be heard, and the body goes on
+                threading.Event().wait(PULSE_S)
+        self._fence.over()  # if the last pulse came after the end
+
+    def _interrupt(self) -> None:
+        self.is_unwanted = True
+        with self._lock:
+            if self._can_be_interrupted and not self._is_over:
+                os.kill(os.getpid(), signal.SIGUSR1)

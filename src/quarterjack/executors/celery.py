@@ -1,0 +1,444 @@
+"""Bodies on a Celery cluster: our tasks inside its workers, or its own tasks by name. Needs ``quarterjack[celery]``.
+
+    heavy = CeleryExecutor(celery)                      # bodies of ours, in workers that call serve_bodies()
+    theirs = CeleryTask("shop.add", celery)             # a task that is theirs already
+
+    @app.task(executor=heavy)
+    def render(page: int) -> str: ...
+
+    @app.task(Every(minutes=5), executor=theirs)
+    def add(x: int = 1, y: int = 2) -> int: ...         # its body is never run: it says what the task takes and gives
+
+Celery is a pair of hands. Which attempt counts, how long it may take and what it
+gave stands in the app's own store; a message is one attempt, its id is
+``<job>.<attempt>``, and Celery's own retries, acknowledgements and results are
+used for nothing but carrying it. Results come from Redis or Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any, ClassVar, Final
+
+from pydantic_core import from_json, to_json
+
+from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, MissingExtra, RaisedElsewhere
+from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
+
+from ._away import Away, Desk
+from ._remote import HasBodies, outcome_of, request_of
+from .base import Call, Capabilities, Executor, Handle, Home, Report
+
+try:
+    from ._celery_client import Client
+    from ._celery_results import Results
+    from ._celery_worker import TASK, serve
+except ImportError as error:
+    if isinstance(error, MissingExtra):
+        raise
+    raise MissingExtra("the Celery executor", "celery") from error
+
+__all__ = ["CeleryExecutor", "CeleryTask", "serve_bodies"]
+
+log = logging.getLogger("quarterjack.celery")
+
+KILL_S: Final = 10.0
+"""A killed process is announced within that, or nobody knows what became of it."""
+HAND_OVER_S: Final = (0.2, 5.0)
+"""Before a message is sent again that the broker did not take: the first and the longest pause."""
+PULSES: Final = 2
+"""So many looks without a sign of life, and a body that has begun is lost."""
+MORE_S: Final = 30.0
+"""Celery's own time limit stands this far behind ours: it ends what no worker of ours watches any more."""
+
+
+def serve_bodies(celery: Any, app: HasBodies | str) -> None:
+    """Let the workers of a Celery app run the bodies of *app*'s tasks; call it in a module that they import.
+
+    Args:
+        celery: The Celery app.
+        app: The Quarterjack app, or ``"module:attribute"``, imported when the first body is to run.
+    """
+    serve(celery, app)
+
+
+class CeleryExecutor(Executor):
+    """Runs bodies of the app's own tasks in Celery workers that call `serve_bodies`.
+
+    Attributes are set by the arguments:
+
+    Args:
+        celery: The Celery app; its result backend must be Redis or Valkey.
+        queue: The Celery queue that the workers consume; None for the app's default.
+        slots: How many bodies are out at once.
+        name: Its name in messages.
+
+    Raises:
+        InvalidOption: If its results are kept elsewhere, or *slots* is no whole number from 1.
+    """
+
+    is_remote = True
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        can_cancel_queued=True,
+        can_interrupt=True,
+        can_kill=True,
+        can_report_start=True,
+        can_report_progress=True,
+        survives_worker_restart=True,
+        submit_is_idempotent=True,
+        runs_coroutines=True,
+    )
+
+    def __init__(self, celery: Any, *, queue: str | None = None, slots: int = 100, name: str = "celery") -> None:
+        if type(slots) is not int or slots < 1:
+            raise InvalidOption(f"slots must be a whole number from 1, got {slots!r}")
+        if not hasattr(celery.backend, "client"):
+            kept = celery.conf.result_backend or "nowhere"
+            raise InvalidOption(
+                f"results of the Celery app {celery.main!r} are kept {kept!r}; here they must be in Redis or Valkey, "
+                'as in Celery(…, backend="redis://127.0.0.1:6379/1")'
+            )
+        self.name, self.slots = name, slots
+        self._celery, self._queue = celery, queue
+        self._desk: Desk | None = None
+        self._client: Client
+        self._results: Results
+        self._out: dict[str, list[_Message]] = {}
+        self._chores: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._celery.main!r}, queue={self._queue!r}, slots={self.slots})"
+
+    # -- the contract ------------------------------------------------------------------
+
+    async def start(self, home: Home) -> None:
+        if self._desk is None:
+            self._desk = Desk(asyncio.get_running_loop(), home.clock)
+            self._client = Client(self._celery, self.name)
+            self._results = Results(self._celery, self._on_state, self._on_pulse)
+            self._results.start()
+
+    @property
+    def free(self) -> int:
+        if self._desk is None:
+            return 0
+        return max(0, self.slots + self.lent - len(self._desk.out))
+
+    def submit(self, call: Call, report: Report) -> Handle:
+        return self._begin(call, report, None)
+
+    def reattach(self, ref: str, call: Call, report: Report) -> Handle | None:
+        """Take up the attempt *ref* if its body has begun; submit *call* in its place if it has not."""
+        return self._begin(call, report, ref)
+
+    def leave(self, handle: Handle) -> None:
+        assert isinstance(handle, _Message)  # noqa: S101  # ours, or the caller is broken
+        handle.leave()
+
+    async def stop(self, grace_s: float) -> None:
+        desk, self._desk = self._desk, None
+        if desk is None:
+            return
+        for message in self._messages():
+            message.cancel("shutdown")
+        try:
+            await desk.wait_for(desk.out.copy(), grace_s)
+        finally:
+            for message in self._messages():
+                message.abandon()
+                log.warning("job %s may still run on Celery", message.ref)
+            for chore in self._chores:
+                chore.cancel()
+            await asyncio.gather(*self._chores, return_exceptions=True)
+            self._client.close()
+            await self._results.close()
+
+    # -- messages ----------------------------------------------------------------------
+
+    def _begin(self, call: Call, report: Report, before: str | None) -> Handle:
+        if self._desk is None:
+            raise ExecutorClosed(f"executor {self.name} is not started, or has stopped")
+        if self.free <= 0:
+            raise ExecutorFull(f"executor {self.name} has {self.slots} bodies out, which is all it takes")
+        letter = self._letter(call)  # what cannot travel is refused before anything is sent
+        message = _Message(self._desk, call, report, self)
+        self.chore(self._hand_over(message, letter, before))
+        return message
+
+    def _letter(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
+        return TASK, [request_of(call).decode()], {}
+
+    async def _hand_over(
+        self, message: _Message, letter: tuple[str, list[Any], dict[str, Any]], before: str | None
+    ) -> None:
+        pause_s = HAND_OVER_S[0]
+        while not message.is_over:
+            try:
+                if before is not None and await self._taken_up(message, before):
+                    return
+                await self._send(message, letter)
+            except Exception as error:  # of kombu's transports, or of redis-py
+                log.warning(
+                    "job %s could not be handed to Celery, tried again in %.1f s: %s", message.ref, pause_s, error
+                )
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, HAND_OVER_S[1])
+
+    async def _taken_up(self, message: _Message, before: str) -> bool:
+        if not await self._results.take_up(before, message.ref):
+            return False
+        message.ref = before
+        await self._watch(message)
+        message.on_accepted()
+        await self._results.look()
+        return True
+
+    async def _watch(self, message: _Message) -> None:
+        if not message.is_over:
+            same = self._out.setdefault(message.ref, [])
+            if message not in same:
+                same.append(message)
+            await self._results.watch(message.ref)
+
+    async def _send(self, message: _Message, letter: tuple[str, list[Any], dict[str, Any]]) -> None:
+        task, args, kwargs = letter
+        timeout_s = message.call.timeout_s
+        limit = {} if timeout_s is None else {"time_limit": timeout_s + message.call.cancel_grace_s + MORE_S}
+        await self._watch(message)
+        is_new = await self._results.want(message.ref)
+        if message.is_over:
+            return
+        if is_new:
+            await self._client.publish(task, message.ref, args, kwargs, queue=self._queue, **limit)
+        message.on_accepted()
+        if not is_new:
+            message.on_begun()
+
+    # -- what comes back ---------------------------------------------------------------
+
+    def _on_state(self, ref: str, meta: Mapping[str, Any]) -> None:
+        for message in list(self._out.get(ref, ())):
+            message.on_state(meta["status"], meta.get("result"), meta.get("traceback") or "")
+
+    def _on_pulse(self, ref: str, is_alive: bool) -> None:
+        for message in list(self._out.get(ref, ())):
+            message.on_pulse(is_alive)
+
+    def _messages(self) -> list[_Message]:
+        return [message for same in self._out.values() for message in same]
+
+    def outcome_of(self, call: Call, result: Any) -> Outcome:
+        """Return what a result says."""
+        return outcome_of(call, result.encode())
+
+    def forget(self, message: _Message, *, is_over: bool) -> None:
+        """Watch a message no more."""
+        same = self._out.get(message.ref, [])
+        if message in same:
+            same.remove(message)
+            if same:
+                return
+            del self._out[message.ref]
+            self.chore(self._results.forget(message.ref, is_over=is_over))
+
+    async def interrupt(self, message: _Message) -> bool:
+        """Withdraw a body that has not begun, and say so; else have it raise where it stands.
+
+        Not by Celery's own revoke: a worker that was told to interrupt a task forgets it, and cannot kill it later.
+        """
+        return await self._results.withdraw(message.ref)
+
+    async def kill(self, message: _Message) -> None:
+        """End the process that runs the body."""
+        await self._client.revoke(message.ref, "SIGKILL")
+
+    def chore(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the loop's other work."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+class CeleryTask(CeleryExecutor):
+    """Runs a task of theirs by its name; the function that it is given to only says what the task takes and gives.
+
+    Args:
+        task: The task's name in their workers.
+        celery: The Celery app, as for `CeleryExecutor`.
+        queue: The Celery queue; None for what the app's routes say.
+        slots: How many are out at once.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        can_cancel_queued=True,
+        can_interrupt=False,
+        can_kill=True,
+        can_report_start=False,
+        can_report_progress=False,
+        survives_worker_restart=False,
+        submit_is_idempotent=False,
+        runs_coroutines=True,
+    )
+
+    def __init__(self, task: str, celery: Any, *, queue: str | None = None, slots: int = 100) -> None:
+        super().__init__(celery, queue=queue, slots=slots, name=f"celery:{task}")
+        self.task = task
+
+    def _letter(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
+        args, kwargs = from_json(call.payload())
+        return self.task, args, kwargs
+
+    def reattach(self, ref: str, call: Call, report: Report) -> Handle | None:
+        """Find nothing: a task of theirs does not say whether it has begun."""
+        del ref, call, report
+        return None
+
+    def outcome_of(self, call: Call, result: Any) -> Outcome:
+        return Outcome(OutcomeKind.DONE, call.read_result(to_json(result)))
+
+    async def interrupt(self, message: _Message) -> bool:
+        """Have its worker end its process; one that has not begun is dropped by the worker that meets it."""
+        await self._client.revoke(message.ref, "SIGTERM")
+        return False
+
+
+class _Message(Away):
+    """One attempt that was handed to Celery."""
+
+    __slots__ = ("_executor", "_is_accepted", "_said", "_silent", "ref")
+
+    def __init__(self, desk: Desk, call: Call, report: Report, executor: CeleryExecutor) -> None:
+        super().__init__(desk, call, report)
+        self.may_begin()  # whose turn it is, the fence knows: nothing is withdrawn by this side alone
+        self._executor = executor
+        self._is_accepted = False
+        self._silent = 0
+        self._said: list[Any] = [None, None]
+        self.ref = call.ref
+
+    @property
+    def is_over(self) -> bool:
+        """True once nobody waits for it."""
+        return self._is_reported or self._is_abandoned
+
+    def on_accepted(self) -> None:
+        """The broker has it."""
+        if not (self._is_accepted or self._is_begun or self.is_over):
+            self._is_accepted = True
+            self._report.accepted()
+
+    # -- ending it ---------------------------------------------------------------------
+
+    def interrupt(self, reason: str) -> None:
+        self._executor.chore(self._interrupt(reason))
+
+    async def _interrupt(self, reason: str) -> None:
+        try:
+            is_withdrawn = await self._executor.interrupt(self)
+        except Exception as error:  # the broker or the results are away
+            log.warning("job %s could not be interrupted on Celery: %s", self.ref, error)
+            is_withdrawn = False
+        if self.is_over:
+            return
+        if is_withdrawn:
+            self._over(Outcome(OutcomeKind.CANCELLED, reason=reason))
+        else:
+            self.arm(self.call.cancel_grace_s, self._kill)
+
+    def _kill(self) -> None:
+        self._executor.chore(self._kill_there())
+
+    async def _kill_there(self) -> None:
+        self.arm(KILL_S, self.give_up)
+        try:
+            await self._executor.kill(self)
+        except Exception as error:  # the broker is away
+            log.warning("job %s could not be killed on Celery: %s", self.ref, error)
+
+    def give_up(self) -> None:
+        super().give_up()
+        self._part(is_over=False)
+
+    def leave(self) -> None:
+        """The worker ends, the body goes on: report nothing more of it."""
+        self._disarm()
+        self._is_abandoned = True
+        self._hold.release()
+        self.desk.forget(self)
+        self._part(is_over=False)
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._part(is_over=False)
+
+    def _part(self, *, is_over: bool) -> None:
+        self._executor.forget(self, is_over=is_over)
+
+    def _over(self, outcome: Outcome) -> None:
+        self._on_finished(outcome)
+        self._part(is_over=True)
+
+    # -- what is heard -----------------------------------------------------------------
+
+    def on_state(self, state: str, result: Any, trace: str) -> None:
+        """The result key holds this now."""
+        if self.is_over:
+            return
+        if state in {"STARTED", "PROGRESS"}:
+            self._on_said(result)
+        elif state == "SUCCESS":
+            self._over(self._read(result))
+        elif state == "FAILURE":
+            self._over(self._failure(result, trace))
+        elif state == "REVOKED":  # its process was ended, or its message dropped
+            self._over(Outcome(OutcomeKind.CANCELLED, reason="revoked in Celery"))
+
+    def on_begun(self) -> None:
+        """Its body has begun."""
+        if not self._is_begun:
+            self._on_began(self.desk.clock.monotonic_ns())
+
+    def _on_said(self, result: Any) -> None:
+        if not isinstance(result, dict):
+            return
+        self.on_begun()
+        said = [result.get("progress"), result.get("kept")]
+        if said[1] is not None and said[1] != self._said[1]:
+            self._report.keep(said[1][0])
+        if said[0] is not None and said[0] != self._said[0]:
+            self._report.progress(*said[0])
+        self._said = said
+
+    def _read(self, result: Any) -> Outcome:
+        try:
+            outcome = self._executor.outcome_of(self.call, result)
+        except Exception as error:  # what their task returned is not what the function says
+            return Outcome(OutcomeKind.RAISED, error=error)
+        is_soft = outcome.info is not None and outcome.info.type_name == "SoftTimeLimitExceeded"
+        return outcome._replace(kind=OutcomeKind.CANCELLED) if is_soft and self.is_asked else outcome
+
+    def _failure(self, result: Any, trace: str) -> Outcome:
+        """Return what Celery says of a task that it could not run to its end, or that raised."""
+        told = result if isinstance(result, dict) else {}
+        name, said = str(told.get("exc_type", "")), told.get("exc_message", "")
+        text = said if isinstance(said, str) else ", ".join(map(str, said))
+        info = ErrorInfo(name, text, trace)
+        if name == "WorkerLostError":
+            return Outcome(OutcomeKind.DIED, reason=text or "its Celery worker process died", info=info)
+        if name == "TimeLimitExceeded":
+            return Outcome(OutcomeKind.TIMED_OUT, reason="it ran longer than Celery's time limit")
+        if name == "NotRegistered":
+            return Outcome(OutcomeKind.REJECTED, reason=f"no Celery worker knows the task {text}", info=info)
+        if self.is_asked and name == "SoftTimeLimitExceeded":
+            return Outcome(OutcomeKind.CANCELLED)
+        kinds = (f"{told.get('exc_module', 'builtins')}.{name}",)
+        return Outcome(OutcomeKind.RAISED, error=RaisedElsewhere(name, text, trace, kinds), info=info)
+
+    def on_pulse(self, is_alive: bool) -> None:
+        """The process of its body has, or has not, said lately that it is there."""
+        self._silent = 0 if is_alive or not self._is_begun else self._silent + 1
+        if self._silent >= PULSES and not self.is_over:
+            self._over(Outcome(OutcomeKind.LOST, reason="its Celery worker has not been heard of for a while"))

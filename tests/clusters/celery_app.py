@@ -1,0 +1,36 @@
+"""A Celery app as a user has one: its workers run the contract's bodies, and a few tasks of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from quarterjack.executors import _celery_worker
+from quarterjack.executors.celery import serve_bodies
+
+URL = os.environ["QJ_TEST_CELERY_URL"]
+celery: Any = Celery("contract", broker=f"{URL}/0", backend=f"{URL}/1")
+celery.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
+serve_bodies(celery, "quarterjack.testing._contract_bodies:app")
+if alive_s := int(os.environ.get("QJ_TEST_CELERY_ALIVE", "0")):
+    _celery_worker.ALIVE_S, _celery_worker.PULSE_S = alive_s, alive_s / 4
+
+
+@celery.task(name="shop.add")
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@celery.task(name="shop.fail")
+def fail() -> None:
+    raise LookupError("no such thing")
+
+
+@celery.task(name="shop.sleep")
+def sleep(seconds: float, note: str) -> None:
+    Path(note).touch()
+    time.sleep(seconds)

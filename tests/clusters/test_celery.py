@@ -1,0 +1,189 @@
+"""Celery as a pair of hands: the executors' contract over a real worker, and what a cluster does beyond it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("celery")
+
+from celery import Celery
+
+from quarterjack import InvalidOption, JobCancelled, JobFailed, Quarterjack
+from quarterjack.executors import Executor, _celery_results
+from quarterjack.executors.celery import CeleryExecutor, CeleryTask
+from quarterjack.model import OutcomeKind
+from quarterjack.testing._executor_bench import until
+from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
+from tests.clusters.conftest import ROOT, end, worker
+from tests.clusters.holder import application
+from tests.servers.running import VALKEY, OwnServer, own
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs_redis]
+
+
+class TestContract(ExecutorContract):
+    """Our bodies inside Celery workers."""
+
+    bursts = 20
+
+    @pytest.fixture(autouse=True)
+    def _celery(self, celery: Any, at_work: None) -> None:
+        self.celery = celery
+
+    def make(self, slots: int) -> Executor:
+        return CeleryExecutor(self.celery, slots=slots)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> ExecutorBench:
+    """Return what submits the contract's bodies."""
+    return ExecutorBench(lambda slots: pytest.fail(f"{slots}"), "plain", tmp_path)
+
+
+@asynccontextmanager
+async def started(celery: Any, bench: ExecutorBench) -> AsyncIterator[CeleryExecutor]:
+    """Start an executor of one slot."""
+    executor = CeleryExecutor(celery, slots=1)
+    await executor.start(bench.home())
+    try:
+        yield executor
+    finally:
+        await executor.stop(10)
+
+
+# ---------------------------------------------------------------- tasks of theirs
+
+
+async def test_task_of_theirs_runs_by_its_name(celery: Any, at_work: None) -> None:
+    """Whoever has Celery tasks already gives them our schedules without touching a worker."""
+    app = Quarterjack()
+
+    @app.task(executor=CeleryTask("shop.add", celery))
+    def add(x: int, y: int) -> int:
+        raise AssertionError("this says what the task takes, and is never run")
+
+    @app.task(executor=CeleryTask("shop.fail", celery))
+    def fail() -> None: ...
+
+    async with app:
+        assert await (await app.submit(add, 20, y=22)) == 42
+        with pytest.raises(JobFailed, match=r"LookupError: no such thing"):
+            await (await app.submit(fail))
+
+
+async def test_task_of_theirs_is_ended_by_its_timeout(celery: Any, at_work: None, tmp_path: Path) -> None:
+    """Its process is ended: it asks nobody."""
+    app = Quarterjack()
+
+    @app.task(executor=CeleryTask("shop.sleep", celery), timeout=3)
+    def sleep(seconds: float, note: str) -> None: ...
+
+    async with app:
+        job = await app.submit(sleep, 60.0, str(tmp_path / "begun"))
+        await until((tmp_path / "begun").exists)
+        assert await job.cancel()
+        with pytest.raises(JobCancelled):
+            await job
+
+
+# ---------------------------------------------------------------- what goes wrong on a cluster
+
+
+async def test_message_that_is_delivered_twice_runs_once(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """Brokers deliver again what was not acknowledged in time; the body asks before it begins."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await until(lambda: bool(bench.notes("a")))
+        [message] = executor._messages()
+        task, args, kwargs = executor._letter(message.call)
+        await executor._client.publish(task, message.ref, args, kwargs)
+        await executor._client.publish("shop.sleep", "after-it", [0, bench.file("after")], {})
+        await until(Path(bench.file("after")).exists)  # two slots: the one that is free has met both
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+    assert bench.notes("a") == ["began"]
+
+
+async def test_killed_child_is_told_as_died(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """Celery says so at once, so the retry policy decides at once."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        [message] = executor._messages()
+        told = celery.backend.get_task_meta(message.ref)
+        celery.backend.client.connection_pool.disconnect()
+        os.kill(told["result"]["pid"], signal.SIGKILL)
+        assert (await track.end()).kind is OutcomeKind.DIED
+
+
+async def test_worker_group_that_is_killed_is_noticed_by_its_silence(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody says it: the body's process has stopped saying that it is there, so the lease decides."""
+    monkeypatch.setattr(_celery_results, "LOOK_S", 0.5)
+    with own(VALKEY) as server:
+        url = f"redis://127.0.0.1:{server.port}"
+        celery: Any = Celery("contract", broker=f"{url}/0", backend=f"{url}/1")
+        with worker(url, QJ_TEST_CELERY_ALIVE="2") as process:
+            async with started(celery, bench) as executor:
+                _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+                await track.heard("began")
+                end(process)
+                assert (await track.end()).kind is OutcomeKind.LOST
+
+
+async def test_outcome_is_found_after_the_server_was_away(
+    celery: Any, at_work: None, valkey: OwnServer, bench: ExecutorBench
+) -> None:
+    """A result that came while the connections were cut is read after the reconnect."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        await executor._results._client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+
+
+def test_results_that_are_kept_nowhere_are_refused() -> None:
+    """Without a result backend nobody would ever hear of an end."""
+    with pytest.raises(InvalidOption, match="must be in Redis or Valkey"):
+        CeleryExecutor(Celery("x", broker="memory://"))
+
+
+# ---------------------------------------------------------------- over a store
+
+
+async def test_job_whose_app_was_killed_is_taken_up_by_the_next(
+    celery: Any, at_work: None, tmp_path: Path, valkey: OwnServer
+) -> None:
+    """The body goes on in its Celery worker; the next process waits for that one, and runs no second."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    first = subprocess.Popen(
+        [sys.executable, "-m", "tests.clusters.holder", url, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "QJ_TEST_CELERY_URL": f"redis://127.0.0.1:{valkey.port}"},
+    )
+    try:
+        await until((tmp_path / "a").exists)
+    finally:
+        first.kill()
+        first.wait()
+    app, hold = application(url, CeleryExecutor(celery))
+    async with app:
+        [job] = await app.jobs(task=hold)
+        while job.attempt < 2:  # the lease of the killed process runs out first
+            await asyncio.sleep(0.05)
+            await job.refresh()
+        (tmp_path / "go").touch()
+        assert await job == "let go"
+    assert (tmp_path / "a").read_text().split() == ["began"]
