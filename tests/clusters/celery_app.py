@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,23 @@ if alive_s := int(os.environ.get("QJ_TEST_CELERY_ALIVE", "0")):
     _celery_worker.ALIVE_S, _celery_worker.PULSE_S = alive_s, alive_s / 4
 
 
-@celery.task(name="shop.add")
+def named(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Register a task."""
+    register: Callable[[Callable[..., Any]], Any] = celery.task(name=name)
+    return register
+
+
+@named("shop.add")
 def add(x: int, y: int) -> int:
     return x + y
 
 
-@celery.task(name="shop.fail")
+@named("shop.fail")
 def fail() -> None:
     raise LookupError("no such thing")
 
 
-@celery.task(name="shop.sleep")
+@named("shop.sleep")
 def sleep(seconds: float, note: str) -> None:
     Path(note).touch()
     time.sleep(seconds)

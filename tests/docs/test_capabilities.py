@@ -6,8 +6,11 @@ from dataclasses import fields
 
 import pytest
 
+pytest.importorskip("celery")
+
 from quarterjack import Executor, LoopThread, ProcessExecutor, ThreadExecutor
 from quarterjack.executors import Capabilities, CommandExecutor, LoopExecutor
+from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from tests.repo.checkout import ROOT
 
 PAGE = ROOT / "docs/guides/where-code-runs.md"
@@ -17,6 +20,8 @@ EXECUTORS: dict[str, type[Executor]] = {
     "`LoopThread`": LoopThread,
     "process": ProcessExecutor,
     "command": CommandExecutor,
+    "`CeleryExecutor`": CeleryExecutor,
+    "`CeleryTask`": CeleryTask,
 }
 WORDS = {
     "can_cancel_queued": "withdraws what has not begun",

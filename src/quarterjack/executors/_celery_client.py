@@ -9,7 +9,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Final
 
-from celery import Celery
+import celery
 
 __all__ = ["Client"]
 
@@ -29,9 +29,10 @@ class Client:
     middle of a publish, and stand still while that is away.
     """
 
-    def __init__(self, celery: Any, name: str) -> None:
-        self._celery = Celery(celery.main, set_as_current=False, backend="disabled://")
-        self._celery.conf.update({key: celery.conf[key] for key in _TAKEN if celery.conf.get(key) is not None})
+    def __init__(self, theirs: Any, name: str) -> None:
+        make: Callable[..., Any] = celery.Celery
+        self._celery = make(theirs.main, set_as_current=False, backend="disabled://")
+        self._celery.conf.update({key: theirs.conf[key] for key in _TAKEN if theirs.conf.get(key) is not None})
         self._celery.control.mailbox.producer_pool = None  # else it takes connections of a pool that all apps share
         self._connection: Any = None
         self._loop = asyncio.get_running_loop()

@@ -53,7 +53,8 @@ class Results:
     ) -> None:
         backend = celery.backend
         self._url: str = backend.url
-        self._client: Any = redis.Redis.from_url(
+        client: Any = redis.Redis
+        self._client = client.from_url(
             self._url.partition("?")[0], socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
         self._key_of: Callable[[str], bytes] = backend.get_key_for_task

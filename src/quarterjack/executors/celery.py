@@ -23,15 +23,16 @@ from typing import Any, ClassVar, Final
 
 from pydantic_core import from_json, to_json
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, MissingExtra, RaisedElsewhere
-from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
+from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, MissingExtra
+from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import Away, Desk
+from ._away import Desk
 from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Executor, Handle, Home, Report
 
 try:
     from ._celery_client import Client
+    from ._celery_message import Message
     from ._celery_results import Results
     from ._celery_worker import TASK, serve
 except ImportError as error:
@@ -43,12 +44,8 @@ __all__ = ["CeleryExecutor", "CeleryTask", "serve_bodies"]
 
 log = logging.getLogger("quarterjack.celery")
 
-KILL_S: Final = 10.0
-"""A killed process is announced within that, or nobody knows what became of it."""
 HAND_OVER_S: Final = (0.2, 5.0)
 """Before a message is sent again that the broker did not take: the first and the longest pause."""
-PULSES: Final = 2
-"""So many looks without a sign of life, and a body that has begun is lost."""
 MORE_S: Final = 30.0
 """Celery's own time limit stands this far behind ours: it ends what no worker of ours watches any more."""
 
@@ -104,7 +101,7 @@ class CeleryExecutor(Executor):
         self._desk: Desk | None = None
         self._client: Client
         self._results: Results
-        self._out: dict[str, list[_Message]] = {}
+        self._out: dict[str, list[Message]] = {}
         self._chores: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -133,7 +130,7 @@ class CeleryExecutor(Executor):
         return self._begin(call, report, ref)
 
     def leave(self, handle: Handle) -> None:
-        assert isinstance(handle, _Message)  # noqa: S101  # ours, or the caller is broken
+        assert isinstance(handle, Message)  # noqa: S101  # ours, or the caller is broken
         handle.leave()
 
     async def stop(self, grace_s: float) -> None:
@@ -162,7 +159,7 @@ class CeleryExecutor(Executor):
         if self.free <= 0:
             raise ExecutorFull(f"executor {self.name} has {self.slots} bodies out, which is all it takes")
         letter = self._letter(call)  # what cannot travel is refused before anything is sent
-        message = _Message(self._desk, call, report, self)
+        message = Message(self._desk, call, report, self)
         self.chore(self._hand_over(message, letter, before))
         return message
 
@@ -170,7 +167,7 @@ class CeleryExecutor(Executor):
         return TASK, [request_of(call).decode()], {}
 
     async def _hand_over(
-        self, message: _Message, letter: tuple[str, list[Any], dict[str, Any]], before: str | None
+        self, message: Message, letter: tuple[str, list[Any], dict[str, Any]], before: str | None
     ) -> None:
         pause_s = HAND_OVER_S[0]
         while not message.is_over:
@@ -187,7 +184,7 @@ class CeleryExecutor(Executor):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
 
-    async def _taken_up(self, message: _Message, before: str) -> bool:
+    async def _taken_up(self, message: Message, before: str) -> bool:
         if not await self._results.take_up(before, message.ref):
             return False
         message.ref = before
@@ -196,14 +193,14 @@ class CeleryExecutor(Executor):
         await self._results.look()
         return True
 
-    async def _watch(self, message: _Message) -> None:
+    async def _watch(self, message: Message) -> None:
         if not message.is_over:
             same = self._out.setdefault(message.ref, [])
             if message not in same:
                 same.append(message)
             await self._results.watch(message.ref)
 
-    async def _send(self, message: _Message, letter: tuple[str, list[Any], dict[str, Any]]) -> None:
+    async def _send(self, message: Message, letter: tuple[str, list[Any], dict[str, Any]]) -> None:
         task, args, kwargs = letter
         timeout_s = message.call.timeout_s
         limit = {} if timeout_s is None else {"time_limit": timeout_s + message.call.cancel_grace_s + MORE_S}
@@ -227,14 +224,14 @@ class CeleryExecutor(Executor):
         for message in list(self._out.get(ref, ())):
             message.on_pulse(is_alive)
 
-    def _messages(self) -> list[_Message]:
+    def _messages(self) -> list[Message]:
         return [message for same in self._out.values() for message in same]
 
     def outcome_of(self, call: Call, result: Any) -> Outcome:
         """Return what a result says."""
         return outcome_of(call, result.encode())
 
-    def forget(self, message: _Message, *, is_over: bool) -> None:
+    def forget(self, message: Message, *, is_over: bool) -> None:
         """Watch a message no more."""
         same = self._out.get(message.ref, [])
         if message in same:
@@ -244,14 +241,14 @@ class CeleryExecutor(Executor):
             del self._out[message.ref]
             self.chore(self._results.forget(message.ref, is_over=is_over))
 
-    async def interrupt(self, message: _Message) -> bool:
+    async def interrupt(self, message: Message) -> bool:
         """Withdraw a body that has not begun, and say so; else have it raise where it stands.
 
         Not by Celery's own revoke: a worker that was told to interrupt a task forgets it, and cannot kill it later.
         """
         return await self._results.withdraw(message.ref)
 
-    async def kill(self, message: _Message) -> None:
+    async def kill(self, message: Message) -> None:
         """End the process that runs the body."""
         await self._client.revoke(message.ref, "SIGKILL")
 
@@ -299,146 +296,7 @@ class CeleryTask(CeleryExecutor):
     def outcome_of(self, call: Call, result: Any) -> Outcome:
         return Outcome(OutcomeKind.DONE, call.read_result(to_json(result)))
 
-    async def interrupt(self, message: _Message) -> bool:
+    async def interrupt(self, message: Message) -> bool:
         """Have its worker end its process; one that has not begun is dropped by the worker that meets it."""
         await self._client.revoke(message.ref, "SIGTERM")
         return False
-
-
-class _Message(Away):
-    """One attempt that was handed to Celery."""
-
-    __slots__ = ("_executor", "_is_accepted", "_said", "_silent", "ref")
-
-    def __init__(self, desk: Desk, call: Call, report: Report, executor: CeleryExecutor) -> None:
-        super().__init__(desk, call, report)
-        self.may_begin()  # whose turn it is, the fence knows: nothing is withdrawn by this side alone
-        self._executor = executor
-        self._is_accepted = False
-        self._silent = 0
-        self._said: list[Any] = [None, None]
-        self.ref = call.ref
-
-    @property
-    def is_over(self) -> bool:
-        """True once nobody waits for it."""
-        return self._is_reported or self._is_abandoned
-
-    def on_accepted(self) -> None:
-        """The broker has it."""
-        if not (self._is_accepted or self._is_begun or self.is_over):
-            self._is_accepted = True
-            self._report.accepted()
-
-    # -- ending it ---------------------------------------------------------------------
-
-    def interrupt(self, reason: str) -> None:
-        self._executor.chore(self._interrupt(reason))
-
-    async def _interrupt(self, reason: str) -> None:
-        try:
-            is_withdrawn = await self._executor.interrupt(self)
-        except Exception as error:  # the broker or the results are away
-            log.warning("job %s could not be interrupted on Celery: %s", self.ref, error)
-            is_withdrawn = False
-        if self.is_over:
-            return
-        if is_withdrawn:
-            self._over(Outcome(OutcomeKind.CANCELLED, reason=reason))
-        else:
-            self.arm(self.call.cancel_grace_s, self._kill)
-
-    def _kill(self) -> None:
-        self._executor.chore(self._kill_there())
-
-    async def _kill_there(self) -> None:
-        self.arm(KILL_S, self.give_up)
-        try:
-            await self._executor.kill(self)
-        except Exception as error:  # the broker is away
-            log.warning("job %s could not be killed on Celery: %s", self.ref, error)
-
-    def give_up(self) -> None:
-        super().give_up()
-        self._part(is_over=False)
-
-    def leave(self) -> None:
-        """The worker ends, the body goes on: report nothing more of it."""
-        self._disarm()
-        self._is_abandoned = True
-        self._hold.release()
-        self.desk.forget(self)
-        self._part(is_over=False)
-
-    def abandon(self) -> None:
-        super().abandon()
-        self._part(is_over=False)
-
-    def _part(self, *, is_over: bool) -> None:
-        self._executor.forget(self, is_over=is_over)
-
-    def _over(self, outcome: Outcome) -> None:
-        self._on_finished(outcome)
-        self._part(is_over=True)
-
-    # -- what is heard -----------------------------------------------------------------
-
-    def on_state(self, state: str, result: Any, trace: str) -> None:
-        """The result key holds this now."""
-        if self.is_over:
-            return
-        if state in {"STARTED", "PROGRESS"}:
-            self._on_said(result)
-        elif state == "SUCCESS":
-            self._over(self._read(result))
-        elif state == "FAILURE":
-            self._over(self._failure(result, trace))
-        elif state == "REVOKED":  # its process was ended, or its message dropped
-            self._over(Outcome(OutcomeKind.CANCELLED, reason="revoked in Celery"))
-
-    def on_begun(self) -> None:
-        """Its body has begun."""
-        if not self._is_begun:
-            self._on_began(self.desk.clock.monotonic_ns())
-
-    def _on_said(self, result: Any) -> None:
-        if not isinstance(result, dict):
-            return
-        self.on_begun()
-        said = [result.get("progress"), result.get("kept")]
-        if said[1] is not None and said[1] != self._said[1]:
-            self._report.keep(said[1][0])
-        if said[0] is not None and said[0] != self._said[0]:
-            self._report.progress(*said[0])
-        self._said = said
-
-    def _read(self, result: Any) -> Outcome:
-        try:
-            outcome = self._executor.outcome_of(self.call, result)
-        except Exception as error:  # what their task returned is not what the function says
-            return Outcome(OutcomeKind.RAISED, error=error)
-        is_soft = outcome.info is not None and outcome.info.type_name == "SoftTimeLimitExceeded"
-        return outcome._replace(kind=OutcomeKind.CANCELLED) if is_soft and self.is_asked else outcome
-
-    def _failure(self, result: Any, trace: str) -> Outcome:
-        """Return what Celery says of a task that it could not run to its end, or that raised."""
-        told = result if isinstance(result, dict) else {}
-        name, said = str(told.get("exc_type", "")), told.get("exc_message", "")
-        text = said if isinstance(said, str) else ", ".join(map(str, said))
-        info = ErrorInfo(name, text, trace)
-        if name == "WorkerLostError":
-            return Outcome(OutcomeKind.DIED, reason=text or "its Celery worker process died", info=info)
-        if name == "TimeLimitExceeded":
-            return Outcome(OutcomeKind.TIMED_OUT, reason="it ran longer than Celery's time limit")
-        if name == "NotRegistered":
-            return Outcome(OutcomeKind.REJECTED, reason=f"no Celery worker knows the task {text}", info=info)
-        if self.is_asked and name == "SoftTimeLimitExceeded":
-            return Outcome(OutcomeKind.CANCELLED)
-        kinds = (f"{told.get('exc_module', 'builtins')}.{name}",)
-        return Outcome(OutcomeKind.RAISED, error=RaisedElsewhere(name, text, trace, kinds), info=info)
-
-    def on_pulse(self, is_alive: bool) -> None:
-        """The process of its body has, or has not, said lately that it is there."""
-        self._silent = 0 if is_alive or not self._is_begun else self._silent + 1
-        if self._silent >= PULSES and not self.is_over:
-            self._over(Outcome(OutcomeKind.LOST, reason="its Celery worker has not been heard of for a while"))
