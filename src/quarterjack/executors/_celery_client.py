@@ -30,8 +30,7 @@ class Client:
     """
 
     def __init__(self, theirs: Any, name: str) -> None:
-        make: Callable[..., Any] = celery.Celery
-        self._celery = make(theirs.main, set_as_current=False, backend="disabled://")
+        self._celery = _without_results(theirs.main)
         self._celery.conf.update({key: theirs.conf[key] for key in _TAKEN if theirs.conf.get(key) is not None})
         self._celery.control.mailbox.producer_pool = None  # else it takes connections of a pool that all apps share
         self._connection: Any = None
@@ -94,6 +93,10 @@ class Client:
         connection, self._connection = self._connection, None
         with suppress(Exception):  # a broker that is away cannot be left in good order
             connection.release()
+
+
+def _without_results(name: str) -> Any:
+    return celery.Celery(name, set_as_current=False, backend="disabled://")
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
