@@ -26,7 +26,10 @@ Types = type[BaseException] | Collection[type[BaseException]]
 
 @dataclass(frozen=True, slots=True, init=False)
 class Timeout(Explained):
-    """How long an attempt may run, in seconds, its waiting not counted; then it is cancelled and has failed."""
+    """How long an attempt may run, in seconds, its waiting not counted; then it is cancelled and has failed.
+
+    One alarm per attempt: O(log n) time among n of them, O(1) space.
+    """
 
     seconds: float
 
@@ -39,7 +42,7 @@ class Deadline(Explained):
     """How long a job may take from its submission to its end, in seconds: waits, attempts and pauses together.
 
     When it has passed, a waiting job is turned away and a running one cancelled;
-    both end with `DeadlineExceeded`.
+    both end with `DeadlineExceeded`. One alarm per job: O(log n) time among n of them, O(1) space.
     """
 
     seconds: float
@@ -51,6 +54,8 @@ class Deadline(Explained):
 @dataclass(frozen=True, slots=True, init=False)
 class Fallback(Explained):
     """What a job returns when it has failed for good: a value, or what a function of its error returns.
+
+    O(1) time and space beside the function's own.
 
     Args:
         value: The value; a callable is called with the error, and may be a coroutine function.
@@ -77,6 +82,8 @@ class Fallback(Explained):
 @dataclass(frozen=True, slots=True, init=False)
 class Dedupe(Explained):
     """One run for all who ask for the same while it lasts (single flight): they get the job that is there.
+
+    O(1) time per submission, one entry of space per run that is not over.
 
     Args:
         by: A name of the job's key or arguments, or a function of the job; equal keys are the same.

@@ -53,8 +53,10 @@ class Retry:
     turned away (`FlowRefused`, such as `CircuitOpen`: asking again is what the
     breaker is there to prevent), and one that ended by `SystemExit` or the like.
 
+    A decision takes O(1) time; between attempts a job holds nothing but its record.
+
     Args:
-        on: What is worth another attempt: an exception type, a tuple of them, or a function
+        on: What is worth another attempt: an exception type, several of them, or a function
             of the exception. ``()`` is none, for who looks at results only.
         attempts: Attempts in all, the first one included.
         deadline: Seconds since the job was first due, after which no attempt starts.
@@ -66,8 +68,8 @@ class Retry:
             ``"none"`` takes the ceiling.
         on_result: A function of the result that says whether it is worth another attempt. When none
             is left the job is done, with the last result.
-        retry_after: A function of the exception that names the pause (an HTTP header, say), in seconds
-            or as a ``timedelta``; None leaves it to the other options. It is cut to *cap*.
+        retry_after: A function of the exception that names the pause (an HTTP header, say), in seconds,
+            as their text, or as a ``timedelta``; None leaves it to the other options. It is cut to *cap*.
         budget: Bounds the retries of all jobs that share it; see `RetryBudget`.
         give_up_on: What is not tried again although *on* covers it; in the same forms.
 
