@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,3 +188,30 @@ async def test_job_whose_app_was_killed_is_taken_up_by_the_next(
         (tmp_path / "go").touch()
         assert await job == "let go"
     assert (tmp_path / "a").read_text().split() == ["began"]
+
+
+async def test_cluster_receives_our_ticks(valkey: OwnServer, tmp_path: Path) -> None:
+    """The example, as its first lines say to start it."""
+    env = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{valkey.port}"}
+    more = {"cwd": ROOT / "examples", "env": env, "stdin": subprocess.DEVNULL, "start_new_session": True}
+    told = tmp_path / "told"
+    with told.open("w") as written:
+        celery = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "celery_ticks:celery",
+            "worker",
+            "--concurrency=1",
+            "--loglevel=WARNING",
+        ]
+        theirs = subprocess.Popen(celery, stdout=written, stderr=subprocess.STDOUT, **more)  # type: ignore[call-overload]
+        ours = subprocess.Popen([sys.executable, "-m", "quarterjack", "run", "celery_ticks"], **more)  # type: ignore[call-overload]
+        try:
+            await until(lambda: told.read_text().count(" in process ") >= 2)
+        finally:
+            end(ours)
+            end(theirs)
+    ticks = re.findall(r"(\d\d:\d\d:\d\d) in process ", told.read_text())
+    assert len(set(ticks)) == len(ticks)
