@@ -95,7 +95,7 @@ def test_children_end_with_a_parent_that_is_killed(portable: str, tmp_path: Path
     with program(tmp_path, SERVES.format(submits=submits), QUARTERJACK_PORTABLE=portable) as process:
         pids = {int(line.split()[1]) for line in lines_of(process, 3)}
         process.send_signal(signal.SIGKILL)
-        assert [pid for pid in pids if not is_gone_within(pid, 1.0 if not portable else 5.0)] == []
+        assert [pid for pid in pids if not is_gone_within(pid, 3.0 if not portable else 6.0)] == []
 
 
 @pytest.mark.skipif(not HAS_LEASH, reason="the leash is Linux's")
