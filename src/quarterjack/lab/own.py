@@ -18,7 +18,7 @@ from .process_app import warm_up
 from .ways._asyncio import run_on_loop
 from .ways._case import Case
 
-__all__ = ["on_loop", "on_process", "on_thread"]
+__all__ = ["on_celery", "on_loop", "on_process", "on_thread"]
 
 
 def on_loop(case: Case) -> None:
@@ -46,6 +46,13 @@ def on_thread(case: Case) -> None:
 def on_process(case: Case) -> None:
     """Run a plain function in a process of the app's pool, one of which is there before the first tick."""
     _run(case, process_app, process_body, warm_up)
+
+
+def on_celery(case: Case) -> None:
+    """Run a plain function in a Celery worker, which has the app before the first tick."""
+    from .celery_app import app, body, warm_up  # noqa: PLC0415  # needs the extra, and a broker's address
+
+    _run(case, app, body, warm_up)
 
 
 def _run(case: Case, app: Quarterjack, body: Task[[], None], before: Task[[], None] | None = None) -> None:

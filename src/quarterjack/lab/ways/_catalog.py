@@ -22,7 +22,7 @@ MODULES: Final = {
     "_asyncio": ("asyncio-sleep", "asyncio-deadline"),
     "_schedule": ("schedule",),
     "_apscheduler": ("apscheduler",),
-    "_celery": ("celery-beat",),
+    "_celery": ("celery-beat", "ours-celery"),
     "_ours": ("ours-loop", "ours-thread", "ours-process"),
 }
 """The modules and the ways in them, in the order of the tables. A process imports the one that it needs."""
