@@ -23,7 +23,7 @@ if alive_s := int(os.environ.get("QJ_TEST_CELERY_ALIVE", "0")):
 
 def named(name: str) -> Callable[[Callable[..., Any]], Any]:
     """Register a task."""
-    register: Callable[[Callable[..., Any]], Any] = celery.task(name=name)
+    register: Callable[[Callable[..., Any]], Any] = celery.task(name=name, track_started=True)
     return register
 
 

@@ -19,10 +19,11 @@ pytest.importorskip("celery")
 
 from celery import Celery
 
-from quarterjack import InvalidOption, JobCancelled, JobFailed, Quarterjack
+from quarterjack import InvalidOption, JobCancelled, JobFailed, Quarterjack, Retry
 from quarterjack.executors import Executor, _celery_results
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.model import OutcomeKind
+from quarterjack.testing import _contract_bodies
 from quarterjack.testing._executor_bench import until
 from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
 from tests.clusters.conftest import ROOT, end, worker
@@ -105,7 +106,7 @@ async def test_message_that_is_delivered_twice_runs_once(celery: Any, at_work: N
     async with started(celery, bench) as executor:
         _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
         await until(lambda: bool(bench.notes("a")))
-        [message] = executor._messages()
+        [[message]] = executor._out.values()
         task, args, kwargs = executor._letter(message.call)
         await executor._client.publish(task, message.ref, args, kwargs)
         await executor._client.publish("shop.sleep", "after-it", [0, bench.file("after")], {})
@@ -120,7 +121,7 @@ async def test_killed_child_is_told_as_died(celery: Any, at_work: None, bench: E
     async with started(celery, bench) as executor:
         _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
         await track.heard("began")
-        [message] = executor._messages()
+        [[message]] = executor._out.values()
         told = celery.backend.get_task_meta(message.ref)
         celery.backend.client.connection_pool.disconnect()
         os.kill(told["result"]["pid"], signal.SIGKILL)
@@ -188,6 +189,45 @@ async def test_job_whose_app_was_killed_is_taken_up_by_the_next(
         (tmp_path / "go").touch()
         assert await job == "let go"
     assert (tmp_path / "a").read_text().split() == ["began"]
+
+
+async def test_failed_attempt_is_tried_again_and_not_taken_up(celery: Any, at_work: None, tmp_path: Path) -> None:
+    """Only an attempt of which nobody has heard the end is one to wait for."""
+    app = Quarterjack()
+    flaky = app.task(executor=CeleryExecutor(celery), retry=Retry(on=Exception, attempts=2, base=0.01))(
+        _contract_bodies.fail.__wrapped__
+    )
+    async with app:
+        with pytest.raises(JobFailed, match="no luck"):
+            await (job := await app.submit(flaky, "no luck"))
+    assert job.attempt == 2
+
+
+async def test_task_of_theirs_that_tells_its_start_is_not_lost_for_its_silence(
+    celery: Any, at_work: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows nothing of our pulses."""
+    monkeypatch.setattr(_celery_results, "LOOK_S", 0.1)
+    app = Quarterjack()
+
+    @app.task(executor=CeleryTask("shop.sleep", celery))
+    def sleep(seconds: float, note: str) -> None: ...
+
+    async with app:
+        job = await app.submit(sleep, 1.0, str(tmp_path / "begun"))
+        await until((tmp_path / "begun").exists)
+        await job
+
+
+async def test_stop_answers_what_was_not_handed_over_yet(bench: ExecutorBench) -> None:
+    """The broker is away, and the app ends: no job may wait for ever."""
+    celery: Any = Celery("away", broker="redis://127.0.0.1:1/0", backend="redis://127.0.0.1:1/1")
+    executor = CeleryExecutor(celery, slots=1)
+    await executor.start(bench.home())
+    _, track = bench.begin(executor, "double", 1)
+    await asyncio.sleep(0)
+    await executor.stop(0.2)
+    assert (await track.end()).kind is OutcomeKind.CANCELLED
 
 
 async def test_cluster_receives_our_ticks(valkey: OwnServer, tmp_path: Path) -> None:

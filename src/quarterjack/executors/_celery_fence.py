@@ -1,7 +1,8 @@
 """Who may run an attempt on Celery: keys beside the results, asked by both ends, each question in one step.
 
     quarterjack:<job>.wanted    the attempt whose body may begin; another one takes its place, a cancel removes it
-    quarterjack:<ref>.begun     that attempt's body has begun; a message that arrives twice finds it
+    quarterjack:<ref>.begun     that attempt's body has begun ("1"), or its outcome is known here ("over");
+                                a message that arrives twice finds it
     quarterjack:<ref>.alive     its process was there a moment ago
     quarterjack:<ref>.orders    a list: who puts something there asks the body to stop
 
@@ -16,6 +17,7 @@ from typing import Final
 __all__ = [
     "ALIVE_S",
     "BEGIN",
+    "CLOSE",
     "KEPT_S",
     "TAKE_UP",
     "WANT",
@@ -38,11 +40,20 @@ return 1 - redis.call('EXISTS', KEYS[2])
 """KEYS wanted, begun; ARGV ref, seconds. 0: it has begun already, from a message of before."""
 
 TAKE_UP: Final = """
-if redis.call('EXISTS', KEYS[2]) == 1 then return 1 end
+if redis.call('GET', KEYS[2]) == '1' then return 1 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 0
 """
-"""KEYS wanted, begun (of the attempt before); ARGV ref (of this one), seconds. 1: that one has begun, and stays it."""
+"""KEYS wanted, begun (of the attempt before); ARGV ref (of this one), seconds.
+
+1: that one has begun, nobody has heard how it ended, and it stays the one that is wanted.
+"""
+
+CLOSE: Final = """
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+return redis.call('SET', KEYS[1], 'over', 'EX', ARGV[1])
+"""
+"""KEYS begun, result, alive, orders; ARGV seconds. The outcome is known: nobody takes this attempt up any more."""
 
 BEGIN: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

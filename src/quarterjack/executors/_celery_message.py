@@ -20,6 +20,7 @@ KILL_S: Final = 10.0
 """A killed process is announced within that, or nobody knows what became of it."""
 PULSES: Final = 2
 """So many looks without a sign of life, and a body that has begun is lost."""
+_ENDS: Final = {"SUCCESS", "FAILURE", "REVOKED"}
 
 
 class Hands(Protocol):
@@ -85,10 +86,6 @@ class Message(Away):
         except Exception as error:  # the broker is away
             log.warning("job %s could not be killed on Celery: %s", self.ref, error)
 
-    def give_up(self) -> None:
-        super().give_up()
-        self._part(is_over=False)
-
     def leave(self) -> None:
         """The worker ends, the body goes on: report nothing more of it."""
         self._disarm()
@@ -106,12 +103,15 @@ class Message(Away):
 
     def _over(self, outcome: Outcome) -> None:
         self._on_finished(outcome)
-        self._part(is_over=True)
+        self._part(is_over=outcome.kind is not OutcomeKind.LOST)
 
     # -- what is heard -----------------------------------------------------------------
 
     def on_state(self, state: str, result: Any, trace: str) -> None:
         """The result key holds this now."""
+        if self.is_zombie and state in _ENDS:
+            self._on_ended(None)
+            self._part(is_over=True)
         if self.is_over:
             return
         if state in {"STARTED", "PROGRESS"}:
@@ -168,7 +168,12 @@ class Message(Away):
     def on_pulse(self, is_alive: bool) -> None:
         """The process of its body has, or has not, said lately that it is there."""
         self._silent = 0 if is_alive or not self._is_begun else self._silent + 1
-        if self._silent >= PULSES and not self.is_over:
+        if self._silent < PULSES:
+            return
+        if self.is_zombie:
+            self._on_ended(None)
+            self._part(is_over=False)
+        elif not self.is_over:
             self._over(Outcome(OutcomeKind.LOST, reason="its Celery worker has not been heard of for a while"))
 
 

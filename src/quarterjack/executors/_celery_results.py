@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from quarterjack.errors import MissingExtra
 
-from ._celery_fence import KEPT_S, TAKE_UP, WANT, WITHDRAW, alive_key, begun_key, orders_key, wanted_key
+from ._celery_fence import CLOSE, KEPT_S, TAKE_UP, WANT, WITHDRAW, alive_key, begun_key, orders_key, wanted_key
 
 try:
     import redis.asyncio as redis
@@ -87,7 +87,7 @@ class Results:
         if self._pubsub is not None:
             await self._pubsub.subscribe(key)
 
-    async def forget(self, ref: str, *, is_over: bool) -> None:
+    async def forget(self, ref: str, *, is_over: bool, is_fenced: bool) -> None:
         """Tell no more of *ref*; remove what is stored of it once it is over."""
         key = self._key_of(ref)
         if self._refs.pop(key, None) is None:
@@ -95,9 +95,11 @@ class Results:
         try:
             if self._pubsub is not None:
                 await self._pubsub.unsubscribe(key)
-            if is_over:
-                # What says that it has begun stays: a message may come a second time.
-                await self._client.delete(key, alive_key(ref), orders_key(ref))
+            if is_over and is_fenced:
+                keys = begun_key(ref), key, alive_key(ref), orders_key(ref)
+                await self._client.eval(CLOSE, len(keys), *keys, KEPT_S)
+            elif is_over:
+                await self._client.delete(key)
         except DOWN:  # it goes by itself, in a day
             log.debug("the result of %s could not be deleted", ref)
 

@@ -76,6 +76,8 @@ class CeleryExecutor(Executor):
     """
 
     is_remote = True
+    _is_fenced: ClassVar[bool] = True
+    """Its bodies ask before they begin, and say that they are there."""
     capabilities: ClassVar[Capabilities] = Capabilities(
         can_cancel_queued=True,
         can_interrupt=True,
@@ -137,12 +139,12 @@ class CeleryExecutor(Executor):
         desk, self._desk = self._desk, None
         if desk is None:
             return
-        for message in self._messages():
+        for message in _messages(desk):
             message.cancel("shutdown")
         try:
             await desk.wait_for(desk.out.copy(), grace_s)
         finally:
-            for message in self._messages():
+            for message in _messages(desk):
                 message.abandon()
                 log.warning("job %s may still run on Celery", message.ref)
             for chore in self._chores:
@@ -205,7 +207,7 @@ class CeleryExecutor(Executor):
         timeout_s = message.call.timeout_s
         limit = {} if timeout_s is None else {"time_limit": timeout_s + message.call.cancel_grace_s + MORE_S}
         await self._watch(message)
-        is_new = await self._results.want(message.ref)
+        is_new = not self._is_fenced or await self._results.want(message.ref)
         if message.is_over:
             return
         if is_new:
@@ -221,11 +223,9 @@ class CeleryExecutor(Executor):
             message.on_state(meta["status"], meta.get("result"), meta.get("traceback") or "")
 
     def _on_pulse(self, ref: str, is_alive: bool) -> None:
-        for message in list(self._out.get(ref, ())):
-            message.on_pulse(is_alive)
-
-    def _messages(self) -> list[Message]:
-        return [message for same in self._out.values() for message in same]
+        if self._is_fenced:
+            for message in list(self._out.get(ref, ())):
+                message.on_pulse(is_alive)
 
     def outcome_of(self, call: Call, result: Any) -> Outcome:
         """Return what a result says."""
@@ -239,7 +239,7 @@ class CeleryExecutor(Executor):
             if same:
                 return
             del self._out[message.ref]
-            self.chore(self._results.forget(message.ref, is_over=is_over))
+            self.chore(self._results.forget(message.ref, is_over=is_over, is_fenced=self._is_fenced))
 
     async def interrupt(self, message: Message) -> bool:
         """Withdraw a body that has not begun, and say so; else have it raise where it stands.
@@ -280,6 +280,8 @@ class CeleryTask(CeleryExecutor):
         runs_coroutines=True,
     )
 
+    _is_fenced = False
+
     def __init__(self, task: str, celery: Any, *, queue: str | None = None, slots: int = 100) -> None:
         super().__init__(celery, queue=queue, slots=slots, name=f"celery:{task}")
         self.task = task
@@ -300,3 +302,7 @@ class CeleryTask(CeleryExecutor):
         """Have its worker end its process; one that has not begun is dropped by the worker that meets it."""
         await self._client.revoke(message.ref, "SIGTERM")
         return False
+
+
+def _messages(desk: Desk) -> list[Message]:
+    return [away for away in desk.out if isinstance(away, Message)]
