@@ -225,11 +225,15 @@ class Play:
             await asyncio.gather(*self._stopping)
 
     async def _start(self, stack: AsyncExitStack, app: Quarterjack) -> None:
-        try:
-            await stack.enter_async_context(app)
-        except StoreUnavailable:  # the fault struck as it started: it is started anew, as its supervisor would
-            if not self.dead:
+        for _ in (*self.faults, None):
+            try:
                 await stack.enter_async_context(app)
+            except StoreUnavailable:  # a fault struck as it started: it is started anew, as its supervisor would
+                if self.dead:
+                    return
+            else:
+                return
+        raise AssertionError("each fault strikes once")
 
 
 async def _again(job: Job[Any]) -> None:
