@@ -115,7 +115,7 @@ def test_wheel_shows_the_readme(wheel: Path) -> None:
     assert metadata(wheel)["Description-Content-Type"] == "text/markdown"
 
 
-DRIVERS: Final = {"asyncpg", "hiredis", "redis"}
+DRIVERS: Final = {"asyncpg", "celery", "hiredis", "redis"}
 """What the parts of a store may import that stand behind its extra; the store's own module tells of the extra."""
 
 

@@ -136,7 +136,7 @@ class ProcessExecutor(Executor):
         if sys.platform == "win32":
             raise UsageError(f"the executor {self.name!r} needs a POSIX system; use executor='thread' on this one")
         self._desk = Desk(asyncio.get_running_loop(), home.clock)
-        self._home, self._context, self._is_told = home, copy_context(), False
+        self._home, self._context, self._is_told, self._failed_starts = home, copy_context(), False, 0
 
     async def warm(self) -> None:
         """Start the first child: a task names this executor.
@@ -196,6 +196,7 @@ class ProcessExecutor(Executor):
             return
         if self._again is not None:
             self._again.cancel()
+            self._again = None  # or the next start would wait for it for ever
         out = [away for away in desk.out if isinstance(away, Running)]
         for running in out:
             running.cancel("shutdown")
