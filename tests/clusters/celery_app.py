@@ -21,9 +21,9 @@ if alive_s := int(os.environ.get("QJ_TEST_CELERY_ALIVE", "0")):
     _celery_worker.ALIVE_S, _celery_worker.PULSE_S = alive_s, alive_s / 4
 
 
-def named(name: str) -> Callable[[Callable[..., Any]], Any]:
+def named(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Register a task."""
-    register: Callable[[Callable[..., Any]], Any] = celery.task(name=name, track_started=True)
+    register: Callable[[Callable[..., Any]], Any] = celery.task(name=name, track_started=True, **options)
     return register
 
 
@@ -41,3 +41,10 @@ def fail() -> None:
 def sleep(seconds: float, note: str) -> None:
     Path(note).touch()
     time.sleep(seconds)
+
+
+@named("shop.half", bind=True)
+def half(self: Any) -> str:
+    self.update_state(state="PROGRESS", meta={"progress": 50})
+    time.sleep(0.2)
+    return "done"

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ pytest.importorskip("celery")
 
 from celery import Celery
 
-from quarterjack import InvalidOption, JobCancelled, JobFailed, Quarterjack, Retry
+from quarterjack import InvalidOption, JobCancelled, JobFailed, JobTimedOut, Quarterjack, Retry
 from quarterjack.executors import Executor, _celery_results
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.model import OutcomeKind
@@ -83,11 +83,11 @@ async def test_task_of_theirs_runs_by_its_name(celery: Any, at_work: None) -> No
             await (await app.submit(fail))
 
 
-async def test_task_of_theirs_is_ended_by_its_timeout(celery: Any, at_work: None, tmp_path: Path) -> None:
+async def test_task_of_theirs_is_ended_by_a_cancel(celery: Any, at_work: None, tmp_path: Path) -> None:
     """Its process is ended: it asks nobody."""
     app = Quarterjack()
 
-    @app.task(executor=CeleryTask("shop.sleep", celery), timeout=3)
+    @app.task(executor=CeleryTask("shop.sleep", celery))
     def sleep(seconds: float, note: str) -> None: ...
 
     async with app:
@@ -96,6 +96,43 @@ async def test_task_of_theirs_is_ended_by_its_timeout(celery: Any, at_work: None
         assert await job.cancel()
         with pytest.raises(JobCancelled):
             await job
+
+
+async def test_task_of_theirs_is_ended_by_its_timeout(celery: Any, at_work: None, tmp_path: Path) -> None:
+    """It counts from the hand-over: nobody says when it begins."""
+    app = Quarterjack()
+
+    @app.task(executor=CeleryTask("shop.sleep", celery), timeout=1)
+    def sleep(seconds: float, note: str) -> None: ...
+
+    async with app:
+        with pytest.raises(JobTimedOut):
+            await (await app.submit(sleep, 60.0, str(tmp_path / "begun")))
+
+
+async def test_progress_of_theirs_is_their_own_business(celery: Any, at_work: None) -> None:
+    """Whatever a task of theirs keeps as its state ends nobody's listening."""
+    app = Quarterjack()
+
+    @app.task(executor=CeleryTask("shop.half", celery))
+    def half() -> str:
+        raise AssertionError("it is theirs")
+
+    async with app:
+        assert await (await app.submit(half)) == "done"
+
+
+async def test_results_that_were_emptied_make_a_waiting_body_lost(
+    celery: Any, bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fence would let no worker begin it any more: nobody may wait for it for ever."""
+    monkeypatch.setattr(_celery_results, "LOOK_S", 0.1)
+    apart: Any = Celery("apart", broker=celery.conf.broker_url.replace("/0", "/4"), backend=celery.conf.result_backend)
+    async with started(apart, bench) as executor:
+        _, track = bench.begin(executor, "double", 1)
+        await track.heard("accepted")
+        await executor._results._client.flushdb()
+        assert (await track.end()).kind is OutcomeKind.LOST
 
 
 # ---------------------------------------------------------------- what goes wrong on a cluster
@@ -198,8 +235,9 @@ async def test_failed_attempt_is_tried_again_and_not_taken_up(celery: Any, at_wo
         _contract_bodies.fail.__wrapped__
     )
     async with app:
+        job = await app.submit(flaky, "no luck")
         with pytest.raises(JobFailed, match="no luck"):
-            await (job := await app.submit(flaky, "no luck"))
+            await job
     assert job.attempt == 2
 
 
@@ -230,9 +268,9 @@ async def test_stop_answers_what_was_not_handed_over_yet(bench: ExecutorBench) -
     assert (await track.end()).kind is OutcomeKind.CANCELLED
 
 
-async def test_cluster_receives_our_ticks(valkey: OwnServer, tmp_path: Path) -> None:
+async def test_cluster_receives_our_ticks(own_redis: Callable[[], OwnServer], tmp_path: Path) -> None:
     """The example, as its first lines say to start it."""
-    env = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{valkey.port}"}
+    env = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{own_redis().port}"}
     more = {"cwd": ROOT / "examples", "env": env, "stdin": subprocess.DEVNULL, "start_new_session": True}
     told = tmp_path / "told"
     with told.open("w") as written:

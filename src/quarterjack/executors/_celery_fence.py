@@ -40,13 +40,15 @@ return 1 - redis.call('EXISTS', KEYS[2])
 """KEYS wanted, begun; ARGV ref, seconds. 0: it has begun already, from a message of before."""
 
 TAKE_UP: Final = """
-if redis.call('GET', KEYS[2]) == '1' then return 1 end
+local running = redis.call('GET', KEYS[1])
+if running and redis.call('GET', 'quarterjack:' .. running .. '.begun') == '1' then return running end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-return 0
+return ''
 """
-"""KEYS wanted, begun (of the attempt before); ARGV ref (of this one), seconds.
+"""KEYS wanted; ARGV ref (of the new attempt), seconds.
 
-1: that one has begun, nobody has heard how it ended, and it stays the one that is wanted.
+The attempt of the job that has begun, and of which nobody has heard how it ended: it
+stays the one that is wanted. Else nothing, and the new one is wanted.
 """
 
 CLOSE: Final = """

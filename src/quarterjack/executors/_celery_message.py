@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from quarterjack.errors import RaisedElsewhere
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._away import Away, Desk
-from .base import Call, Report
+from .base import Call, Capabilities, Report
 
 __all__ = ["Hands", "Message"]
 
@@ -25,6 +25,8 @@ _ENDS: Final = {"SUCCESS", "FAILURE", "REVOKED"}
 
 class Hands(Protocol):
     """What a message asks of its executor."""
+
+    capabilities: ClassVar[Capabilities]
 
     def chore(self, work: Coroutine[Any, Any, None]) -> None: ...
     async def interrupt(self, message: Message) -> bool: ...
@@ -57,6 +59,8 @@ class Message(Away):
         if not (self._is_accepted or self._is_begun or self.is_over):
             self._is_accepted = True
             self._report.accepted()
+            if not self._executor.capabilities.can_report_start and self.call.timeout_s is not None:
+                self.arm(self.call.timeout_s, self._time_out)
 
     # -- ending it ---------------------------------------------------------------------
 
@@ -130,8 +134,8 @@ class Message(Away):
 
     def _on_said(self, result: Any) -> None:
         told = _fields(result)
-        if not told:
-            return
+        if not told or not self._executor.capabilities.can_report_start:
+            return  # what a task of theirs says there is its own business
         self.on_begun()
         said: list[Any] = [told.get("progress"), told.get("kept")]
         if said[1] is not None and said[1] != self._said[1]:
@@ -165,16 +169,22 @@ class Message(Away):
         kinds = (f"{told.get('exc_module', 'builtins')}.{name}",)
         return Outcome(OutcomeKind.RAISED, error=RaisedElsewhere(name, text, trace, kinds), info=info)
 
-    def on_pulse(self, is_alive: bool) -> None:
-        """The process of its body has, or has not, said lately that it is there."""
-        self._silent = 0 if is_alive or not self._is_begun else self._silent + 1
+    def on_pulse(self, is_alive: bool, is_wanted: bool) -> None:
+        """The process of its body has, or has not, said lately that it is there; the fence knows it, or not."""
+        is_there = is_alive if self._is_begun else is_wanted or not self._is_accepted
+        self._silent = 0 if is_there else self._silent + 1
         if self._silent < PULSES:
             return
         if self.is_zombie:
             self._on_ended(None)
             self._part(is_over=False)
         elif not self.is_over:
-            self._over(Outcome(OutcomeKind.LOST, reason="its Celery worker has not been heard of for a while"))
+            self._over(Outcome(OutcomeKind.LOST, reason=self._lost_words()))
+
+    def _lost_words(self) -> str:
+        if self._is_begun:
+            return "its Celery worker has not been heard of for a while"
+        return "Celery's results no longer know that it is wanted: they were emptied, and no worker would begin it"
 
 
 def _fields(result: Any) -> dict[str, Any]:

@@ -42,14 +42,15 @@ class Results:
     Args:
         celery: The user's app; its backend is a Redis.
         on_state: Called with an attempt and what its result key holds now.
-        on_pulse: Called with an attempt and whether its process has said lately that it is there.
+        on_pulse: Called with an attempt, whether its process has said lately that it is there, and whether the
+            fence still knows that it is wanted.
     """
 
     def __init__(
         self,
         celery: Any,
         on_state: Callable[[str, Mapping[str, Any]], None],
-        on_pulse: Callable[[str, bool], None],
+        on_pulse: Callable[[str, bool, bool], None],
     ) -> None:
         backend = celery.backend
         self._url: str = backend.url
@@ -109,10 +110,10 @@ class Results:
         """Let the body of *ref* begin, and none of another attempt at its job; return whether it has not begun yet."""
         return bool(await self._client.eval(WANT, 2, wanted_key(ref), begun_key(ref), ref, KEPT_S))
 
-    async def take_up(self, before: str, ref: str) -> bool:
-        """Return whether the attempt *before* has begun; if not, *ref* is wanted in its place."""
-        keys = wanted_key(ref), begun_key(before)
-        return bool(await self._client.eval(TAKE_UP, 2, *keys, ref, KEPT_S))
+    async def take_up(self, before: str, ref: str) -> str | None:
+        """Return which attempt of *before*'s job goes on somewhere; None if none does, and *ref* is wanted."""
+        running: bytes = await self._client.eval(TAKE_UP, 1, wanted_key(before), ref, KEPT_S)
+        return running.decode() or None
 
     async def withdraw(self, ref: str) -> bool:
         """Return whether the body of *ref* will never begin; one that has begun is told to stop."""
@@ -157,14 +158,22 @@ class Results:
         refs = dict(self._refs)
         if not refs:
             return
-        values = await self._client.mget([*refs, *map(alive_key, refs.values())])
-        for ref, alive in zip(refs.values(), values[len(refs) :], strict=True):
-            self._on_pulse(ref, alive is not None)
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.mget([*refs, *map(alive_key, refs.values())])
+            for ref in refs.values():
+                pipe.expire(wanted_key(ref), KEPT_S)
+            values, *wanted = await pipe.execute()
+        for ref, alive, is_wanted in zip(refs.values(), values[len(refs) :], wanted, strict=True):
+            self._on_pulse(ref, alive is not None, bool(is_wanted))
         for key, value in zip(refs, values[: len(refs)], strict=True):
             if value is not None:
                 self._tell(key, value)
 
     def _tell(self, key: bytes, value: bytes) -> None:
         ref = self._refs.get(key)
-        if ref is not None:
+        if ref is None:
+            return
+        try:
             self._on_state(ref, json.loads(value))
+        except Exception:  # whatever a task of theirs has put there, the others go on
+            log.exception("what Celery keeps of %s cannot be read", ref)

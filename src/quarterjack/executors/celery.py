@@ -125,11 +125,11 @@ class CeleryExecutor(Executor):
         return max(0, self.slots + self.lent - len(self._desk.out))
 
     def submit(self, call: Call, report: Report) -> Handle:
-        return self._begin(call, report, None)
+        return self._begin(call, report, before=None)
 
     def reattach(self, ref: str, call: Call, report: Report) -> Handle | None:
-        """Take up the attempt *ref* if its body has begun; submit *call* in its place if it has not."""
-        return self._begin(call, report, ref)
+        """Take up the body of an earlier attempt, *ref* or one before it, that still runs; else submit *call*."""
+        return self._begin(call, report, before=ref)
 
     def leave(self, handle: Handle) -> None:
         assert isinstance(handle, Message)  # noqa: S101  # ours, or the caller is broken
@@ -155,21 +155,21 @@ class CeleryExecutor(Executor):
 
     # -- messages ----------------------------------------------------------------------
 
-    def _begin(self, call: Call, report: Report, before: str | None) -> Handle:
+    def _begin(self, call: Call, report: Report, *, before: str | None) -> Handle:
         if self._desk is None:
             raise ExecutorClosed(f"executor {self.name} is not started, or has stopped")
         if self.free <= 0:
             raise ExecutorFull(f"executor {self.name} has {self.slots} bodies out, which is all it takes")
         letter = self._letter(call)  # what cannot travel is refused before anything is sent
         message = Message(self._desk, call, report, self)
-        self.chore(self._hand_over(message, letter, before))
+        self.chore(self._hand_over(message, letter, before=before))
         return message
 
     def _letter(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
         return TASK, [request_of(call).decode()], {}
 
     async def _hand_over(
-        self, message: Message, letter: tuple[str, list[Any], dict[str, Any]], before: str | None
+        self, message: Message, letter: tuple[str, list[Any], dict[str, Any]], *, before: str | None
     ) -> None:
         pause_s = HAND_OVER_S[0]
         while not message.is_over:
@@ -187,9 +187,10 @@ class CeleryExecutor(Executor):
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
 
     async def _taken_up(self, message: Message, before: str) -> bool:
-        if not await self._results.take_up(before, message.ref):
+        running = await self._results.take_up(before, message.ref)
+        if running is None:
             return False
-        message.ref = before
+        message.ref = running
         await self._watch(message)
         message.on_accepted()
         await self._results.look()
@@ -222,10 +223,10 @@ class CeleryExecutor(Executor):
         for message in list(self._out.get(ref, ())):
             message.on_state(meta["status"], meta.get("result"), meta.get("traceback") or "")
 
-    def _on_pulse(self, ref: str, is_alive: bool) -> None:
+    def _on_pulse(self, ref: str, is_alive: bool, is_wanted: bool) -> None:
         if self._is_fenced:
             for message in list(self._out.get(ref, ())):
-                message.on_pulse(is_alive)
+                message.on_pulse(is_alive, is_wanted)
 
     def outcome_of(self, call: Call, result: Any) -> Outcome:
         """Return what a result says."""
