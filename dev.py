@@ -45,7 +45,7 @@ ROOT: Final = Path(__file__).resolve().parent
 VENV: Final = Path(os.environ.get("QJ_VENV") or ROOT / ".venv").absolute()
 BIN: Final = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON: Final = BIN / ("python.exe" if os.name == "nt" else "python")
-STAMP: Final = VENV / "quarterjack-dev.json"  # written last: an environment without one is not complete
+STAMP: Final = VENV / "quarterjack-dev.json"  # says whose it is, and, once it is complete, what it was made of
 GROUP: Final = os.environ.get("QJ_GROUP") or "dev"
 OLDEST_PIP: Final = (22, 3)  # the first with `pip --python`, which needs no pip in the environment
 DOCS_CONFIGS: Final = ("zensical.toml", "mkdocs.yml")
@@ -97,7 +97,7 @@ def ensure_environment() -> None:
             return
         if found is None or any(found.get(part) != wanted[part] for part in ("python", "checkout")):
             make_empty()
-        STAMP.unlink(missing_ok=True)
+        STAMP.write_text("{}", encoding="utf-8")  # begun, and ours
         install(["-e", str(ROOT), *requirements(GROUP, pyproject["dependency-groups"])])
         STAMP.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
@@ -120,8 +120,8 @@ def one_at_a_time() -> Generator[None]:
 
 def make_empty() -> None:
     """Make an environment without pip: a bare Debian has no ensurepip to put one in."""
-    if VENV.is_dir() and any(VENV.iterdir()) and not (VENV / "pyvenv.cfg").exists():
-        sys.exit(f"dev.py: {VENV} is no virtual environment, so it is left alone: move it, or set QJ_VENV.")
+    if VENV.is_dir() and any(VENV.iterdir()) and not STAMP.exists():
+        sys.exit(f"dev.py: {VENV} was not made by dev.py, so it is left alone: move or delete it, or set QJ_VENV.")
     say(f"making {VENV} with Python {platform.python_version()} (on first use; takes a minute)")
     venv.EnvBuilder(with_pip=False, clear=True, symlinks=os.name != "nt").create(VENV)
 

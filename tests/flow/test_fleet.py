@@ -554,6 +554,18 @@ async def test_a_gate_alone_holds_in_a_block() -> None:
         assert not place.slots("slots:l")
 
 
+@every_form
+async def test_a_block_passes_a_gate_alone_and_in_a_flow(form: Callable[..., Gate]) -> None:
+    """A pass around an await is no job: it has the cost of every pass, and nothing may be written to it."""
+    with virtual_loop():
+        gate = form(name="l")
+        async with fleet(Line(Place()), gate):
+            async with gate:
+                pass
+            async with Flow(gate):
+                pass
+
+
 async def test_an_app_gives_its_gates_its_store() -> None:
     """Nothing is to be written but the scope; and why a job waits is told as ever."""
     app = Quarterjack()

@@ -193,13 +193,14 @@ def test_smaller_group_may_be_enough(checkout: Checkout) -> None:
     assert "pyright" in checkout.installs()[1]
 
 
-def test_folder_that_is_no_environment_is_left_alone(checkout: Checkout, tmp_path: Path) -> None:
-    """A slip in QJ_VENV must not cost anybody's files."""
-    (tmp_path / "thesis.txt").touch()
+@pytest.mark.parametrize("file", ["thesis.txt", "pyvenv.cfg"])
+def test_folder_that_dev_py_did_not_make_is_left_alone(file: str, checkout: Checkout, tmp_path: Path) -> None:
+    """A slip in QJ_VENV must not cost anybody's files, nor the environment that somebody made to work in."""
+    (tmp_path / file).touch()
     done = checkout.dev("test", QJ_VENV=str(tmp_path))
     assert done.returncode == 1
-    assert "is no virtual environment" in done.stderr
-    assert (tmp_path / "thesis.txt").exists()
+    assert "was not made by dev.py" in done.stderr
+    assert (tmp_path / file).exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

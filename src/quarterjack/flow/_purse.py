@@ -287,7 +287,9 @@ class CreditPurse(Purse):
     def take(self, job: Waiting) -> None:
         """*job* is admitted."""
         self.drop_ended()
-        cost, spent = job.cost, self._spent[job] = job.cost, []
+        cost = job.cost
+        spent: list[tuple[Credit, float]] = []
+        self._spent[job] = spent
         while cost > CRUMBS and self._credits:
             credit = self._credits[0]
             part = min(credit.left, cost)
