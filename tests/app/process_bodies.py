@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, field_validator
+
 from quarterjack import ProcessExecutor, Quarterjack, Retry, current_job
 
 pool = ProcessExecutor(2, name="pool")
@@ -54,6 +56,33 @@ async def pid_later() -> int:
 @app.task
 def echo(text: str) -> str:
     return text
+
+
+@app.task
+def half_a_pair(raises: bool) -> str:
+    """Say what no JSON holds, as the name of a file may be."""
+    current_job().progress(1, 1, "half \udcff")
+    if raises:
+        raise ValueError("half \udcff")
+    return "done"
+
+
+class Picky(BaseModel):
+    """Read in this process as it was written in the other, or not at all."""
+
+    pid: int
+
+    @field_validator("pid")
+    @classmethod
+    def _here(cls, pid: int) -> int:
+        if pid != os.getpid():
+            raise RuntimeError("another process wrote this")
+        return pid
+
+
+@app.task
+def picky() -> Picky:
+    return Picky(pid=os.getpid())
 
 
 @app.task

@@ -249,3 +249,15 @@ def test_a_command_ends_with_an_app_that_is_killed(tmp_path: Path) -> None:
         process.kill()
         assert select.select([watch], [], [], 5.0)[0]
         os.close(watch)
+
+
+async def test_a_command_that_python_cannot_even_start_is_told(app: Quarterjack) -> None:
+    """Whatever is wrong with its settings ends the job; nobody waits for a thread that has died."""
+
+    @app.task(executor="command")
+    def odd() -> Command:
+        return Command(["true"], env={"NUMBER": 1})  # type: ignore[dict-item]
+
+    async with app:
+        with pytest.raises(JobFailed, match="cannot be started"):
+            await (await app.submit(odd))

@@ -290,6 +290,26 @@ async def test_a_start_that_was_to_be_tried_again_does_not_hold_up_the_next_app(
 
 
 @on_one_python
+async def test_text_that_no_json_holds_ends_no_process() -> None:
+    """The name of a file may hold half a surrogate pair, and stands in many an error."""
+    async with app:
+        job = await app.submit(bodies.half_a_pair, raises=False)
+        assert await job == "done"
+        assert job.progress is not None
+        with pytest.raises(JobFailed, match=r"ValueError: half \\udcff"):
+            await (await app.submit(bodies.half_a_pair, raises=True))
+
+
+@on_one_python
+async def test_a_result_whose_type_refuses_it_here_is_an_error_and_no_death() -> None:
+    """The body has run; to say that its process died would have it run again."""
+    async with app:
+        with pytest.raises(JobFailed, match="another process wrote this"):
+            await (await app.submit(bodies.picky))
+        assert await (await app.submit(bodies.echo, "goes on")) == "goes on"
+
+
+@on_one_python
 async def test_an_app_may_stop_before_its_children_have_begun() -> None:
     """A start that is undone leaves nothing behind, and waits for nothing."""
     began = asyncio.get_running_loop().time()

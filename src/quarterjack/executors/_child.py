@@ -28,7 +28,7 @@ from ._frames import LARGE, Frame, Frames, pack
 from ._gate import Gate, Interrupted
 from ._leash import fasten
 from ._loading import load_bodies
-from ._remote import Answer, Bodies, Body, Request
+from ._remote import Answer, Bodies, Body, Request, in_words
 from .base import AppRef
 
 __all__ = ["main"]
@@ -214,8 +214,9 @@ class _Said:
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """Tell it now, or soon."""
+        news = float(done), None if total is None else float(total), in_words(text)
         with self._child._gate, self._lock:  # an interruption must not leave it locked
-            self._news = done, total, text
+            self._news = news
             now = SYSTEM_CLOCK.monotonic()
             if now - self._told_at >= BETWEEN_S:
                 self._told_at = now

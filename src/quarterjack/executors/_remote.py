@@ -38,7 +38,7 @@ from quarterjack.task import TaskDefinition
 from .base import Call
 from .elsewhere import Elsewhere, Told
 
-__all__ = ["Answer", "Bodies", "Body", "Request", "outcome_of", "request_of", "run", "run_async"]
+__all__ = ["Answer", "Bodies", "Body", "Request", "in_words", "outcome_of", "request_of", "run", "run_async"]
 
 _HERE: Final = str(Path(__file__).parent)
 MAIN_ELSEWHERE: Final = "__mp_main__"
@@ -186,19 +186,24 @@ class Answer:
     @staticmethod
     def cancelled(reason: str) -> bytes:
         """The body was interrupted, or interrupted itself."""
-        return to_json({"kind": "cancelled", "reason": reason}) + b"\n"
+        return to_json({"kind": "cancelled", "reason": in_words(reason)}) + b"\n"
 
     @staticmethod
     def rejected(why: str, error: BaseException | None = None) -> bytes:
         """The body cannot be run there."""
         trace = "" if error is None else trace_of(error)
-        return to_json({"kind": "rejected", "why": why, "traceback": trace}) + b"\n"
+        return to_json({"kind": "rejected", "why": in_words(why), "traceback": trace}) + b"\n"
+
+
+def in_words(text: str) -> str:
+    """Return a text that JSON takes: half a surrogate pair, as in the name of a file, is written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def text_of(error: BaseException) -> str:
     """Return an exception's text; its own ``__str__`` may raise."""
     try:
-        return str(error)
+        return in_words(str(error))
     except Exception as unprintable:  # a user's code runs here
         return f"(its text cannot be had: {type(unprintable).__name__})"
 
@@ -209,7 +214,7 @@ def trace_of(error: BaseException) -> str:
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_HERE):
         tb = tb.tb_next
     text = "".join(traceback.TracebackException(type(error), error, tb).format())
-    return text.replace(f"{MAIN_ELSEWHERE}.", "")
+    return in_words(text.replace(f"{MAIN_ELSEWHERE}.", ""))
 
 
 def _kind_name(kind: type) -> str:
@@ -221,7 +226,8 @@ def _own_error(error: BaseException) -> list[Any] | None:
     """Return one of our errors, such as `Snooze`, as its name and its fields; None if it is another."""
     if type(error).__module__ != errors.__name__:
         return None
-    fields = [to_seconds(one, "delay") if hasattr(one, "total_seconds") else one for one in error.args]
+    seconds = [to_seconds(one, "delay") if hasattr(one, "total_seconds") else one for one in error.args]
+    fields = [in_words(one) if isinstance(one, str) else one for one in seconds]
     return [type(error).__name__, *fields] if all(isinstance(one, _PLAIN) for one in fields) else None
 
 
@@ -242,7 +248,14 @@ def _pickled(error: BaseException) -> bytes:
 
 
 def outcome_of(call: Call, data: bytes) -> Outcome:
-    """Return how a body ended, from its answer."""
+    """Return how a body ended, from its answer; a result that cannot be read here is what the body raised."""
+    try:
+        return _read(call, data)
+    except Exception as error:  # the result's type is the user's code
+        return Outcome(OutcomeKind.RAISED, error=error)
+
+
+def _read(call: Call, data: bytes) -> Outcome:
     line, _, rest = data.partition(b"\n")
     head: dict[str, Any] = from_json(line)
     kind = head["kind"]

@@ -172,7 +172,10 @@ class _Running(Away):
             if self.may_begin():
                 self.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
             return
-        threading.Thread(target=self._run, args=(self._command,), name="qj-command", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(self._command,), name="qj-command", daemon=True).start()
+        except RuntimeError as error:  # too many threads: later there may be room
+            self._fail(error)
 
     # -- running it: in a thread -----------------------------------------------------------------
 
@@ -181,7 +184,7 @@ class _Running(Away):
             return
         try:
             process, fd, leash = _popen(command)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # such as an environment whose values are no texts
             self.finished(_not_started(command, error))
             return
         self.desk.post(self._started, (process.pid, fd, leash))
@@ -312,15 +315,15 @@ def _name(command: Command) -> str:
     return command.words if isinstance(command.words, str) else command.words[0]
 
 
-def _not_started(command: Command, error: OSError | ValueError) -> Outcome:
+def _not_started(command: Command, error: Exception) -> Outcome:
     text = f"{_name(command)} cannot be started: {_why(command, error)}"
-    if isinstance(error, ValueError) or error.errno in _NEVER:
+    if isinstance(error, ValueError | TypeError) or (isinstance(error, OSError) and error.errno in _NEVER):
         return Outcome(OutcomeKind.REJECTED, error=error, reason=text, info=ErrorInfo(type(error).__name__, text))
     return Outcome(OutcomeKind.RAISED, error=error)  # no memory, or too many processes: later there may be room
 
 
-def _why(command: Command, error: OSError | ValueError) -> str:
-    if isinstance(error, ValueError):
+def _why(command: Command, error: Exception) -> str:
+    if not isinstance(error, OSError):
         return str(error)
     if error.errno == errno.E2BIG:
         return "its arguments are longer than the system takes; put them into a file"
