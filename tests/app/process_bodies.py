@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,31 @@ def half_a_pair(raises: bool) -> str:
     if raises:
         raise ValueError("half \udcff")
     return "done"
+
+
+@app.task
+def leaves_a_thread(file: str) -> int:
+    """Return, while a thread goes on to speak as this job."""
+    me = current_job()
+
+    def speak() -> None:
+        while not Path(file).exists():
+            time.sleep(0.01)
+        me.progress(99, 100, "of the first")
+        me.checkpoint("of the first")
+        note(file + "-spoke", "yes")
+
+    threading.Thread(target=copy_context().run, args=(speak,), daemon=True).start()
+    return os.getpid()
+
+
+@app.task
+def hears_it(file: str) -> int:
+    """Let the thread of the one before speak, and say nothing."""
+    note(file, "go")
+    while not Path(file + "-spoke").exists():
+        time.sleep(0.01)
+    return os.getpid()
 
 
 class Picky(BaseModel):

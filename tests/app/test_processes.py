@@ -301,6 +301,17 @@ async def test_text_that_no_json_holds_ends_no_process() -> None:
 
 
 @on_one_python
+async def test_what_a_body_left_behind_does_not_speak_for_the_next_one(file: str) -> None:
+    """The child works for another job by then, whose next attempt would begin from a checkpoint of the first."""
+    async with app:
+        first = await app.submit(bodies.leaves_a_thread, file)
+        pid = await first
+        jobs = [await app.submit(bodies.hears_it, file) for _ in range(2)]  # one of them in that child
+        assert pid in [await job for job in jobs]
+        assert [job.progress for job in jobs] == [None, None]
+
+
+@on_one_python
 async def test_a_result_whose_type_refuses_it_here_is_an_error_and_no_death() -> None:
     """The body has run; to say that its process died would have it run again."""
     async with app:

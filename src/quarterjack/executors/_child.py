@@ -66,7 +66,6 @@ class _Child:
         self._sock = sock
         self._frames = Frames()
         self._gate = Gate(self._has_cancel)
-        self._said = _Said(self)
         self._writing = threading.Lock()
         self._later: list[tuple[Frame, bytes]] = []
         self._runner: asyncio.Runner | None = None
@@ -135,8 +134,9 @@ class _Child:
 
     def _run(self, data: bytes) -> None:
         self._gate.reset()
-        answer = self._answer(Request.read(data))
-        self._said.flush()
+        said = _Said(self)
+        answer = self._answer(Request.read(data), said)
+        said.close()
         if self._tells_memory:
             self.send(Frame.MEMORY, str(_memory_kib()).encode())
         if len(answer) > LARGE:
@@ -147,11 +147,11 @@ class _Child:
         else:
             self.send(Frame.ENDED, answer)
 
-    def _answer(self, request: Request) -> bytes:
+    def _answer(self, request: Request, said: _Said) -> bytes:
         if self._bodies is None:
             return Answer.rejected("the app is not loaded in this process")
         try:
-            body = self._bodies.take(request, self._said)
+            body = self._bodies.take(request, said)
         except Orphaned as error:
             return Answer.rejected(error.why, error)
         self.send(Frame.STARTED)
@@ -194,7 +194,7 @@ class _Raised:
 
 
 class _Said:
-    """What the present body says; not more often than anybody wants to hear it."""
+    """What one body says, until it is over; not more often than anybody wants to hear it."""
 
     def __init__(self, child: _Child) -> None:
         self._child = child
@@ -203,6 +203,7 @@ class _Said:
         self._told_at = 0.0
         self._has_news = threading.Condition(self._lock)
         self._teller: threading.Thread | None = None
+        self._is_over = False
 
     @property
     def is_unwanted(self) -> bool:
@@ -210,12 +211,16 @@ class _Said:
 
     def keep(self, value: Any) -> None:
         """Tell the value for the next attempt."""
-        self._child.send(Frame.KEEP, to_json(value))
+        with self._child._gate, self._lock:
+            if not self._is_over:
+                self._child.send(Frame.KEEP, to_json(value))
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """Tell it now, or soon."""
         news = float(done), None if total is None else float(total), in_words(text)
         with self._child._gate, self._lock:  # an interruption must not leave it locked
+            if self._is_over:  # a thread that the body left behind: the child works for another job by now
+                return
             self._news = news
             now = SYSTEM_CLOCK.monotonic()
             if now - self._told_at >= BETWEEN_S:
@@ -227,10 +232,12 @@ class _Said:
             else:
                 self._has_news.notify()
 
-    def flush(self) -> None:
-        """The body is over: tell what is left."""
+    def close(self) -> None:
+        """The body is over: tell what is left, and nothing more."""
         with self._lock:
             self._tell()
+            self._is_over = True
+            self._has_news.notify()
 
     def _tell(self) -> None:
         if self._news is not None:
@@ -246,6 +253,8 @@ class _Said:
                     self._told_at = SYSTEM_CLOCK.monotonic()
                     self._tell()
                     while self._news is None:
+                        if self._is_over:
+                            return
                         self._has_news.wait()
 
 
