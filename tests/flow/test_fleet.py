@@ -355,6 +355,20 @@ async def test_what_was_not_granted_does_not_start_without_the_store(form: Calla
 
 
 @every_form
+async def test_one_lost_call_opens_no_gate(form: Callable[..., Gate]) -> None:
+    """It takes seconds to fail, which is no outage yet: the next call may be answered."""
+    with virtual_loop(start="2026-03-02T09:00:00Z"):
+        line = Line(Place(), delay_s=4.0)
+        async with TaskManager(form(name="l", on_store_error="open"), store=line, grace=0) as manager:
+            line.is_cut = True
+            jobs = [manager.submit(asyncio.sleep, 50) for _ in range(5)]
+            await asyncio.sleep(2.05)
+            line.is_cut, line.delay_s = False, 0.0
+            await asyncio.sleep(1.5)
+            assert 1 <= sum(job.state == "running" for job in jobs) <= 2
+
+
+@every_form
 @pytest.mark.parametrize("how", ["open", "local"])
 async def test_store_that_does_not_answer_can_be_done_without(
     form: Callable[..., Gate], how: str, caplog: pytest.LogCaptureFixture

@@ -20,7 +20,6 @@ from random import Random
 from typing import Any, Final, Self
 
 from quarterjack.clock import Clock, clock_of
-from quarterjack.errors import StoreError
 from quarterjack.flow._fleet import FleetForm, fleet_forms
 from quarterjack.flow._purse import Purse
 from quarterjack.flow.base import Gate
@@ -112,12 +111,11 @@ class Fleet:
         self._unlisten()
         stewards, self._stewards = list(self._stewards.values()), {}
         tasks = [task for steward in stewards for task in steward.cancel()]
-        with suppress(StoreError, TimeoutError):  # what is not given back runs out
+        with suppress(TimeoutError):  # what is not given back runs out
             async with asyncio.timeout(CLOSE_S):
                 await asyncio.gather(*tasks, return_exceptions=True)
-                for steward in stewards:
-                    if not steward.purse.is_cut_off:
-                        await steward.give_back_all()
+                held = [steward for steward in stewards if not steward.purse.is_cut_off]
+                await asyncio.gather(*(steward.give_back_all() for steward in held), return_exceptions=True)
         for steward in stewards:
             steward.purse.forget()
             steward.purse.is_tended = steward.purse.is_cut_off = False

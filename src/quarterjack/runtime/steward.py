@@ -97,16 +97,15 @@ class Steward(ABC, Generic[PurseT]):
                     await self._news.wait()
 
     async def _try_turn(self) -> float | None:
-        began = self.now
         try:
             if self._failures:
                 await self.call(self.store.limit_acquire(self.purse.limit, (), maximum=1, ttl_s=1.0))
             pause = await self.turn()
         except StoreError as error:
-            return self._failed(error, began)
+            return self._failed(error)
         except Exception as error:  # a third party's store runs here: without this task the gate is closed for good
             log.exception("the limit %s met an error that is none of a store's", self.purse.limit)
-            return self._failed(error, began)
+            return self._failed(error)
         self._failures = 0
         if self.purse.is_cut_off:
             self.purse.is_cut_off = False
@@ -115,10 +114,10 @@ class Steward(ABC, Generic[PurseT]):
             return 0.0
         return pause
 
-    def _failed(self, error: Exception, began: float) -> float:
+    def _failed(self, error: Exception) -> float:
         purse = self.purse
         if not self._failures:
-            self._fails_since = began
+            self._fails_since = self.now  # not from when the call began: a lost one takes seconds to fail
         self._failures += 1
         if not purse.is_cut_off and self.now - self._fails_since >= GIVE_UP_S:
             purse.is_cut_off = True
