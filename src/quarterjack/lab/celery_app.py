@@ -17,7 +17,8 @@ from .ways._celery import BROKER
 
 __all__ = ["app", "body", "celery", "warm_up"]
 
-celery: Final[Any] = import_module("celery").Celery("lab", broker=os.environ[BROKER], backend=os.environ[BROKER])
+address = os.environ.get(BROKER, "redis://127.0.0.1:6379/0")
+celery: Final[Any] = import_module("celery").Celery("lab", broker=address, backend=address)
 celery.conf.update(worker_hijack_root_logger=False)
 serve_bodies(celery, "quarterjack.lab.celery_app:app")
 
