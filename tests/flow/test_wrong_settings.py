@@ -105,7 +105,9 @@ def test_a_mistake_inside_is_not_taken_for_one_of_the_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "kinds", [OSError, (OSError, FlowRefused), [OSError, FlowRefused], {OSError, FlowRefused}], ids=repr
+    "kinds",
+    [OSError, (OSError, FlowRefused), [OSError, FlowRefused], {OSError, FlowRefused}],
+    ids=["type", "tuple", "list", "set"],
 )
 def test_exception_types_are_one_or_several_wherever_they_are_asked_for(kinds: Any) -> None:
     """A list here and a tuple there are nothing to remember."""

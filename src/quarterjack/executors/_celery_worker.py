@@ -19,7 +19,7 @@ from quarterjack.clock import SYSTEM_CLOCK
 
 from . import _celery_fence
 from ._celery_fence import BEGIN, KEPT_S, alive_key, begun_key, orders_key, wanted_key
-from ._remote import Answer, Bodies, HasBodies, Request, in_words, run
+from ._remote import Answer, Bodies, HasBodies, Request, in_figures, run
 
 __all__ = ["TASK", "serve"]
 
@@ -132,7 +132,7 @@ class Pulse:
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """The body says how far it is."""
-        self._say("progress", [float(done), None if total is None else float(total), in_words(text)])
+        self._say("progress", list(in_figures(done, total, text)))
 
     def keep(self, value: Any) -> None:
         """The body keeps a value for the next attempt."""

@@ -28,7 +28,7 @@ from ._frames import LARGE, Frame, Frames, pack
 from ._gate import Gate, Interrupted
 from ._leash import fasten
 from ._loading import load_bodies
-from ._remote import Answer, Bodies, Body, Request, in_words
+from ._remote import Answer, Bodies, Body, Request, in_figures
 from .base import AppRef
 
 __all__ = ["main"]
@@ -217,7 +217,7 @@ class _Said:
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """Tell it now, or soon."""
-        news = float(done), None if total is None else float(total), in_words(text)
+        news = in_figures(done, total, text)
         with self._child._gate, self._lock:  # an interruption must not leave it locked
             if self._is_over:  # a thread that the body left behind: the child works for another job by now
                 return

@@ -38,7 +38,18 @@ from quarterjack.task import TaskDefinition
 from .base import Call
 from .elsewhere import Elsewhere, Told
 
-__all__ = ["Answer", "Bodies", "Body", "Request", "in_words", "outcome_of", "request_of", "run", "run_async"]
+__all__ = [
+    "Answer",
+    "Bodies",
+    "Body",
+    "Request",
+    "in_figures",
+    "in_words",
+    "outcome_of",
+    "request_of",
+    "run",
+    "run_async",
+]
 
 _HERE: Final = str(Path(__file__).parent)
 MAIN_ELSEWHERE: Final = "__mp_main__"
@@ -198,6 +209,15 @@ class Answer:
 def in_words(text: str) -> str:
     """Return a text that JSON takes: half a surrogate pair, as in the name of a file, is written as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def in_figures(done: float, total: float | None, text: str) -> tuple[float, float | None, str]:
+    """Return what a body says of its progress as JSON takes it: numbers of a library become Python's."""
+    return _plain_number(done), None if total is None else _plain_number(total), in_words(text)
+
+
+def _plain_number(value: float) -> float:
+    return value if type(value) in {int, float} else float(value)
 
 
 def text_of(error: BaseException) -> str:
