@@ -1,8 +1,9 @@
 """Calls whose bodies run in another thread: the half that stays on the app's loop.
 
 What every such executor needs, once: letters from other threads that reach the
-loop in order, many by one wake-up (`Desk`), and a handle that reports exactly
-once whatever races with what (`Away`).
+loop in order, many by one wake-up (`Desk`), a handle that reports exactly
+once whatever races with what (`Away`), and slots that such calls hold
+(`DeskExecutor`).
 
 Two sides touch an `Away`. Who takes its turn first decides: the other side's
 thread by `Away.may_begin`, and the body runs; or the app's loop by a cancel,
@@ -16,15 +17,19 @@ from collections import deque
 from collections.abc import Callable, Collection
 from contextvars import copy_context
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock
+from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
-from .base import Call, Report
+from .base import Call, Executor, Report
 
-__all__ = ["Away", "Desk"]
+__all__ = ["UNKILLABLE_S", "Away", "Desk", "DeskExecutor"]
+
+UNKILLABLE_S: Final = 10.0
+"""A process that SIGKILL has not ended after so long hangs in the kernel."""
 
 _CANCELLED, _RAISED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.RAISED, OutcomeKind.TIMED_OUT
 
@@ -261,3 +266,29 @@ class Away:
             self.give_up()
         self._is_abandoned = True
         self.desk.forget(self)
+
+
+class DeskExecutor(Executor):
+    """An executor of one app whose calls are out at its desk."""
+
+    _desk: Desk | None = None
+    """None before `start` and after `stop`."""
+
+    @property
+    def free(self) -> int:
+        """Slots that no body holds."""
+        return self.slots + self.lent - (0 if self._desk is None else len(self._desk.out))
+
+    def _desk_with_room(self) -> Desk:
+        """Return where one more call may go out.
+
+        Raises:
+            ExecutorFull: If all slots are taken.
+            ExecutorClosed: If it is not started, or was stopped.
+        """
+        desk = self._desk
+        if desk is None:
+            raise ExecutorClosed(f"the executor {self.name!r} is not started, or was stopped")
+        if self.free <= 0:
+            raise ExecutorFull(f"all {self.slots} slots of the executor {self.name!r} are taken")
+        return desk

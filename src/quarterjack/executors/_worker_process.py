@@ -23,7 +23,7 @@ from pydantic_core import from_json, to_json
 from quarterjack.errors import BodyDied
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import Away, Desk
+from ._away import UNKILLABLE_S, Away, Desk
 from ._frames import Frame, Frames, pack
 from ._gate import DOORBELL
 from ._leash import not_for_forks
@@ -44,8 +44,6 @@ NEWS_S: Final = 2.0
 """How long after its socket a child's exit code is waited for."""
 MOVES_MOST: Final = 2
 """How often a body is given to another child because the one that had it died before the body began."""
-UNKILLABLE_S: Final = 10.0
-"""A process that SIGKILL has not ended after so long hangs in the kernel."""
 
 
 def words_of(code: int | None) -> str:

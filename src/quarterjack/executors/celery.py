@@ -23,12 +23,12 @@ from typing import Any, ClassVar, Final
 
 from pydantic_core import from_json, to_json
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, MissingExtra
+from quarterjack.errors import InvalidOption, MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import Desk
+from ._away import Desk, DeskExecutor
 from ._remote import HasBodies, outcome_of, request_of
-from .base import Call, Capabilities, Executor, Handle, Home, Report
+from .base import Call, Capabilities, Handle, Home, Report
 
 try:
     from ._celery_client import Client
@@ -60,7 +60,7 @@ def serve_bodies(celery: Any, app: HasBodies | str) -> None:
     serve(celery, app)
 
 
-class CeleryExecutor(Executor):
+class CeleryExecutor(DeskExecutor):
     """Runs bodies of the app's own tasks in Celery workers that call `serve_bodies`.
 
     Attributes are set by the arguments:
@@ -100,7 +100,6 @@ class CeleryExecutor(Executor):
             )
         self.name, self.slots = name, slots
         self._celery, self._queue = celery, queue
-        self._desk: Desk | None = None
         self._client: Client
         self._results: Results
         self._out: dict[str, list[Message]] = {}
@@ -117,12 +116,6 @@ class CeleryExecutor(Executor):
             self._client = Client(self._celery, self.name)
             self._results = Results(self._celery, self._on_state, self._on_pulse)
             self._results.start()
-
-    @property
-    def free(self) -> int:
-        if self._desk is None:
-            return 0
-        return max(0, self.slots + self.lent - len(self._desk.out))
 
     def submit(self, call: Call, report: Report) -> Handle:
         return self._begin(call, report, before=None)
@@ -156,12 +149,9 @@ class CeleryExecutor(Executor):
     # -- messages ----------------------------------------------------------------------
 
     def _begin(self, call: Call, report: Report, *, before: str | None) -> Handle:
-        if self._desk is None:
-            raise ExecutorClosed(f"executor {self.name} is not started, or has stopped")
-        if self.free <= 0:
-            raise ExecutorFull(f"executor {self.name} has {self.slots} bodies out, which is all it takes")
+        desk = self._desk_with_room()
         letter = self._letter(call)  # what cannot travel is refused before anything is sent
-        message = Message(self._desk, call, report, self)
+        message = Message(desk, call, report, self)
         self.chore(self._hand_over(message, letter, before=before))
         return message
 

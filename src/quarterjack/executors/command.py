@@ -24,13 +24,13 @@ from functools import partial
 from typing import Any, ClassVar, Final, cast
 
 from quarterjack.command import Command
-from quarterjack.errors import CommandFailed, ExecutorClosed, ExecutorFull, InvalidOption
+from quarterjack.errors import CommandFailed, InvalidOption
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
-from ._away import Away, Desk
+from ._away import UNKILLABLE_S, Away, Desk, DeskExecutor
 from ._leash import HAS_LEASH, fasten_group, not_for_forks, unfasten
 from ._output import Output
-from .base import Call, Capabilities, Executor, Home, Report
+from .base import Call, Capabilities, Home, Report
 from .thread import default_slots
 
 __all__ = ["CommandExecutor"]
@@ -38,13 +38,11 @@ __all__ = ["CommandExecutor"]
 log = logging.getLogger("quarterjack.executors")
 
 CHUNK: Final = 64 * 1024
-UNKILLABLE_S: Final = 10.0
-"""A process that SIGKILL has not ended after so long hangs in the kernel."""
 _NEVER: Final = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.E2BIG, errno.ENOEXEC, errno.ELOOP})
 """What starting it once more would not mend."""
 
 
-class CommandExecutor(Executor):
+class CommandExecutor(DeskExecutor):
     """Runs up to *slots* commands at once.
 
     Args:
@@ -71,16 +69,10 @@ class CommandExecutor(Executor):
             raise InvalidOption(f"slots must be 1 or more, got {slots}")
         self.slots = slots or default_slots()
         self.name = name
-        self._desk: Desk | None = None
 
     async def start(self, home: Home) -> None:
         """Bind to the running loop."""
         self._desk = Desk(asyncio.get_running_loop(), home.clock)
-
-    @property
-    def free(self) -> int:
-        """Slots that no command holds."""
-        return self.slots + self.lent - (0 if self._desk is None else len(self._desk.out))
 
     def submit(self, call: Call, report: Report) -> Away:
         """Ask the body what to run, and run it.
@@ -89,11 +81,7 @@ class CommandExecutor(Executor):
             ExecutorFull: If all slots are taken.
             ExecutorClosed: If it is not started, or was stopped.
         """
-        desk = self._desk
-        if desk is None:
-            raise ExecutorClosed(f"the executor {self.name!r} is not started, or was stopped")
-        if self.free <= 0:
-            raise ExecutorFull(f"all {self.slots} slots of the executor {self.name!r} are taken")
+        desk = self._desk_with_room()
         running = _Running(desk, call, report)
         running.begin()
         return running

@@ -28,15 +28,15 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from quarterjack.errors import BodyDied, ExecutorClosed, ExecutorFull, InvalidOption, UsageError
+from quarterjack.errors import BodyDied, ExecutorClosed, InvalidOption, UsageError
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
-from ._away import Desk
+from ._away import Desk, DeskExecutor
 from ._frames import LARGE
 from ._remote import request_of
 from ._starting import Nursery
 from ._worker_process import Running, WorkerProcess, settings_for, words_of
-from .base import AppRef, Call, Capabilities, Executor, Home, Report
+from .base import AppRef, Call, Capabilities, Home, Report
 
 __all__ = ["PROCESSES", "ProcessExecutor"]
 
@@ -59,7 +59,7 @@ def _default_workers() -> int:
     return max(1, cpus // int(sharing)) if sharing.isdecimal() and int(sharing) else cpus
 
 
-class ProcessExecutor(Executor):
+class ProcessExecutor(DeskExecutor):
     """Runs up to *workers* bodies at once, each in a process of its own.
 
     Args:
@@ -111,7 +111,6 @@ class ProcessExecutor(Executor):
         self._max_rss_kib = None if max_rss is None else max_rss // 1024
         self._preload = tuple(preload)
         self._spawns = start_method == "spawn" or (start_method is None and not sys.platform.startswith("linux"))
-        self._desk: Desk | None = None
         self._home: Home | None = None
         self._nursery: Nursery | None = None
         self._settings: dict[str, Any] = {}
@@ -159,11 +158,6 @@ class ProcessExecutor(Executor):
         return self._nursery
 
     @property
-    def free(self) -> int:
-        """Slots that no body holds."""
-        return self.slots + self.lent - (0 if self._desk is None else len(self._desk.out))
-
-    @property
     def pids(self) -> frozenset[int]:
         """The processes of its children."""
         return frozenset(child.pid for child in self._children if child.pid is not None)
@@ -177,11 +171,7 @@ class ProcessExecutor(Executor):
             InvalidArguments: If the arguments cannot travel.
             UsageError: If no other process could find the app.
         """
-        desk = self._desk
-        if desk is None:
-            raise ExecutorClosed(f"the executor {self.name!r} is not started, or was stopped")
-        if self.free <= 0:
-            raise ExecutorFull(f"all {self.slots} slots of the executor {self.name!r} are taken")
+        desk = self._desk_with_room()
         self._open()
         running = Running(self, desk, call, report, request_of(call))
         self._queue.append(running)

@@ -25,11 +25,11 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any, ClassVar, Final
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption
+from quarterjack.errors import ExecutorFull, InvalidOption
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import Away, Desk
-from .base import Call, Capabilities, Executor, Home, Report
+from ._away import Away, Desk, DeskExecutor
+from .base import Call, Capabilities, Home, Report
 
 __all__ = ["ThreadExecutor", "default_slots"]
 
@@ -50,7 +50,7 @@ def default_slots() -> int:
     return min(MOST_BY_DEFAULT, cpus + SPARE)
 
 
-class ThreadExecutor(Executor):
+class ThreadExecutor(DeskExecutor):
     """Runs up to *slots* bodies at once in threads named ``qj-<name>-<n>``.
 
     Args:
@@ -77,7 +77,6 @@ class ThreadExecutor(Executor):
             raise InvalidOption(f"slots must be 1 or more, got {slots}")
         self.slots = default_slots() if slots is None else slots
         self.name = name
-        self._desk: Desk | None = None
         self._idle: list[_Thread] = []
         self._busy: set[_Thread] = set()
         self._numbers: Iterator[int] = itertools.count(1)
@@ -98,11 +97,7 @@ class ThreadExecutor(Executor):
 
     def submit(self, call: Call, report: Report) -> Away:
         """Hand the call to an idle thread, or to a new one."""
-        desk = self._desk
-        if desk is None:
-            raise ExecutorClosed(f"the executor {self.name!r} is not started, or was stopped")
-        if self.free <= 0:
-            raise ExecutorFull(f"all {self.slots} slots of the executor {self.name!r} are taken")
+        desk = self._desk_with_room()
         thread = self._idle.pop() if self._idle else self._new_thread(desk)
         self._busy.add(thread)
         running = _Running(desk, call, report, thread)
