@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from quarterjack import Gate, TaskManager
+from quarterjack import ConcurrencyLimit, FixedWindow, Gate, SlidingWindow, TaskManager, TokenBucket
 from quarterjack.errors import StoreUnavailable
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.stores.base import Acquired, Hint
@@ -21,7 +21,14 @@ from quarterjack.stores.memory import MemoryStore
 from quarterjack.testing import virtual_loop
 from tests.flow.loads import PATIENCE_S, START, Load, Played, Start, Work, stall
 
-__all__ = ["Line", "Place", "entered", "played_by"]
+__all__ = ["FORMS", "Line", "Place", "entered", "played_by"]
+
+FORMS: Final[dict[str, Callable[..., Gate]]] = {
+    "ConcurrencyLimit": lambda **how: ConcurrencyLimit(2, scope="fleet", **how),
+    "SlidingWindow": lambda **how: SlidingWindow(2, 10, scope="fleet", **how),
+    "FixedWindow": lambda **how: FixedWindow(2, 10, scope="fleet", **how),
+    "TokenBucket": lambda **how: TokenBucket(0.2, 2, scope="fleet", **how),
+}
 
 
 @dataclass
@@ -35,6 +42,15 @@ class Place:
         """Return the rows of a limit, by holder."""
         found: dict[str, int] = self.limits._slots.get(limit, {})
         return found
+
+    def slots_of(self, kind: str, now_ns: int) -> dict[str, list[str]]:
+        """Return who holds rows that count, by limit, of all limits whose name begins with *kind*."""
+        every: dict[str, dict[str, int]] = self.limits._slots
+        return {
+            limit: [holder for holder, until in rows.items() if until > now_ns]
+            for limit, rows in every.items()
+            if limit.startswith(kind)
+        }
 
 
 class Line(MemoryStore):

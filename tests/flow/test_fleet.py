@@ -30,26 +30,18 @@ from quarterjack import (
     UsageError,
     fleet,
 )
-from quarterjack.flow._fleet import FleetForm, FleetRate
-from quarterjack.flow._purse import CreditPurse
+from quarterjack.flow._fleet import FleetForm
 from quarterjack.flow.concurrency import FleetConcurrencyLimit
-from quarterjack.flow.sliding_window import FleetSlidingWindow
 from quarterjack.runtime.stewards import ROUND_TRIPS, TOKEN_S
 from quarterjack.stores._limits import Limits
 from quarterjack.stores.base import Acquired
 from quarterjack.testing import virtual_loop, virtual_time
-from tests.flow.fleets import Line, Place, entered, played_by
+from tests.flow.fleets import FORMS, Line, Place, entered, played_by
 from tests.flow.loads import Load, Played, Start, breaks, loads
 from tests.flow.test_sliding_window import is_exact
 
 MORE: Final = settings(max_examples=25)
 DELAYS: Final = st.sampled_from([(0.0, 0.0), (0.0, 0.003), (0.002, 0.04, 0.001)])
-FORMS: Final[dict[str, Callable[..., Gate]]] = {
-    "ConcurrencyLimit": lambda **how: ConcurrencyLimit(2, scope="fleet", **how),
-    "SlidingWindow": lambda **how: SlidingWindow(2, 10, scope="fleet", **how),
-    "FixedWindow": lambda **how: FixedWindow(2, 10, scope="fleet", **how),
-    "TokenBucket": lambda **how: TokenBucket(0.2, 2, scope="fleet", **how),
-}
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
@@ -609,50 +601,6 @@ async def test_a_window_says_when_it_lets_the_next_one_in() -> None:
             await asyncio.sleep(1)
             assert "lets it start in 9.2" in str(manager.why_waiting(jobs[2]))
             assert manager.stats()["gates"]["w"]["credits"] == 0
-
-
-async def admitted(purse: CreditPurse) -> None:
-    """Wait until a job is let in whose body has not begun."""
-    while not purse._spent:
-        await asyncio.sleep(0)
-
-
-async def test_start_that_came_late_counts_from_when_it_was() -> None:
-    """A loop that stood still between the grant and the body would else let one more into the second after."""
-    with virtual_loop() as clock:
-        begin_later()
-        place, gate = Place(), SlidingWindow(1, 1, scope="fleet", name="w")
-        async with TaskManager(gate, store=Line(place)) as manager:
-            assert isinstance(gate, FleetSlidingWindow)
-            job = manager.submit(asyncio.sleep, 0)
-            await admitted(gate._purse)
-            clock.move_to(clock.monotonic_ns() + 500_000_000)
-            await job
-            began = clock.now_ns()
-            await asyncio.sleep(0.01)
-            (until,) = place.slots("log:w").values()
-            assert until >= began + 10**9
-
-
-@pytest.mark.parametrize("kind", ["SlidingWindow", "FixedWindow", "TokenBucket"])
-async def test_job_that_never_began_leaves_its_start_to_the_next(kind: str) -> None:
-    """It was let in and cancelled before its first line: nobody has seen it."""
-    with virtual_loop(start="2026-03-02T09:00:00Z") as clock:
-        begin_later()
-        gate = FORMS[kind](name="l", batch=1)
-        async with TaskManager(gate, store=Line(Place())) as manager:
-            assert isinstance(gate, FleetRate)
-            jobs = [manager.submit(_when, clock) for _ in range(3)]
-            await admitted(gate._purse)
-            manager._jobs.running().cancel(jobs[0]._record)  # type: ignore[arg-type]  # a manager's job has its run there
-            since = clock.monotonic()
-            assert [await job - since for job in jobs[1:]] == pytest.approx([0, 0], abs=0.001)
-
-
-def begin_later() -> None:
-    """Have bodies begin a turn of the loop after their admission, on every Python."""
-    loop = asyncio.get_running_loop()
-    loop.set_task_factory(lambda loop, coro, **how: asyncio.Task(coro, loop=loop, **how))
 
 
 async def test_each_window_of_the_clock_lets_as_many_in() -> None:

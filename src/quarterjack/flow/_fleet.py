@@ -150,7 +150,7 @@ class FleetForm(Gate, Generic[PurseT]):
         tie = self._tie
         if tie.filler is not None and tie.filler is not filler:
             raise UsageError(f"{self!r} holds in the store of another app or block already; make one gate for each")
-        tie.filler, tie.binds = filler, tie.binds + 1
+        tie.filler = filler
 
     def check_bound(self) -> None:
         """Raise `UsageError` if it has no store."""
@@ -162,10 +162,7 @@ class FleetForm(Gate, Generic[PurseT]):
 
     def unbind(self) -> None:
         """Its store is closed."""
-        tie = self._tie
-        tie.binds -= 1
-        if not tie.binds:
-            tie.filler = None
+        self._tie.filler = None
 
 
 class FleetRate(FleetForm[CreditPurse], RateGate):

@@ -59,8 +59,6 @@ class Tie:
     """What ties a gate, with all its keys, to a store; empty while no store was given to it."""
 
     filler: Filler | None = None
-    binds: int = 0
-    """How often the filler was given: two apps of a process may use one gate on one store."""
 
 
 class Purse(ABC):
@@ -241,6 +239,8 @@ class Credit:
     """Good until then, by `Purse.boottime`."""
     slot: str | None = None
     """The row in the store that stands for it; a token has none."""
+    limit: str = ""
+    """Of which that is a row: each window of the clock is a limit of its own."""
     is_spent: bool = False
     """Somebody began on it, or on a part of it."""
 
@@ -254,10 +254,10 @@ class CreditPurse(Purse):
         """Those that are left, the eldest first."""
         self._spent: dict[Waiting, list[tuple[Credit, float]]] = {}
         """On what those go that were admitted and have not begun."""
-        self.stale: list[str] = []
-        """Rows whose moment has passed and that nobody began on: to be given back."""
-        self.late: list[str] = []
-        """Rows on which somebody began after their moment."""
+        self.stale: list[Credit] = []
+        """Those with rows whose moment has passed and that nobody began on: to be given back."""
+        self.late: list[Credit] = []
+        """Those with rows on which somebody began after their moment."""
         self.opens_at = -math.inf
         """When the store will have more, by the loop's clock, as far as is known."""
 
@@ -304,16 +304,15 @@ class CreditPurse(Purse):
         for credit, _ in self._spent.pop(job, ()):
             credit.is_spent = True
             if credit.slot is not None and credit.until <= now:
-                self.late.append(credit.slot)
+                self.late.append(credit)
         if self.late:
             self.fill()
 
     def take_back(self, job: Waiting) -> None:
         """*job* was admitted, and never began."""
         for credit, part in reversed(self._spent.pop(job, ())):
-            was_used_up = credit.left <= CRUMBS
             credit.left += part
-            if was_used_up:
+            if credit not in self._credits:  # it was used up, or let go of when its moment had passed
                 self._credits.appendleft(credit)
 
     def set_aside(self) -> None:
@@ -333,7 +332,7 @@ class CreditPurse(Purse):
         ended = [credit for credit in self._credits if credit.until <= now]
         if ended:
             self._credits = deque(credit for credit in self._credits if credit.until > now)
-            self.stale += [one.slot for one in ended if one.slot is not None and not self._is_begun(one)]
+            self.stale += [one for one in ended if one.slot is not None and not self._is_begun(one)]
 
     def _is_begun(self, credit: Credit) -> bool:
         """Say whether somebody began on a part of it, or is about to."""

@@ -108,18 +108,20 @@ class Fleet:
         if self._is_over:
             return
         self._is_over = True
-        self._unlisten()
         stewards, self._stewards = list(self._stewards.values()), {}
-        tasks = [task for steward in stewards for task in steward.cancel()]
-        with suppress(TimeoutError):  # what is not given back runs out
-            async with asyncio.timeout(CLOSE_S):
-                await asyncio.gather(*tasks, return_exceptions=True)
-                held = [steward for steward in stewards if not steward.purse.is_cut_off]
-                await asyncio.gather(*(steward.give_back_all() for steward in held), return_exceptions=True)
-        for steward in stewards:
-            steward.purse.forget()
-            steward.purse.is_tended = steward.purse.is_cut_off = False
-        self._unbind()
+        try:
+            self._unlisten()
+            tasks = [task for steward in stewards for task in steward.cancel()]
+            with suppress(TimeoutError):  # what is not given back runs out
+                async with asyncio.timeout(CLOSE_S):
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    held = [steward for steward in stewards if not steward.purse.is_cut_off]
+                    await asyncio.gather(*(steward.give_back_all() for steward in held), return_exceptions=True)
+        finally:  # also where the end is cancelled: no gate stays tied to a store that is closed
+            for steward in stewards:
+                steward.purse.forget()
+                steward.purse.is_tended = steward.purse.is_cut_off = False
+            self._unbind()
 
     @classmethod
     @asynccontextmanager

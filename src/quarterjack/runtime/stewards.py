@@ -60,6 +60,8 @@ TOKEN_S: Final = 0.1
 """How long a token is good here, at least."""
 SCARCE_S: Final = 1.0
 """After a refusal no more tokens are asked for at once than come in a `TOKEN_S`."""
+ANY_NUMBER: Final = 10**9
+"""Of rows: a start that was made counts, also beyond the limit."""
 LOOK_S: Final = 60.0
 """How often the store's clock is looked at, for windows that go by it."""
 
@@ -177,8 +179,8 @@ class SlotSteward(Steward[SlotPurse]):
             purse.giving = [slot for slot in purse.giving if slot not in slots]
 
     async def give_back_all(self) -> None:
-        purse = self.purse
-        purse.giving += purse.held
+        # Those that bodies use still, which were left behind, are theirs until the lease is over.
+        self.purse.give(self.purse.free)
         await self._give_back()
 
 
@@ -204,6 +206,8 @@ class CreditSteward(Steward[CreditPurse]):
                 self.try_at = self.now + min(wait_s, LONGEST_WAIT_S)
             purse.gate.wake()  # so that somebody starts, or it is known when
             head, total = purse.lacking()
+        if purse.stale:  # their moment passed while the store was asked
+            return 0.0
         first = min(purse.ends_in(), self.try_at - self.now if head > CRUMBS else math.inf)
         return None if first == math.inf else max(0.0, first)
 
@@ -223,36 +227,44 @@ class CreditSteward(Steward[CreditPurse]):
 class RowSteward(CreditSteward):
     """Starts that are rows."""
 
-    def __init__(self, fleet: Fleet, purse: CreditPurse) -> None:
-        super().__init__(fleet, purse)
-        self._limit = purse.limit
-        """Of which the rows are."""
-
     async def settle(self) -> None:
         purse = self.purse
         purse.drop_ended()
-        late, purse.late = purse.late, []
+        late = tuple(purse.late)
         if late:
             await self.count_late(late)
-        stale, purse.stale = purse.stale, []
-        if stale:
-            await self.call(self.store.limit_release(self._limit, stale))
+            purse.late = [one for one in purse.late if one not in late]
+        while purse.stale:
+            limit = purse.stale[0].limit
+            gone = [one for one in purse.stale if one.limit == limit]
+            await self.call(self.store.limit_release(limit, _slots_of(gone)))
+            purse.stale = [one for one in purse.stale if one not in gone]
 
-    async def count_late(self, slots: Sequence[str]) -> None:
+    @abstractmethod
+    async def count_late(self, late: Sequence[Credit]) -> None:
         """Have starts count from now, that came after their credit's moment."""
 
+    async def count(self, limit: str, n: int, ttl_s: float) -> None:
+        """Count *n* starts that were made: they count whether there is room for them or not."""
+        await self.call(self.store.limit_acquire(limit, self.fleet.names(n), maximum=ANY_NUMBER, ttl_s=ttl_s))
+
     async def take(
-        self, head: float, total: float, *, maximum: int, ttl_s: float, until: float
+        self, limit: str, head: float, total: float, *, maximum: int, ttl_s: float, until: float
     ) -> tuple[list[Credit], float]:
         """Take rows: enough for the first in line, or none; parts of what a heavy job needs would bar others."""
         names = self.fleet.names(math.ceil(max(head, total) - CRUMBS))
-        answer = await self.call(self.store.limit_acquire(self._limit, names, maximum=maximum, ttl_s=ttl_s))
+        answer = await self.call(self.store.limit_acquire(limit, names, maximum=maximum, ttl_s=ttl_s))
         if len(answer.taken) + CRUMBS >= head:
-            return [Credit(1.0, until, name) for name in answer.taken], 0.0
+            return [Credit(1.0, until, name, limit) for name in answer.taken], 0.0
         if not answer.taken:
             return [], max(answer.wait_s, SOONEST_AGAIN_S)
-        await self.call(self.store.limit_release(self._limit, answer.taken))
+        await self.call(self.store.limit_release(limit, answer.taken))
         return [], max(answer.wait_s, SOONEST_AGAIN_S) + self.rng.uniform(0.0, AGAIN_S)
+
+
+def _slots_of(credits_: Sequence[Credit]) -> list[str]:
+    """Return the rows, each once: parts of one may have been used by several."""
+    return list(dict.fromkeys(credit.slot for credit in credits_ if credit.slot is not None))
 
 
 class SlidingSteward(RowSteward):
@@ -265,12 +277,14 @@ class SlidingSteward(RowSteward):
     async def fetch(self, since: float, head: float, total: float) -> tuple[list[Credit], float]:
         gate = self._gate
         moment_s = max(gate.per * MOMENT_SHARE, MOMENT_S, ROUND_TRIPS * self.round_trip_s)
-        return await self.take(
-            head, total, maximum=gate.max_requests, ttl_s=gate.per + moment_s, until=since + moment_s
-        )
+        ttl_s, until = gate.per + moment_s, since + moment_s
+        return await self.take(self.purse.limit, head, total, maximum=gate.max_requests, ttl_s=ttl_s, until=until)
 
-    async def count_late(self, slots: Sequence[str]) -> None:
-        await self.call(self.store.limit_renew(self._limit, slots, self._gate.per))
+    async def count_late(self, late: Sequence[Credit]) -> None:
+        limit, per_s = self.purse.limit, self._gate.per
+        gone = await self.call(self.store.limit_renew(limit, _slots_of(late), per_s))
+        if gone:  # so late that their rows had run out
+            await self.count(limit, len(gone), per_s)
 
 
 class FixedSteward(RowSteward):
@@ -285,15 +299,24 @@ class FixedSteward(RowSteward):
         if self.now >= self._look_at:
             await self.call(self.fleet.time.look())
             self._look_at = self.now + LOOK_S
+        limit, left_s, ttl_s = self._window()
+        until = since + min(left_s, KEPT_S)
+        got, _ = await self.take(limit, head, total, maximum=self._gate.max_requests, ttl_s=ttl_s, until=until)
+        return got, left_s
+
+    async def count_late(self, late: Sequence[Credit]) -> None:
+        limit, _, ttl_s = self._window()
+        elsewhere = [credit for credit in late if credit.limit != limit]
+        if elsewhere:  # they were granted in a window that was over when they began
+            await self.count(limit, len(_slots_of(elsewhere)), ttl_s)
+
+    def _window(self) -> tuple[str, float, float]:
+        """Return the window of now: its limit, the seconds until it ends, and how long a row of it lives."""
         now_ns = self.fleet.time.now_ns()
         begins_ns, ends_ns = self._gate.window_at(now_ns)
         left_s = (ends_ns - now_ns) / NS_PER_S
-        self._limit = f"{self.purse.limit}@{begins_ns}"
         # One window more: whose idea of the time is behind finds it still full, and not begun anew.
-        ttl_s = left_s + (ends_ns - begins_ns) / NS_PER_S
-        until = since + min(left_s, KEPT_S)
-        got, _ = await self.take(head, total, maximum=self._gate.max_requests, ttl_s=ttl_s, until=until)
-        return got, left_s
+        return f"{self.purse.limit}@{begins_ns}", left_s, left_s + (ends_ns - begins_ns) / NS_PER_S
 
 
 class TokenSteward(CreditSteward):
