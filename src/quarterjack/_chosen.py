@@ -7,16 +7,17 @@ Callers pass the path alone. ``mirror: Resource[str] | None`` is None where noth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from ._signatures import Kind
 from .context import current_job
 from .errors import InvalidOption
-from .flow.round_robin import Resource
+from .flow.flow import Flow
+from .flow.round_robin import Resource, WeightedRoundRobin
 
-__all__ = ["chooser_for"]
+__all__ = ["chooser_for", "is_sought", "may_choose", "not_routed"]
 
 
 def chooser_for(hint: Any, kind: Kind) -> Callable[[], Any] | None:
@@ -32,6 +33,18 @@ def chooser_for(hint: Any, kind: Kind) -> Callable[[], Any] | None:
     return _maybe if is_optional else _sure
 
 
+def is_sought(fillings: Iterable[Callable[..., Any]]) -> bool:
+    """Say whether one of what fills a task's parameters cannot do without a resource."""
+    return any(one is _sure or one is _awaited for one in fillings)
+
+
+def may_choose(flow: Flow | None) -> bool:
+    """Say whether a gate of *flow* chooses a resource; of one of the user's own nobody knows that before it did."""
+    gates = () if flow is None else flow.gates
+    is_ours = (type(gate).__module__.startswith("quarterjack.") for gate in gates)
+    return not all(is_ours) or any(isinstance(gate, WeightedRoundRobin) for gate in gates)
+
+
 def _maybe() -> Any:
     return current_job().resource
 
@@ -39,11 +52,16 @@ def _maybe() -> Any:
 def _sure() -> Any:
     resource = _maybe()
     if resource is None:
-        raise InvalidOption(
-            f"{current_job().task} asks for a Resource, and nothing in its flow chose one: give it a "
-            "WeightedRoundRobin, @app.task(flow=Flow(WeightedRoundRobin(…))), or write `Resource[…] | None`"
-        )
+        raise not_routed(current_job().task)
     return resource
+
+
+def not_routed(task: str) -> InvalidOption:
+    """Return what to raise where nothing chose what *task* asks for."""
+    return InvalidOption(
+        f"{task} asks for a Resource, and nothing in its flow chose one: give it a "
+        "WeightedRoundRobin, @app.task(flow=Flow(WeightedRoundRobin(…))), or write `Resource[…] | None`"
+    )
 
 
 async def _maybe_awaited() -> Any:

@@ -12,6 +12,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
@@ -61,6 +62,8 @@ class ManagerOptions(TypedDict, total=False):
     delay: Seconds
 
 
+NOTICE_S: Final = 1.0
+"""So long after jobs were cancelled the log names those whose bodies go on."""
 _FIELDS: Final = frozenset(ManagerOptions.__annotations__)
 
 
@@ -245,12 +248,17 @@ class TaskManager:
 
     async def _end(self, engine: Engine) -> None:
         self._is_ending = True
+        # Whoever pressed Ctrl-C would else see nothing of a body that swallows its cancellation.
+        notice_at = engine.monotonic() + NOTICE_S
+        notice = engine.dispatcher.call_at(notice_at, partial(engine.name_those_left, self._grace_s))
         try:
             async with asyncio.timeout(self._grace_s):
                 await self._no_job_left(engine)
                 await engine.batches.end(self._grace_s)
         except TimeoutError:
             engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
+        finally:
+            notice.cancel()
         if self._jobs.own_handles is not None:
             await self._jobs.own_handles.drain(self._grace_s, asyncio.Event())
         await self._stack.aclose()

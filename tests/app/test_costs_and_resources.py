@@ -148,13 +148,9 @@ async def test_a_body_gets_the_resource_that_its_hint_asks_for() -> None:
     assert await fetch("/x", Resource("c", "https://c")) == "https://c/x"
 
 
-async def test_a_resource_that_nobody_chose_is_told_or_none() -> None:
+async def test_a_resource_that_nobody_can_choose_is_told_at_the_start_or_none() -> None:
     """A task without a router in its flow has nothing to work with, unless it says that it can do without."""
     app = Quarterjack()
-
-    @app.task
-    async def needs(mirror: Resource[str]) -> str:
-        return mirror.value
 
     @app.task
     async def may(mirror: Resource[str] | None = None) -> str:
@@ -163,6 +159,28 @@ async def test_a_resource_that_nobody_chose_is_told_or_none() -> None:
     submit: Any = app.submit
     async with app:
         assert await (await submit(may)) == "none"
+
+    @app.task(flow=ConcurrencyLimit(1))
+    async def needs(mirror: Resource[str]) -> str:
+        return mirror.value
+
+    with pytest.raises(InvalidOption, match="needs asks for a Resource, and nothing in its flow chose one"):
+        async with app:
+            pass
+
+
+async def test_a_resource_may_be_chosen_by_the_queue_that_a_job_is_sent_to() -> None:
+    """The app cannot know where a job will go; one that went elsewhere fails and says why."""
+    app = Quarterjack()
+    app.queue("mirrored", flow=Flow(mirrors()))
+
+    @app.task
+    async def needs(mirror: Resource[str]) -> str:
+        return mirror.value
+
+    submit: Any = app.submit
+    async with app:
+        assert await (await submit(needs.options(queue="mirrored")))
         with pytest.raises(JobFailed, match="needs asks for a Resource, and nothing in its flow chose one"):
             await (await submit(needs))
 

@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import suppress
 from types import coroutine
 from typing import Any
 from unittest.mock import AsyncMock
@@ -226,3 +227,36 @@ async def test_plain_function_without_annotations_fails_in_the_log(caplog: pytes
     async with TaskManager() as manager:
         manager.submit(time.monotonic)  # type: ignore[arg-type]  # the case
     assert "monotonic returned float, not something to await" in logged(caplog)[0][1]
+
+
+async def test_bodies_that_swallow_their_cancellation_are_named_while_the_end_waits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Ctrl-C was followed by half a minute of silence; whoever ends in a moment is not worth a line."""
+
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(20)
+
+    async def orderly() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.5)
+
+    with virtual_loop():
+        async with TaskManager(grace=30) as manager:
+            for _ in range(2):
+                manager.submit(stubborn)
+            manager.submit(orderly)
+            await asyncio.sleep(1)
+            await manager.stop(drain=False)
+        async with TaskManager() as manager:
+            manager.submit(orderly)
+            await asyncio.sleep(1)
+            await manager.stop(drain=False)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == LOG]
+    assert line == (
+        f"cancelled, and still running, so the end waits up to 30 s for them: {stubborn.__qualname__} (2 jobs)"
+    )

@@ -132,8 +132,8 @@ POLICIES: Final = st.fixed_dictionaries(
     {
         "attempts": st.integers(1, 5),
         "deadline": st.none() | st.floats(0.5, 20),
-        "base": st.floats(0, 4),
-        "cap": st.floats(0, 6),
+        "base": st.none() | st.floats(0, 4),
+        "cap": st.floats(4, 6),
         "mult": st.floats(1, 4),
         "jitter": st.sampled_from(["full", "equal", "decorrelated", "none"]),
         "retry_after": st.sampled_from([None, lambda error: 3.0, lambda error: None, lambda error: timedelta(days=9)]),

@@ -26,6 +26,16 @@ EXACT = Retry(on=Exception, attempts=4, base=10, cap=60, jitter="none")
 # -- how long -----------------------------------------------------------------------------
 
 
+def test_base_above_the_cap_is_refused() -> None:
+    """Every pause would be the cap's, which whoever wrote such a base did not mean; a low cap alone takes it along."""
+    with pytest.raises(InvalidOption, match=r"base=600 is above cap=300, the longest pause: lower it or raise cap="):
+        Retry(on=OSError, base=600)
+    with pytest.raises(InvalidOption, match="base=10 is above cap=5"):
+        Retry(on=OSError, base=10, cap=5)
+    assert Retry(on=OSError, cap=0.5) == Retry(on=OSError, base=0.5, cap=0.5)
+    assert Retry(on=OSError, base=5, cap=5).pause_s(3, Random(0)) <= 5
+
+
 def test_pauses_double_up_to_the_cap() -> None:
     """A failing server gets rest, twice as long each time, and is not forgotten either."""
     assert [EXACT.pause_s(failures, Random(0)) for failures in range(1, 7)] == [10, 20, 40, 60, 60, 60]
@@ -34,6 +44,7 @@ def test_pauses_double_up_to_the_cap() -> None:
 @given(base_s=pauses, cap_s=pauses, start=st.integers(1, 10**6))
 def test_pauses_never_shrink_nor_pass_the_cap(base_s: float, cap_s: float, start: int) -> None:
     """Whatever the two numbers are, the pause is a number between 0 and the cap."""
+    base_s, cap_s = sorted((base_s, cap_s))
     policy = Retry(on=Exception, attempts=2, base=base_s, cap=cap_s, jitter="none")
     found = [policy.pause_s(failures, Random(0)) for failures in range(start, start + 5)]
     assert all(0 <= pause <= cap_s for pause in found)
@@ -43,6 +54,7 @@ def test_pauses_never_shrink_nor_pass_the_cap(base_s: float, cap_s: float, start
 @given(base_s=pauses, cap_s=pauses, failures=st.integers(1, 10**6), seed=st.integers())
 def test_full_jitter_stays_under_the_exact_pause(base_s: float, cap_s: float, failures: int, seed: int) -> None:
     """The draw lies between no pause at all and the pause without jitter."""
+    base_s, cap_s = sorted((base_s, cap_s))
     jittered = Retry(on=Exception, attempts=2, base=base_s, cap=cap_s).pause_s(failures, Random(seed))
     exact = Retry(on=Exception, attempts=2, base=base_s, cap=cap_s, jitter="none").pause_s(failures, Random(seed))
     assert 0 <= jittered <= exact

@@ -30,7 +30,8 @@ class Priority(Order):
     urgent level that came less than ``(its level - theirs) * aging`` seconds after it.
     Within a level it is first come, first served. Not to keep work out altogether
     (give that a flow, or a queue, of its own), and not for what is running: nothing
-    is interrupted.
+    is interrupted. In a flow without a gate nobody waits, and it merely orders those who
+    come at the same moment; in an app also those who wait for an executor's slot.
 
     Inheritance: a job that a body submits without a priority is as urgent as that
     body's job, and one that a more urgent job's body awaits is lifted to it, with all

@@ -38,7 +38,8 @@ class TimeWindow(Gate):
             says how long its verdict lasts (``span_ns``).
         tz: The zone for those that name none, such as ``"Europe/Rome"``; UTC by default.
         lasts: How long a fire time of a trigger keeps it open, in seconds; a minute by
-            default, so that ``Cron("* 9-16 * * mon-fri")`` is open from 9:00 to 17:00.
+            default, so that ``Cron("* 9-16 * * mon-fri")`` is open from 9:00 to 17:00. With fire times
+            that always come before it is over, as ``Every(seconds=5)`` has, the window never closes.
         margin: Seconds before a closing in which nothing is let in any more. A body begins a
             moment after its job is let in, later still if the loop is busy; with a margin
             above that it never begins outside.

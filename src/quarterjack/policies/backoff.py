@@ -26,6 +26,8 @@ Jitter = Literal["full", "equal", "decorrelated", "none"]
 Failure = type[BaseException] | Collection[type[BaseException]] | Callable[[Exception], bool]
 """Exception types, or a function of the exception."""
 
+FIRST_CEILING_S: Final = 1.0
+"""Of the pause after the first failure, unless somebody says otherwise."""
 MOST_STEPS: Final = 64
 """So many steps of the random walk are drawn at most; whatever base and cap are, it has forgotten its start by then."""
 STEP: Final = 3.0
@@ -60,7 +62,7 @@ class Retry:
             of the exception. ``()`` is none, for who looks at results only.
         attempts: Attempts in all, the first one included.
         deadline: Seconds since the job was first due, after which no attempt starts.
-        base: Ceiling of the pause after the first failure, in seconds.
+        base: Ceiling of the pause after the first failure, in seconds: 1, or *cap* if that is less.
         cap: Longest pause, in seconds.
         mult: What the ceiling is multiplied by with each further failure, 1 or more.
         jitter: How the pause is drawn: ``"full"`` from 0 to the ceiling, ``"equal"`` from its half
@@ -80,7 +82,7 @@ class Retry:
     on: Failure
     attempts: int = 3
     deadline_s: float | None = None
-    base_s: float = 1.0
+    base_s: float = FIRST_CEILING_S
     cap_s: float = 300.0
     mult: float = 2.0
     jitter: Jitter = "full"
@@ -109,7 +111,7 @@ class Retry:
         on: Failure,
         attempts: int = 3,
         deadline: Seconds | None = None,
-        base: Seconds = 1.0,
+        base: Seconds | None = None,
         cap: Seconds = 300.0,
         mult: float = 2.0,
         jitter: Jitter = "full",
@@ -133,8 +135,12 @@ class Retry:
         keep("on", _failure(on, "on"))
         keep("attempts", attempts)
         keep("deadline_s", None if deadline is None else to_seconds(deadline, "deadline", exclusive=True))
-        keep("base_s", to_seconds(base, "base"))
-        keep("cap_s", to_seconds(cap, "cap"))
+        cap_s = to_seconds(cap, "cap")
+        base_s = min(FIRST_CEILING_S, cap_s) if base is None else to_seconds(base, "base")
+        if base_s > cap_s:
+            raise InvalidOption(f"base={base_s:g} is above cap={cap_s:g}, the longest pause: lower it or raise cap=")
+        keep("base_s", base_s)
+        keep("cap_s", cap_s)
         keep("mult", float(mult))
         keep("jitter", jitter)
         keep("on_result", _function(on_result, "on_result", "the result"))

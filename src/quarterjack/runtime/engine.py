@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import copy_context
 from functools import partial
@@ -46,6 +47,8 @@ log = logging.getLogger("quarterjack.manager")
 
 _SUBMITTED, _SCHEDULED, _RUNNING, _DONE = JobState.SUBMITTED, JobState.SCHEDULED, JobState.RUNNING, JobState.DONE
 _TAKEN: Final = Phase.TAKEN
+MOST_NAMES: Final = 5
+"""So many functions are named whose jobs the end waits for."""
 _CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
 
 
@@ -404,6 +407,13 @@ class Engine:
         task = asyncio.current_task()
         if any(run.worker is task for run in self.unfinished) or self.batches.has_body(task):
             raise UsageError(f"{what} in the body of a job of this TaskManager would wait for that job: {instead}")
+
+    def name_those_left(self, grace_s: float) -> None:
+        """Name, in the log, the bodies that go on although their jobs were cancelled: the end waits for them."""
+        names = Counter(run.task for run in self.unfinished)
+        left = ", ".join(name if n == 1 else f"{name} ({n} jobs)" for name, n in names.most_common(MOST_NAMES))
+        if left:
+            log.warning("cancelled, and still running, so the end waits up to %g s for them: %s", grace_s, left)
 
     def abandon(self, why: str) -> None:
         """Bodies that ignore their cancellation are left to themselves, with their slots; their jobs are over."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Protocol
 
+from quarterjack._chosen import is_sought, may_choose, not_routed
 from quarterjack.errors import QueueFull
 from quarterjack.flow.flow import Flow
 from quarterjack.flow.for_apps import merged
@@ -21,7 +22,7 @@ from quarterjack.model import JobRecord, JobState
 from quarterjack.stores.base import Store
 from quarterjack.task import TaskDefinition
 
-__all__ = ["Candidate", "Flows", "FlowsHost"]
+__all__ = ["Candidate", "Flows", "FlowsHost", "refuse_unrouted"]
 
 LOOK_AGAIN_S: Final = 1.0
 """How often a submitter that waits for room looks whether another process began one of the jobs before it."""
@@ -82,6 +83,20 @@ class _Signed:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__wrapped__(*args, **kwargs)
+
+
+def refuse_unrouted(tasks: Mapping[str, TaskDefinition], by_queue: Mapping[str, Flow]) -> None:
+    """Refuse tasks that ask for a resource which no flow can choose: their jobs could only fail.
+
+    Raises:
+        InvalidOption: Naming the first of them.
+    """
+    if any(map(may_choose, by_queue.values())):
+        return  # a job may be sent to any queue
+    for task in tasks.values():
+        is_routed = may_choose(task.flow) or may_choose(task.batch_flow)
+        if not is_routed and is_sought(filling.needs.fn for filling in task.needs.filled.values()):
+            raise not_routed(task.name)
 
 
 class Flows:

@@ -33,7 +33,7 @@ from .afar import Afar, refresh
 from .commands import obey
 from .declarations import Declarations
 from .fleet import LEASE_S, Fleet
-from .flows import Flows
+from .flows import Flows, refuse_unrouted
 from .handles import Handles, settled_within
 from .health import Health, health_of
 from .hints import Hints
@@ -120,6 +120,8 @@ class Service(Stopping):
         works = role in {"both", "worker"}
         fires = role in {"both", "scheduler"}
         has_flows = bool(flow_by_queue) or any(task.flow is not None for task in tasks.values())
+        if works:
+            refuse_unrouted(tasks, flow_by_queue)
         self.flows = Flows(self, flow_by_queue) if has_flows else None
         named = {d.options.queue for d in tasks.values()} | {"default", *flow_by_queue}
         known = sorted(named) if queues is None else list(queues)
