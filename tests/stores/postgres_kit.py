@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
 import asyncpg
 
 from quarterjack._durations import NS_PER_S
-from quarterjack.clock import Clock
-from quarterjack.model import JobIds
+from quarterjack.clock import SYSTEM_CLOCK, Clock
+from quarterjack.model import JobIds, JobRecord, RunOptions, lanes_of
 from quarterjack.stores import _postgres_schema as schema
 from quarterjack.stores._postgres_url import parse
 from quarterjack.stores._rows import Encoding
+from quarterjack.stores.base import Claim, Hint, Want
 from quarterjack.stores.postgres import PostgresStore
 from quarterjack.testing.store_contract import Bench
 from tests.servers.fixtures import drop_schema, with_option
@@ -25,6 +26,9 @@ TABLES: Final = (
     *("worker", "audit", "limit_slot", "limit_bucket"),
 )
 START_NS: Final = 1_772_442_000 * NS_PER_S
+CLAIM: Final = Claim("w", [Want(("default",), lanes_of(["a"]), 10)], 30.0)
+"""Ten jobs of the task a."""
+_NEW: Final = JobIds()
 
 TEST_CLOCK: Final = """
 CREATE TABLE {schema}.test_clock (ns bigint NOT NULL);
@@ -79,3 +83,41 @@ class MovedBench(Bench):
             await connection.execute(
                 f"UPDATE {self.store._settings.quoted_schema}.test_clock SET ns = ns + {round(seconds * NS_PER_S)}"
             )
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[PostgresStore]:
+    """Lend an open store on the server's own clock."""
+    store = PostgresStore.from_url(url)
+    await store.open(SYSTEM_CLOCK, JobIds(), Encoding())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def job(**options: object) -> JobRecord:
+    """Return a new job of the task a."""
+    return JobRecord(_NEW(), "a", (), {}, RunOptions(**options))  # type: ignore[arg-type]  # options by name
+
+
+class Heard:
+    """What a listener was told, and a way to wait for it."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self.hints: list[tuple[Hint, tuple[str, ...]]] = []
+        self._came = asyncio.Event()
+        store.listen(self.hear)
+
+    def hear(self, hint: Hint, ids: Sequence[str]) -> None:
+        self.hints.append((hint, tuple(ids)))
+        self._came.set()
+
+    async def until(self, it_is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not it_is_so():
+                self._came.clear()
+                await self._came.wait()
+
+    def has(self, hint: Hint) -> Callable[[], bool]:
+        return lambda: any(it is hint for it, _ in self.hints)

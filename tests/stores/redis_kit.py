@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import redis
@@ -12,7 +12,7 @@ import redis
 from quarterjack.stores.redis import RedisStore
 from quarterjack.testing.store_contract import Bench
 
-__all__ = ["KeptClockStore", "RedisBench", "broken_keys", "cluster_options", "free_port"]
+__all__ = ["KeptClockStore", "RedisBench", "broken_keys", "cluster_options", "filled", "free_port", "opened"]
 
 CLOCK = "clock-of-tests"
 HELD = {"scheduled", "started", "running"}
@@ -93,6 +93,20 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+async def opened(url: str) -> AsyncIterator[RedisBench]:
+    """Yield an open store on a prefix of its own; look at every key it leaves."""
+    bench = RedisBench(url)
+    await bench.open()
+    yield bench
+    await bench.store.close()
+    bench.end()
+
+
+async def filled(store: RedisStore) -> None:
+    """Let the server of *store* have no memory left."""
+    await store._scripts.link.call("testing", "CONFIG", "SET", "maxmemory", "1")
 
 
 class _Keys:

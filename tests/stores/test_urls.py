@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from quarterjack import InvalidOption, MemoryStore, Quarterjack, Store
+from quarterjack.stores import _postgres_url
 from quarterjack.stores._urls import store_from, without_password
 from quarterjack.stores.sqlite import SQLiteStore
 
@@ -141,3 +142,31 @@ def test_a_missing_driver_names_the_line_that_installs_it(url: str, driver: str,
 def test_every_engine_is_a_store() -> None:
     """What a URL returns is what an app takes."""
     assert issubclass(SQLiteStore, Store)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://host/db",
+        "postgresql://host/db?schema=",
+        "postgresql://host/db?schema=pg_mine",
+        'postgresql://host/db?schema=a"b',
+        "postgresql://host/db?pool=1",
+        "postgresql://host/db?timeout=soon",
+        "postgresql://host/db?pgbouncer=perhaps",
+    ],
+)
+def test_postgres_urls_that_make_no_sense_are_refused(url: str) -> None:
+    """A typo must not become a default."""
+    with pytest.raises(InvalidOption):
+        _postgres_url.parse(url)
+
+
+def test_postgres_url_keeps_the_drivers_options_and_shows_no_password() -> None:
+    """What is not ours is the driver's; what is secret stays so."""
+    settings = _postgres_url.parse(
+        "postgresql://me:se%40cret@host:5433/db?sslmode=require&schema=jobs&password=x&poll=yes"
+    )
+    assert settings.dsn == "postgresql://me:se%40cret@host:5433/db?sslmode=require&password=x"
+    assert settings.shown == "postgresql://me:***@host:5433/db?sslmode=require&schema=jobs&password=***&poll=yes"
+    assert (settings.schema, settings.listens) == ("jobs", False)
