@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 __all__ = [
     "JOB_COLUMNS",
     "JOB_STATE_COLUMNS",
+    "NEW_JOB_COLUMNS",
     "SCHEDULE_COLUMNS",
     "SCHEDULE_STATE_COLUMNS",
     "Column",
@@ -62,6 +63,12 @@ JOB_COLUMNS: Final = (
     + JOB_STATE_COLUMNS
 )
 """A job's row; `JOB_STATE_COLUMNS` are its end."""
+
+NEW_JOB_COLUMNS: Final = (
+    *("id", "task", "lane", "queue", "priority", "max_rescues"),
+    *("call", "options", "submitted_by", "parent"),
+)
+"""All that is to be said of a new job on which nothing hangs but its own row, but for when it is to run."""
 
 SCHEDULE_STATE_COLUMNS: Final = _columns("""
     resolved:text? generation:int revision:int created_at_ns:int cursor_ns:int immediate_ns:int? is_plain:bool

@@ -20,7 +20,7 @@ from ._durable import DurableStore, Leased
 from ._postgres_hints import Hints
 from ._postgres_link import Link
 from ._postgres_pool import Connection
-from ._rows import JOB_COLUMNS, Encoding
+from ._rows import Encoding
 from ._stamping import stamp
 from .base import Claim, Claimed, Hint, Renewal, Renewed, Want
 
@@ -32,13 +32,6 @@ RESCUED_AT_ONCE: Final = 500
 
 _Try = tuple[str, int]
 """An attempt: the job's id, and its number."""
-_PUT_COLUMNS: Final = itemgetter(
-    *map(
-        [column.name for column in JOB_COLUMNS].index,
-        ("id", "task", "lane", "queue", "priority", "max_rescues", "call", "options", "submitted_by", "parent"),
-    )
-)
-"""What the statement ``put`` takes of a row."""
 
 
 async def renew(
@@ -81,10 +74,8 @@ class PostgresJobs(DurableStore, ABC):
         return list(jobs)
 
     def _put_arguments(self, jobs: Sequence[JobRecord]) -> list[Any]:
-        row_of = self._encoding.job_row
-        columns = zip(*(_PUT_COLUMNS(row_of(job)) for job in jobs), strict=True)
         return [
-            *map(list, columns),
+            *map(list, zip(*map(self._encoding.new_job, jobs), strict=True)),  # the columns, as `put` names them
             [job.options.run_at_ns for job in jobs],
             [job.options.delay_ns for job in jobs],
         ]

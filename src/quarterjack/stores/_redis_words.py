@@ -10,7 +10,7 @@ from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord
 from ._durable import Leased
 from ._redis_link import Word
 from ._redis_rows import job_row
-from ._rows import JOB_COLUMNS, Encoding
+from ._rows import NEW_JOB_COLUMNS, Encoding
 from .base import LOOK_AHEAD, Claim, Claimed, Renewal
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "renew_words",
 ]
 
-_PLACES: Final = {column.name: place for place, column in enumerate(JOB_COLUMNS)}
 _BACK: Final = frozenset({FinishKind.RETRY, FinishKind.SNOOZE})
 
 
@@ -57,7 +56,7 @@ def put_words(jobs: Sequence[JobRecord], encoding: Encoding) -> list[Word]:
     """
     words: list[Word] = [len(jobs)]
     for job in jobs:
-        row, options = encoding.job_row(job), job.options
+        row, options = encoding.new_job(job), job.options
         words += (job.id, job.task, job.queue, job.lane, job.priority)
         hot: list[Word] = []
         if options.run_at_ns is not None:
@@ -68,8 +67,7 @@ def put_words(jobs: Sequence[JobRecord], encoding: Encoding) -> list[Word]:
         else:
             words += _AT_ONCE
         data: list[Word] = []
-        for name, place in _GIVEN:
-            value = row[place]
+        for name, value in zip(_GIVEN, row[_GIVEN_AT:], strict=True):
             if value is not None:
                 (hot if isinstance(value, int) or len(value) <= _SHORT else data).extend((name, value))
         _append(words, hot)
@@ -80,7 +78,8 @@ def put_words(jobs: Sequence[JobRecord], encoding: Encoding) -> list[Word]:
 _SHORT: Final = 48
 """Longer values would unpack the small hash, at twice its size: the server's limit is 64 bytes by default."""
 _AT_ONCE: Final = ("in", 0, "000")
-_GIVEN: Final = tuple((name, _PLACES[name]) for name in ("max_rescues", "call", "options", "submitted_by", "parent"))
+_GIVEN_AT: Final = NEW_JOB_COLUMNS.index("max_rescues")
+_GIVEN: Final = NEW_JOB_COLUMNS[_GIVEN_AT:]
 
 
 # -- claim ------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from quarterjack.model import JobRecord, JobState, Origin, RunOptions, Schedule,
 from ._columns import (
     JOB_COLUMNS,
     JOB_STATE_COLUMNS,
+    NEW_JOB_COLUMNS,
     SCHEDULE_COLUMNS,
     SCHEDULE_STATE_COLUMNS,
     Column,
@@ -39,6 +40,7 @@ from ._stored_schedules import ScheduleParts, UnknownTrigger, parked_here
 __all__ = [
     "JOB_COLUMNS",
     "JOB_STATE_COLUMNS",
+    "NEW_JOB_COLUMNS",
     "SCHEDULE_COLUMNS",
     "SCHEDULE_STATE_COLUMNS",
     "Column",
@@ -85,6 +87,28 @@ class Encoding:
         self._parts = ScheduleParts(self._options, self.payloads)
 
     # -- jobs ----------------------------------------------------------------------------
+
+    def new_job(self, job: JobRecord) -> tuple[ColumnValue, ...]:
+        """Return a new job on which nothing hangs but its own row, in the order of `NEW_JOB_COLUMNS`.
+
+        Raises:
+            InvalidArguments: If its arguments are no JSON, or too large.
+            InvalidOption: If one of its options cannot be written down.
+            StoreError: If the codec raises.
+        """
+        task, options, by = job.task, job.options, job.submitted_by
+        return (
+            job.id,
+            task,
+            job.lane,
+            job.queue,
+            job.priority,
+            options.max_rescues,
+            self.payloads.call(task, job.args, job.kwargs),
+            self._options.text(task, options),
+            None if by is None else _submitter(task, by),
+            job.parent,
+        )
 
     def job_row(self, job: JobRecord) -> tuple[ColumnValue, ...]:
         """Return a job as a row, in the order of `JOB_COLUMNS`.
@@ -153,49 +177,15 @@ class Encoding:
         and is written back as it was.
         """
         (
-            job_id,
-            task,
-            lane,
-            queue,
-            priority,
-            max_rescues,
-            call,
-            options_text,
-            unique_key,
-            unique_scope,
-            unique_conflict,
-            by,
-            parent,
-            origin_schedule,
-            origin_generation,
-            origin_nominal_ns,
-            origin_missed,
-            origin_trigger,
-            submitted_at_ns,
-            state,
-            reason,
-            attempt,
-            failures,
-            rescues,
-            owner,
-            lease_until_ns,
-            run_at_ns,
-            order_at_ns,
-            delay_born,
-            first_due_ns,
-            scheduled_at_ns,
-            started_at_ns,
-            running_at_ns,
-            finished_at_ns,
-            cancel_requested,
-            zombie,
-            overlap_key,
-            serial,
-            result,
-            error,
-            progress,
-            checkpoint,
-        ) = row
+            job_id, task, lane, queue, priority, max_rescues,
+            call, options_text, unique_key, unique_scope, unique_conflict, by, parent,
+            origin_schedule, origin_generation, origin_nominal_ns, origin_missed, origin_trigger,
+            submitted_at_ns, state, reason, attempt, failures, rescues, owner, lease_until_ns,
+            run_at_ns, order_at_ns, delay_born, first_due_ns,
+            scheduled_at_ns, started_at_ns, running_at_ns, finished_at_ns,
+            cancel_requested, zombie, overlap_key, serial,
+            result, error, progress, checkpoint,
+        ) = row  # fmt: skip
         payloads = self.payloads
         args, kwargs = payloads.call_of(call)
         unique = unique_of(unique_key, unique_scope, unique_conflict) if unique_key else None

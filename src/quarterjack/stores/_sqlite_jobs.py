@@ -19,7 +19,7 @@ from quarterjack.model import FINAL_STATES, Fenced, Finish, FinishKind, JobRecor
 from ._needs import UniqueKey
 from ._rows import Encoding
 from ._sqlite_engine import Session
-from ._sqlite_rows import AT, DELAYED, INSERT_JOB, READY, sql
+from ._sqlite_rows import AT, DELAYED, INSERT_NEW_JOB, READY, sql
 from ._stamping import stamps_of
 from .base import LOOK_AHEAD, Claim, Hint, Renewal, Renewed, Want
 
@@ -58,21 +58,18 @@ _CHUNK: Final = 500
 
 
 def put(session: Session, jobs: Sequence[JobRecord], rows: Iterable[Sequence[Any]]) -> None:
-    """Insert new jobs; *rows* are theirs as they were before they were stamped."""
+    """Insert new jobs; *rows* are theirs, as `Encoding.new_job` returns them."""
     now = session.now_ns
-    written = [_stamped_row(row, job, now) for job, row in zip(jobs, rows, strict=True)]
+    written = [_stamped(row, job, now) for job, row in zip(jobs, rows, strict=True)]
     if len(written) == 1:
-        session.run(INSERT_JOB, written[0])
+        session.run(INSERT_NEW_JOB, written[0])
     else:
-        session.connection.executemany(INSERT_JOB, written)
+        session.connection.executemany(INSERT_NEW_JOB, written)
 
 
-def _stamped_row(row: Sequence[Any], job: JobRecord, now: int) -> list[Any]:
-    values = list(row)
-    values[AT["submitted_at_ns"]], run_at, values[AT["order_at_ns"]], values[AT["delay_born"]] = stamps_of(job, now)
-    values[AT["run_at_ns"]], values[_STATE] = run_at, "submitted"
-    values.append(READY if run_at <= now else DELAYED)
-    return values
+def _stamped(row: Sequence[Any], job: JobRecord, now: int) -> tuple[Any, ...]:
+    stamps = _, run_at, _, _ = stamps_of(job, now)
+    return *row, *stamps, READY if run_at <= now else DELAYED
 
 
 # -- claim -------------------------------------------------------------------------------

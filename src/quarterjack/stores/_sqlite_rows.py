@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from quarterjack.model import JobRecord, JobState, Schedule
 
-from ._rows import JOB_COLUMNS, JOB_STATE_COLUMNS, SCHEDULE_COLUMNS, SCHEDULE_STATE_COLUMNS, Column, Encoding
+from ._rows import (
+    JOB_COLUMNS,
+    JOB_STATE_COLUMNS,
+    NEW_JOB_COLUMNS,
+    SCHEDULE_COLUMNS,
+    SCHEDULE_STATE_COLUMNS,
+    Column,
+    Encoding,
+)
 from ._schema import queries
 from ._sqlite_engine import Session
 
@@ -18,7 +26,7 @@ __all__ = [
     "COLUMNS",
     "DELAYED",
     "DUE",
-    "INSERT_JOB",
+    "INSERT_NEW_JOB",
     "IN_LINE",
     "NOWHERE",
     "READY",
@@ -45,7 +53,13 @@ def _names(columns: Sequence[Column]) -> str:
 
 COLUMNS: Final = _names(JOB_COLUMNS)
 _MARKS: Final = ", ".join("?" * len(JOB_COLUMNS))
-INSERT_JOB: Final = f"INSERT INTO qj_jobs ({COLUMNS}, place) VALUES ({_MARKS}, ?)"  # noqa: S608  # names of ours
+_INSERT_JOB: Final = f"INSERT INTO qj_jobs ({COLUMNS}, place) VALUES ({_MARKS}, ?)"  # noqa: S608  # names of ours
+INSERT_NEW_JOB: Final = f"""
+INSERT INTO qj_jobs ({", ".join(NEW_JOB_COLUMNS)}, submitted_at_ns, run_at_ns, order_at_ns, delay_born, place,
+    state, attempt, failures, rescues, cancel_requested, zombie, serial)
+VALUES ({", ".join("?" * len(NEW_JOB_COLUMNS))}, ?, ?, ?, ?, ?, 'submitted', 0, 0, 0, 0, 0, 0)
+"""  # noqa: S608  # names of ours
+"""Takes what `Encoding.new_job` returns, `stamps_of`, and the place."""
 _SET_JOB: Final = ", ".join(f"{column.name} = ?" for column in JOB_STATE_COLUMNS)
 _UPDATE_JOB: Final = f"UPDATE qj_jobs SET {_SET_JOB}, place = ? WHERE id = ?"  # noqa: S608  # names of ours
 _SCHEDULE: Final = _names(SCHEDULE_COLUMNS)
@@ -90,7 +104,7 @@ def insert_jobs(session: Session, encoding: Encoding, jobs: Iterable[JobRecord])
     """Insert jobs as they are."""
     now = session.now_ns
     rows = [(*encoding.job_row(job), place_of(job, now)) for job in jobs]
-    session.connection.executemany(INSERT_JOB, rows)
+    session.connection.executemany(_INSERT_JOB, rows)
 
 
 def save_job_states(session: Session, encoding: Encoding, jobs: Iterable[JobRecord]) -> None:

@@ -202,7 +202,7 @@ class SQLiteStore(DurableStore):
         """Store new jobs; see the contract."""
         if any(job.options.unique is not None or job.state is not JobState.NEW for job in jobs):
             return await super().jobs_put(jobs)
-        rows = [self._encoding.job_row(job) for job in jobs]
+        rows = [*map(self._encoding.new_job, jobs)]
 
         def work(session: Session) -> int:
             fast.put(session, jobs, rows)
