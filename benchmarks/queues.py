@@ -75,7 +75,7 @@ async def _enqueue(args: argparse.Namespace, queue: Queue, meter: Meter, server_
     if args.how == "one":
         await asyncio.gather(*(_one_by_one(queue, args.n // args.tasks) for _ in range(args.tasks)))
     else:
-        await _fill(args, queue)
+        await _fill(queue, args.n, args.lot)
     meter.stop()
     return server_cpu_us() - before
 
@@ -85,13 +85,13 @@ async def _one_by_one(queue: Queue, n: int) -> None:
         await queue.put()
 
 
-async def _fill(args: argparse.Namespace, queue: Queue) -> None:
-    for _ in range(0, args.n, args.lot):
-        await queue.put_lot(args.lot)
+async def _fill(queue: Queue, n: int, lot: int) -> None:
+    for _ in range(0, n, lot):
+        await queue.put_lot(lot)
 
 
 async def _drain(args: argparse.Namespace, queue: Queue, meter: Meter, server_cpu_us: Callable[[], float]) -> float:
-    await _fill(args, queue)
+    await _fill(queue, args.n + args.backlog, args.lot)  # a backlog is there, too, and still there at the end
     before = server_cpu_us()
     meter.start()
     async with queue.working():

@@ -18,7 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cases import CASES, Case, Contender
+from harness.case import Case, Contender
+from harness.cases import CASES
 from harness.envs import load_environments
 from harness.machine import facts
 from harness.report import as_json, settings, table

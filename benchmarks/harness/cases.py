@@ -1,85 +1,15 @@
-"""The cases: what is measured, who is measured, and what each is compared with.
-
-A contender is a script of this folder, an environment of ``peers.toml`` and options.
-One process runs one contender once and answers with one line of JSON (``measure.py``)."""
+"""The cases: what is measured, who is measured, and what each is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
+from .case import LAGS, PER_JOB, Case, Column, Contender
 from .process_cases import process_cases
+from .store_cases import postgres_cases, redis_cases, sqlite_cases
 
-__all__ = ["CASES", "Case", "Column", "Contender"]
-
-Options = Mapping[str, float | int | str]
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """Who runs: *name* in the table, a script, its environment and the options that are its own."""
-
-    name: str
-    script: str
-    env: str
-    options: Options = field(default_factory=dict)
-
-    @property
-    def is_ours(self) -> bool:
-        return self.env == "ours"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table: the metric, its heading with the unit, and how many decimals are shown."""
-
-    metric: str
-    heading: str
-    decimals: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One table.
-
-    Attributes:
-        ratio_of: The metric that ratios are made of, this case's verdict.
-        reference: The contender that the ratio is 1 for.
-        floor: A contender that shows the machine's own noise; what it measures
-            is taken off the metric *over_floor* in a column of its own.
-        options: Given to every contender; *quick* ones replace them under ``--quick``.
-        seconds: A contender that takes longer is stopped and counted as failed.
-    """
-
-    name: str
-    title: str
-    contenders: tuple[Contender, ...]
-    columns: tuple[Column, ...]
-    ratio_of: str
-    reference: str
-    options: Options = field(default_factory=dict)
-    quick: Options = field(default_factory=dict)
-    floor: str | None = None
-    over_floor: str | None = None
-    seconds: float = 180.0
-
-
-LAGS: Final = (
-    Column("p50_ms", "lag p50 ms", 3),
-    Column("p99_ms", "p99 ms"),
-    Column("max_ms", "max ms"),
-    Column("early", "early", 0),
-    Column("doubled", "doubled", 0),
-    Column("missed", "missed", 0),
-    Column("drift_ms", "drift ms"),
-    Column("cpu_us_per_fire", "CPU µs/start", 0),
-)
-PER_JOB: Final = (
-    Column("cpu_us_per_job", "CPU µs/job"),
-    Column("wall_us_per_job", "wall µs/job"),
-    Column("n", "jobs", 0),
-)
+__all__ = ["CASES"]
 
 
 def _way(name: str, way: str, env: str, **options: str) -> Contender:
@@ -274,41 +204,6 @@ def _start() -> Case:
     )  # fmt: skip
 
 
-QUEUED: Final = (
-    Column("per_s", "jobs/s", 0),
-    *PER_JOB[:2],
-    Column("server_us_per_job", "server CPU µs/job"),
-    PER_JOB[2],
-)
-LATENCY: Final = (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("n", "jobs", 0))
-
-
-def _redis() -> Iterator[Case]:
-    def contenders(how: str, slow: int) -> tuple[Contender, ...]:
-        few = {"how": how, "n": slow}
-        return (
-            Contender("quarterjack", "redis_store/ours.py", "ours-redis", {"how": how}),
-            Contender("redis-py stream", "redis_store/raw_stream.py", "redis", {"how": how}),
-            Contender("taskiq", "redis_store/taskiq_stream.py", "taskiq-redis", few),
-            Contender("SAQ", "redis_store/saq_queue.py", "saq-redis", few),
-            Contender("arq", "redis_store/arq_pool.py", "arq", few),
-        )
-
-    for name, how, title in (
-        ("C-one", "one", "20,000 no-op jobs enqueued one by one over Valkey"),
-        ("C-bulk", "bulk", "20,000 no-op jobs enqueued in lots of 1,000 over Valkey"),
-        ("C-drain", "drain", "20,000 no-op jobs drained by one worker, 100 at once, over Valkey"),
-    ):
-        yield Case(
-            name, title, contenders(how, 10_000), QUEUED, "cpu_us_per_job", "redis-py stream",
-            options={"n": 20_000}, quick={"n": 5_000},
-        )  # fmt: skip
-    yield Case(
-        "C-latency", "one job at a time over Valkey, from before the submit to the body's first line",
-        contenders("latency", 40), LATENCY, "p50_ms", "redis-py stream", options={"n": 1_000}, quick={"n": 200},
-    )  # fmt: skip
-
-
 def _cron() -> Iterator[Case]:
     contenders = (
         Contender("quarterjack next_ns", "cron/ours.py", "ours", {"how": "next_ns"}),
@@ -421,67 +316,6 @@ def _flow() -> Iterator[Case]:
     )  # fmt: skip
 
 
-def _sqlite() -> Iterator[Case]:
-    per_second = (Column("per_second", "jobs/s", 0), *PER_JOB)
-    queues = (
-        Contender("huey", "sqlite/huey_file.py", "huey", {"n": 3_000}),
-        Contender("persist-queue, acknowledged", "sqlite/persist_queue.py", "persistqueue", {"n": 3_000}),
-    )
-    pops = Contender("persist-queue, popped", "sqlite/persist_queue.py", "persistqueue", {"n": 3_000, "how": "pop"})
-    yield Case(
-        "E1", "a backlog of 20,000 no-op jobs in an SQLite file, drained by one process",
-        (
-            Contender("quarterjack", "sqlite/ours.py", "ours-sqlite"),
-            Contender("quarterjack, normal", "sqlite/ours.py", "ours-sqlite", {"synchronous": "normal"}),
-            *queues,
-            pops,
-        ),
-        per_second, "wall_us_per_job", "huey", options={"n": 20_000, "what": "drain"}, quick={"n": 2_000},
-    )  # fmt: skip
-    yield Case(
-        "E2", "jobs submitted to an SQLite file",
-        (
-            Contender("quarterjack, 100 tasks", "sqlite/ours.py", "ours-sqlite"),
-            Contender("quarterjack, one by one", "sqlite/ours.py", "ours-sqlite", {"tasks": 1, "n": 3_000}),
-            *queues,
-        ),
-        per_second, "wall_us_per_job", "huey", options={"n": 20_000, "what": "submit"}, quick={"n": 1_000},
-    )  # fmt: skip
-    yield Case(
-        "E3", "from the submit of a job to the start of its body, one process, an SQLite file",
-        (Contender("quarterjack", "sqlite/ours.py", "ours-sqlite"), Contender("huey", "sqlite/huey_file.py", "huey")),
-        (Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms"), Column("max_ms", "max ms")),
-        "p50_ms", "huey", options={"n": 500, "what": "latency"}, quick={"n": 50},
-    )  # fmt: skip
-
-
-def _postgres() -> Iterator[Case]:
-    def contenders(how: str, slow: int) -> tuple[Contender, ...]:
-        few = {"how": how, "n": slow}
-        return (
-            Contender("quarterjack", "pg_store/ours.py", "ours-postgres", {"how": how}),
-            Contender("asyncpg, bare", "pg_store/raw_asyncpg.py", "asyncpg", {"how": how}),
-            Contender("pgqueuer", "pg_store/pgqueuer_manager.py", "pgqueuer", {"how": how}),
-            Contender("SAQ", "pg_store/saq_queue.py", "saq-postgres", few),
-            Contender("procrastinate", "pg_store/procrastinate_app.py", "procrastinate", few),
-        )
-
-    for name, how, title, n, slow in (
-        ("D-one", "one", "no-op jobs enqueued one by one over PostgreSQL", 3_000, 2_000),
-        ("D-bulk", "bulk", "20,000 no-op jobs enqueued in lots of 1,000 over PostgreSQL", 20_000, 3_000),
-        ("D-drain", "drain", "20,000 no-op jobs drained by one worker, 100 at once, over PostgreSQL", 20_000, 2_000),
-    ):
-        many = Contender("quarterjack, 50 tasks", "pg_store/ours.py", "ours-postgres", {"how": how, "tasks": 50})
-        yield Case(
-            name, title, (*contenders(how, slow), *([many] if how == "one" else [])), QUEUED,
-            "cpu_us_per_job", "asyncpg, bare", options={"n": n}, quick={"n": n // 5},
-        )  # fmt: skip
-    yield Case(
-        "D-latency", "one job at a time over PostgreSQL, from before the submit to the body's first line",
-        contenders("latency", 200), LATENCY, "p50_ms", "asyncpg, bare", options={"n": 500}, quick={"n": 100},
-    )  # fmt: skip
-
-
 CASES: Final[Mapping[str, Case]] = {
     case.name: case
     for case in (
@@ -491,14 +325,14 @@ CASES: Final[Mapping[str, Case]] = {
         _idle(),
         _timers(),
         _start(),
-        *_redis(),
-        *_postgres(),
+        *redis_cases(),
+        *postgres_cases(),
         *_cron(),
         _never(),
         _plan(),
         *_flow(),
-        *_sqlite(),
-        *process_cases(Case, Contender, Column),
+        *sqlite_cases(),
+        *process_cases(),
     )
 }
 """Every case by name, in the order of the pages."""

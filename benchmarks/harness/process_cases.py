@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+
+from .case import Case, Column, Contender
 
 __all__ = ["process_cases"]
 
 
-def process_cases(
-    make_case: Callable[..., Any], contender: Callable[..., Any], column: Callable[..., Any]
-) -> Iterator[Any]:
-    """Yield the cases, made of the classes of ``cases.py``."""
+def process_cases() -> Iterator[Case]:
+    """Yield the cases."""
     contenders = (
-        contender("quarterjack", "process/ours.py", "ours"),
-        contender("ProcessPoolExecutor", "process/pools.py", "raw", {"pool": "stdlib"}),
-        contender("pebble", "process/pools.py", "pebble", {"pool": "pebble"}),
-        contender("loky", "process/pools.py", "loky", {"pool": "loky"}),
+        Contender("quarterjack", "process/ours.py", "ours"),
+        Contender("ProcessPoolExecutor", "process/pools.py", "raw", {"pool": "stdlib"}),
+        Contender("pebble", "process/pools.py", "pebble", {"pool": "pebble"}),
+        Contender("loky", "process/pools.py", "loky", {"pool": "loky"}),
     )
     columns = (
-        column("wall_us_per_job", "wall µs/job", 0),
-        column("cpu_us_per_job", "CPU µs/job of the parent", 0),
-        column("first_ms", "first body ms", 0),
+        Column("wall_us_per_job", "wall µs/job", 0),
+        Column("cpu_us_per_job", "CPU µs/job of the parent", 0),
+        Column("first_ms", "first body ms", 0),
     )
     for name, how, title in (
         ("H1", "serial", "one after the other"),
         ("H2", "burst", "a hundred in flight, two workers"),
     ):
-        yield make_case(
+        yield Case(
             name,
             f"no-op functions in processes, {title}",
             contenders,
@@ -37,14 +36,14 @@ def process_cases(
             options={"n": 5_000, "how": how},
             quick={"n": 1_000},
         )
-    yield make_case(
+    yield Case(
         "H3",
         "ticks every 100 ms beside two children that spin",
         (
-            contender("quarterjack, idle", "process/ours.py", "ours", {"how": "lag-idle"}),
-            contender("quarterjack, children spin", "process/ours.py", "ours", {"how": "lag-busy"}),
+            Contender("quarterjack, idle", "process/ours.py", "ours", {"how": "lag-idle"}),
+            Contender("quarterjack, children spin", "process/ours.py", "ours", {"how": "lag-busy"}),
         ),
-        (column("p50_ms", "lag p50 ms", 3), column("p99_ms", "p99 ms", 3)),
+        (Column("p50_ms", "lag p50 ms", 3), Column("p99_ms", "p99 ms", 3)),
         "p99_ms",
         "quarterjack, idle",
         options={"seconds": 20.0},

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from .cases import Case, Column
+from .case import Case, Column
 from .rounds import Result
 
 __all__ = ["as_json", "settings", "table"]

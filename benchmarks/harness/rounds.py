@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .cases import Case, Contender
+from .case import Case, Contender
 from .envs import BENCHMARKS, Environment, EnvironmentFailed, ready
 
 __all__ = ["Result", "run_case"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncpg
 
 from measure import options, run
+from pinned import pinned
 from postgres import server
 from queues import play
 from store_queue import StoreQueue
 
-args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1)
+args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1, backlog=0, pinned=0)
 
 
 async def main() -> None:
@@ -21,7 +22,7 @@ async def main() -> None:
             return count
 
         queue = StoreQueue(one.url, args.concurrency, recorded)
-        async with queue.open():
+        async with queue.open(), pinned(one.url, args.pinned):
             note = f"{args.concurrency} at once; leases, fencing, outcomes and history kept; fsync on"
             await play(args, queue, one.cpu_us, note)
         await beside.close()

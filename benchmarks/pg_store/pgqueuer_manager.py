@@ -14,11 +14,12 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
 from measure import options, run
+from pinned import pinned
 from postgres import server
 from queues import Queue, play
 
 logging.disable(logging.CRITICAL)
-args = options(n=20_000, how="drain", batch=100, lot=1_000, tasks=1)
+args = options(n=20_000, how="drain", batch=100, lot=1_000, tasks=1, backlog=0, pinned=0)
 
 
 class PgQueuer(Queue):
@@ -55,7 +56,8 @@ async def main() -> None:
         queries = Queries(AsyncpgDriver(mine))
         await queries.install()
         queue = PgQueuer(queries, QueueManager(Queries(AsyncpgDriver(its))))
-        await play(args, queue, one.cpu_us, f"batches of {args.batch}; done jobs leave a line in its log; fsync on")
+        async with pinned(one.url, args.pinned):
+            await play(args, queue, one.cpu_us, f"batches of {args.batch}; done jobs leave a line in its log; fsync on")
         await mine.close()
         await its.close()
 

@@ -14,7 +14,7 @@ from postgres import server
 from queues import Queue, play
 
 logging.disable(logging.CRITICAL)
-args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1)
+args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1, backlog=0)
 
 
 class Procrastinate(Queue):

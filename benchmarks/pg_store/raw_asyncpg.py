@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from measure import options, run
+from pinned import pinned
 from postgres import server
 from queues import Queue, play
 
-args = options(n=20_000, how="drain", lot=1_000, batch=100, tasks=1)
+args = options(n=20_000, how="drain", lot=1_000, batch=100, tasks=1, backlog=0, pinned=0)
 
 TABLE = """
 CREATE TABLE job (id bigserial PRIMARY KEY, task text NOT NULL, owner text);
@@ -61,12 +62,9 @@ async def main() -> None:
     with server() as one:
         connection, other = await asyncpg.connect(one.url), await asyncpg.connect(one.url)
         await connection.execute(TABLE)
-        await play(
-            args,
-            Table(connection, other),
-            one.cpu_us,
-            f"claimed and deleted {args.batch} at a time; no retries, no record; fsync on",
-        )
+        note = f"claimed and deleted {args.batch} at a time; no retries, no record; fsync on"
+        async with pinned(one.url, args.pinned):
+            await play(args, Table(connection, other), one.cpu_us, note)
         await connection.close()
         await other.close()
 

@@ -17,7 +17,7 @@ from queues import Queue, play
 from valkey import server
 
 logging.disable(logging.CRITICAL)
-args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1)
+args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1, backlog=0)
 
 
 class Arq(Queue):

@@ -9,7 +9,7 @@ from queues import play
 from store_queue import StoreQueue
 from valkey import server
 
-args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1)
+args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1, backlog=0)
 
 
 async def main() -> None:

@@ -12,7 +12,7 @@ from measure import options, run
 from queues import Queue, play
 from valkey import server
 
-args = options(n=20_000, how="drain", lot=1_000, batch=100, tasks=1)
+args = options(n=20_000, how="drain", lot=1_000, batch=100, tasks=1, backlog=0)
 
 
 class Stream(Queue):

@@ -6,7 +6,7 @@ from measure import options, run
 from saq_jobs import play_saq
 from valkey import server
 
-args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1)
+args = options(n=20_000, how="drain", concurrency=100, lot=1_000, tasks=1, backlog=0)
 
 
 async def main() -> None:
