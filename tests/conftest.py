@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -27,9 +28,27 @@ import pytest
 from hypothesis import settings
 
 from tests.servers import fixtures as servers
-from tests.servers.fixtures import own_postgres, own_redis, postgres_server, postgres_url, redis_server, redis_url
+from tests.servers.fixtures import (
+    own_postgres,
+    own_redis,
+    postgres_server,
+    postgres_url,
+    redis_server,
+    redis_url,
+    store_kind,
+    store_url,
+)
 
-__all__ = ["own_postgres", "own_redis", "postgres_server", "postgres_url", "redis_server", "redis_url"]
+__all__ = [
+    "own_postgres",
+    "own_redis",
+    "postgres_server",
+    "postgres_url",
+    "redis_server",
+    "redis_url",
+    "store_kind",
+    "store_url",
+]
 
 PROC: Final = Path("/proc/self")  # Linux; elsewhere tasks and threads are watched alone
 GRACE_S: Final = 1.0  # how long a thread or child that is about to end may take
@@ -206,7 +225,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Give Ctrl-C its usual meaning."""
+    """Have all processes of the run hash alike, for names of tests may hold sets; give Ctrl-C its usual meaning."""
+    os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
     # A shell starts its background jobs with SIGINT ignored, which every child inherits and quarterjack respects.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from quarterjack.cli.show import lines
 from quarterjack.errors import CommandFailed
 from quarterjack.executors._leash import HAS_LEASH
 from quarterjack.executors._output import KEPT, Output
+from tests.real_time import LONG_S, is_alive, until
 
 pytestmark = pytest.mark.usefixtures("quiet")
-LONG_S = 30.0
 
 
 @pytest.fixture
@@ -52,19 +51,6 @@ async def ended(job: Job[Any]) -> None:
             await job
     except (JobFailed, JobTimedOut, JobCancelled):
         pass
-
-
-async def until(is_so: Callable[[], Any]) -> None:
-    async with asyncio.timeout(LONG_S):
-        while not is_so():
-            await asyncio.sleep(0.005)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_a_command_is_a_job_with_its_output(app: Quarterjack) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from quarterjack.errors import BodyDied, RaisedElsewhere, ResultUnavailable, Usa
 from quarterjack.executors import process
 from tests.app import process_bodies as bodies
 from tests.app.process_bodies import app, pool
+from tests.real_time import is_alive, until
 
 pytestmark = pytest.mark.usefixtures("quiet")
 on_one_python = pytest.mark.slow  # each starts processes: what one Python shows is enough
-LONG_S = 30.0
 
 
 @pytest.fixture
@@ -37,19 +36,6 @@ def file(tmp_path: Path) -> str:
 
 def notes(file: str) -> list[str]:
     return Path(file).read_text(encoding="utf-8").split() if Path(file).exists() else []
-
-
-async def until(is_so: Callable[[], Any]) -> None:
-    async with asyncio.timeout(LONG_S):
-        while not is_so():
-            await asyncio.sleep(0.005)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def failure(job: Job[Any]) -> JobFailed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ import pytest
 from quarterjack import Flow, JobFailed, JobState, Quarterjack, Wrap
 from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Report
 from quarterjack.model import Outcome, OutcomeKind
+from tests.real_time import until
 
 
 class Cluster:
@@ -86,12 +86,6 @@ class _Cancel:
             self.cluster.end(self.ref, Outcome(OutcomeKind.CANCELLED, reason=reason))
 
 
-async def turn(is_so: Any) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():
-            await asyncio.sleep(0.002)
-
-
 async def test_a_body_that_outlives_its_worker_is_taken_up_by_the_next_one(tmp_path: Path) -> None:
     """A deploy must not begin an hour's work a second time."""
     cluster, url = Cluster(), f"sqlite:///{tmp_path}/jobs.db"
@@ -107,12 +101,12 @@ async def test_a_body_that_outlives_its_worker_is_taken_up_by_the_next_one(tmp_p
     app, work = made()
     async with app:
         job = await app.submit(work)
-        await turn(lambda: cluster.reports)
+        await until(lambda: cluster.reports)
     assert cluster.reports == {}
     app, _ = made()
     async with app:
         again = await app.job(job.id)
-        await turn(lambda: cluster.reports)
+        await until(lambda: cluster.reports)
         (ref,) = cluster.submitted
         assert ref == f"{job.id}.2"  # the same body, under its new name
         cluster.end(ref, Outcome(OutcomeKind.DONE, 7))
@@ -129,10 +123,10 @@ async def test_a_lost_body_is_begun_anew_later_and_not_at_once() -> None:
 
     async with app:
         job = await app.submit(work)
-        await turn(lambda: cluster.reports)
+        await until(lambda: cluster.reports)
         assert job.timestamps.started_at is not None
         cluster.end(f"{job.id}.1", Outcome(OutcomeKind.LOST, reason="the scheduler is gone"))
-        await turn(lambda: job.state is JobState.SUBMITTED)
+        await until(lambda: job.state is JobState.SUBMITTED)
         assert job._record.failures == 0
         assert job._record.run_at_ns > app.clock.now_ns() + 20 * 10**9
         assert cluster.submitted == [f"{job.id}.1"]

@@ -22,7 +22,7 @@ from tests.chaos.crew import Crew, Member, crew
 from tests.chaos.ledger import Ledger
 from tests.chaos.oracle import EVERYBODY, Evidence, verdict
 
-__all__ = ["MARKS", "POSTGRES", "REDIS", "Arena", "arena"]
+__all__ = ["MARKS", "Arena", "arena"]
 
 T = TypeVar("T")
 
@@ -32,8 +32,6 @@ MARKS: Final = [
     pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may outlive the test that is killed"),
 ]
 
-POSTGRES: Final = [pytest.param("postgres", marks=pytest.mark.needs_postgres)]
-REDIS: Final = [pytest.param("redis", marks=pytest.mark.needs_redis)]
 LOOK_S: Final = 0.05
 PAGE: Final = 5_000
 SETTLED_WITHIN_S: Final = 90.0

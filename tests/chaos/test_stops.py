@@ -13,8 +13,9 @@ from typing import Final
 import pytest
 
 from tests.chaos.app import CHAIN_S
-from tests.chaos.arena import MARKS, REDIS, Arena
+from tests.chaos.arena import MARKS, Arena
 from tests.chaos.crew import Member
+from tests.servers.fixtures import ON_REDIS
 
 pytestmark = MARKS
 
@@ -64,7 +65,7 @@ async def test_outcome_of_a_worker_that_stood_still_is_refused(place: Arena, tmp
     assert (row.rescues, row.failures) == (1, 0)
 
 
-@pytest.mark.parametrize("store_kind", REDIS, indirect=True)
+@pytest.mark.parametrize("store_kind", [ON_REDIS], indirect=True)
 async def test_chain_goes_on_when_its_worker_dies(place: Arena) -> None:
     """What runs again after its own end has nobody else to start it: the one that takes the job up does."""
     await place.start("both", "both")

@@ -9,9 +9,10 @@ from typing import Final
 import pytest
 
 from tests.chaos.app import MOVED_S, ChaosApp
-from tests.chaos.arena import MARKS, POSTGRES, Arena
+from tests.chaos.arena import MARKS, Arena
+from tests.servers.fixtures import ON_POSTGRES
 
-pytestmark = [*MARKS, pytest.mark.parametrize("store_kind", POSTGRES, indirect=True)]
+pytestmark = [*MARKS, pytest.mark.parametrize("store_kind", [ON_POSTGRES], indirect=True)]
 
 NS_PER_S: Final = 1_000_000_000
 

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
-from threading import Event
-from time import monotonic
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -22,6 +20,7 @@ from quarterjack.lab.ways._catalog import all_ways
 from tests.cli.kit import environment
 from tests.cli.test_look import documented, shape
 from tests.cli.test_terminal import ANSI, on_terminal
+from tests.real_time import is_alive, wait_until
 from tests.unit.lab.kit import kept, losing, results, row
 
 QJ = Callable[..., Result]
@@ -107,21 +106,6 @@ def has_started(folder: Path) -> bool:
     return any(path.stat().st_size for path in folder.glob("qj*/*/starts"))
 
 
-def wait_for(is_so: Callable[[], bool]) -> None:
-    until = monotonic() + LIMIT_S
-    while not is_so():
-        assert monotonic() < until
-        Event().wait(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    """Say whether a process runs; one that has ended and waits for its new parent to look does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
 def group_of(process: subprocess.Popen[str]) -> list[int]:
     """Return the children of a process (Linux)."""
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
@@ -134,12 +118,12 @@ def test_no_way_outlives_the_command(qj_process: Start, folder: Path, number: si
     """Ctrl-C shows what there is so far; and however the command ends, nothing goes on in the background."""
     words = ("lab", "drift", "--every", "50ms", "--for", "1h", *ways("sleep-loop", "grid-process", "ours-loop"))
     process = qj_process(*words, TMPDIR=str(folder))
-    wait_for(lambda: has_started(folder))
+    wait_until(lambda: has_started(folder))
     pids = group_of(process)
     assert len(pids) == 3
     process.send_signal(number)
     said, complaint = process.communicate(timeout=LIMIT_S)
-    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number
         assert [line.split("\t")[0] for line in said.splitlines()] == ["sleep-loop", "grid-process", "ours-loop"]
@@ -163,11 +147,11 @@ def test_no_way_outlives_a_command_that_ends_while_ways_are_set_up(
     )
     source = environment()["PYTHONPATH"]
     process = qj_process("lab", "drift", *ways("schedule"), PYTHONPATH=f"{source}{os.pathsep}{folder}")
-    wait_for(lambda: (folder / "child").exists() and (folder / "child").read_text() != "")
+    wait_until(lambda: (folder / "child").exists() and (folder / "child").read_text() != "")
     pids = [*group_of(process), int((folder / "child").read_text())]
     process.send_signal(number)
     said, complaint = process.communicate(timeout=LIMIT_S)
-    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
     if number == signal.SIGINT:
         assert (process.returncode, said) == (130, "")
         assert complaint == "· nothing was measured\n"

@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.real_time import is_alive, wait_until
 from tests.repo.checkout import ROOT
 from tests.servers import found
 from tests.servers.proxy import Proxy
@@ -25,7 +26,6 @@ from tests.servers.running import POSTGRES, VALKEY, NoServer, OwnServer, state_o
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the keeper uses POSIX locks and signals")
 
-GONE_WITHIN_S: Final = 20.0
 
 USER: Final = """
 import sys, time
@@ -39,22 +39,6 @@ with shared(sys.argv[1], sys.argv[2]) as url:
 def start_user(kind: str, run: str) -> subprocess.Popen[str]:
     """Start a process that uses the server of a run, as a worker of pytest-xdist does."""
     return subprocess.Popen([sys.executable, "-c", USER, kind, run], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def wait_until(it_is_so: Callable[[], bool]) -> None:
-    """Wait for something that happens in other processes."""
-    deadline = monotonic() + GONE_WITHIN_S
-    while not it_is_so():
-        assert monotonic() < deadline, "it has not come about"
-        sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    """Say whether a process runs."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(

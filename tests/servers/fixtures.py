@@ -11,6 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from tests.servers import running
 from tests.servers.running import POSTGRES, VALKEY, NoServer, OwnServer
 
-__all__ = ["MARKERS", "missing", "needed_kinds", "require"]
+__all__ = ["MARKERS", "ON_POSTGRES", "ON_REDIS", "missing", "needed_kinds", "require"]
 
 MARKERS: Final = {POSTGRES: "needs_postgres", VALKEY: "needs_redis"}
 FIXTURES: Final = {
@@ -28,6 +29,10 @@ FIXTURES: Final = {
     "own_redis": VALKEY,
 }
 MODULES: Final = {POSTGRES: "asyncpg", VALKEY: "redis"}
+
+ON_POSTGRES: Final = pytest.param("postgres", marks=pytest.mark.needs_postgres)
+ON_REDIS: Final = pytest.param("redis", marks=pytest.mark.needs_redis)
+"""The kinds of store, as parameters of tests."""
 
 SKIPPED: Final = "Skipped: no server: "
 
@@ -107,6 +112,24 @@ def own_postgres() -> Iterator[Callable[..., OwnServer]]:
 def own_redis() -> Iterator[Callable[..., OwnServer]]:
     """Start Valkey servers of the test's own, to stop, kill and pause: ``own_redis("--appendonly", "yes")``."""
     yield from own_servers(VALKEY)
+
+
+@pytest.fixture(scope="session", params=["sqlite", ON_POSTGRES, ON_REDIS])
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of durable store in turn; its server runs."""
+    kind: str = request.param
+    if kind != "sqlite":
+        request.getfixturevalue(f"{kind}_server")
+    return kind
+
+
+@pytest.fixture
+def store_url(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a durable store of the test's own, of each kind in turn."""
+    if store_kind == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    url: str = request.getfixturevalue(f"{store_kind}_url")
+    return url
 
 
 def own_servers(kind: str) -> Iterator[Callable[..., OwnServer]]:

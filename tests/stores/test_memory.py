@@ -10,7 +10,6 @@ from hypothesis import settings
 
 from quarterjack import MemoryStore
 from quarterjack._durations import NS_PER_S
-from quarterjack.backfill import Backfill
 from quarterjack.model import JobFilter, JobRecord, Origin, Overlap, RunOptions, Unique
 from quarterjack.testing.store_contract import Bench, StoreContract
 from quarterjack.testing.store_machine import store_machine
@@ -126,46 +125,6 @@ async def test_jobs_that_were_cancelled_while_they_waited_are_let_go(where: str)
         await put(n)
     assert len(rows) < 200
     assert await b.states([head]) == ["scheduled" if in_line else "submitted"]
-
-
-async def test_delays_and_leases_shift_with_a_clock_that_was_set() -> None:
-    """They count elapsed time; a fixed instant stays."""
-    b = await opened()
-    now = await b.store.now_ns()
-    held = await b.put("b")
-    await b.claim(lease_s=30)
-    delayed, fixed = await b.put(delay_ns=60 * NS_PER_S), await b.put(run_at_ns=now + 60 * NS_PER_S)
-    b.clock.step_clock(3600)
-    assert [row.id for row in await b.claim(lease_s=None)] == [fixed.id]
-    await b.advance(30)
-    assert [row.id for row in await b.claim(lease_s=None)] == [held.id]
-    await b.advance(30)
-    assert [row.id for row in await b.claim(lease_s=None)] == [delayed.id]
-
-
-@pytest.mark.parametrize("hours", [1, -1])
-async def test_slots_and_tokens_shift_with_a_clock_that_was_set(hours: int) -> None:
-    """Nobody has lost a slot, nor kept one, because the clock was set."""
-    b = await opened()
-    take = b.store.limit_acquire
-    assert (await take("l", ["a"], maximum=1, ttl_s=30)).taken
-    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
-    b.clock.step_clock(3600 * hours)
-    assert not (await take("l", ["b"], maximum=1, ttl_s=30)).taken
-    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == pytest.approx(10)
-    await b.advance(30)
-    assert (await take("l", ["b"], maximum=1, ttl_s=30)).taken
-    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
-
-
-async def test_backfill_that_waits_is_no_later_for_a_clock_that_was_set() -> None:
-    """It was due at once, as a submitted job is: its lag counts from then, in elapsed time."""
-    b = await opened()
-    await b.schedule()
-    await b.store.schedules_backfill(Backfill("s", 1, (10,)))
-    b.clock.step_clock(3600)
-    (row,) = await b.claim(lease_s=None)
-    assert row.run_at_ns == await b.store.now_ns()
 
 
 async def test_limits_that_say_nothing_more_are_forgotten() -> None:

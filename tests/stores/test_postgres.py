@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Final
 
 import asyncpg
 import pytest
 from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.model import Finish, FinishKind, JobState
@@ -38,16 +38,10 @@ class TestPostgresStore(StoreContract):
         return MovedBench(self.url)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _machine_server(url: str) -> None:
-    """Tell the state machine, which pytest makes no fixtures for, where the server is."""
-    WHERE.append(url)
-
-
-WHERE: Final[list[str]] = []
-
-TestPostgresStoreBesideItsModel = store_machine(lambda: MovedBench(WHERE[-1])).TestCase
-TestPostgresStoreBesideItsModel.settings = settings(max_examples=15, stateful_step_count=30)
+def test_store_beside_its_model(url: str) -> None:
+    """Any order of calls, with leases that run out: the store shows what the model shows."""
+    machine = store_machine(lambda: MovedBench(url))
+    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=30))
 
 
 @pytest.mark.parametrize("end", ["it dies", "it gives the job back", "it snoozes"])

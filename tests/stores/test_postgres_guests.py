@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from quarterjack import JobState, Quarterjack, Unique, current_job
 from quarterjack.errors import LeaseLost, NoCurrentJob, UniqueConflict, UsageError
 from quarterjack.stores._postgres_url import parse
+from tests.real_time import until
 
 
 @asynccontextmanager
@@ -155,12 +156,6 @@ async def test_whoever_awaits_a_committed_job_is_told_what_was_committed(postgre
 async def is_done(app: Quarterjack, job_id: str) -> bool:
     (row,) = await app.store.jobs_get([job_id])
     return row is not None and row.state is JobState.DONE and row.result == "paid"
-
-
-async def until(it_is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not it_is_so():
-            await asyncio.sleep(0.01)
 
 
 async def until_async(it_is_so: Callable[[], Awaitable[bool]]) -> None:

@@ -6,17 +6,16 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from quarterjack import JobState, Quarterjack
+from tests.real_time import LONG_S, is_alive, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
-LONG_S = 40.0
 WORKER = """
 import asyncio, os, sys, time
 from quarterjack import Quarterjack, current_job
@@ -47,19 +46,6 @@ def worker(script: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
-
-
-def is_alive(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-async def until(is_so: Callable[[], Any]) -> None:
-    async with asyncio.timeout(LONG_S):
-        while not is_so():
-            await asyncio.sleep(0.02)
 
 
 async def play(url: str, folder: Path) -> None:

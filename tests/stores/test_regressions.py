@@ -46,52 +46,30 @@ from tests.stores.replicas import again, replicas_share_and_serve
 DAY_S = 86_400.0
 MOST_COUNTED = 1_000
 """A run tells of so many fire times that it stands for."""
-SERVERS = [
-    pytest.param("postgres", marks=pytest.mark.needs_postgres),
-    pytest.param("redis", marks=pytest.mark.needs_redis),
-]
-
-
-@pytest.fixture(scope="module", params=["sqlite", *SERVERS])
-def kind(request: pytest.FixtureRequest) -> str:
-    """Each durable store in turn; its server runs."""
-    kind: str = request.param
-    if kind != "sqlite":
-        request.getfixturevalue(f"{kind}_server")
-    return kind
 
 
 @pytest.fixture(scope="module")
-def on_test_time(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
+def on_test_time(store_kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where stores of the kind are made whose clock a test moves."""
-    if kind == "postgres":
+    if store_kind == "postgres":
         with schema_on_test_time(request.getfixturevalue("postgres_server")) as url:
             yield url
     else:
-        yield "" if kind == "sqlite" else request.getfixturevalue("redis_server")
+        yield "" if store_kind == "sqlite" else request.getfixturevalue("redis_server")
 
 
 @pytest.fixture
-async def b(kind: str, on_test_time: str, tmp_path: Path) -> AsyncIterator[Bench]:
+async def b(store_kind: str, on_test_time: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """A store on a clock that the test moves."""
-    if kind == "sqlite":
+    if store_kind == "sqlite":
         bench = Bench(SQLiteStore(tmp_path / "jobs.db", synchronous="off"))
     else:
-        bench = MovedBench(on_test_time) if kind == "postgres" else RedisBench(on_test_time)
+        bench = MovedBench(on_test_time) if store_kind == "postgres" else RedisBench(on_test_time)
     await bench.open()
     yield bench
     await bench.store.close()
     if isinstance(bench, RedisBench):
         bench.end()
-
-
-@pytest.fixture
-def url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a store in real time."""
-    if kind == "sqlite":
-        return f"sqlite:///{tmp_path}/jobs.db"
-    found: str = request.getfixturevalue(f"{kind}_url")
-    return found
 
 
 # -- workers that die, stand still or live long ---------------------------------------------
@@ -282,25 +260,32 @@ async def test_job_whose_function_was_renamed_is_kept(b: Bench) -> None:
 
 
 @pytest.mark.slow
-async def test_memory_of_a_worker_does_not_grow_with_the_backlog(url: str) -> None:
+async def test_memory_of_a_worker_does_not_grow_with_the_backlog(store_url: str) -> None:
     """It takes what it has slots for; the rest stays where it is."""
-    client = await opened(url, AsyncExitStack())
-    await client.jobs_put([JobRecord(f"backlog-{n}", "work", (n,), {}, RunOptions()) for n in range(3_000)])
+    client = await opened(store_url, AsyncExitStack())
+    ids = JobIds()
+    await client.jobs_put([JobRecord(ids(), "work", (n,), {}, RunOptions()) for n in range(3_000)])
     await client.close()
-    app = Quarterjack(url, concurrency=20)
+    app = Quarterjack(store_url, concurrency=20)
     counted: list[int] = []
     over = asyncio.Event()
+
+    def is_held(it: object) -> bool:
+        """Of the backlog, for other tests of the process have rows, too; and not over, for that is history."""
+        if type(it) is not JobRecord or not getattr(it, "id", "").startswith(f"{ids.process}-"):  # without: half made
+            return False
+        return not getattr(it, "state", JobState.NEW).is_finished
 
     @app.task
     async def work(n: int) -> None:
         if n % 500 == 250:
-            counted.append(sum(type(it) is JobRecord for it in gc.get_objects()))
+            counted.append(sum(map(is_held, gc.get_objects())))
         if n == 2_999:
             over.set()
 
     async with app, asyncio.timeout(50):
         await over.wait()
-    assert counted
+    assert min(counted) > 0
     assert max(counted) < 1_000, "of 3,000 that waited"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import pytest
-
 from quarterjack._durations import NS_PER_S
 from quarterjack.stores import _sqlite_registry as registry
 from quarterjack.stores._sqlite_engine import Session
@@ -41,31 +39,6 @@ async def test_jobs_that_are_due_stay_due_and_in_order_when_the_clock_is_set_bac
     computer.clock.step_clock(-3600)
     second = await b.put()
     assert [row.id for row in await b.claim()] == [first.id, second.id]
-
-
-async def test_leases_shift_with_the_clock(computer: Computer) -> None:
-    """Nobody has missed a renewal because the clock was set."""
-    b = await computer.store()
-    await b.put()
-    (row,) = await b.claim(lease_s=30)
-    computer.clock.step_clock(3600)
-    assert await b.claim(owner="w2") == []
-    assert await b.finish(row.fence)
-
-
-@pytest.mark.parametrize("hours", [1, -1])
-async def test_slots_and_tokens_shift_with_the_clock(computer: Computer, hours: int) -> None:
-    """Nobody has lost a slot, nor kept one, because the clock was set."""
-    b = await computer.store()
-    take = b.store.limit_acquire
-    assert (await take("l", ["a"], maximum=1, ttl_s=30)).taken
-    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
-    b.clock.step_clock(3600 * hours)
-    assert not (await take("l", ["b"], maximum=1, ttl_s=30)).taken
-    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == pytest.approx(10)
-    await b.advance(30)
-    assert (await take("l", ["b"], maximum=1, ttl_s=30)).taken
-    assert await b.store.limit_take("t", 1, rate=0.1, burst=1) == 0
 
 
 async def test_schedule_goes_on_when_the_clock_is_set_back(computer: Computer) -> None:
