@@ -38,6 +38,7 @@ import time
 import tomllib
 import venv
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -91,6 +92,7 @@ def ensure_environment() -> None:
     wanted = wanted_environment(pyproject)
     if found_environment() == wanted:
         return
+    VENV.mkdir(parents=True, exist_ok=True)
     with one_at_a_time():
         found = found_environment()  # somebody else may have made it meanwhile
         if found == wanted:
@@ -110,12 +112,12 @@ def one_at_a_time() -> Generator[None]:
     except ImportError:
         yield
         return
-    checkout = os.open(ROOT, os.O_RDONLY)  # a folder can be locked: no lock file to leave behind
+    folder = os.open(VENV, os.O_RDONLY)  # a folder can be locked: no lock file to leave behind
     try:
-        fcntl.flock(checkout, fcntl.LOCK_EX)
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(checkout)
+        os.close(folder)
 
 
 def make_empty() -> None:
@@ -225,18 +227,31 @@ def check(arguments: list[str]) -> int:
     unknown = sorted(names - steps.keys())
     if unknown:
         sys.exit(f"dev.py: check has no step {', '.join(unknown)}; there are {', '.join(steps)}.")
-    failed: list[str] = []
-    seconds_by_step: dict[str, float] = {}
-    for name in (step for step in steps if step in names):
-        print(f"\n==> {name}", flush=True)
-        started = time.monotonic()
-        if run(steps[name]) != 0:
-            failed.append(name)
-        seconds_by_step[name] = time.monotonic() - started
+    ended = dict(run_steps({step: steps[step] for step in steps if step in names}))
     print("\n==> summary")
-    for name, seconds in seconds_by_step.items():
-        print(f"{'FAILED' if name in failed else 'ok':>6}  {seconds:6.1f} s  {name}")
-    return 1 if failed else 0
+    for name, (status, seconds) in ended.items():
+        print(f"{'FAILED' if status else 'ok':>6}  {seconds:6.1f} s  {name}")
+    return 1 if any(status for status, _ in ended.values()) else 0
+
+
+def run_steps(steps: dict[str, list[str | Path]]) -> Iterator[tuple[str, tuple[int, float]]]:
+    """Run the steps and tell what they print, in their order; yield each one's exit code and seconds.
+
+    They run beside each other, for each uses one processor, but for the tests, which use all.
+    """
+    beside = ThreadPoolExecutor(os.cpu_count())
+    try:
+        runs = {name: beside.submit(run_quietly, command) for name, command in steps.items() if name != "tests"}
+        for name, run_of_it in runs.items():
+            status, seconds, told = run_of_it.result()
+            print(f"\n==> {name}\n{told}", end="", flush=True)
+            yield name, (status, seconds)
+    finally:
+        beside.shutdown(cancel_futures=True)  # after Ctrl-C none begins any more
+    if "tests" in steps:
+        print("\n==> tests", flush=True)
+        started = time.monotonic()
+        yield "tests", (run(steps["tests"]), time.monotonic() - started)
 
 
 def chosen_steps(arguments: list[str]) -> tuple[set[str], list[str]]:
@@ -289,6 +304,22 @@ def has_docs() -> bool:
 def run(command: Sequence[str | Path]) -> int:
     """Run a program of the environment in the checkout and return its exit code."""
     return subprocess.run(command, cwd=ROOT, env=child_environment(), check=False).returncode
+
+
+def run_quietly(command: Sequence[str | Path]) -> tuple[int, float, str]:
+    """Run a program as `run` does; return its exit code, the seconds it took and what it printed."""
+    started = time.monotonic()
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, time.monotonic() - started, done.stdout
 
 
 COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {

@@ -265,19 +265,24 @@ def test_check_runs_every_step_and_fails_if_one_does(
 ) -> None:
     """One run tells all that is wrong, and its last lines say which steps."""
     ran: list[str] = []
+    fails = "-m mypy"
 
     def run(command: list[object]) -> int:
         words = " ".join(map(str, command))
         ran.append(words)
-        return 1 if "-m mypy" in words else 0
+        return int(fails in words)
 
     monkeypatch.setattr(dev, "run", run)
+    monkeypatch.setattr(dev, "run_quietly", lambda command: (run(command), 0.0, f"said by {command[1:3]}\n"))
     assert dev.check(["-k", "cron"]) == 1
     assert len(ran) == len(dev.check_steps([]))
     assert ran[-1].endswith("-k cron")
-    summary = capsys.readouterr().out.split("==> summary")[1].split("\n")
-    assert [line.split()[-1] for line in summary if "FAILED" in line] == ["mypy"]
-    monkeypatch.setattr(dev, "run", lambda command: 0)
+    steps, summary = capsys.readouterr().out.split("==> summary")
+    assert "==> mypy\nsaid by ['-m', 'mypy']\n" in steps
+    assert [line.split()[-1] for line in summary.split("\n") if "FAILED" in line] == ["mypy"]
+    fails = "-m pytest"
+    assert dev.check([]) == 1
+    fails = "nothing"
     assert dev.check([]) == 0
 
 
