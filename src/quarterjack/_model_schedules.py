@@ -16,7 +16,7 @@ from .policies.missed import MissedMode
 from .policies.overlap import OverlapMode
 
 if TYPE_CHECKING:
-    from .model import JobState
+    from ._model_states import JobState
     from .triggers import Trigger
 
 __all__ = ["Overlap", "OverlapMode", "Payload", "Schedule", "SchedulePolicies", "Timing"]

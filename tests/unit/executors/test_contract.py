@@ -151,9 +151,11 @@ async def test_a_coroutine_that_takes_too_long_is_interrupted(place: str) -> Non
 @on_each_loop
 async def test_an_error_raised_while_being_timed_out_is_a_timeout(place: str) -> None:
     """What a body makes of its interruption does not hide why it was interrupted."""
+    entered: list[bool] = []
 
     async def clumsy() -> None:
         try:
+            entered.append(True)
             await forever()
         except asyncio.CancelledError:
             raise ValueError("in the way") from None
@@ -161,7 +163,9 @@ async def test_an_error_raised_while_being_timed_out_is_a_timeout(place: str) ->
     async with started(PLACES[place](1)) as executor:
         outcome = await outcome_of(executor, clumsy, timeout_s=0.01)
     assert (outcome.kind, outcome.stopped) == (OutcomeKind.TIMED_OUT, True)
-    assert isinstance(outcome.error, ValueError)
+    assert (
+        isinstance(outcome.error, ValueError) or not entered
+    )  # on a busy machine the time is up before its first line
 
 
 @in_each_place
