@@ -176,6 +176,22 @@ def test_a_program_needs_no_guard(method: str, tmp_path: Path) -> None:
     assert lines.count("behind") == 1
 
 
+def test_a_program_is_found_beside_multiprocessing(tmp_path: Path) -> None:
+    """Half the libraries that are worth a preload import it, and it gives the program's name to another module."""
+    body = """
+    preloaded = ProcessExecutor(1, preload=["multiprocessing"])
+
+    async def main():
+        async with app:
+            print(await (await app.submit(idle.options(executor=preloaded))) != os.getpid(), flush=True)
+
+    asyncio.run(main())
+    """
+    with program(tmp_path, body) as process:
+        out, errors = process.communicate(timeout=LONG_S)
+    assert out.splitlines() == ["True"], errors
+
+
 def test_an_app_that_was_typed_in_gets_a_sentence() -> None:
     """There is no file that another process could load."""
     typed = HEAD + "asyncio.run(app.serve())\n"

@@ -22,6 +22,9 @@ __all__ = ["AppStarts", "hold_if_loading", "load_bodies"]
 
 _loads: Final[list[AppStarts]] = []
 """What to raise where an app would be started; empty while no program is being loaded."""
+_programs: Final[list[ModuleType]] = []
+"""The program, once it was run here. Not by its name in `sys.modules`: multiprocessing, if anybody has imported it,
+calls the process's own main module so."""
 
 
 class AppStarts(BaseException):
@@ -54,8 +57,9 @@ def load_bodies(ref: AppRef) -> Bodies:
 def _module(ref: AppRef) -> ModuleType:
     if ref.module is not None and not ref.is_main:
         return _imported(ref.module)
-    known = sys.modules.get(MAIN_ELSEWHERE)
-    return known if known is not None else _run_as_other(ref)
+    if not _programs:
+        _programs.append(_run_as_other(ref))
+    return _programs[0]
 
 
 def _imported(name: str) -> ModuleType:
