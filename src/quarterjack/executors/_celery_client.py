@@ -59,10 +59,11 @@ class Client:
             )
         )
 
-    async def revoke(self, ref: str, signal: str | None = None) -> None:
-        """Tell all workers that this task is not wanted; with a signal, also to the process that runs it."""
-        more = {} if signal is None else {"terminate": True, "signal": signal}
-        await self._do(lambda connection: self._celery.control.revoke(ref, connection=connection, **more))
+    async def revoke(self, ref: str, signal: str) -> None:
+        """Tell all workers that this task is not wanted, and have the process that runs it sent a signal."""
+        await self._do(
+            lambda connection: self._celery.control.revoke(ref, connection=connection, terminate=True, signal=signal)
+        )
 
     def close(self) -> None:
         """End the thread once it has done what was asked of it; wait for nothing."""

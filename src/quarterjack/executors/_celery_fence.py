@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
-    "ALIVE_S",
     "BEGIN",
     "CLOSE",
     "KEPT_S",
@@ -30,8 +29,6 @@ __all__ = [
 
 KEPT_S: Final = 86_400
 """Keys of jobs that nobody watches any more go by themselves."""
-ALIVE_S: Final = 15
-"""A process that says nothing for so long is dead, or stands still."""
 
 WANT: Final = """
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])

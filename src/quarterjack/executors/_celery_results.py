@@ -19,11 +19,11 @@ try:
 except ImportError as error:
     raise MissingExtra("results of Celery in Redis", "celery") from error
 
-__all__ = ["DOWN", "Results"]
+__all__ = ["Results"]
 
 log = logging.getLogger("quarterjack.celery")
 
-DOWN: Final = (RedisError, OSError, TimeoutError)
+_DOWN: Final = (RedisError, OSError, TimeoutError)
 """What a backend that is away raises."""
 LOOK_S: Final = 5.0
 """How often everything is looked at that a message may have been lost of."""
@@ -53,10 +53,10 @@ class Results:
         on_pulse: Callable[[str, bool, bool], None],
     ) -> None:
         backend = celery.backend
-        self._url: str = backend.url
+        url: str = backend.url
         client: Any = redis.Redis
         self._client = client.from_url(
-            self._url.partition("?")[0], socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+            url.partition("?")[0], socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
         self._key_of: Callable[[str], bytes] = backend.get_key_for_task
         self._on_state, self._on_pulse = on_state, on_pulse
@@ -101,7 +101,7 @@ class Results:
                 await self._client.eval(CLOSE, len(keys), *keys, KEPT_S)
             elif is_over:
                 await self._client.delete(key)
-        except DOWN:  # it goes by itself, in a day
+        except _DOWN:  # it goes by itself, in a day
             log.debug("the result of %s could not be deleted", ref)
 
     # -- the fence ---------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Results:
                         message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LOOK_S)
                         if message is not None:
                             self._tell(message["channel"], message["data"])
-            except DOWN as error:
+            except _DOWN as error:
                 if self._is_over:
                     return
                 log.warning("Celery's results are away, tried again in %.1f s: %s", pause_s, error)
@@ -150,7 +150,7 @@ class Results:
             await asyncio.sleep(LOOK_S)
             try:
                 await self.look()
-            except DOWN:  # the listener tells of it
+            except _DOWN:  # the listener tells of it
                 continue
 
     async def look(self) -> None:

@@ -5,7 +5,6 @@ keeps saying that its process is there, from a thread of its own."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import socket
@@ -17,14 +16,16 @@ from celery.exceptions import Ignore
 
 from quarterjack.clock import SYSTEM_CLOCK
 
-from . import _celery_fence
 from ._celery_fence import BEGIN, KEPT_S, alive_key, begun_key, orders_key, wanted_key
+from ._loading import load_bodies
 from ._remote import Answer, Bodies, HasBodies, Request, in_figures, run
+from .base import AppRef
 
 __all__ = ["TASK", "serve"]
 
 TASK: Final = "quarterjack.run"
-ALIVE_S = _celery_fence.ALIVE_S
+ALIVE_S = 15
+"""A process that says nothing for so long is dead, or stands still."""
 PULSE_S = 2.0
 """How often a process says that it is there."""
 QUICK_NS: Final = 100_000_000
@@ -37,7 +38,7 @@ def serve(celery: Any, app: HasBodies | str) -> None:
 
     def bodies() -> Bodies:
         if not loaded:  # in the process that runs them, not in the one that forks it
-            loaded.append(Bodies(_found(app)))
+            loaded.append(_bodies_of(app))
         return loaded[0]
 
     # Acknowledged before it runs: one that is delivered again after a crash would only meet the fence.
@@ -57,12 +58,11 @@ def serve(celery: Any, app: HasBodies | str) -> None:
             return _answer(bodies, request, pulse).decode()
 
 
-def _found(app: HasBodies | str) -> HasBodies:
+def _bodies_of(app: HasBodies | str) -> Bodies:
     if not isinstance(app, str):
-        return app
+        return Bodies(app)
     module, _, attribute = app.partition(":")
-    found: HasBodies = getattr(importlib.import_module(module), attribute or "app")
-    return found
+    return load_bodies(AppRef(module, None, attribute or "app"))
 
 
 def _answer(bodies: Callable[[], Bodies], request: Request, pulse: Pulse) -> bytes:
@@ -82,8 +82,8 @@ class Fence:
 
     def may_begin(self) -> bool:
         """Take the attempt's one turn."""
-        keys = [wanted_key(self.ref), begun_key(self.ref), alive_key(self.ref)]
-        return bool(self.client.register_script(BEGIN)(keys=keys, args=[self.ref, KEPT_S, ALIVE_S]))
+        keys = wanted_key(self.ref), begun_key(self.ref), alive_key(self.ref)
+        return bool(self.client.eval(BEGIN, len(keys), *keys, self.ref, KEPT_S, ALIVE_S))
 
     def pulse(self) -> bool:
         """Say that this process is there; return whether its body is still wanted."""
