@@ -58,6 +58,7 @@ MOVES: Final[Mapping[tuple[JobState, Move], JobState]] = {
     (_SCHEDULED, Move.ACCEPTED): _STARTED,
     (_SCHEDULED, Move.BEGAN): _RUNNING,
     (_SCHEDULED, Move.MISSED): JobState.MISSED,
+    (_STARTED, Move.MISSED): JobState.MISSED,
     (_STARTED, Move.BEGAN): _RUNNING,
     (_RUNNING, Move.RETURNED): JobState.DONE,
     **{(held, Move.RAISED): JobState.FAILED for held in _HELD},

@@ -323,6 +323,10 @@ class OutcomeKind(StrEnum):
     """Its process ended under it: certainly not running any more."""
     REJECTED = "rejected"
     """It was never begun, and trying again would not help."""
+    MISSED = "missed"
+    """It came too late to begin, and never did."""
+    ORPHANED = "orphaned"
+    """It was never begun: what would run it there does not know its task, or what it takes. Another version may."""
     LOST = "lost"
     """Nobody knows whether it still runs."""
 

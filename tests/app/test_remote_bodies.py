@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from quarterjack import Flow, JobFailed, JobState, Quarterjack, Wrap
+from quarterjack import Flow, JobCancelled, JobFailed, JobMissed, JobState, Quarterjack, Wrap
 from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Report
 from quarterjack.model import Outcome, OutcomeKind
+from quarterjack.runtime import claiming, decoding
 from tests.real_time import until
 
 
@@ -17,6 +19,8 @@ class Cluster:
     """Bodies that go on without any worker: what each attempt became, and who listens."""
 
     def __init__(self) -> None:
+        self.is_deaf = False
+        """Cancels do not reach it."""
         self.submitted: list[str] = []
         self.reports: dict[str, Report] = {}
 
@@ -41,8 +45,8 @@ class ToCluster(Executor):
         runs_coroutines=True,
     )
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, *, begins: bool = True) -> None:
+        self.cluster, self.begins = cluster, begins
         self.ref_by_handle: dict[int, str] = {}
 
     async def start(self, home: Home) -> None:
@@ -59,7 +63,8 @@ class ToCluster(Executor):
 
     def _listen(self, ref: str, report: Report) -> Handle:
         self.cluster.reports[ref] = report
-        report.began()
+        if self.begins:
+            report.began()
         handle = _Cancel(self.cluster, ref)
         self.ref_by_handle[id(handle)] = ref
         return handle
@@ -82,7 +87,7 @@ class _Cancel:
         self.cluster, self.ref = cluster, ref
 
     def cancel(self, reason: str) -> None:
-        if self.ref in self.cluster.reports:
+        if self.ref in self.cluster.reports and not self.cluster.is_deaf:
             self.cluster.end(self.ref, Outcome(OutcomeKind.CANCELLED, reason=reason))
 
 
@@ -130,6 +135,73 @@ async def test_a_lost_body_is_begun_anew_later_and_not_at_once() -> None:
         assert job._record.failures == 0
         assert job._record.run_at_ns > app.clock.now_ns() + 20 * 10**9
         assert cluster.submitted == [f"{job.id}.1"]
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_an_orphan_waits_for_a_cluster_that_knows_its_task(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a rolling deploy the cluster is older for a while: nothing fails because it is new."""
+    monkeypatch.setattr(decoding, "AGAIN_S", 0.05)
+    monkeypatch.setattr(claiming, "AVOID_S", 0.05)
+    cluster, url = Cluster(), "memory" if store == "memory" else f"sqlite:///{tmp_path}/jobs.db"
+    app = Quarterjack(url, shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster, begins=False), retry=1)
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work)
+        for attempt in (1, 2):
+            await until(lambda: cluster.reports)
+            assert list(cluster.reports) == [f"{job.id}.{attempt}"]
+            cluster.end(f"{job.id}.{attempt}", Outcome(OutcomeKind.ORPHANED, reason="it does not know the task"))
+        await until(lambda: cluster.reports)
+        assert (await app.job(job.id))._record.failures == 0
+        cluster.end(f"{job.id}.3", Outcome(OutcomeKind.DONE, 7))
+        assert await job == 7
+    assert caplog.text.count("waits for a worker that can run it: no job of 'work' can run here") == 1
+
+
+async def test_an_orphan_says_why_it_waits_and_can_be_cancelled(tmp_path: Path) -> None:
+    """Whoever looks at it finds the reason, and nobody has to wait for ever."""
+    cluster = Cluster()
+    app = Quarterjack(f"sqlite:///{tmp_path}/jobs.db", shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster, begins=False))
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        waiting, unwanted = await app.submit(work), await app.submit(work)
+        await until(lambda: len(cluster.reports) == 2)
+        cluster.is_deaf = True  # the answer is on its way
+        assert not await unwanted.cancel(wait=0)
+        for job in (waiting, unwanted):
+            cluster.end(f"{job.id}.1", Outcome(OutcomeKind.ORPHANED, reason="it does not know the task"))
+        with pytest.raises(JobCancelled):
+            await unwanted
+        await until(lambda: f"{waiting.id}.1" not in cluster.reports)
+        while (await waiting.refresh()).state is not JobState.SUBMITTED:
+            await asyncio.sleep(0.002)
+        assert waiting.reason == "ORPHANED: it does not know the task"
+        assert (await app.why_waiting(waiting)).kind == "orphaned"
+        assert await waiting.cancel()
+
+
+async def test_what_came_too_late_to_begin_was_missed() -> None:
+    """Its deadline may pass in the cluster's queue, as it may in ours."""
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster, begins=False), start_deadline=60)
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work)
+        await until(lambda: job.state is JobState.STARTED)
+        cluster.end(f"{job.id}.1", Outcome(OutcomeKind.MISSED, reason="it came too late"))
+        with pytest.raises(JobMissed, match="it came too late"):
+            await job
 
 
 class Timed(Wrap):

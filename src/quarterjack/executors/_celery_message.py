@@ -163,7 +163,7 @@ class Message(Away):
         if name == "TimeLimitExceeded":
             return Outcome(OutcomeKind.TIMED_OUT, reason="it ran longer than Celery's time limit")
         if name == "NotRegistered":
-            return Outcome(OutcomeKind.REJECTED, reason=f"no Celery worker knows the task {text}", info=info)
+            return Outcome(OutcomeKind.ORPHANED, reason=f"the Celery worker that got it does not know the task {text}")
         if self.is_asked and name == "SoftTimeLimitExceeded":
             return Outcome(OutcomeKind.CANCELLED)
         kinds = (f"{told.get('exc_module', 'builtins')}.{name}",)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from celery.exceptions import Ignore
 
 from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.errors import Orphaned
 
 from ._celery_fence import BEGIN, KEPT_S, alive_key, begun_key, orders_key, wanted_key
 from ._loading import load_bodies
@@ -53,9 +54,8 @@ def serve(celery: Any, app: HasBodies | str) -> None:
         if not fence.may_begin():
             raise Ignore
         if request.deadline_ns is not None and SYSTEM_CLOCK.now_ns() > request.deadline_ns:
-            return Answer.cancelled("its message came after its start deadline").decode()
-        with Pulse(self.backend, fence, self.request.id) as pulse:
-            return _answer(bodies, request, pulse).decode()
+            return Answer.missed("its message came after its start deadline").decode()
+        return _answer(bodies, request, Pulse(self.backend, fence, self.request.id)).decode()
 
 
 def _bodies_of(app: HasBodies | str) -> Bodies:
@@ -68,9 +68,12 @@ def _bodies_of(app: HasBodies | str) -> Bodies:
 def _answer(bodies: Callable[[], Bodies], request: Request, pulse: Pulse) -> bytes:
     try:
         body = bodies().take(request, pulse)
-    except Exception as error:  # the user's module is loaded here, and its arguments are read
+    except Orphaned as error:
+        return Answer.orphaned(error.why)
+    except Exception as error:  # the user's module is loaded here
         return Answer.rejected(f"it cannot be run by this Celery worker: {error}", error)
-    return run(body)
+    with pulse:
+        return run(body)
 
 
 class Fence:

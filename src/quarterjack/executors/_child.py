@@ -147,7 +147,7 @@ class _Child:
         try:
             body = self._bodies.take(request, said)
         except Orphaned as error:
-            return Answer.rejected(error.why, error)
+            return Answer.orphaned(error.why)
         self.send(Frame.STARTED)
         return self._stage.answer(body, pickles=True)
 

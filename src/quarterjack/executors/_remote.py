@@ -200,6 +200,16 @@ class Answer:
         return to_json({"kind": "cancelled", "reason": in_words(reason)}) + b"\n"
 
     @staticmethod
+    def missed(reason: str) -> bytes:
+        """It was too late for the body to begin."""
+        return to_json({"kind": "missed", "reason": reason}) + b"\n"
+
+    @staticmethod
+    def orphaned(why: str) -> bytes:
+        """The body is not known there, or takes other arguments: another version of the app may run it."""
+        return to_json({"kind": "orphaned", "reason": in_words(why)}) + b"\n"
+
+    @staticmethod
     def rejected(why: str, error: BaseException | None = None) -> bytes:
         """The body cannot be run there."""
         trace = "" if error is None else trace_of(error)
@@ -267,6 +277,10 @@ def _pickled(error: BaseException) -> bytes:
 # -- here: what came back ----------------------------------------------------------------
 
 
+_IN_WORDS: Final = frozenset({"cancelled", "missed", "orphaned"})
+"""Ends of which there is a reason, and nothing more."""
+
+
 def outcome_of(call: Call, data: bytes) -> Outcome:
     """Return how a body ended, from its answer; a result that cannot be read here is what the body raised."""
     try:
@@ -283,8 +297,8 @@ def _read(call: Call, data: bytes) -> Outcome:
         problem = head.get("problem")
         result = call.read_result(rest)
         return Outcome(OutcomeKind.DONE, result, info=None if problem is None else ErrorInfo(*problem))
-    if kind == "cancelled":
-        return Outcome(OutcomeKind.CANCELLED, reason=head["reason"])
+    if kind in _IN_WORDS:
+        return Outcome(OutcomeKind(kind), reason=head["reason"])
     if kind == "rejected":
         info = ErrorInfo("Rejected", head["why"], head["traceback"])
         return Outcome(OutcomeKind.REJECTED, reason=head["why"], info=info)

@@ -24,8 +24,10 @@ Two kinds of places. In this process live objects are passed (``fn``, ``args``,
 `AppRef`, and the call travels as bytes: its task's name, `Call.payload` and
 `Call.meta`; `_remote` has both ends of that. What becomes of a remote body is
 DIED if it certainly runs no more (the retry policy decides at once), LOST if
-nobody knows (nothing is decided before its lease is over), and REJECTED if it
-cannot be run there at all (it is not tried again)."""
+nobody knows (nothing is decided before its lease is over), REJECTED if it
+cannot be run there at all (it is not tried again), ORPHANED if only the version
+of the app there cannot run it (it goes back, and is offered again), and MISSED
+if it came there after `Call.deadline_ns`."""
 
 from __future__ import annotations
 

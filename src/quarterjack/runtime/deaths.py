@@ -21,7 +21,7 @@ log = logging.getLogger("quarterjack.worker")
 
 DEATHS_MOST: Final = 3
 """So many deaths in a row park a task."""
-_SAYS_NOTHING: Final = frozenset({OutcomeKind.REJECTED, OutcomeKind.LOST})
+_SAYS_NOTHING: Final = frozenset({OutcomeKind.REJECTED, OutcomeKind.MISSED, OutcomeKind.ORPHANED, OutcomeKind.LOST})
 PARKED: Final = "its processes died %d times in a row (%s)"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .run import Attempt
     from .worker import Worker
 
-__all__ = ["Decoder", "DecoderHost"]
+__all__ = ["Decoder", "DecoderHost", "Orphans"]
 
 log = logging.getLogger("quarterjack.worker")
 
@@ -35,24 +35,30 @@ class DecoderHost(Protocol):
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]: ...
 
 
-class Decoder:
-    """Decodes what the jobs of one worker take."""
+class Orphans:
+    """Jobs that one worker, or where their executor runs bodies, has no version of the app for: they go back.
 
-    def __init__(self, host: DecoderHost, worker: Worker) -> None:
-        self._host = host
+    Args:
+        worker: The worker.
+        has_others: Other workers may have another version: each job is left to them for a while.
+    """
+
+    def __init__(self, worker: Worker, *, has_others: bool) -> None:
         self._worker = worker
+        self._has_others = has_others
         self._told: set[str] = set()
         self._offers: dict[str, int] = {}
 
-    def fits(self, attempt: Attempt) -> bool:
-        """Give an attempt its arguments; False if it cannot be run here, and its job went back."""
-        why = self._decode(attempt)
-        if why is None:
-            return True
+    def send_back(self, attempt: Attempt, why: str) -> None:
+        """Give a job back, to be offered again; told once for each task, as another version may well run its jobs."""
+        record = attempt.record
+        if record.task not in self._told:
+            self._told.add(record.task)
+            log.warning("job %s waits for a worker that can run it: %s", record.id, Orphaned(record.task, why))
         again_s = self._again_in_s(attempt.job_id)
-        self._worker.claimer.avoid(attempt.record.lane, again_s)
-        self._worker.give_back(attempt, why, round(again_s * 1e9))
-        return False
+        if self._has_others:
+            self._worker.claimer.avoid(record.lane, again_s)
+        self._worker.give_back(attempt, f"{ORPHANED}: {why}", round(again_s * 1e9))
 
     def _again_in_s(self, job_id: str) -> float:
         """Return when a job is offered again: later each time."""
@@ -61,8 +67,16 @@ class Decoder:
             del self._offers[next(iter(self._offers))]
         return min(AGAIN_S * 2.0 ** (offers - 1), AGAIN_MOST_S)
 
-    def _decode(self, attempt: Attempt) -> str | None:
-        """Return why it cannot be run here; told once for each task, as another version may well run its jobs."""
+
+class Decoder:
+    """Decodes what the jobs of one worker take."""
+
+    def __init__(self, host: DecoderHost, orphans: Orphans) -> None:
+        self._host = host
+        self._orphans = orphans
+
+    def fits(self, attempt: Attempt) -> bool:
+        """Give an attempt its arguments; False if it cannot be run here, and its job went back."""
         record = attempt.record
         try:
             args, kwargs = self._host.decode_call(attempt.definition, record.args, record.kwargs)
@@ -70,8 +84,6 @@ class Decoder:
             if isinstance(record.checkpoint, Unreadable):  # begun without it, the body would do its work twice
                 raise Orphaned(record.task, f"its checkpoint cannot be read: {record.checkpoint.reason}")
         except Orphaned as error:
-            if record.task not in self._told:
-                self._told.add(record.task)
-                log.warning("job %s waits for a worker that can run it: %s", record.id, error)
-            return f"{ORPHANED}: {error.why}"
-        return None
+            self._orphans.send_back(attempt, error.why)
+            return False
+        return True

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .admission import Admission
     from .claiming import Claimer
     from .deaths import Deaths
+    from .decoding import Orphans
     from .entrance import Entry
     from .recording import Recorder
 
@@ -41,6 +42,8 @@ OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or 
 ALIVE: Final = Outcome(OutcomeKind.DONE)
 LOST_S: Final = 30.0
 """How long a lost body is waited for on a store without leases."""
+_OVER: Final = frozenset({OutcomeKind.CANCELLED, OutcomeKind.ORPHANED})
+"""Ends that are nobody's business once the lease has moved on."""
 _LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
 
 
@@ -54,6 +57,7 @@ class Endings(ABC):
     claimer: Claimer
     recorder: Recorder
     deaths: Deaths
+    orphans: Orphans
 
     def __init__(self, host: WorkerHost) -> None:
         self._host = host
@@ -97,18 +101,12 @@ class Endings(ABC):
         error = outcome.error
         if error is not None and not isinstance(error, Exception) and outcome.kind is OutcomeKind.RAISED:
             self._host.fatal(without_handler(error))
-        is_over = outcome.kind is OutcomeKind.CANCELLED and outcome.stopped
         self.deaths.note(attempt.record.task, outcome)
-        if outcome.kind is OutcomeKind.LOST and not self._store.is_shared:
-            self._on_lost(attempt)
-            return
-        if outcome.kind is OutcomeKind.LOST or (is_over and not attempt.is_current):
-            if self.held_by_id.get(attempt.job_id) is attempt:
-                del self.held_by_id[attempt.job_id]
-            self.recorder.recorded.set()
-            self.claimer.wake.set()
+        if self._decides_nothing(attempt, outcome):
             return
         has_begun = attempt.running_at_ns is not None
+        if outcome.kind is OutcomeKind.MISSED and has_begun:  # a third party's executor: what ran was not missed
+            outcome = outcome._replace(kind=OutcomeKind.CANCELLED)
         if self._gives_back and has_begun and attempt.record.options.max_rescues == 0:
             attempt.record.cancel_requested = True  # at most once: it ends with us
         if outcome.kind is OutcomeKind.CANCELLED and not attempt.record.cancel_requested:
@@ -131,6 +129,22 @@ class Endings(ABC):
             self._retry_waits.add(attempt)
             return
         self._end(attempt, verdict, error, zombie=not outcome.stopped)
+
+    def _decides_nothing(self, attempt: Attempt, outcome: Outcome) -> bool:
+        """Take care of an end that is no end of its job: it was lost, or nobody there can run it, or it is not ours."""
+        is_lost = outcome.kind is OutcomeKind.LOST
+        if is_lost and not self._store.is_shared:
+            self._on_lost(attempt)
+        elif is_lost or (outcome.kind in _OVER and outcome.stopped and not attempt.is_current):
+            if self.held_by_id.get(attempt.job_id) is attempt:
+                del self.held_by_id[attempt.job_id]
+            self.recorder.recorded.set()
+            self.claimer.wake.set()
+        elif outcome.kind is OutcomeKind.ORPHANED and not attempt.record.cancel_requested:
+            self.orphans.send_back(attempt, outcome.reason or "")
+        else:
+            return False
+        return True
 
     def _on_lost(self, attempt: Attempt) -> None:
         """Nobody knows whether a body still runs, and no lease will run out: wait as long as one would."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from quarterjack._durations import to_ns
 from quarterjack.errors import Discard, FlowRefused, InvalidOption, RaisedElsewhere, RetryLater, Snooze
@@ -75,7 +75,8 @@ def judge(
     """Return what becomes of a job whose attempt ended with *outcome*.
 
     Args:
-        outcome: What the executor reported (any kind but LOST, which is left to the lease).
+        outcome: What the executor reported (any kind but LOST, which is left to the lease; an orphan that nobody
+            wants any more is cancelled, others go back and are not judged).
         failures: Failed attempts before this one.
         retry: The job's policy.
         cancel_requested: Somebody asked for its end: it is not tried again.
@@ -84,7 +85,9 @@ def judge(
     """
     if outcome.kind is OutcomeKind.DONE:
         return _after_return(outcome.result, failures + 1, retry, cancel_requested, rng, age_s)
-    if outcome.kind is OutcomeKind.CANCELLED:
+    if outcome.kind is OutcomeKind.MISSED:
+        return Verdict(FinishKind.MISSED, reason=outcome.reason)
+    if outcome.kind in _CANCELLED:
         return Verdict(FinishKind.CANCELLED, reason=outcome.reason)
     if outcome.kind is OutcomeKind.RAISED and outcome.error is not None:
         verdict = _after_raise(outcome.error, failures + 1, retry, cancel_requested, rng, age_s)
@@ -104,6 +107,9 @@ def judge(
             return Verdict(FinishKind.RETRY, round(pause_s * 1e9), info, outcome.reason)
         return Verdict(final, 0, info, past_deadline_words(outcome.reason or info.type_name, retry))
     return Verdict(final, 0, info, outcome.reason)
+
+
+_CANCELLED: Final = frozenset({OutcomeKind.CANCELLED, OutcomeKind.ORPHANED})
 
 
 def _after_return(

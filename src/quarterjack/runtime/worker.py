@@ -23,7 +23,7 @@ from .admission import Admission
 from .batching import Seat
 from .claiming import Claimer
 from .deaths import Deaths
-from .decoding import Decoder
+from .decoding import Decoder, Orphans
 from .endings import STOPPED, Endings
 from .launching import launch, leave_behind
 from .recording import Recorder
@@ -45,7 +45,8 @@ class Worker(Endings):
     def __init__(self, host: WorkerHost, queues: Sequence[str]) -> None:
         super().__init__(host)
         self._fresh_ns = 2**62 if host.lease_s is None else round(host.lease_s * 1e9) // FRESH_SHARE
-        self._decoder = None if host.store.keeps_objects else Decoder(host, self)
+        self.orphans = Orphans(self, has_others=host.store.is_shared)
+        self._decoder = None if host.store.keeps_objects else Decoder(host, self.orphans)
         self._prepared: Mapping[str, Prepared] = {}
         self._context: Context = host.context
         self.deaths = Deaths(self._on_parked)

@@ -87,6 +87,21 @@ class ExecutorContract:
         async with bench.started(1) as executor:
             assert (await bench.run(executor, "echo", text)).result == text
 
+    async def test_a_body_that_is_not_known_there_is_orphaned(self, bench: ExecutorBench) -> None:
+        """In a rolling deploy the other side may have another version of the app: the job is offered again later."""
+        async with bench.started(1) as executor:
+            if not executor.is_remote:
+                return
+            track = Track()
+            unknown, misfit = (TestCall(bench.name("double"), ("no number",), {}, track) for _ in range(2))
+            unknown.task = "none of theirs"
+            for call, why in ((unknown, "does not know the task"), (misfit, "do not fit")):
+                executor.submit(call, track := Track())
+                outcome = await track.end()
+                assert (outcome.kind, why in (outcome.reason or "")) == (OutcomeKind.ORPHANED, True)
+                assert "began" not in track.log
+                track.check()
+
     # -- room ----------------------------------------------------------------------------
 
     async def test_a_full_executor_refuses_without_a_trace(self, bench: ExecutorBench) -> None:
