@@ -11,6 +11,7 @@ from ._durations import Seconds, to_seconds
 from .errors import InvalidOption, UnknownTask
 from .model import WorkerInfo
 from .runtime.commands import COMMANDS
+from .runtime.forgetting import forget
 from .runtime.upkeep import purge
 from .stores.base import AuditRow
 from .task import AsyncTask, SyncTask, Task
@@ -64,6 +65,23 @@ class AppOperate(AppBase):
             raise InvalidOption(f"command must be one of {', '.join(map(repr, COMMANDS))}, got {command!r}")
         service = self._running()
         return await self._carry(service, lambda: service.store.workers_command(worker_id, command))
+
+    async def forget_worker(self, worker_id: str) -> int | None:
+        """Strike a process off the registry that is known to be dead, and free its jobs for the others at once.
+
+        Without it its leases run out by themselves, and its row goes in an hour. Each of its jobs counts a rescue, as
+        after any lease that ran out. Should the process live, its outcomes are refused once others have its jobs.
+
+        Returns:
+            How many jobs it held; None if there is no such process.
+
+        Raises:
+            InvalidOption: If it is this very process.
+        """
+        service = self._running()
+        if worker_id == service.owner:
+            raise InvalidOption(f"worker {worker_id} is this very process, which lives; order it to stop")
+        return await self._carry(service, lambda: forget(service.store, worker_id))
 
     async def purge(self, older_than: timedelta | Seconds) -> int:
         """Delete finished jobs that ended longer ago than *older_than*; return how many."""

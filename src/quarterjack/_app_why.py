@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ._app_base import AppBase, known_schedule
-from ._at_work import at_work, serving
+from ._at_work import unfired, why_nobody
 from .job import Job
 from .model import JobFilter, JobRecord, Schedule, WorkerInfo
 from .options import instant_ns
@@ -93,21 +93,18 @@ def _is_others(service: Service, record: JobRecord) -> bool:
 
 async def _workers(service: Service) -> list[WorkerInfo]:
     """Return the registry; where nobody else sees the store, this process alone, which gives no signs of life."""
-    return await service.store.workers_list() if service.store.is_shared else [service.info()]
+    if not service.store.is_shared:
+        return [service.info()]
+    return [service.info() if one.id == service.owner else one for one in await service.store.workers_list()]
 
 
 async def _nobody(service: Service, row: Schedule) -> str | None:
     """Return why no process fires a schedule or runs its jobs; None if one does."""
     workers, now_ns = await _workers(service), await service.store.now_ns()
-    queue, unfired = row.payload.options.queue, service.declarations.why_not_fired(row)
-    if not any(one.fires for one in at_work(workers, now_ns)):
-        return "no process fires schedules: start one whose role is 'both' or 'scheduler'"
-    if unfired is not None and not service.store.is_shared:
-        return unfired
-    here = service.worker is not None and queue in service.worker.claimer.queues
-    if not here and not serving(workers, queue, now_ns):
-        return f"no process serves the queue {queue!r} of its jobs"
-    return None
+    unknown = service.declarations.why_not_fired(row)
+    if unknown is not None and not service.store.is_shared and unfired(workers, now_ns) is None:
+        return unknown
+    return why_nobody(row, workers, now_ns)
 
 
 def _place(service: Service, record: JobRecord, workers: list[WorkerInfo] | None) -> Place:

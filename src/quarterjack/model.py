@@ -403,7 +403,11 @@ class WorkerInfo(NamedTuple):
     running: int = 0
     zombies: int = 0
     command: str | None = None
-    """What an operator asked of it, such as ``drain``."""
+    """What an operator asked of it, such as ``drain``, and it has not heard yet."""
+    halt: Literal["", "drained", "ending"] = ""
+    """Why it takes and fires nothing more: an operator's order, or its own end; empty while it does."""
+    parked: tuple[str, ...] = ()
+    """Tasks that it begins no more, as their bodies kept killing their processes."""
 
     @property
     def runs_jobs(self) -> bool:

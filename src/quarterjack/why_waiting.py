@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ._at_work import at_work, is_lost, serving
+from ._at_work import is_lost, serving, unserved
 from ._why_words import span, state_of, told_at
 from .model import JobRecord, JobState, WorkerInfo
 from .triggers.base import from_ns
@@ -22,7 +22,6 @@ ORPHANED: Final = "ORPHANED"
 """How the reason of a job begins that a worker gave back because its arguments did not fit the task it knows."""
 _READ_NS: Final = 10_000_000
 """No two readings of clocks for one question are further apart than some milliseconds."""
-_NOBODY: Final = "nobody is at work: qj run starts a process"
 
 
 class Held(NamedTuple):
@@ -117,14 +116,16 @@ def _not_due(job: JobRecord, now_ns: int) -> Why:
 
 
 def _due_but_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None) -> Why:
-    nobody = None if place.others is None else _nobody(job, now_ns, place.others.workers)
+    nobody = None if place.others is None else unserved(place.others.workers, job.queue, now_ns, job.task)
     if job.reason is not None and job.reason.startswith(ORPHANED):
-        words = f"{job.reason}; {nobody or 'it waits for a worker whose version they fit'}"
+        words = (
+            f"{job.reason}; {nobody.words if nobody is not None else 'it waits for a worker whose version they fit'}"
+        )
         return Why(kind="orphaned", words=words, reason=job.reason)
     if not place.knows_task:
         return Why(kind="orphaned", words=f"no task {job.task!r} is known here: it runs where one is")
     if nobody is not None:
-        return Why(kind="unserved", words=nobody)
+        return Why(kind="task_parked" if nobody.is_parked else "unserved", words=nobody.words)
     if holder is not None and holder is not job:
         turn = f"it is the turn of job {holder.id}, which is {state_of(holder)}"
         words = f"jobs of {job.overlap_key!r} run one at a time, and {turn}"
@@ -166,21 +167,9 @@ def _held(job: JobRecord, now_ns: int, others: Others | None) -> Why:
     return Why(kind="held", words=f"worker {job.owner} has it: it is {then}", reason=job.reason)
 
 
-def _nobody(job: JobRecord, now_ns: int, workers: Sequence[WorkerInfo]) -> str | None:
-    """Return that nobody at work runs jobs of this queue; None if somebody does."""
-    if serving(workers, job.queue, now_ns):
-        return None
-    alive = at_work(workers, now_ns)
-    if not alive:
-        return _NOBODY
-    if not any(one.runs_jobs for one in alive):
-        return f"none of the {len(alive)} at work runs jobs: start one whose role is 'both' or 'worker'"
-    return f"nobody at work serves its queue {job.queue!r}: give it to a worker by queues="
-
-
 def _taken_elsewhere(job: JobRecord, now_ns: int, others: Others) -> Why:
     """Return that a job is due and somebody serves its queue: why it was not taken is known there alone."""
-    found = [one.id for one in serving(others.workers, job.queue, now_ns)]
+    found = [one.id for one in serving(others.workers, job.queue, now_ns, job.task)]
     who = f"worker {found[0]} serves" if len(found) == 1 else f"{len(found)} workers serve"
     flow = f" and its flow ({', '.join(others.gates)}) has room" if others.gates else ""
     verb = "takes" if len(found) == 1 else "take"

@@ -228,7 +228,8 @@ async def test_schedule_that_nobody_fires_or_runs_says_so() -> None:
     app.task(Every(hours=1), name="job", queue="far")(quick)
     async with virtual_time(app, start=START) as world:
         kind, words = await said(world)
-        assert (kind, words.partition(", but ")[2]) == ("unserved", "no process serves the queue 'far' of its jobs")
+        assert kind == "unserved"
+        assert words.partition(", but ")[2].startswith("nobody at work serves its queue 'far': give it to a worker")
 
 
 async def test_unknown_schedule_and_naive_moment_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,13 @@ def job(state: JobState = JobState.SUBMITTED, reason: str | None = None) -> JobR
 
 
 def worker(
-    name: str = "w1", role: str = "both", queues: tuple[str, ...] = ("default",), ago: float = 1.0
+    name: str = "w1", role: str = "both", queues: tuple[str, ...] = ("default",), ago: float = 1.0, **more: Any
 ) -> WorkerInfo:
-    return WorkerInfo(name, "host", 1, role, queues, 0, NOW - round(ago * S))
+    return WorkerInfo(name, "host", 1, role, queues, 0, NOW - round(ago * S), **more)
+
+
+DRAINED = worker("w2", halt="drained")
+PARKED = worker("w3", parked=("burn", "fetch"))
 
 
 def told(record: JobRecord, *workers: WorkerInfo, gates: tuple[str, ...] | None = ()) -> tuple[str, str]:
@@ -47,7 +52,38 @@ def told(record: JobRecord, *workers: WorkerInfo, gates: tuple[str, ...] | None 
         (
             (worker(queues=("far",)),),
             "unserved",
-            "nobody at work serves its queue 'default': give it to a worker by queues=",
+            (
+                "nobody at work serves its queue 'default': give it to a worker by queues=, or start one: "
+                "qj run --queue default"
+            ),
+        ),
+        (
+            (DRAINED,),
+            "unserved",
+            "the only one at work that serves its queue 'default' is drained: qj workers resume w2 has it go on",
+        ),
+        (
+            (worker(halt="ending"), DRAINED, worker(queues=("far",))),
+            "unserved",
+            "each of the 2 at work that serves its queue 'default' is drained: qj workers resume w2 has it go on",
+        ),
+        (
+            (worker(halt="ending"),),
+            "unserved",
+            "the only one at work that serves its queue 'default' is ending: qj run starts another one",
+        ),
+        (
+            (PARKED, DRAINED),
+            "task_parked",
+            (
+                "its task is parked at worker w3, as its processes died again and again: "
+                "restart that process once it is mended"
+            ),
+        ),
+        (
+            (worker(), DRAINED, PARKED),
+            "next",
+            "worker w1 serves its queue 'default' and takes it as soon as a slot is free",
         ),
         ((worker(),), "next", "worker w1 serves its queue 'default' and takes it as soon as a slot is free"),
         (

@@ -13,10 +13,11 @@ import pytest
 from click.testing import Result
 
 from quarterjack import ConcurrencyLimit, Quarterjack
-from quarterjack.cli import _client, _orphans, act
+from quarterjack.cli import _client
 from quarterjack.cli._runlog import job_words
 from quarterjack.cli._spans import span
 from quarterjack.events import JobEvent
+from quarterjack.stores import base
 from quarterjack.testing import virtual_time
 
 Qj = Callable[..., Result]
@@ -248,8 +249,7 @@ def test_what_is_counted_and_searched_goes_over_all_pages(
     stored: Path, qj: Qj, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A history, or a backlog, is longer than what is read at once."""
-    monkeypatch.setattr(act, "_PAGE", 2)
-    monkeypatch.setattr(_orphans, "_PAGE", 2)
+    monkeypatch.setattr(base, "PAGE", 2)
     ended = [submitted(qj, "fetch", str(n)) for n in range(5)]
     qj("cancel", "shop.py", *ended)
     assert qj("purge", "shop.py", "--older", "0s", "--dry-run").stdout == "5 jobs would be deleted\n"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -142,11 +143,13 @@ def running(folder: Path) -> Iterator[Start]:
 
 def test_a_killed_process_is_started_again_and_one_signal_drains_all(running: Start) -> None:
     """What it is for: a crash costs one process for a moment; a deploy ends all, in order."""
-    run = running("--workers", "2")
-    run.until("[w1] pid", "[w2] pid")
+    run = running("--workers", "2", "--log-level", "debug")
+    run.until("[w1] pid", "[w2] pid", "started, as worker")
+    while run.text.count("started, as worker") < 2:
+        run.until("started, as worker")
     killed = run.pids["w2"]
     os.kill(killed, signal.SIGKILL)
-    run.until("w2 has ended by SIGKILL; it is started again in", "[w2] pid")
+    run.until("w2 has ended by SIGKILL; it is started again in", "has died: it is struck off", "[w2] pid")
     assert run.pids["w2"] != killed
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 0, run.text
@@ -233,6 +236,8 @@ def test_what_never_starts_ends_the_command_with_its_last_words(capfd: pytest.Ca
     assert capfd.readouterr().out == "[w1] tried\n" * MOST_STARTS  # the other one waits until the app can be loaded
 
 
+LOADS = b"loaded\n"
+STARTS = b"loaded\nstarted\n"
 REPORTING = """
 import socket, sys
 parent = socket.socket(fileno=int(sys.argv[sys.argv.index("--lifeline") + 1]))
@@ -245,7 +250,7 @@ def test_what_has_started_is_started_again_however_often_it_ends() -> None:
     """Crashes in the middle of work are no reason to give up the rest: only starts that fail are counted."""
 
     async def main() -> int:
-        fleet = fleet_of(REPORTING.format(reports=b"ls", then="sys.exit(3)"))
+        fleet = fleet_of(REPORTING.format(reports=STARTS, then="sys.exit(3)"))
         running = asyncio.create_task(fleet.run())
         while fleet._posts[0]._restarts <= MOST_STARTS + 1:
             assert not running.done()
@@ -256,13 +261,40 @@ def test_what_has_started_is_started_again_however_often_it_ends() -> None:
     assert asyncio.run(main()) == 0
 
 
+class Standin:
+    """As much of a process as the fleet asks when it looks for one that strikes off the dead."""
+
+    def __init__(self, owner: str, code: int = -9) -> None:
+        self.owner, self.code = owner, code
+        self.burying: list[str] = []
+
+    def bury(self, worker_id: str) -> None:
+        self.burying.append(worker_id)
+
+
+def test_who_lives_is_told_of_the_dead_until_one_has_struck_them_off() -> None:
+    """A dead worker's jobs need not wait for their leases; what one leaves undone when it dies is the next one's."""
+    fleet: Any = fleet_of("")
+    first, second, third, ended = Standin("w1"), Standin("w2"), Standin("w3"), Standin("w4", code=0)
+    fleet.started(first)
+    fleet.started(ended)
+    fleet.over(ended)
+    assert first.burying == [], "who ends in order strikes itself off"
+    fleet.over(first)
+    fleet.started(second)
+    assert second.burying == ["w1"], "nobody was there before"
+    fleet.over(second)
+    fleet.started(third)
+    assert sorted(third.burying) == ["w1", "w2"]
+
+
 def test_what_was_told_to_stop_stays_ended() -> None:
     """`qj workers stop` ends a process for good; when the last one has ended so has the command."""
-    assert asyncio.run(fleet_of(REPORTING.format(reports=b"ls", then="")).run()) == 0
+    assert asyncio.run(fleet_of(REPORTING.format(reports=STARTS, then="")).run()) == 0
 
 
 @pytest.mark.parametrize(
-    ("reports", "ends_with", "expected"), [(b"ls", 0, 0), (b"ls", 1, 1), (b"l", -signal.SIGTERM, 143)]
+    ("reports", "ends_with", "expected"), [(STARTS, 0, 0), (STARTS, 1, 1), (LOADS, -signal.SIGTERM, 143)]
 )
 def test_one_signal_ends_as_in_one_process(reports: bytes, ends_with: int, expected: int) -> None:
     """A failed shutdown hook of any process is a failure of all; an app that never ran has not succeeded."""
@@ -272,7 +304,7 @@ def test_one_signal_ends_as_in_one_process(reports: bytes, ends_with: int, expec
         fleet = fleet_of(REPORTING.format(reports=reports, then=f"{then}\nsys.exit({ends_with})"))
         running = asyncio.create_task(fleet.run())
         await fleet.loaded.wait()
-        while reports == b"ls" and not fleet.has_started:
+        while reports == STARTS and not fleet.has_started:
             await asyncio.sleep(0.01)
         fleet.orders.take(signal.SIGTERM)
         return await running
@@ -283,7 +315,7 @@ def test_one_signal_ends_as_in_one_process(reports: bytes, ends_with: int, expec
 def test_output_is_taken_line_by_line_whatever_it_is(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """No end of line at the end, no text at all, more than a pipe holds: nothing of it may be lost."""
     then = "sys.stdout.buffer.write(b'x' * 200_000 + b'\\nnext\\xff\\nlast'); sys.stdout.flush()"
-    asyncio.run(fleet_of(REPORTING.format(reports=b"ls", then=then)).run())
+    asyncio.run(fleet_of(REPORTING.format(reports=STARTS, then=then)).run())
     lines = capfdbinary.readouterr().out.splitlines()
     for name in (b"[w1] ", b"[w2] "):
         own = [line.removeprefix(name) for line in lines if line.startswith(name)]

@@ -83,8 +83,13 @@ def test_job_waits_for_somebody_to_be_at_work(stored: Path, qj: Qj, where: tuple
 def test_job_in_a_queue_that_nobody_serves_names_it(stored: Path, qj: Qj) -> None:
     """Processes are at work, only not for this queue."""
     with at_work():
-        told = shown(qj, submitted(qj, "plain", "1", "--queue", "elsewhere"))
-        assert told["waits"] == "nobody at work serves its queue 'elsewhere': give it to a worker by queues="
+        result = qj("submit", "shop.py", "plain", "1", "--queue", "elsewhere")
+        job_id = result.stdout.split()[0]
+        told = shown(qj, job_id)
+        words = "nobody at work serves its queue 'elsewhere': give it to a worker by queues=, or start one: "
+        assert told["waits"] == f"{words}qj run --queue elsewhere"
+        assert result.stderr == f"· {job_id} waits: {told['waits']}\n", "a misspelt queue was taken in silence"
+        assert "nobody at work takes those in queue elsewhere" in qj("check", "shop.py").stdout
 
 
 def test_job_that_another_process_holds_in_its_flow_is_not_said_to_begin(stored: Path, qj: Qj) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from quarterjack import Every, Quarterjack
+from quarterjack.model import WorkerInfo
 from tests.cli.test_look import documented
 
 Qj = Callable[..., Result]
@@ -131,6 +133,29 @@ def test_workers_are_listed_and_told_to_drain(served: Quarterjack, qj: Qj) -> No
     assert "no worker nobody" in gone.output
 
 
+def test_worker_that_is_lost_is_told_until_it_is_forgotten(served: Quarterjack, qj: Qj) -> None:
+    """The bug: after a kill a monitor stayed red for an hour, and nobody could say that it was known."""
+
+    async def die() -> None:
+        app = Quarterjack("sqlite:///jobs.db")
+        async with app.as_client():
+            await app.store.workers_put(WorkerInfo("dead0000", "host", 1, "both", ("default",), 0, 0))
+
+    asyncio.run(die())
+    lost = qj("check", "shop.py")
+    assert lost.exit_code == 1
+    assert "if it is dead: qj workers shop.py:app forget dead0000" in lost.stdout
+    states = {row.split("\t")[0]: row.split("\t")[9] for row in qj("workers", "shop.py").stdout.splitlines()}
+    assert states.pop("dead0000") == "lost"
+    ((living, state),) = states.items()
+    assert state == "working"
+    refused = qj("workers", "shop.py", "forget", living)
+    assert refused.exit_code == 2
+    assert f"worker {living} gave a sign of life" in refused.stderr
+    assert qj("workers", "shop.py", "forget", "dead0000").stdout == "dead0000 is forgotten\n"
+    assert qj("check", "shop.py").exit_code == 0
+
+
 def test_check_says_what_is_not_in_order(stored: Path, qj: Qj) -> None:
     """Nobody at work is degraded; a store that does not open is down."""
     degraded = qj("check", "shop.py", "--json")
@@ -183,8 +208,6 @@ def test_what_is_typed_wrong_is_told_with_what_to_type_instead(
 
 def test_app_as_a_client_neither_fires_nor_enters_its_lifespan(stored: Path) -> None:
     """Whoever only submits must not open what workers need."""
-    import asyncio  # noqa: PLC0415
-
     entered: list[Quarterjack] = []
 
     @contextlib.contextmanager

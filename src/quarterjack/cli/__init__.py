@@ -12,6 +12,7 @@ once. What all commands promise stands here and in `quarterjack.cli._shell`:
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import click
@@ -78,5 +79,8 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
 )
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Things that run later, again, or not all at once."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False

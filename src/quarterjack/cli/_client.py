@@ -36,6 +36,7 @@ __all__ = [
     "look",
     "schedule_id_of",
     "store_option",
+    "tell_if_unserved",
     "yes_option",
 ]
 
@@ -213,6 +214,13 @@ async def ended(app: Quarterjack, job: Job[Any]) -> Job[Any]:
             tell_notes([f"{job.id} waits: {why.words}"])
     await end
     return await job.refresh()
+
+
+async def tell_if_unserved(app: Quarterjack, job: Job[Any]) -> None:
+    """Say that nobody at work would take a job, if that is so: its queue may be misspelt."""
+    why = await app.why_waiting(job)
+    if why.kind in {"unserved", "task_parked"}:
+        tell_notes([f"{job.id} waits: {why.words}"])
 
 
 async def _end(job: Job[Any]) -> None:

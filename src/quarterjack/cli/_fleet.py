@@ -6,34 +6,29 @@ what they write with their names in front, and hands them the orders to end. A
 process that was ended by an order of its own (exit code 0: ``qj workers stop``,
 ``app.stop()``) stays ended.
 
-The orders go through a pair of sockets that is the lifeline too, see
-`_following.Member`; their reports, loaded and started, come back through it."""
+What it knows of one that has died it tells a living one: that strikes the dead
+one off the registry, and frees its jobs for the others at once. How it talks
+with them stands in `_member`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import signal
-import socket
 import sys
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from random import Random
-from typing import Final, Self
+from typing import Final
 
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.executors.process import PROCESSES
 from quarterjack.policies.backoff import equal_jitter
 from quarterjack.runtime.signals import Signals
 
-from ._children import Child, Orders, command_of, either, ended_how, held_back
-from ._following import APART_S, LOADED, STARTED
+from ._children import Orders, command_of, either, ended_how
 from ._hints import typed
-from ._lines import Lines
+from ._member import Member
 from ._runlog import LogFormat
 from ._serving import exit_code
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
@@ -44,8 +39,6 @@ log = logging.getLogger("quarterjack.run")
 
 MOST_STARTS: Final = 5
 """A process that ended so many times in a row before it had started will not start the next time either."""
-LAST_WORDS: Final = 8
-"""As many lines of its stderr are told then, in the end."""
 JSON_START: Final = b'{"time": '
 """So begin the log lines of `_runlog` in JSON, which name their process themselves."""
 
@@ -120,6 +113,10 @@ class Fleet:
         self.sharing = max(1, sum(role != "scheduler" for role in roles.values()))
         """How many of them share the processors for bodies in processes."""
         self._posts = [_Post(self, name, role) for name, role in roles.items()]
+        self._living: list[Member] = []
+        """Those whose start is complete."""
+        self._dead: list[str] = []
+        """Processes that ended without a word, by their ids in the registry: to be struck off there."""
 
     async def run(self) -> int:
         """Keep all of them running until a signal, or until each has ended in order; return the exit code.
@@ -144,6 +141,25 @@ class Fleet:
         is_complete = is_idle if self.until_idle else self.has_started
         code = exit_code(self.orders.signals, is_complete=is_complete, has_failures=self.has_failures)
         return EXIT_USAGE if self.is_misused else code
+
+    def started(self, member: Member) -> None:
+        """The start of a process is complete."""
+        self.has_started = True
+        self._living.append(member)
+        self._bury()
+
+    def over(self, member: Member) -> None:
+        """A process has ended; one that did so in order has struck itself off."""
+        if member in self._living:
+            self._living.remove(member)
+        self._dead += [*member.burying, *([member.owner] if member.code and member.owner else [])]
+        self._bury()
+
+    def _bury(self) -> None:
+        """Have one that lives strike off those that are dead: it has the store, this process has none."""
+        if self._living:
+            while self._dead:
+                self._living[0].bury(self._dead.pop())
 
     def write(self, name: str, is_error: bool, line: bytes) -> None:
         """Write what a process has written, with its name in front."""
@@ -194,7 +210,7 @@ class _Post:
         """Run a process to its end; return the seconds to wait before the next one, None if there is to be none."""
         fleet, began_s = self._fleet, SYSTEM_CLOCK.monotonic()
         try:
-            child = await _Member.start(fleet, self._name, self._role)
+            child = await Member.start(fleet, self._name, self._role)
         except OSError as error:  # too many processes, no memory
             return self._vacant(f" at once: {error}", [], has_started=False, lived_s=0.0)
         try:
@@ -204,6 +220,7 @@ class _Post:
         finally:
             await child.kill()
             child.close()
+        fleet.over(child)
         code = child.code or 0
         if fleet.ending.is_set():
             fleet.has_failures |= code == EXIT_FAILED
@@ -232,95 +249,3 @@ class _Post:
         pause_s = fleet.pauses.draw(self._restarts, fleet.rng)
         log.warning("%s has ended%s; it is started again in %.1f s", self._name, how, pause_s)
         return pause_s
-
-
-class _Member(Child):
-    """A process in its place, what it writes, and what it reports."""
-
-    def __init__(self, process: asyncio.subprocess.Process, name: str, fleet: Fleet) -> None:
-        super().__init__(process, name)
-        self._fleet = fleet
-        self.has_loaded = self.has_started = False
-        self._last: deque[bytes] = deque(maxlen=LAST_WORDS)
-
-    @classmethod
-    async def start(cls, fleet: Fleet, name: str, role: Sequence[str]) -> Self:
-        """Start the process, with Ctrl-C held back until it has said that it ignores it (see `follow`).
-
-        Raises:
-            OSError: If it cannot be started.
-        """
-        ours, theirs = socket.socketpair()
-        out, out_end = os.pipe()
-        err, err_end = os.pipe()
-        words = [*fleet.words, *role, "--member", name, "--lifeline", str(theirs.fileno())]
-        try:
-            with held_back(signal.SIGINT):
-                process = await asyncio.create_subprocess_exec(
-                    *words,
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=out_end,
-                    stderr=err_end,
-                    env={**os.environ, PROCESSES: str(fleet.sharing)},
-                )
-        except BaseException:
-            ours.close()
-            os.close(out)
-            os.close(err)
-            raise
-        finally:
-            theirs.close()
-            os.close(out_end)
-            os.close(err_end)
-        self = cls(process, name, fleet)
-        self._attach(ours, out, err, partial(fleet.write, name))
-        return self
-
-    def _attach(self, ours: socket.socket, out: int, err: int, write: Callable[[bool, bytes], None]) -> None:
-        ours.setblocking(False)
-        self._socket, self._loop = ours, asyncio.get_running_loop()
-        self._loop.add_reader(ours, self._on_report)
-
-        def on_error_line(line: bytes) -> None:
-            self._last.append(line)
-            write(True, line)
-
-        self._lines = (Lines(out, partial(write, False)), Lines(err, on_error_line))
-
-    def _on_report(self) -> None:
-        try:
-            reports = self._socket.recv(16)
-        except BlockingIOError:
-            return
-        except OSError:
-            reports = b""
-        if not reports:
-            self._loop.remove_reader(self._socket)
-        if LOADED in reports:
-            self.has_loaded = True
-            self._fleet.loaded.set()
-        if STARTED in reports:
-            self.has_started = self._fleet.has_started = True
-
-    def last_words(self) -> list[str]:
-        """Return the last lines of its stderr."""
-        return [line.decode(errors="replace") for line in self._last]
-
-    async def end(self, grace_s: float | None, hurry: asyncio.Event) -> None:
-        """Drain it; who has signalled us may be about to signal it too, and that goes first (see `Member`)."""
-        await asyncio.sleep(APART_S)
-        await super().end(grace_s, hurry)
-
-    def order(self, times: int) -> None:
-        """Tell it how many signals it should have got by now."""
-        with suppress(OSError):  # it has ended
-            self._socket.send(str(times).encode())
-
-    def close(self) -> None:
-        """Take what it has still written and reported, and let go of it."""
-        self._on_report()
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-        for lines in self._lines:
-            lines.close()

@@ -6,22 +6,39 @@ that closes when the other process ends, however that ends."""
 
 from __future__ import annotations
 
+import asyncio
 import io
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, cast
+
+from quarterjack.errors import StoreError
 
 from ._shell import EXIT_FAILED
 
 if TYPE_CHECKING:
     from quarterjack import Quarterjack
 
-__all__ = ["APART_S", "LAST_GRACE_S", "LOADED", "RESTART_GRACE_S", "STARTED", "Member", "follow"]
+__all__ = [
+    "APART_S",
+    "FORGET",
+    "FORGOT",
+    "LAST_GRACE_S",
+    "LOADED",
+    "RESTART_GRACE_S",
+    "STARTED",
+    "Member",
+    "follow",
+]
+
+log = logging.getLogger("quarterjack.run")
 
 RESTART_GRACE_S: Final = 1.0
 """How long running jobs may take to end before a restart cancels them."""
@@ -29,8 +46,13 @@ LAST_GRACE_S: Final = 4.0
 """How long what was told to end now may take before it is killed: its hooks and its lifespan are left in it."""
 APART_S: Final = 0.05
 """Two orders in one moment would be one: a signal that is still to be delivered is not counted twice."""
-LOADED: Final = b"l"
-STARTED: Final = b"s"
+LOADED: Final = "loaded"
+STARTED: Final = "started"
+FORGOT: Final = "forgot"
+FORGET: Final = "forget"
+"""What a process reports, the second with its id in the registry, the third with that of a dead one, and an order."""
+FORGET_PAUSE_S: Final = 5.0
+"""A store that does not answer is asked again so often to forget a dead process."""
 
 
 def follow(lifeline: int) -> None:
@@ -65,9 +87,10 @@ def _end_alone() -> None:
 class Member:
     """This process as one of several: it takes its orders from the one that started it, and reports to it.
 
-    An order is the number of signals that it should have got by now. Who ends a
-    service often signals each of its processes, as systemd does; the order to
-    drain after such a signal must not count as the second one.
+    An order to end is the number of signals that it should have got by now. Who ends
+    a service often signals each of its processes, as systemd does; the order to
+    drain after such a signal must not count as the second one. The other order is
+    to forget one of its like that has died.
     """
 
     def __init__(self, name: str, fd: int) -> None:
@@ -75,6 +98,7 @@ class Member:
         self._socket = socket.socket(fileno=fd)
         self._socket.set_inheritable(False)
         self._app: Quarterjack | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sent = 0
 
     def follow(self) -> None:
@@ -91,28 +115,50 @@ class Member:
         self._report(LOADED)
 
     def started(self) -> None:
-        """Report that the start is complete."""
-        self._report(STARTED)
+        """Report that the start is complete; on the app's loop."""
+        self._loop = asyncio.get_running_loop()
+        owner = "" if self._app is None else self._app._running().owner
+        self._report(f"{STARTED} {owner}")
+        log.debug("started, as worker %s", owner)
 
-    def _report(self, what: Literal[b"l", b"s"]) -> None:
+    def _report(self, line: str) -> None:
         with suppress(OSError):  # nobody is there: then this process ends already
-            self._socket.sendall(what)
+            self._socket.sendall(line.encode() + b"\n")
 
     def _obey(self) -> None:
-        while wanted := self._order():
-            came = 0 if self._app is None else len(self._app.signals_came)
-            for _ in range(wanted - max(self._sent, came)):
-                self._sent += 1
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(APART_S)
+        for order in self._orders():
+            what, _, worker_id = order.partition(" ")
+            if what == FORGET and self._loop is not None:
+                asyncio.run_coroutine_threadsafe(self._forget(worker_id), self._loop)
+            elif what.isdigit():
+                self._end(int(what))
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for fd in (1, 2):  # nobody reads any more: a body that prints should not fail for that
             os.dup2(nowhere, fd)
         _end_alone()
 
-    def _order(self) -> int:
-        """Return the next order; 0 where none will come."""
-        try:
-            return int(self._socket.recv(1) or b"0")
-        except OSError:
-            return 0
+    def _orders(self) -> Iterator[str]:
+        with suppress(OSError), self._socket.makefile(encoding="ascii") as lines:
+            for line in lines:
+                yield line.strip()
+
+    def _end(self, wanted: int) -> None:
+        came = 0 if self._app is None else len(self._app.signals_came)
+        for _ in range(wanted - max(self._sent, came)):
+            self._sent += 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(APART_S)
+
+    async def _forget(self, worker_id: str) -> None:
+        """Strike off one that has died, on the app's loop; should this process end before, another one is told to."""
+        while self._app is not None and self._app.is_serving:
+            try:
+                freed = await self._app.forget_worker(worker_id)
+            except StoreError as error:
+                log.warning("worker %s has died and cannot be struck off yet: %s", worker_id, error)
+                await asyncio.sleep(FORGET_PAUSE_S)
+                continue
+            if freed is not None:
+                log.info("worker %s has died: it is struck off, and others take the %d jobs it held", worker_id, freed)
+            self._report(f"{FORGOT} {worker_id}")
+            return

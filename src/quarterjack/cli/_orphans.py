@@ -11,7 +11,6 @@ from quarterjack.why_waiting import ORPHANED
 __all__ = ["orphans"]
 
 _WAITING: Final = frozenset({JobState.SUBMITTED})
-_PAGE: Final = 1_000
 _SEARCHED: Final = 100_000
 """So many waiting jobs are searched for tasks that are gone, the newest first."""
 
@@ -36,11 +35,11 @@ async def _of_unknown_tasks(app: Quarterjack, known: frozenset[str], limit: int)
     """Return the ids of jobs that are due and of none of the *known* tasks."""
     now_ns = round((await app.store_now()).timestamp() * 1e9)
     found: list[str] = []
-    cursor: str | None = None
-    for _ in range(_SEARCHED // _PAGE):
-        page = await app.store.jobs_list(JobFilter(states=_WAITING), limit=_PAGE, cursor=cursor)
-        found += [job.id for job in page.jobs if job.task not in known and job.run_at_ns <= now_ns]
-        cursor = page.cursor
-        if cursor is None or len(found) >= limit:
+    searched = 0
+    async for job in app.store.jobs_all(JobFilter(states=_WAITING)):
+        if job.task not in known and job.run_at_ns <= now_ns:
+            found.append(job.id)
+        searched += 1
+        if len(found) >= limit or searched >= _SEARCHED:
             break
-    return found[:limit]
+    return found

@@ -7,7 +7,6 @@ only ever added at the end (docs/command.md)."""
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -157,11 +156,7 @@ def tell_notes(notes: Iterable[str], *, stderr: bool = True) -> None:
     """Print what should be known beside the rows: on stderr, so that pipes stay clean, unless it is the answer."""
     stream = sys.stderr if stderr else sys.stdout
     for note in notes:
-        click.secho(wrapped(f"· {note}", indent=2, stream=stream), err=stderr, dim=_is_coloured())
-
-
-def _is_coloured() -> bool | None:
-    return None if os.environ.get("NO_COLOR") else True
+        click.secho(wrapped(f"· {note}", indent=2, stream=stream), err=stderr, dim=True)
 
 
 def shown(at: datetime, trigger: Trigger | None, zone: tzinfo | None) -> datetime:

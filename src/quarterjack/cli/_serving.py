@@ -19,13 +19,13 @@ from quarterjack import FINISHED, JobState, Quarterjack
 from quarterjack.errors import QuarterjackError, StartupFailed
 from quarterjack.events import Event
 
-from ._hints import once_mended
+from ._hints import listing, once_mended
 from ._leaving import leave, run
 from ._runlog import MoveLog
 from ._shell import EXIT_FAILED, EXIT_INTERRUPTED, Failure
 from ._target import Target
 
-__all__ = ["exit_code", "is_idle", "serve"]
+__all__ = ["exit_code", "is_idle", "part_of", "serve"]
 
 log = logging.getLogger("quarterjack.run")
 
@@ -95,7 +95,7 @@ def _served(target: Target, course: _Course, until_idle: bool) -> int:
     app, moves = target.app, MoveLog()
     unlisten = app.event_stream.listen(moves)
     what = "; Ctrl-C drains, twice stops now" if app.tells_signals else f", process {os.getpid()}"
-    log.info("running %s on the %s store%s", target.name, app.store.name, what)
+    log.info("running %s%s on the %s store%s", target.name, part_of(app), app.store.name, what)
     try:
         run(_serve(app, course, until_idle), course.left, lambda: len(course.signals) > 1)
     except StartupFailed as error:
@@ -113,6 +113,14 @@ def _served(target: Target, course: _Course, until_idle: bool) -> int:
     log.info("stopped: %s", moves.summary())
     is_complete = course.was_idle or (course.has_started and not until_idle)
     return exit_code(course.signals, is_complete=is_complete, has_failures=until_idle and moves.has_failures)
+
+
+def part_of(app: Quarterjack) -> str:
+    """Return which part of the work this process takes, as words behind the app's name; nothing for all of it."""
+    part = "" if app.role == "both" else f" as a {app.role}"
+    if app.queues is not None and app.role != "scheduler":
+        part += f" for queue {listing(list(app.queues))}"
+    return part
 
 
 def _raised(group: ExceptionGroup[Exception]) -> str:

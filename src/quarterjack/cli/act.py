@@ -5,13 +5,13 @@ what a filter means is counted first, and asked for."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from quarterjack import FINISHED, Job, JobState, Quarterjack
-from quarterjack.model import JobFilter, JobRecord
+from quarterjack.model import JobFilter
 
 from ._client import (
     ask,
@@ -28,13 +28,9 @@ from ._output import json_option, show_json, tell_notes
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
 from ._target import Target
 from ._times import moment, span_of
-from .jobs import BAD, as_dict, filters, matching, no_such_task
+from .jobs import BAD, UNFINISHED, as_dict, filter_of, filters, matching, no_such_task
 
 __all__ = ["cancel", "pause", "purge", "resume", "retry", "trigger"]
-
-MOST: Final = 100_000
-"""Jobs that one command cancels."""
-_PAGE: Final = 1_000
 
 
 def _is_app(word: str) -> bool:
@@ -45,8 +41,8 @@ jobs_argument = click.argument("words", nargs=-1, metavar="[APP] [JOB]...")
 schedule_argument = click.argument("words", nargs=-1, required=True, metavar="[APP] SCHEDULE")
 
 
-def _split(words: tuple[str, ...], url: str | None, where: dict[str, Any]) -> tuple[Target, list[str]]:
-    """Return the app and the ids of jobs; without ids a filter has to say which are meant.
+def _split(words: tuple[str, ...], url: str | None, where: dict[str, Any], usual: str) -> tuple[Target, list[str]]:
+    """Return the app and the ids of jobs; without ids a filter has to say which are meant, such as ``--state`` *usual*.
 
     Raises:
         Failure: If neither says so, or both do.
@@ -57,8 +53,22 @@ def _split(words: tuple[str, ...], url: str | None, where: dict[str, Any]) -> tu
             raise Failure(f"{word!r} is no id of a job", f"qj jobs {found.target.words} lists them", EXIT_USAGE)
     if bool(found.words) == bool(where):
         told = "ids and a filter were given: one of them" if where else "neither a job nor a filter was given"
-        raise Failure(told, f"{typed('JOB')}, or {typed('--state', 'open', '--task', 'NAME')}", EXIT_USAGE)
+        raise Failure(told, f"{typed('JOB')}, or {typed('--state', usual, '--task', 'NAME')}", EXIT_USAGE)
     return found.target, found.words
+
+
+def _of_them(
+    possible: frozenset[JobState], chosen: Mapping[str, Any], refusal: str, usual: str, words: tuple[str, ...]
+) -> frozenset[JobState]:
+    """Return which of the *possible* states are meant.
+
+    Raises:
+        Failure: If none is, which is a slip: with the *refusal*, and ``--state`` *usual* to try.
+    """
+    asked: frozenset[JobState] = chosen.get("state") or possible
+    if asked & possible:
+        return asked & possible
+    raise Failure(refusal, f"{typed(*words)} --state {usual}", EXIT_USAGE)
 
 
 @click.command("cancel")
@@ -77,19 +87,15 @@ def cancel(words: tuple[str, ...], is_sure: bool, wait: float, url: str | None, 
     worker that has it. Ends with 1 if a job named by its id was not cancelled.
     """
     chosen = matching(**where)
-    target, ids = _split(words, url, chosen)
+    target, ids = _split(words, url, chosen, "open")
     if ids:
         jobs = ask(target, lambda app: _cancelled(app, ids, target, wait))
         _tell_jobs("cancel", jobs, as_json)
         if any(job.state is not JobState.CANCELLED for job in jobs):
             raise click.exceptions.Exit(EXIT_FAILED)
         return
-    chosen["state"] = (chosen.get("state") or frozenset(JobState)) - FINISHED
-
-    async def count(app: Quarterjack) -> int:
-        return len(await app.jobs(**chosen, limit=MOST)) if chosen["state"] else 0
-
-    found = ask(target, count)
+    chosen["state"] = _of_them(UNFINISHED, chosen, "jobs in that state have ended already", "open", words)
+    found = ask(target, lambda app: app.store.jobs_count(filter_of(chosen)))
     confirm(f"{_count(found, 'unfinished job')} will be cancelled", found, is_sure=is_sure)
 
     async def work(app: Quarterjack) -> int:
@@ -122,15 +128,17 @@ def retry(words: tuple[str, ...], is_sure: bool, url: str | None, as_json: bool,
     Without --state a filter means those that failed, timed out or were lost.
     """
     chosen = matching(**where)
-    target, ids = _split(words, url, chosen)
+    target, ids = _split(words, url, chosen, "failed")
     if ids:
         jobs = ask(target, lambda app: _repeated(app, ids, target))
         _tell_jobs("retry", jobs, as_json)
         return
     is_stated = "state" in chosen
-    chosen.setdefault("state", BAD)
-    found = ask(target, lambda app: app.jobs(**chosen, limit=MOST))
-    confirm(f"{_count(len(found), 'finished job')} will run again", len(found), is_sure=is_sure)
+    chosen["state"] = _of_them(
+        FINISHED, {"state": BAD, **chosen}, "jobs in that state have not ended yet", "failed", words
+    )
+    found = ask(target, lambda app: app.store.jobs_count(filter_of(chosen)))
+    confirm(f"{_count(found, 'finished job')} will run again", found, is_sure=is_sure)
 
     async def work(app: Quarterjack) -> int:
         done = await app.retry(**chosen) if found else 0
@@ -239,20 +247,10 @@ def purge(words: tuple[str, ...], older: str, dry_run: bool, is_sure: bool, url:
 
 async def _older(app: Quarterjack, span_s: float) -> int:
     before_ns = (await app.store_now()).timestamp() * 1e9 - span_s * 1e9
-    ends = [row.finished_at_ns async for row in _finished(app)]
-    return sum(at < before_ns for at in ends if at is not None)
-
-
-async def _finished(app: Quarterjack) -> AsyncIterator[JobRecord]:
-    """Walk the finished jobs, a page at a time: there may be more than fit into memory."""
-    cursor: str | None = None
-    while True:
-        page = await app.store.jobs_list(JobFilter(states=FINISHED), limit=_PAGE, cursor=cursor)
-        for row in page.jobs:
-            yield row
-        cursor = page.cursor
-        if cursor is None:
-            return
+    found = 0
+    async for row in app.store.jobs_all(JobFilter(states=FINISHED)):
+        found += row.finished_at_ns is not None and row.finished_at_ns < before_ns
+    return found
 
 
 def _words(chosen: dict[str, Any]) -> str:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 import click
 
 from quarterjack import Quarterjack
-from quarterjack._at_work import is_lost
+from quarterjack._at_work import NOBODY, at_work, is_lost, serving
 from quarterjack.errors import QuarterjackError
+from quarterjack.model import WorkerInfo
 from quarterjack.stores.base import StoreStats
 
 from ._client import NothingThere, Unreachable, ask, asked, store_option
+from ._hints import listing
 from ._orphans import orphans
 from ._output import json_option, show_json
 from ._spans import in_words
 from ._target import Target
 from .jobs import BAD
 
-__all__ = ["command"]
+__all__ = ["Finding", "command", "of_waiting", "of_workers"]
 
 State = Literal["ok", "degraded", "down"]
 CODES: Final[dict[State, int]] = {"ok": 0, "degraded": 1, "down": 2}
@@ -40,7 +44,7 @@ class Finding(NamedTuple):
     words: str
 
 
-_NOBODY: Final = Finding("degraded", "workers", "nobody is at work: qj run starts a process")
+_NOBODY: Final = Finding("degraded", "workers", NOBODY)
 _ORPHANS: Final = 20
 """So many jobs are looked at for the tasks to be named."""
 
@@ -62,7 +66,7 @@ def command(words: tuple[str, ...], url: str | None, as_json: bool) -> None:
     findings = [_tasks(target)] if url is None else []
     if target.app.store.is_shared:
         try:
-            findings += ask(target, _look)
+            findings += ask(target, lambda app: _look(app, target))
         except NothingThere as failure:
             findings += [Finding("down" if target.is_url else "ok", "store", failure.message), _NOBODY]
         except Unreachable as failure:
@@ -97,9 +101,10 @@ def _tasks(target: Target) -> Finding:
     return Finding("ok", "app", f"{target.name}: {_count(len(tasks), 'task')}, {_count(len(schedules), 'schedule')}")
 
 
-async def _look(app: Quarterjack) -> list[Finding]:
+async def _look(app: Quarterjack, target: Target) -> list[Finding]:
     stats = await app.store.stats()
     now = await app.store_now()
+    workers, now_ns = await app.workers(), round(now.timestamp() * 1e9)
     skew_s = app.health().skew_s
     clock: State = "ok" if abs(skew_s) < SKEW_S else "degraded"
     return [
@@ -109,35 +114,49 @@ async def _look(app: Quarterjack) -> list[Finding]:
             "clock",
             f"this machine is {in_words(abs(skew_s))} {'ahead of' if skew_s > 0 else 'behind'} the store",
         ),
-        await _workers(app, round(now.timestamp() * 1e9)),
-        _waiting(stats, now.timestamp()),
+        of_workers(workers, now_ns, target.words),
+        of_waiting(stats, workers, now_ns),
         await _schedules(app),
         await _errors(app, stats),
     ]
 
 
-async def _workers(app: Quarterjack, now_ns: int) -> Finding:
-    found = await app.workers()
-    lost = [one.id for one in found if is_lost(one, now_ns)]
-    alive = [one for one in found if one.id not in lost]
+def of_workers(workers: Sequence[WorkerInfo], now_ns: int, app: str) -> Finding:
+    """Judge the processes of the registry; *app* is how commands name theirs."""
+    alive = at_work(workers, now_ns)
     if not alive:
         return _NOBODY
     does = {"scheduler": any(one.fires for one in alive), "worker": any(one.runs_jobs for one in alive)}
-    missing = [role for role, is_there in does.items() if not is_there]
-    if missing:
+    if missing := [role for role, is_there in does.items() if not is_there]:
         return Finding("degraded", "workers", f"none of {len(alive)} is a {' or a '.join(missing)}")
-    if lost:
-        return Finding("degraded", "workers", f"{len(alive)} at work; no sign of life from {', '.join(lost)}")
-    return Finding("ok", "workers", f"{len(alive)} at work")
+    doubts: list[str] = []
+    if drained := [one.id for one in alive if one.halt == "drained"]:
+        those = "all of them" if len(drained) == len(alive) > 1 else listing(drained)
+        doubts.append(f"{those} drained: qj workers {app} resume {drained[0]}")
+    for task in sorted({task for one in alive for task in one.parked}):
+        places = listing([one.id for one in alive if task in one.parked])
+        doubts.append(f"{task} is parked at {places}, as its processes kept dying: mend it, and restart those workers")
+    if lost := [one.id for one in workers if is_lost(one, now_ns)]:
+        doubts.append(f"no sign of life from {listing(lost)}; if it is dead: qj workers {app} forget {lost[0]}")
+    told = "; ".join([f"{len(alive)} at work", *doubts])
+    return Finding("degraded" if doubts else "ok", "workers", told)
 
 
-def _waiting(stats: StoreStats, now: float) -> Finding:
-    count = sum(stats.waiting.values())
+def of_waiting(stats: StoreStats, workers: Sequence[WorkerInfo], now_ns: int) -> Finding:
+    """Judge what waits: whether somebody takes it, and in time."""
+    told = _count(sum(stats.waiting.values()), "job")
+    alive = at_work(workers, now_ns)
+    untaken = sorted(queue for queue, n in stats.waiting.items() if n and not serving(workers, queue, now_ns))
+    if untaken and alive:
+        known = {queue for one in alive if one.runs_jobs for queue in one.queues}
+        missing = [f": qj run --queue {shlex.quote(queue)}" for queue in untaken if queue not in known]
+        words = f"{told}; nobody at work takes those in queue {listing(untaken)}{''.join(missing[:1])}"
+        return Finding("degraded", "waiting", words)
     oldest = stats.oldest_due_ns
-    late_s = 0.0 if oldest is None else max(0.0, now - oldest / 1e9)
+    late_s = 0.0 if oldest is None else max(0.0, (now_ns - oldest) / 1e9)
     if late_s > LATE_S:
-        return Finding("degraded", "waiting", f"{_count(count, 'job')}, one of them due {in_words(-late_s)}")
-    return Finding("ok", "waiting", f"{_count(count, 'job')}")
+        return Finding("degraded", "waiting", f"{told}, one of them due {in_words(-late_s)}")
+    return Finding("ok", "waiting", told)
 
 
 async def _schedules(app: Quarterjack) -> Finding:
@@ -146,6 +165,8 @@ async def _schedules(app: Quarterjack) -> Finding:
     paused = [view.id for view in views if view.is_paused]
     if parked:
         return Finding("degraded", "schedules", f"{', '.join(parked)} cannot fire: qj why says why")
+    if not views and (declared := len(app.declared_schedules())):
+        return Finding("ok", "schedules", f"none in the store yet; the first start puts the app's {declared} there")
     told = f", {len(paused)} paused" if paused else ""
     return Finding("ok", "schedules", f"{len(views)}{told}")
 

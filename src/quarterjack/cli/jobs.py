@@ -12,6 +12,8 @@ from quarterjack import FINISHED, Job, JobState, Quarterjack
 from quarterjack._durations import parse_duration
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import InvalidOption
+from quarterjack.model import JobFilter
+from quarterjack.triggers.base import instant_ns
 
 from ._client import asked, look, store_option
 from ._hints import nearest
@@ -21,11 +23,24 @@ from ._spans import span
 from ._target import Target
 from ._times import moment
 
-__all__ = ["BAD", "as_dict", "command", "errors", "filters", "matching", "no_such_task", "since_option", "slowest"]
+__all__ = [
+    "BAD",
+    "UNFINISHED",
+    "as_dict",
+    "command",
+    "errors",
+    "filter_of",
+    "filters",
+    "matching",
+    "no_such_task",
+    "since_option",
+    "slowest",
+]
 
 BAD: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST})
+UNFINISHED: Final = frozenset(JobState) - FINISHED
 GROUPS: Final = {
-    "open": frozenset(JobState) - FINISHED,
+    "open": UNFINISHED,
     "finished": FINISHED,
     "bad": BAD,
 }
@@ -96,6 +111,18 @@ def matching(
     """Return the filter's options as `Quarterjack.jobs` takes them; none of what was not given."""
     given = {"state": states, "task": task, "queue": queue, "schedule": schedule, "since": since_of(since)}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def filter_of(given: Mapping[str, Any]) -> JobFilter:
+    """Return what `matching` has found, as stores take it."""
+    since = given.get("since")
+    return JobFilter(
+        states=given.get("state", frozenset()),
+        task=given.get("task"),
+        queue=given.get("queue"),
+        schedule_id=given.get("schedule"),
+        since_ns=None if since is None else instant_ns(since, "since"),
+    )
 
 
 limit_option = click.option(

@@ -10,7 +10,7 @@ import click
 from quarterjack import Job, JobState, Quarterjack, Task
 from quarterjack.errors import ResultUnavailable, UnknownTask, UsageError
 
-from ._client import ask, asked, ended, store_option
+from ._client import ask, asked, ended, store_option, tell_if_unserved
 from ._hints import nearest, typed
 from ._output import json_option, show_json, tell_notes
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
@@ -83,7 +83,10 @@ def command(
         except UsageError as error:
             raise Failure(str(error), f"{typed(*words)}, once that is mended", EXIT_USAGE) from None
         await app.note("submit", job.id, name)
-        return await ended(app, job) if wait else job
+        if wait:
+            return await ended(app, job)
+        await tell_if_unserved(app, job)
+        return job
 
     job = ask(found.target, work, may_begin=True)
     _tell(job, wait=wait, as_json=as_json)

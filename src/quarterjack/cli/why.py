@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from quarterjack import Quarterjack, Stream, Why
+from quarterjack._at_work import why_nobody
 from quarterjack._why_words import told_at
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.model import JobFilter, JobRecord, Schedule
@@ -78,18 +79,19 @@ def _answer(rule: Rule, app: Quarterjack | None, at: datetime | None, now_ns: in
         return why_not_fired(rule.trigger, at) or Why(kind="to_come", words=words, at=at)
     if not app.store.is_shared:
         return why_next(row, now_ns) if at is None else why_at(row, at, now_ns, None)
-    jobs = asyncio.run(_stored(app, row, is_open=at is None))
-    return why_next(row, now_ns, jobs) if at is None else why_at(row, at, now_ns, jobs)
+    jobs, nobody = asyncio.run(_stored(app, row, is_open=at is None))
+    return why_next(row, now_ns, jobs, nobody) if at is None else why_at(row, at, now_ns, jobs, nobody)
 
 
-async def _stored(app: Quarterjack, row: Schedule, *, is_open: bool) -> list[JobRecord]:
-    """Return the schedule's jobs, or the open ones of its overlap key, oldest first."""
+async def _stored(app: Quarterjack, row: Schedule, *, is_open: bool) -> tuple[list[JobRecord], str | None]:
+    """Return the schedule's jobs, or the open ones of its overlap key, oldest first; and why nobody runs it, if so."""
     where = JobFilter(is_open=True) if is_open else JobFilter(schedule_id=row.id)
     if await absent_at(app.store) is not None:
-        return []
+        return [], None
     async with app._looking() as store:
         page = await store.jobs_list(where, limit=_ALL)
-    return [job for job in reversed(page.jobs) if not is_open or job.overlap_key == row.overlap_key]
+        nobody = why_nobody(row, await store.workers_list(), await store.now_ns())
+    return [job for job in reversed(page.jobs) if not is_open or job.overlap_key == row.overlap_key], nobody
 
 
 def _as_dict(answer: Why, zone: tzinfo | None) -> dict[str, str | None]:

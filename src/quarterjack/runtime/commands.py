@@ -22,6 +22,9 @@ COMMANDS: Final = ("drain", "resume", "stop")
 class CommandsHost(Protocol):
     """What is needed of the app around it."""
 
+    is_held: bool
+    """Whether it takes and fires nothing more because an operator has said so."""
+
     @property
     def worker(self) -> Worker | None: ...
     @property
@@ -41,6 +44,7 @@ def obey(host: CommandsHost, command: str) -> None:
     if is_open and host.is_draining:
         log.warning("it is ending, and does not go on")
         return
+    host.is_held = not is_open
     if host.worker is not None:
         host.worker.claimer.is_open = is_open
         if not is_open:

@@ -6,7 +6,8 @@ are renewed in batches; once a second, what bodies have said since (that they
 began, progress, checkpoints) is passed on. The answers say which jobs are lost
 (their bodies are cancelled, and the fence drops their outcomes) and which
 somebody wants to end. With each full round the worker's own row is refreshed,
-and an operator's command for it obeyed.
+and an operator's command for it obeyed; that it takes nothing more, or has
+parked a task, is told within a second.
 
 A hung process must not hold its jobs for ever: what runs on the app's loop is
 renewed no more once that has not turned for `LOOP_DEAD_AFTER_S`, and no job is
@@ -106,6 +107,8 @@ class Renewer:
         self._overdue: set[Attempt] = set()
         self._heard: str | None = None
         """The command that was obeyed, of which the store does not know yet that it was heard."""
+        self._told = host.info()
+        """This process as the registry shows it."""
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._end: Callable[[], object] | None = None
@@ -227,13 +230,18 @@ class Renewer:
                 await self._renew(chosen[start : start + BATCH])
             if is_full:
                 await self._renew_going(worker.on_their_way())
-        if is_full:
-            command = await self._within(self._link.workers_put(host.info()._replace(command=self._heard)))
-            self._heard = command
-            if host.silence is not None:
-                host.silence.renewed(asked_ns)
-            if command is not None:
-                self._tell(host.obey, command)
+        if is_full or _has_changed(host.info(), self._told):
+            await self._register()
+        if is_full and host.silence is not None:
+            host.silence.renewed(asked_ns)
+
+    async def _register(self) -> None:
+        """Refresh this process's row, and have it do what an operator asks."""
+        told = self._host.info()
+        command = await self._within(self._link.workers_put(told._replace(command=self._heard)))
+        self._told, self._heard = told, command
+        if command is not None:
+            self._tell(self._host.obey, command)
 
     async def _renew(self, attempts: Sequence[Attempt]) -> None:
         renewals = [attempt.renewal() for attempt in attempts]
@@ -294,6 +302,11 @@ class Renewer:
 def _only(attempts: Iterable[Attempt], worker: Worker | None) -> set[Attempt]:
     """Return those of *attempts* that are still held."""
     return set(attempts).intersection(() if worker is None else worker.held())
+
+
+def _has_changed(now: WorkerInfo, told: WorkerInfo) -> bool:
+    """Say whether others should know before the next full round."""
+    return (now.halt, now.parked) != (told.halt, told.parked)
 
 
 def _has_news(attempt: Attempt, now_ns: int) -> bool:

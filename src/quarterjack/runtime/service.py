@@ -189,6 +189,8 @@ class Service(Stopping):
             self.version,
             worker.running if worker is not None else 0,
             worker.zombies if worker is not None else 0,
+            halt="ending" if self.is_draining else "drained" if self.is_held else "",
+            parked=tuple(worker.deaths.parked) if worker is not None else (),
         )
 
     def serve_queue(self, queue: str) -> None:

@@ -61,6 +61,8 @@ class Stopping:
         self.patience = Patience()
         self.is_draining = False
         """True once nothing more begins here."""
+        self.is_held = False
+        """True while nothing more begins here because an operator has said so."""
         self.is_closed_to_jobs = False
         """Set at the end on a store that ends with the app: what is submitted now would never run."""
         self._is_open = False

@@ -226,14 +226,7 @@ class DurableStore(DurableSchedules):
         states = FINISHED & where.states if where.states else FINISHED
         if not states:
             return []
-        found: list[str] = []
-        cursor: str | None = None
-        while True:
-            page = await self.jobs_list(where._replace(states=states), limit=1_000, cursor=cursor)
-            found += [job.id for job in page.jobs]
-            cursor = page.cursor
-            if cursor is None:
-                return found[::-1]
+        return [job.id async for job in self.jobs_all(where._replace(states=states))][::-1]
 
     async def _repeat(self, job_ids: Sequence[str], where: JobFilter) -> list[str]:
         def decide(part: Part, now: int) -> list[str]:

@@ -21,7 +21,7 @@ AUDIT_ROWS: Final = 1_000
 
 def worker_arguments(worker: WorkerInfo) -> list[Any]:
     """Return the arguments of the statement ``worker_put``."""
-    return [*worker[:4], list(worker.queues), *worker[5:]]
+    return [*worker[:4], list(worker.queues), *worker[5:-1], list(worker.parked)]
 
 
 class PostgresRegistry(Store, ABC):
@@ -71,7 +71,7 @@ class PostgresRegistry(Store, ABC):
     async def workers_list(self) -> list[WorkerInfo]:
         """Return the registered workers."""
         rows = await self._link.rows("worker_list")
-        return [WorkerInfo._make((*row[:4], tuple(row[4]), *row[5:])) for row in map(tuple, rows)]
+        return [WorkerInfo._make((*row[:4], tuple(row[4]), *row[5:-1], tuple(row[-1]))) for row in map(tuple, rows)]
 
     async def workers_remove(self, worker_id: str) -> None:
         """Forget a worker that ended."""

@@ -54,6 +54,11 @@ class PostgresViews(Store, ABC):
         page = [self._encoding.record(row[2:]) for row in rows[:limit]]
         return JobPage(page, f"{rows[limit - 1][0]}.{rows[limit - 1][1]}" if len(rows) > limit else None)
 
+    async def jobs_count(self, where: JobFilter) -> int:
+        """Return how many rows are meant."""
+        found: int = await self._link.value("number", *filter_arguments(where))
+        return found
+
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
         """Delete finished jobs that ended longer ago than *older_than*, or beyond the newest *keep*."""
         age_ns = older_than // timedelta(microseconds=1) * 1_000

@@ -84,9 +84,5 @@ def _us(seconds: float) -> int:
 
 
 def _worker(values: list[Any]) -> WorkerInfo:
-    known = values[: len(WorkerInfo._fields)]  # a newer version may say more
-    known[_QUEUES] = tuple(known[_QUEUES])
-    return WorkerInfo(*known)
-
-
-_QUEUES: Final = WorkerInfo._fields.index("queues")
+    known = WorkerInfo(*values[: len(WorkerInfo._fields)])  # a newer version may say more, and an older one less
+    return known._replace(queues=tuple(known.queues), parked=tuple(known.parked))

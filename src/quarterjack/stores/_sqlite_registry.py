@@ -28,7 +28,9 @@ __all__ = [
 _AUDIT_KEPT: Final = 10_000
 _HINTS_KEPT: Final = 1_000
 """A process that has missed more is told to look at everything."""
-_WORKER: Final = "id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies"
+_WORKER: Final = (
+    "id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies, command, halt, parked"
+)
 _ALL: Final = (Hint.SCHEDULES, Hint.CANCELS, Hint.ENDED, Hint.PAUSED, Hint.LIMITS)
 
 
@@ -36,16 +38,19 @@ def put_worker(session: Session, worker: WorkerInfo) -> str | None:
     """Register or refresh a worker; return the command that was left for it, until it has heard."""
     row = session.one("SELECT command FROM qj_workers WHERE id = ?", (worker.id,))
     command: str | None = None if row is None or row[0] == worker.command else row[0]
-    facts = (*worker[:4], json.dumps(worker.queues), *worker[5:10], command)
+    told = worker._replace(command=command)
+    facts = (*told[:4], json.dumps(told.queues), *told[5:-1], json.dumps(told.parked))
     places = ", ".join("?" * len(facts))
-    session.run(f"INSERT OR REPLACE INTO qj_workers ({_WORKER}, command) VALUES ({places})", facts)  # noqa: S608  # names of ours
+    session.run(f"INSERT OR REPLACE INTO qj_workers ({_WORKER}) VALUES ({places})", facts)  # noqa: S608  # names of ours
     return command
 
 
 def list_workers(session: Session) -> list[WorkerInfo]:
     """Return the registered workers, the oldest first."""
-    rows = session.run(f"SELECT {_WORKER}, command FROM qj_workers ORDER BY started_at_ns, id")  # noqa: S608  # names of ours
-    return [WorkerInfo._make((*row[:4], tuple(json.loads(row[4])), *row[5:])) for row in rows]
+    rows = session.run(f"SELECT {_WORKER} FROM qj_workers ORDER BY started_at_ns, id")  # noqa: S608  # names of ours
+    return [
+        WorkerInfo._make((*row[:4], tuple(json.loads(row[4])), *row[5:-1], tuple(json.loads(row[-1])))) for row in rows
+    ]
 
 
 def remove_worker(session: Session, worker_id: str) -> None:

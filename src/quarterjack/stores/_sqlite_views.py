@@ -16,7 +16,19 @@ from ._sqlite_engine import Session
 from ._sqlite_rows import COLUMNS, sql
 from .base import StoreStats
 
-__all__ = ["NOWHERE", "Page", "Place", "beyond", "finished_ids", "newest", "outcomes", "purge", "slowest", "stats"]
+__all__ = [
+    "NOWHERE",
+    "Page",
+    "Place",
+    "beyond",
+    "finished_ids",
+    "newest",
+    "number",
+    "outcomes",
+    "purge",
+    "slowest",
+    "stats",
+]
 
 _UNFINISHED: Final = sorted(set(JobState) - FINISHED - {JobState.NEW})
 _IS_OPEN: Final = "(finished_at_ns IS NULL OR zombie = 1)"
@@ -88,6 +100,13 @@ def newest(session: Session, where: JobFilter, limit: int, cursor: str | None) -
     is_more = len(rows) > limit
     rows = rows[:limit]
     return Page([row[1:] for row in rows], str(rows[-1][0]) if rows and is_more else None)
+
+
+def number(session: Session, where: JobFilter) -> int:
+    """Return how many rows are meant."""
+    found, parameters = _matching(where)
+    (n,) = session.one(f"SELECT count(*) FROM ({found})", parameters)  # noqa: S608  # as above
+    return int(n)
 
 
 def slowest(session: Session, where: JobFilter, limit: int, cursor: str | None) -> Page:

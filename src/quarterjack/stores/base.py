@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from quarterjack.backfill import Backfill
 from quarterjack.clock import Clock
@@ -79,6 +79,9 @@ __all__ = [
     "StoreStats",
     "Want",
 ]
+
+PAGE: Final = 1_000
+"""Rows that `Store.jobs_all` reads at once."""
 
 
 class Store(ABC):
@@ -234,6 +237,27 @@ class Store(ABC):
         *Slowest* goes by how long the body ran, or has been running; rows whose body neither runs
         nor has ended for good come last.
         """
+
+    async def jobs_all(self, where: JobFilter) -> AsyncIterator[JobRecord]:
+        """Yield all rows that are meant, the newest first, read a page at a time: there may be too many for the memory.
+
+        What comes or goes meanwhile may be among them or not.
+        """
+        cursor: str | None = None
+        while True:
+            page = await self.jobs_list(where, limit=PAGE, cursor=cursor)
+            for job in page.jobs:
+                yield job
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def jobs_count(self, where: JobFilter) -> int:
+        """Return how many rows are meant. A store that can count overrides this, which reads them all."""
+        found = 0
+        async for _ in self.jobs_all(where):
+            found += 1
+        return found
 
     @abstractmethod
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:

@@ -246,6 +246,10 @@ class MemoryStore(Store):
         more = next(rows, None) is not None
         return JobPage(page, page[-1].id if page and more else None)
 
+    async def jobs_count(self, where: JobFilter) -> int:
+        """Return how many rows are meant."""
+        return sum(map(where.matches, self._jobs.values()))
+
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
         """Delete finished jobs that ended longer ago than *older_than*, and those beyond the newest *keep*."""
         before = self._clock.now_ns() - older_than // timedelta(microseconds=1) * 1_000

@@ -313,6 +313,10 @@ class SQLiteStore(DurableStore):
         rows, following = await self._read(lambda session: view(session, where, limit, cursor))
         return JobPage([self._encoding.record(row) for row in rows], following)
 
+    async def jobs_count(self, where: JobFilter) -> int:
+        """Return how many rows are meant."""
+        return await self._read(lambda session: views.number(session, where))
+
     async def jobs_purge(self, older_than: timedelta, limit: int = 10_000, *, keep: int | None = None) -> int:
         """Delete old finished jobs, some at a time, so that others get their turn in between."""
         age_ns, gone = older_than // timedelta(microseconds=1) * 1_000, 0

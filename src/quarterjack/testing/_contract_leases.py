@@ -29,6 +29,16 @@ class LeaseContract:
         assert await b.finish(row.fence, started_at_ns=now, running_at_ns=now)
         assert (await b.get(job.id)).state is JobState.DONE
 
+    async def test_lease_that_is_renewed_for_no_time_is_over(self, b: Bench) -> None:
+        """So the jobs of a process that is known to be dead are free at once; what it says later is refused."""
+        job = await b.put()
+        (row,) = await b.claim(lease_s=30)
+        stale = row.fence
+        await b.store.jobs_renew("w1", [Renewal(row.id, row.attempt)], 0.0)
+        (again,) = await b.claim(owner="w2")
+        assert (again.id, again.attempt, again.rescues) == (job.id, 2, 1)
+        assert not await b.finish(stale)
+
     async def test_stale_renewal_makes_nothing_running(self, b: Bench) -> None:
         """Whoever has lost a job says nothing of it any more."""
         job = await b.put()

@@ -184,6 +184,7 @@ class StoreContract(
         }
         for where, expected in cases.items():
             assert [row.id for row in (await b.store.jobs_list(where)).jobs] == expected, where
+            assert await b.store.jobs_count(where) == len(expected), where
 
     async def test_slowest_first(self, b: Bench) -> None:
         """Running ones count up to now."""
@@ -240,6 +241,13 @@ class StoreContract(
         assert [w.id for w in await b.store.workers_list()] == ["w1"]
         await b.store.workers_remove("w1")
         assert await b.store.workers_list() == []
+
+    async def test_what_a_worker_says_of_itself_comes_back(self, b: Bench) -> None:
+        """That it takes nothing more, or has parked a task, is nowhere else to be seen from outside."""
+        worker = WorkerInfo("w1", "host", 1, "worker", ("default", "far"), 2, 3, "1.4", 5, 6)
+        for told in (worker, worker._replace(halt="drained", parked=("crash", "burn")), worker):
+            await b.store.workers_put(told)
+            assert await b.store.workers_list() == [told]
 
     async def test_audit_rows_come_back_newest_first(self, b: Bench) -> None:
         """Who did what, for the record."""

@@ -317,6 +317,10 @@ SELECT * FROM (
 ORDER BY seq DESC
 LIMIT $9;
 
+-- name: number
+-- How many jobs are meant.
+SELECT (SELECT count(*) FROM {schema}.job WHERE {filter}) + (SELECT count(*) FROM {schema}.job_history WHERE {filter});
+
 -- name: slowest
 -- A page of jobs by how long their body ran or has been running, below the duration $10 and the place $8.
 SELECT * FROM (
@@ -468,18 +472,20 @@ SELECT {schema}.limit_take($1, $2, $3);
 -- name: worker_put
 -- Register or refresh a worker; the command that was left for it is answered until it has heard of it ($11).
 WITH new AS (
-    INSERT INTO {schema}.worker (id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    INSERT INTO {schema}.worker
+        (id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies, halt, parked)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, $13)
     ON CONFLICT (id) DO UPDATE SET
         host = excluded.host, pid = excluded.pid, role = excluded.role, queues = excluded.queues,
         started_at_ns = excluded.started_at_ns, seen_at_ns = excluded.seen_at_ns, version = excluded.version,
-        running = excluded.running, zombies = excluded.zombies, command = nullif(worker.command, $11)
+        running = excluded.running, zombies = excluded.zombies, command = nullif(worker.command, $11),
+        halt = excluded.halt, parked = excluded.parked
     RETURNING command
 )
 SELECT command FROM new;
 
 -- name: worker_list
-SELECT id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies, command
+SELECT id, host, pid, role, queues, started_at_ns, seen_at_ns, version, running, zombies, command, halt, parked
 FROM {schema}.worker ORDER BY started_at_ns, id;
 
 -- name: worker_remove
