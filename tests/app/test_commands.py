@@ -17,7 +17,7 @@ import pytest
 from quarterjack import Command, InvalidOption, Job, JobCancelled, JobFailed, JobState, JobTimedOut, Quarterjack
 from quarterjack.cli.show import lines
 from quarterjack.errors import CommandFailed
-from quarterjack.executors._leash import HAS_LEASH
+from quarterjack.executors._leash import has_leash
 from quarterjack.executors._output import KEPT, Output
 from tests.real_time import LONG_S, is_alive, until
 
@@ -216,7 +216,7 @@ async def test_the_output_is_in_the_row_and_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_LEASH, reason="the leash is Linux's")
+@pytest.mark.skipif(not has_leash(), reason="the leash is Linux's")
 def test_a_command_ends_with_an_app_that_is_killed(tmp_path: Path) -> None:
     """Its job runs again elsewhere: two dumps at once would be one too many."""
     script = tmp_path / "program.py"

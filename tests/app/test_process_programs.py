@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from quarterjack.executors._leash import HAS_LEASH
+from quarterjack.executors._leash import has_leash
 
 LONG_S = 30.0
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ def test_children_end_with_a_parent_that_is_killed(portable: str, tmp_path: Path
         assert [pid for pid in pids if not is_gone_within(pid, 3.0 if not portable else 6.0)] == []
 
 
-@pytest.mark.skipif(not HAS_LEASH, reason="the leash is Linux's")
+@pytest.mark.skipif(not has_leash(), reason="the leash is Linux's")
 def test_the_leash_holds_without_the_nursery(tmp_path: Path) -> None:
     """Who kills the app may have killed its helpers before: the kernel sees to the children then."""
     with program(tmp_path, SERVES.format(submits="await app.submit(in_c)")) as process:

@@ -13,7 +13,7 @@ import pytest
 
 from quarterjack import Job, JobCancelled, JobFailed, JobState, JobTimedOut, Quarterjack
 from quarterjack.errors import BodyDied, RaisedElsewhere, ResultUnavailable, UsageError
-from quarterjack.executors import process
+from quarterjack.executors import _crew
 from tests.app import process_bodies as bodies
 from tests.app.process_bodies import app, pool
 from tests.real_time import is_alive, until
@@ -265,12 +265,14 @@ async def test_a_start_that_was_to_be_tried_again_does_not_hold_up_the_next_app(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The pause after a failed start ends with the app that made it."""
-    monkeypatch.setattr(process, "AGAIN_S", 60.0)
+    monkeypatch.setattr(_crew, "AGAIN_S", 60.0)
     async with app:
         await until(lambda: pool.pids)
         for child in pool.pids:  # they load the app, and are not ready
             os.kill(child, signal.SIGKILL)
-        await until(lambda: pool._again is not None)
+        crew = pool._crew
+        assert crew is not None
+        await until(lambda: crew._pause is not None)
     async with app:
         assert await (await app.submit(bodies.pid))
 

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock
-from quarterjack.errors import ExecutorClosed, ExecutorFull
+from quarterjack.errors import ExecutorClosed, ExecutorFull, UsageError
 from quarterjack.model import Outcome, OutcomeKind
 
-from .base import Call, Executor, Report
+from .base import Call, Executor, Home, Report
 
 __all__ = ["UNKILLABLE_S", "Away", "Desk", "DeskExecutor"]
 
@@ -158,6 +158,11 @@ class Away:
         return self._asked is not None
 
     @property
+    def is_begun(self) -> bool:
+        """True once its body has begun."""
+        return self._is_begun
+
+    @property
     def is_zombie(self) -> bool:
         """True while the body outlives its outcome."""
         return self._is_reported and not self._is_abandoned and self in self.desk.out
@@ -278,6 +283,19 @@ class DeskExecutor(Executor):
     def free(self) -> int:
         """Slots that no body holds."""
         return self.slots + self.lent - (0 if self._desk is None else len(self._desk.out))
+
+    def _new_desk(self, home: Home) -> Desk:
+        """Return a desk of the running loop.
+
+        Raises:
+            UsageError: If another app uses the executor.
+        """
+        if self._desk is not None and not self._desk.loop.is_closed():  # else its app ended without stopping it
+            raise UsageError(
+                f"the executor {self.name!r} is in use by an app that has not stopped; make one for each app, "
+                "or share a LoopThread"
+            )
+        return Desk(asyncio.get_running_loop(), home.clock)
 
     def _desk_with_room(self) -> Desk:
         """Return where one more call may go out.

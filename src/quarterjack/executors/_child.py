@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic_core import from_json, to_json
 
 from quarterjack.errors import Orphaned
 
+from ._files import ANSWER
 from ._frames import LARGE, Frame, Frames, pack
 from ._gate import Gate
 from ._leash import fasten
@@ -65,7 +65,7 @@ class _Child:
         self._later: list[tuple[Frame, bytes]] = []
         self._stage = Stage(self._gate)
         self._bodies: Bodies | None = None
-        self._folder = ""
+        self._files = ""
         self._tells_memory = False
 
     def serve(self) -> None:
@@ -117,7 +117,7 @@ class _Child:
     # -- bodies ----------------------------------------------------------------------------
 
     def _load(self, settings: dict[str, Any]) -> None:
-        self._folder, self._tells_memory = settings["folder"], settings["memory"]
+        self._files, self._tells_memory = settings["files"], settings["memory"]
         try:
             self._bodies = load_bodies(AppRef(*settings["app"]))
         except BaseException as error:  # the user's module runs here: the app tells of it, and ends us
@@ -134,10 +134,9 @@ class _Child:
         if self._tells_memory:
             self.send(Frame.MEMORY, str(_memory_kib()).encode())
         if len(answer) > LARGE:
-            fd, name = tempfile.mkstemp(dir=self._folder)
-            with os.fdopen(fd, "wb") as file:
-                file.write(answer)
-            self.send(Frame.ENDED_FILE, name.encode())
+            path = Path(self._files + ANSWER)
+            path.write_bytes(answer)
+            self.send(Frame.ENDED_FILE, os.fsencode(path))
         else:
             self.send(Frame.ENDED, answer)
 
@@ -153,7 +152,7 @@ class _Child:
 
 
 def _taken_from(name: bytes) -> bytes:
-    path = Path(name.decode())
+    path = Path(os.fsdecode(name))
     try:
         return path.read_bytes()
     finally:

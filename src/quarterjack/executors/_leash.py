@@ -18,9 +18,7 @@ from typing import Final
 
 from quarterjack._timerfd import PORTABLE
 
-__all__ = ["HAS_LEASH", "fasten", "fasten_group", "not_for_forks", "unfasten"]
-
-HAS_LEASH: Final = sys.platform.startswith("linux") and not os.environ.get(PORTABLE)
+__all__ = ["fasten", "fasten_group", "has_leash", "not_for_forks", "unfasten"]
 
 _F_SETSIG: Final = 10  # Linux's; Python's fcntl names it on some builds only
 _SIGKILL: Final = 9
@@ -28,6 +26,11 @@ _SIGKILL: Final = 9
 
 _ours: Final[dict[int, Callable[[], object]]] = {}
 """By descriptor, what closes it in a process that is forked from this one."""
+
+
+def has_leash() -> bool:
+    """Say whether this system has it, and nobody asked to do without what only Linux has."""
+    return sys.platform.startswith("linux") and not os.environ.get(PORTABLE)
 
 
 def not_for_forks(fd: int, close: Callable[[], object] | None) -> None:
@@ -50,13 +53,13 @@ if hasattr(os, "register_at_fork"):
 
 def fasten_group(leash: int, group: int) -> None:
     """Have the kernel kill a process group likewise; one of them has to hold *leash* open."""
-    if HAS_LEASH:
+    if has_leash():
         _fasten(leash, -group)
 
 
 def unfasten(leash: int) -> None:
     """Have nobody killed by *leash* any more."""
-    if HAS_LEASH:
+    if has_leash():
         import fcntl  # noqa: PLC0415  # likewise
 
         fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) & ~os.O_ASYNC)
@@ -72,7 +75,7 @@ def _fasten(leash: int, owner: int) -> None:
 
 def fasten(leash: int) -> None:
     """Have the kernel kill this process when the other end of the pipe *leash* is closed, or its holder dies."""
-    if not HAS_LEASH:
+    if not has_leash():
         return
     _fasten(leash, os.getpid())
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -24,6 +25,8 @@ __all__ = ["Newborn", "Nursery", "in_thread"]
 log = logging.getLogger("quarterjack.executors")
 
 T = TypeVar("T")
+CLOSE_S: Final = 2.0
+"""How long the process may take to end by itself; one that stands still, or swaps, is killed."""
 _CODE: Final = "import sys; sys.path[:] = {path!r}; from quarterjack.executors._nursery import main; main()"
 _ROOT: Final = str(Path(__file__).parents[2])
 
@@ -39,7 +42,11 @@ class Newborn(Protocol):
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Return what *call* returns, called in a thread of its own: it may stop for some milliseconds."""
+    """Return what *call* returns, called in a thread of its own: it may stop for some milliseconds.
+
+    Raises:
+        OSError: If the system gives us no thread.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -59,7 +66,10 @@ async def in_thread(call: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=run, name="qj-start", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="qj-start", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
     return await done
 
 
@@ -161,12 +171,17 @@ class Nursery:
         else:
             log.error("%s cannot be preloaded for bodies in processes:\n%s", news["unloaded"], news["why"])
 
+    def give_up(self) -> None:
+        """It does not get on, in a module that it preloads: the next child has another one started."""
+        log.error("the process that starts children for bodies does not get on; it is killed")
+        self._lose()
+
     def _lose(self) -> None:
         """It is gone: its children go on, but nobody will tell how they end."""
         self._hang_up()
         process, self._process, self._opening = self._process, None, None
         if process is not None:
-            threading.Thread(target=_bury, args=(process,), name="qj-bury", daemon=True).start()
+            _bury(process)
         unborn, children = list(self._unborn.values()), list(self._children.values())
         self._unborn.clear()
         self._children.clear()
@@ -192,14 +207,29 @@ class Nursery:
         if process is not None:
             if not self._children:
                 process.kill()  # it may still be loading, and has nothing left to do
-            await in_thread(process.wait)
+            await self._ended(process)
         self._unborn.clear()
         self._children.clear()
 
+    async def _ended(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for its end, which takes its children with it; if it does not come, end them all."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            await in_thread(lambda: process.wait(CLOSE_S))
+            return
+        log.warning("the process that starts children for bodies does not end by itself; it is killed")
+        for pid in self._children:  # they are its own still: it has buried none
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            await in_thread(lambda: process.wait(CLOSE_S))
+
 
 def _bury(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process; whoever waits for it does so beside the loop."""
     process.kill()
-    process.wait()
+    with contextlib.suppress(RuntimeError):  # no thread for it: the next process that is started buries it
+        threading.Thread(target=process.wait, name="qj-bury", daemon=True).start()
 
 
 def _popen(link: socket.socket) -> subprocess.Popen[bytes]:

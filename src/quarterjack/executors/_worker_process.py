@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,15 +25,16 @@ from quarterjack.errors import BodyDied
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import UNKILLABLE_S, Away, Desk
-from ._frames import Frame, Frames, pack
+from ._files import REQUEST, remove
+from ._frames import LARGE, Frame, Frames, pack
 from ._gate import DOORBELL
 from ._leash import not_for_forks
 from ._remote import outcome_of
 from ._starting import Nursery, in_thread
-from .base import AppRef, Call, Report
+from .base import Call, Report
 
 if TYPE_CHECKING:
-    from .process import ProcessExecutor
+    from ._crew import Crew
 
 __all__ = ["Running", "WorkerProcess", "words_of"]
 
@@ -64,11 +66,11 @@ def words_of(code: int | None) -> str:
 class Running(Away):
     """One body in a child, or on its way to one; the handle the runtime holds."""
 
-    __slots__ = ("_executor", "_moves", "child", "has_turn", "is_sent", "request")
+    __slots__ = ("_crew", "_moves", "child", "has_turn", "is_sent", "request")
 
-    def __init__(self, executor: ProcessExecutor, desk: Desk, call: Call, report: Report, request: bytes) -> None:
+    def __init__(self, crew: Crew, desk: Desk, call: Call, report: Report, request: bytes) -> None:
         super().__init__(desk, call, report)
-        self._executor = executor
+        self._crew = crew
         self.request = request
         self.child: WorkerProcess | None = None
         self.is_sent = False
@@ -78,14 +80,14 @@ class Running(Away):
 
     def withdraw(self, reason: str) -> None:
         """End a call that waits for a child."""
-        self._executor.forget(self)
+        self._crew.forget(self)
         super().withdraw(reason)
 
     def interrupt(self, reason: str) -> None:
         """Ring, and kill the child after the grace."""
         del reason
         if self.child is None:  # its child died before it began, and it waits for another one
-            self._executor.forget(self)
+            self._crew.forget(self)
             self.on_over(Outcome(OutcomeKind.CANCELLED))
             return
         if self.is_sent:
@@ -122,7 +124,7 @@ class Running(Away):
         self.child = None
         if not self._is_begun and not self.is_asked and self._moves < MOVES_MOST:
             self._moves, self.is_sent = self._moves + 1, False
-            self._executor.again(self)
+            self._crew.again(self)
             return
         if self.is_asked:
             self.on_over(Outcome(OutcomeKind.CANCELLED))  # as which it was asked to end
@@ -132,21 +134,33 @@ class Running(Away):
 
 
 class WorkerProcess(asyncio.BufferedProtocol):
-    """A child; made by `open`."""
+    """A child; made by `open`.
 
-    def __init__(self, executor: ProcessExecutor, nursery: Nursery) -> None:
-        self._executor = executor
+    Args:
+        crew: Who hears of it.
+        nursery: Starts it.
+        files: What the names of its files begin with.
+        trial: Which round of starts it belongs to.
+    """
+
+    def __init__(self, crew: Crew, nursery: Nursery, files: str, trial: int) -> None:
+        self._crew = crew
         self._nursery = nursery
+        self._files = files
+        self.trial = trial
         self._frames = Frames()
         self._buffer = bytearray(CHUNK)
         self._transport: asyncio.Transport | None = None
         self._leash = -1
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._has_code = self._is_cut = self._is_killed = False
+        self._has_code = self._is_cut = False
+        self.is_killed = False
+        """We have ended it."""
         self.code: int | None = None
         self.pid: int | None = None
         self.is_ready = False
+        self.ready_at_ns = 0
         self.is_over = False
         self.is_retiring = False
         """Nothing more is to run there."""
@@ -160,8 +174,8 @@ class WorkerProcess(asyncio.BufferedProtocol):
         """Why it could not load the app."""
         self.over = asyncio.Event()
 
-    async def open(self, settings: dict[str, Any]) -> None:
-        """Have the child started.
+    async def open(self, settings: dict[str, Any], load_s: float) -> None:
+        """Have the child started; it has *load_s* seconds to load the app.
 
         Raises:
             OSError: If there are no descriptors left for it.
@@ -173,6 +187,8 @@ class WorkerProcess(asyncio.BufferedProtocol):
             try:
                 ours.setblocking(False)
                 self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
+                self._transport.set_write_buffer_limits(high=0)  # `resume_writing` is when all is written
+                self._wait(load_s, partial(self._on_late, load_s))
                 self._nursery.start(self, theirs.fileno(), held)
             except BaseException:
                 ours.close()
@@ -180,7 +196,15 @@ class WorkerProcess(asyncio.BufferedProtocol):
                 raise
             finally:
                 os.close(held)
-        self.send(Frame.HELLO, to_json(settings))
+        self.send(Frame.HELLO, to_json({**settings, "files": self._files}))
+
+    def _on_late(self, load_s: float) -> None:
+        """It has not loaded the app in time: a module waits for a network, or for a lock that nobody frees."""
+        self.why_not = f"it had not loaded the app after {load_s:g} s"
+        if self.pid is None:
+            self._nursery.give_up()
+        else:
+            self.kill()
 
     # -- what it is told -------------------------------------------------------------------
 
@@ -193,38 +217,50 @@ class WorkerProcess(asyncio.BufferedProtocol):
         """Run a body."""
         self.running, running.child = running, self
         self.jobs += 1
+        if len(running.request) > LARGE:
+            self._crew.spawn(self._run_large(running))
+            return
         running.is_sent = True
         self.send(Frame.RUN, running.request)
 
-    async def run_large(self, running: Running, folder: Path) -> None:
+    async def _run_large(self, running: Running) -> None:
         """Run a body whose request goes through a file."""
-        self.running, running.child = running, self
-        self.jobs += 1
-        path = folder / f"{running.call.ref}-{id(self):x}"
+        path = Path(self._files + REQUEST)
+        failure: Exception | None = None
         try:
             await in_thread(lambda: path.write_bytes(running.request))
-        except OSError as error:
-            if self.running is running:
-                self._end_body(Outcome(OutcomeKind.RAISED, error=error))
+        except Exception as error:  # no room, no thread, no memory: the body is answered all the same
+            failure = error
+        if self.running is running and failure is None and not running.is_asked:
+            running.is_sent = True
+            self.send(Frame.RUN_FILE, os.fsencode(path))
             return
-        if self.running is not running:  # this child has died meanwhile, and another one has it
-            path.unlink(missing_ok=True)
-            return
-        if running.is_asked:
+        remove(self._files)
+        if self.running is not running:
+            pass  # this child has died meanwhile, and another one has it
+        elif running.is_asked:
             self._end_body(Outcome(OutcomeKind.CANCELLED))
-            return
-        running.is_sent = True
-        self.send(Frame.RUN_FILE, str(path).encode())
+        else:
+            self._end_body(Outcome(OutcomeKind.RAISED, error=failure))
 
     def ring(self) -> None:
         """Interrupt the body."""
         self.send(Frame.CANCEL)
+        self._ring_bell()
+
+    def resume_writing(self) -> None:
+        """All is written: a cancel behind a large request too, which its bell has overtaken."""
+        if self.running is not None and self.running.is_asked:
+            self._ring_bell()
+
+    def _ring_bell(self) -> None:
         if self.pid is not None and DOORBELL is not None:
             self._nursery.signal(self.pid, DOORBELL)
 
     def kill(self) -> None:
-        """End it now."""
-        self._is_killed = True
+        """End it now: by its leash, and where there is none, by its nursery."""
+        self.is_killed = True
+        self._cut_leash()
         if self.pid is not None:
             self._nursery.signal(self.pid, signal.SIGKILL)
 
@@ -249,11 +285,13 @@ class WorkerProcess(asyncio.BufferedProtocol):
         running = self.running
         if kind is Frame.READY:
             self.is_ready = True
-            self._executor.on_ready(self)
+            self._is_heard()
+            self._crew.on_ready(self)
         elif kind is Frame.UNLOADABLE:
             why, trace = from_json(data)
             self.why_not = why
-            self._executor.on_unloadable(self, why, trace)
+            self._is_heard()
+            self._crew.on_unloadable(self, why, trace)
             self.retire()
         elif kind is Frame.MEMORY:
             self.memory_kib = int(data)
@@ -264,7 +302,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
         elif kind is Frame.ENDED:
             self._end_body(outcome_of(running.call, data))
         elif kind is Frame.ENDED_FILE:
-            self._executor.spawn(self._read_large(running, Path(data.decode())))
+            self._crew.spawn(self._read_large(running, Path(os.fsdecode(data))))
         else:
             running.tell(kind, data)
 
@@ -277,7 +315,8 @@ class WorkerProcess(asyncio.BufferedProtocol):
 
         try:
             outcome = await in_thread(read)
-        except OSError as error:
+        except Exception as error:  # likewise
+            remove(self._files)
             outcome = Outcome(OutcomeKind.RAISED, error=error)
         if self.running is running:  # else it died meanwhile, or was killed
             self._end_body(outcome)
@@ -287,7 +326,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
         if self.is_retiring:
             self.send(Frame.EXIT)
         # First the child, then the outcome: who hears of the outcome may submit into this slot.
-        self._executor.on_idle(self)
+        self._crew.on_idle(self)
         if running is not None:
             running.request = b""
             running.on_over(outcome)
@@ -296,7 +335,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
 
     def on_started(self, pid: int) -> None:
         self.pid = pid
-        if self._is_killed:
+        if self.is_killed:
             self._nursery.signal(pid, signal.SIGKILL)
 
     def drop(self) -> None:
@@ -304,7 +343,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
         self._close()
 
     def on_unstarted(self, why: str) -> None:
-        self.why_not = why
+        self.why_not = self.why_not or why
         self.on_ended(None)
 
     def on_ended(self, code: int | None) -> None:
@@ -316,7 +355,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
         if self._is_cut:
             self._close()
         else:
-            self._wait(LAST_WORDS_S)
+            self._wait(LAST_WORDS_S, self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc  # whatever it was, nothing more comes
@@ -324,12 +363,17 @@ class WorkerProcess(asyncio.BufferedProtocol):
         if self._has_code:
             self._close()
         else:
-            self._wait(NEWS_S)
+            self._wait(NEWS_S, self._close)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, call: Callable[[], None]) -> None:
+        self._is_heard()
+        self._timer = self._loop.call_later(seconds, call)
+
+    def _is_heard(self) -> None:
+        """What was waited for has come."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._close)
+            self._timer = None
 
     def _close(self) -> None:
         """It is gone."""
@@ -337,8 +381,9 @@ class WorkerProcess(asyncio.BufferedProtocol):
             return
         self.is_over = self._is_cut = True
         self._let_go()
+        remove(self._files)
+        self._crew.on_gone(self)
         running, self.running = self.running, None
-        self._executor.on_gone(self)
         if running is not None:
             running.on_dead(self.code)
         self.over.set()
@@ -348,13 +393,11 @@ class WorkerProcess(asyncio.BufferedProtocol):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._cut_leash()
+
+    def _cut_leash(self) -> None:
         if self._leash >= 0:
             leash, self._leash = self._leash, -1
             not_for_forks(leash, None)
             with contextlib.suppress(OSError):
                 os.close(leash)
-
-
-def settings_for(app: AppRef, folder: Path, *, tells_memory: bool) -> dict[str, Any]:
-    """Return what a child is told first."""
-    return {"app": list(app), "folder": str(folder), "memory": tells_memory}

@@ -28,7 +28,7 @@ from quarterjack.errors import CommandFailed, InvalidOption
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._away import UNKILLABLE_S, Away, Desk, DeskExecutor
-from ._leash import HAS_LEASH, fasten_group, not_for_forks, unfasten
+from ._leash import fasten_group, has_leash, not_for_forks, unfasten
 from ._output import Output
 from .base import Call, Capabilities, Home, Report
 from .thread import default_slots
@@ -71,8 +71,12 @@ class CommandExecutor(DeskExecutor):
         self.name = name
 
     async def start(self, home: Home) -> None:
-        """Bind to the running loop."""
-        self._desk = Desk(asyncio.get_running_loop(), home.clock)
+        """Bind to the running loop.
+
+        Raises:
+            UsageError: If another app uses it.
+        """
+        self._desk = self._new_desk(home)
 
     def submit(self, call: Call, report: Report) -> Away:
         """Ask the body what to run, and run it.
@@ -109,7 +113,7 @@ class CommandExecutor(DeskExecutor):
 class _Running(Away):
     """One command; the handle the runtime holds."""
 
-    __slots__ = ("_command", "_fd", "_leash", "_output", "_pid", "_task")
+    __slots__ = ("_command", "_fd", "_leash", "_output", "_pid", "_signalled", "_task")
 
     def __init__(self, desk: Desk, call: Call, report: Report) -> None:
         super().__init__(desk, call, report)
@@ -117,6 +121,8 @@ class _Running(Away):
         self._output = Output(report.progress)
         self._task: asyncio.Task[None] | None = None
         self._pid = 0
+        self._signalled = 0
+        """The last signal that it was to get."""
         self._fd = -1
         self._leash = -1, -1
 
@@ -177,7 +183,7 @@ class _Running(Away):
             return
         self.desk.post(self._started, (process.pid, fd, leash))
         self.began()
-        if HAS_LEASH and hasattr(os, "waitid"):  # it is not buried before the rest of its group was ended
+        if has_leash() and hasattr(os, "waitid"):  # it is not buried before the rest of its group was ended
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         else:
             process.wait()
@@ -189,8 +195,8 @@ class _Running(Away):
         self._pid, self._fd, self._leash = found
         os.set_blocking(self._fd, False)
         self.desk.loop.add_reader(self._fd, self._read)
-        if self.is_asked:
-            self._signal(signal.SIGTERM)
+        if self._signalled:  # between its start and this letter about it
+            self._signal(self._signalled)
 
     def _read(self) -> bool:
         """Take some output; False once there is none, now or at all."""
@@ -239,6 +245,7 @@ class _Running(Away):
                 os.close(fd)
 
     def _signal(self, number: int) -> None:
+        self._signalled = number
         if self._pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, number)
@@ -281,7 +288,7 @@ def _popen(command: Command) -> tuple[subprocess.Popen[bytes], int, tuple[int, i
             stdout=write,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=(held,) if HAS_LEASH else (),
+            pass_fds=(held,) if has_leash() else (),
             cwd=command.cwd,
             env=None if command.env is None else {**os.environ, **command.env},
         )

@@ -82,8 +82,14 @@ class ThreadExecutor(DeskExecutor):
         self._numbers: Iterator[int] = itertools.count(1)
 
     async def start(self, home: Home) -> None:
-        """Bind to the running loop; threads begin when they are needed."""
-        self._desk = Desk(asyncio.get_running_loop(), home.clock)
+        """Bind to the running loop; threads begin when they are needed.
+
+        Raises:
+            UsageError: If another app uses it.
+        """
+        before, self._desk = self._desk, self._new_desk(home)
+        if before is not None:  # its app never stopped, and its loop is closed
+            self._dismiss({*self._idle, *self._busy})
 
     @property
     def free(self) -> int:

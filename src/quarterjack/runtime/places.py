@@ -68,13 +68,10 @@ class Places:
                 self._on_new()
 
     async def stop(self, grace_s: float) -> None:
-        """Stop each executor once: a shared one counts its apps."""
-        while self.executors:
-            executor = self.executors.pop()
-            try:
-                await executor.stop(grace_s)
-            except Exception:  # a third party's executor runs here; the others, the store and the timer are still ended
-                log.exception("executor %s raised while it was stopped", executor.name)
+        """Stop each executor once, side by side, so that all share one grace; a shared one counts its apps."""
+        executors = tuple(self.executors)
+        self.executors.clear()
+        await asyncio.gather(*(_stop(executor, grace_s) for executor in executors))
 
     def flush_batches(self) -> None:
         """Let batches begin that wait for more items."""
@@ -125,3 +122,10 @@ class Places:
     def of(self, record: JobRecord, prepared: Prepared) -> Executor:
         """Return where this job runs, if its options name a place of their own."""
         return self.named(record.options.executor, prepared.definition)
+
+
+async def _stop(executor: Executor, grace_s: float) -> None:
+    try:
+        await executor.stop(grace_s)
+    except Exception:  # a third party's executor runs here; the others, the store and the timer are still ended
+        log.exception("executor %s raised while it was stopped", executor.name)
