@@ -188,6 +188,30 @@ async def test_an_orphan_says_why_it_waits_and_can_be_cancelled(tmp_path: Path) 
         assert await waiting.cancel()
 
 
+async def test_others_see_what_waits_in_a_cluster(tmp_path: Path) -> None:
+    """`qj ls` and the board read the store, and only the worker knows that the cluster has it."""
+    cluster, url = Cluster(), f"sqlite:///{tmp_path}/jobs.db"
+    app = Quarterjack(url, shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster, begins=False))
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app, Quarterjack(url, role="client") as client:
+        job = await client.job((await app.submit(work)).id)
+        await until(lambda: cluster.reports)
+        while (await job.refresh()).state is JobState.SCHEDULED:
+            await asyncio.sleep(0.01)
+        assert str(job.state) == "started"
+        since = job.timestamps.started_at
+        cluster.reports[f"{job.id}.1"].began()
+        while (await job.refresh()).state is JobState.STARTED:
+            await asyncio.sleep(0.01)
+        assert job.state is JobState.RUNNING
+        assert job.timestamps.started_at == since is not None
+        cluster.end(f"{job.id}.1", Outcome(OutcomeKind.DONE, 7))
+        assert await job == 7
+
+
 async def test_what_came_too_late_to_begin_was_missed() -> None:
     """Its deadline may pass in the cluster's queue, as it may in ours."""
     cluster = Cluster()

@@ -3,11 +3,11 @@
 In a thread with a loop and a connection of its own, so that users' code which
 blocks the app's loop cannot let leases run out. A third of a lease apart all
 are renewed in batches; once a second, what bodies have said since (that they
-began, progress, checkpoints) is passed on. The answers say which jobs are lost
-(their bodies are cancelled, and the fence drops their outcomes) and which
-somebody wants to end. With each full round the worker's own row is refreshed,
-and an operator's command for it obeyed; that it takes nothing more, or has
-parked a task, is told within a second.
+wait elsewhere, that they began, progress, checkpoints) is passed on. The answers
+say which jobs are lost (their bodies are cancelled, and the fence drops their
+outcomes) and which somebody wants to end. With each full round the worker's own
+row is refreshed, and an operator's command for it obeyed; that it takes nothing
+more, or has parked a task, is told within a second.
 
 A hung process must not hold its jobs for ever: what runs on the app's loop is
 renewed no more once that has not turned for `LOOP_DEAD_AFTER_S`, and no job is
@@ -56,7 +56,7 @@ OVERDUE_S: Final = 60.0
 NEWS_S: Final = 1.0
 """What bodies say is passed on so often."""
 TOLD_AFTER_S: Final = 0.5
-"""A body that runs shorter is not told to have begun: its end comes soon enough."""
+"""A body that runs shorter is not told to have begun, nor to wait elsewhere: its end comes soon enough."""
 SHARE: Final = 3
 """Leases are renewed so many times before they run out."""
 LONGEST_S: Final = 10.0
@@ -312,9 +312,14 @@ def _has_changed(now: WorkerInfo, told: WorkerInfo) -> bool:
 def _has_news(attempt: Attempt, now_ns: int) -> bool:
     if attempt.has_words:
         return True
-    began_ns, sent = attempt.began_mono_ns, attempt.sent
-    is_told = sent is not None and sent.running_at_ns is not None
-    return began_ns is not None and not is_told and now_ns - began_ns > TOLD_AFTER_S * NS_PER_S
+    sent = attempt.sent
+    since_ns = attempt.began_mono_ns
+    if since_ns is not None:
+        is_told = sent is not None and sent.running_at_ns is not None
+    else:
+        since_ns = attempt.accepted_mono_ns
+        is_told = sent is not None and sent.started_at_ns is not None
+    return since_ns is not None and not is_told and now_ns - since_ns > TOLD_AFTER_S * NS_PER_S
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -170,6 +170,12 @@ class Attempt:
         """When the body began, on the monotonic clock; None before."""
         return None if self.running_at_ns is None else self.running_at_ns - self._offset_ns
 
+    @property
+    def accepted_mono_ns(self) -> int | None:
+        """When an executor or its queue took it, on the monotonic clock; None before."""
+        started_at_ns = self.record.started_at_ns
+        return None if started_at_ns is None else started_at_ns - self._offset_ns
+
     def stamp(self, mono_ns: int | None = None) -> int:
         """Return store time for a monotonic instant (default: now), never before the claim."""
         return self._offset_ns + (self._worker.monotonic_ns() if mono_ns is None else mono_ns)
@@ -178,7 +184,9 @@ class Attempt:
 
     def renewal(self) -> Renewal:
         """Return its sign of life, with what its body said last. From any thread."""
-        return Renewal(self.job_id, self.number, self.record.progress, self.pending_checkpoint, self.running_at_ns)
+        record = self.record
+        kept = record.progress, self.pending_checkpoint
+        return Renewal(self.job_id, self.number, *kept, self.running_at_ns, record.started_at_ns)
 
     @property
     def has_words(self) -> bool:

@@ -109,15 +109,24 @@ class BookJobs(BookBase):
                 job.progress = renewal.progress
             if renewal.checkpoint is not None:
                 job.checkpoint = None if renewal.checkpoint is NO_CHECKPOINT else renewal.checkpoint
-            if renewal.running_at_ns is not None and job.state.is_held and job.state is not _RUNNING:
-                job.state = move(job.state, Move.BEGAN)
-                job.running_at_ns = renewal.running_at_ns
-                job.started_at_ns = job.started_at_ns or renewal.running_at_ns
+            self._moved_on(job, renewal)
             if lease_s is not None:
                 self.extend(job, now + round(lease_s * NS_PER_S))
             if job.cancel_requested:
                 cancelled.append(job.id)
         return Renewed(lost, cancelled)
+
+    @staticmethod
+    def _moved_on(job: JobRecord, renewal: Renewal) -> None:
+        """Let others see how far a held job is."""
+        began, accepted = renewal.running_at_ns, renewal.started_at_ns
+        if began is not None and job.state.is_held and job.state is not _RUNNING:
+            job.state = move(job.state, Move.BEGAN)
+            job.running_at_ns = began
+            job.started_at_ns = job.started_at_ns or accepted or began
+        elif accepted is not None and job.state is JobState.SCHEDULED:
+            job.state = move(job.state, Move.ACCEPTED)
+            job.started_at_ns = accepted
 
     def rescue(self, job: JobRecord, now: int) -> None:
         """Take back a job whose lease ran out: its worker is gone."""

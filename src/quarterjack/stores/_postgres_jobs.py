@@ -47,6 +47,7 @@ async def renew(
         [None if one.progress is None else payloads.progress(one.progress) for one in renewals],
         [None if one.checkpoint is None else payloads.packed(one.checkpoint) for one in renewals],
         [one.running_at_ns for one in renewals],
+        [one.started_at_ns for one in renewals],
         None if lease_s is None else round(lease_s * NS_PER_S),
     )
     lost = [job_id for job_id, is_lost, _ in rows if is_lost]

@@ -109,13 +109,14 @@ def renew_words(owner: str, renewals: Sequence[Renewal], lease_s: float | None, 
     """Return *renewals* as `renew.lua` takes them."""
     words: list[Word] = [owner, lease_us(lease_s), len(renewals)]
     payloads = encoding.payloads
-    for job_id, attempt, progress, checkpoint, running_at_ns in renewals:
+    for job_id, attempt, progress, checkpoint, running_at_ns, started_at_ns in renewals:
         data: list[Word] = []
         if progress is not None:
             data += ("progress", payloads.progress(progress) or b"")
         if checkpoint is not None:
             data += ("checkpoint", payloads.packed(checkpoint) or b"")
-        words += (job_id, attempt, "" if running_at_ns is None else running_at_ns, len(data), *data)
+        moments = ("" if at_ns is None else at_ns for at_ns in (running_at_ns, started_at_ns))
+        words += (job_id, attempt, *moments, len(data), *data)
     return words
 
 

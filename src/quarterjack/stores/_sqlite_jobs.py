@@ -297,5 +297,7 @@ def renew(
             kept = {"progress": progress, "checkpoint": encoding.payloads.packed(renewal.checkpoint)}
             session.run(sql("keep"), {**fence, **kept})
         if renewal.running_at_ns is not None:
-            session.run(sql("began"), {**fence, "at": renewal.running_at_ns})
+            session.run(sql("began"), {**fence, "at": renewal.running_at_ns, "accepted": renewal.started_at_ns})
+        elif renewal.started_at_ns is not None:
+            session.run(sql("accepted"), {**fence, "at": renewal.started_at_ns})
     return Renewed([r.job_id for r in renewals if r.job_id not in wanted], [k for k, asked in wanted.items() if asked])

@@ -128,6 +128,8 @@ class Renewal(NamedTuple):
     checkpoint: Any = None
     running_at_ns: int | None = None
     """When its body began: from now on others see it as RUNNING."""
+    started_at_ns: int | None = None
+    """When a queue that is not ours took it: until its body begins others see it as STARTED."""
 
 
 class Renewed(NamedTuple):

@@ -188,7 +188,8 @@ class Store(ABC):
     async def jobs_renew(self, owner: str, renewals: Sequence[Renewal], lease_s: float | None) -> Renewed:
         """Extend leases, keep progress and checkpoints; answer which are lost and which to cancel.
 
-        A job whose ``running_at_ns`` is given becomes RUNNING, if it is not. Bodies that
+        A job whose ``running_at_ns`` is given becomes RUNNING, if it is not; one that is SCHEDULED and has only
+        ``started_at_ns`` becomes STARTED. Bodies that
         outlived their outcome (``Finish.zombie``) are renewed likewise, until `jobs_ended`.
         """
 

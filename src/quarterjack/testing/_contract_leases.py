@@ -39,6 +39,32 @@ class LeaseContract:
         assert (again.id, again.attempt, again.rescues) == (job.id, 2, 1)
         assert not await b.finish(stale)
 
+    async def test_renewal_that_tells_of_a_queue_makes_the_job_started(self, b: Bench) -> None:
+        """Other processes see what waits in a cluster; once its body has begun they see that, and since when."""
+        job, quick, running = [await b.put() for _ in range(3)]
+        rows = {row.id: row for row in await b.claim(3, lease_s=30)}
+        now = await b.store.now_ns()
+        for _ in range(2):  # a renewal that is sent again says nothing new
+            await b.store.jobs_renew("w1", [Renewal(job.id, 1, started_at_ns=now)], 30)
+        seen = await b.get(job.id)
+        assert (seen.state, seen.started_at_ns, seen.running_at_ns) == (JobState.STARTED, now, None)
+        for one, began in ((job, now + 2), (quick, now + 2), (running, now + 3)):
+            await b.store.jobs_renew("w1", [Renewal(one.id, 1, running_at_ns=began, started_at_ns=now + 1)], 30)
+        await b.store.jobs_renew("w1", [Renewal(running.id, 1, started_at_ns=now + 9)], 30)  # it was overtaken
+        found = [await b.get(one.id) for one in (job, quick, running)]
+        assert {one.state for one in found} == {JobState.RUNNING}
+        assert [one.started_at_ns for one in found] == [now, now + 1, now + 1]
+        assert [one.running_at_ns for one in found] == [now + 2, now + 2, now + 3]
+        assert await b.finish(rows[job.id].fence, started_at_ns=now, running_at_ns=now + 2)
+
+    async def test_renewal_that_comes_after_the_end_moves_nothing(self, b: Bench) -> None:
+        """What waited in a cluster may end there before anybody was told that it waits."""
+        job = await b.put()
+        (row,) = await b.claim(lease_s=30)
+        await b.finish(row.fence)
+        await b.store.jobs_renew("w1", [Renewal(job.id, 1, started_at_ns=1)], 30)
+        assert (await b.get(job.id)).state is JobState.DONE
+
     async def test_stale_renewal_makes_nothing_running(self, b: Bench) -> None:
         """Whoever has lost a job says nothing of it any more."""
         job = await b.put()

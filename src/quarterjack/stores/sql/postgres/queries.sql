@@ -127,23 +127,23 @@ ORDER BY seq;
 -- Rows that somebody is just writing to (a transaction of `complete_in`) are passed over: they are held,
 -- and none can be rescued while that goes on.
 WITH asked AS MATERIALIZED (
-    SELECT * FROM unnest($2::text[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[])
-        AS a (id, attempt, progress, checkpoint, running_at_ns)
+    SELECT * FROM unnest($2::text[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[])
+        AS a (id, attempt, progress, checkpoint, running_at_ns, started_at_ns)
 ),
 free AS MATERIALIZED (
     SELECT id FROM {schema}.job WHERE id = ANY($2::text[]) FOR UPDATE SKIP LOCKED
 ),
 renewed AS (
     UPDATE {schema}.job AS j
-    SET lease_until_ns = coalesce((SELECT {schema}.now_ns()) + $7::bigint, j.lease_until_ns),
+    SET lease_until_ns = coalesce((SELECT {schema}.now_ns()) + $8::bigint, j.lease_until_ns),
         progress = coalesce(a.progress, j.progress),
         checkpoint = coalesce(a.checkpoint, j.checkpoint),
         running_at_ns = CASE WHEN j.state IN ('scheduled', 'started') THEN coalesce(a.running_at_ns, j.running_at_ns)
             ELSE j.running_at_ns END,
-        started_at_ns = CASE WHEN j.state IN ('scheduled', 'started') THEN coalesce(j.started_at_ns, a.running_at_ns)
-            ELSE j.started_at_ns END,
+        started_at_ns = CASE WHEN j.state IN ('scheduled', 'started')
+            THEN coalesce(j.started_at_ns, a.started_at_ns, a.running_at_ns) ELSE j.started_at_ns END,
         state = CASE WHEN j.state IN ('scheduled', 'started') AND a.running_at_ns IS NOT NULL THEN 'running'
-            ELSE j.state END
+            WHEN j.state = 'scheduled' AND a.started_at_ns IS NOT NULL THEN 'started' ELSE j.state END
     FROM asked AS a
     WHERE j.id = a.id AND j.attempt = a.attempt AND j.owner = $1 AND j.id = ANY(ARRAY(SELECT id FROM free))
 )

@@ -125,8 +125,12 @@ UPDATE qj_jobs SET progress = coalesce(:progress, progress), checkpoint = coales
 WHERE id = :id AND attempt = :attempt AND owner = :owner
 
 -- name: began
-UPDATE qj_jobs SET state = 'running', running_at_ns = :at, started_at_ns = coalesce(started_at_ns, :at)
+UPDATE qj_jobs SET state = 'running', running_at_ns = :at, started_at_ns = coalesce(started_at_ns, :accepted, :at)
 WHERE id = :id AND attempt = :attempt AND owner = :owner AND state IN ('scheduled', 'started')
+
+-- name: accepted: by a queue that is not ours
+UPDATE qj_jobs SET state = 'started', started_at_ns = :at
+WHERE id = :id AND attempt = :attempt AND owner = :owner AND state = 'scheduled'
 
 -- name: jobs_by_id
 SELECT {columns} FROM qj_jobs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY seq
