@@ -325,7 +325,8 @@ class AppLife(AppBase):
                 return
             self.stop()
 
-        with Signals(on_signal, arrived=arrived, tell=tell):
+        # Who tells of the signals sends them as well, each on purpose.
+        with Signals(on_signal, arrived=arrived, tell=tell, counts_all=not self.tells_signals):
             try:
                 await self.__aenter__()
             except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from quarterjack.runtime import signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -238,3 +241,32 @@ def test_signal_counts_from_its_arrival_where_the_loop_is_blocked() -> None:
     assert "TICK" not in out
     assert "at shutdown 2 waiting jobs are cancelled" in out
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize(
+    ("sent", "same_s", "counts_all", "taken"),
+    [
+        ([signal.SIGTERM, signal.SIGTERM], 60, False, [signal.SIGTERM]),
+        ([signal.SIGTERM, signal.SIGTERM], 0, False, [signal.SIGTERM, signal.SIGTERM]),
+        ([signal.SIGTERM, signal.SIGTERM], 60, True, [signal.SIGTERM, signal.SIGTERM]),
+        ([signal.SIGTERM, signal.SIGINT, signal.SIGTERM], 60, False, [signal.SIGTERM, signal.SIGINT]),
+        ([signal.SIGINT, signal.SIGINT], 60, False, [signal.SIGINT, signal.SIGINT]),
+    ],
+)
+async def test_second_sigterm_of_one_moment_is_the_same_one(
+    monkeypatch: pytest.MonkeyPatch,
+    sent: list[signal.Signals],
+    same_s: float,
+    counts_all: bool,
+    taken: list[signal.Signals],
+) -> None:
+    """The bug: `timeout 60 qj run …` sends its child two, and what ran was cancelled. Ctrl-C twice is meant."""
+    monkeypatch.setattr(signals, "SAME_NS", round(same_s * 1e9))
+    came: list[signal.Signals] = []
+    with signals.Signals(came.append, counts_all=counts_all):
+        for number in sent:
+            signal.raise_signal(number)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert came == taken

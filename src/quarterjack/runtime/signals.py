@@ -4,7 +4,11 @@ The handlers are Python's own (``signal.signal``), not the loop's: those would w
 for the loop's next turn, and a body that blocks the loop would make Ctrl-C dead. A
 Python handler runs in the main thread wherever that stands. So a signal counts from
 its arrival, is told although the loop is blocked, and a second one that finds the
-first still waiting interrupts what blocks the loop; a third ends the process."""
+first still waiting interrupts what blocks the loop; a third ends the process.
+
+Programs that end others send SIGTERM twice for one: ``timeout`` of coreutils to its
+child, and then to the group that the child is in. Nobody types it, so one that
+follows the first within half a second is the same. SIGINT is what people press."""
 
 from __future__ import annotations
 
@@ -28,6 +32,8 @@ __all__ = ["Signals", "without_handler"]
 log = logging.getLogger("quarterjack")
 
 _WATCHED: Final = (signal.SIGINT, signal.SIGTERM)
+SAME_NS: Final = NS_PER_S // 2
+"""A second SIGTERM so soon after the first is the same one."""
 BLOCKED_NS: Final = NS_PER_S // 2
 """A loop that has not taken up a signal after this long is blocked; two signals in one moment are not."""
 
@@ -45,6 +51,7 @@ class Signals:
         tell: Called once for each signal that interrupts nothing, before *on_signal*, to tell people: at once
             where the loop is busy and logging is not, else on the loop.
         end_process: Called with the exit code when a blocked loop cannot even be interrupted.
+        counts_all: Whether every SIGTERM counts, however soon it follows: where each is sent on purpose.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Signals:
         arrived: Callable[[signal.Signals], None] | None = None,
         tell: Callable[[signal.Signals], None] | None = None,
         end_process: Callable[[int], object] = os._exit,
+        counts_all: bool = False,
     ) -> None:
         self._on_signal = on_signal
         self._on_arrival = arrived
@@ -66,6 +74,9 @@ class Signals:
         self._waiting_since_ns: int | None = None
         """When the oldest signal came that the loop has not taken up."""
         self._interrupted = False
+        self._counts_all = counts_all
+        self._first: tuple[int, int] | None = None
+        """The first signal that came, and when."""
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is not threading.main_thread():
@@ -83,11 +94,13 @@ class Signals:
         loop = self._loop
         if loop is None or loop.is_closed():
             return
+        now = SYSTEM_CLOCK.monotonic_ns()
+        if self._is_the_first_again(number, now):
+            return
         came = signal.Signals(number)
         if self._on_arrival is not None:
             self._on_arrival(came)
         loop.call_soon_threadsafe(self._deliver, came)
-        now = SYSTEM_CLOCK.monotonic_ns()
         if self._waiting_since_ns is not None and now - self._waiting_since_ns >= BLOCKED_NS:
             self._break_through(number, frame)
         self._waiting_since_ns = self._waiting_since_ns or now
@@ -95,6 +108,13 @@ class Signals:
         if not self._sleeping.is_so(frame) and not _is_logging(frame):
             with suppress(Exception):  # a stream that was being written to raises; who is interrupted must not
                 self._tell_all()
+
+    def _is_the_first_again(self, number: int, now: int) -> bool:
+        if self._first is None:
+            self._first = number, now
+            return False
+        first, at = self._first
+        return number == first == signal.SIGTERM and now - at < SAME_NS and not self._counts_all
 
     def _deliver(self, number: signal.Signals) -> None:
         self._waiting_since_ns, self._interrupted = None, False
