@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
-from quarterjack import ConcurrencyLimit, Flow, Quarterjack, SlidingWindow, current_job, gather
+import pytest
+
+from quarterjack import (
+    ConcurrencyLimit,
+    FixedWindow,
+    Flow,
+    Gate,
+    Quarterjack,
+    SlidingWindow,
+    TokenBucket,
+    current_job,
+    gather,
+)
 from quarterjack.errors import StoreUnavailable
+from quarterjack.testing import virtual_time
 from quarterjack.testing._clock import VirtualClock
 from tests.runtime.fleet import Connection, Server, fleet
 
@@ -136,3 +150,51 @@ async def test_a_gate_is_entered_in_a_body_as_anywhere() -> None:
         await clock.run_for(10)
         assert await done == [1, 1, 1]
     assert inside.most == {"printer": 1}
+
+
+def q() -> SlidingWindow:
+    return SlidingWindow(2, per=60, scope="fleet", name="q")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        partial(TokenBucket, 5, burst=2),
+        partial(SlidingWindow, 4, per=1),
+        partial(FixedWindow, 4, per=1),
+        partial(ConcurrencyLimit, 3),
+    ],
+    ids=["bucket", "sliding", "fixed", "slots"],
+)
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_gate_that_keeps_a_job_is_told_and_not_the_one_it_has_not_come_to(
+    other: partial[Gate], is_first: bool
+) -> None:
+    """The bug: a bucket that was refilled long ago "opens when one gives something back", beside a full window."""
+    app = Quarterjack()
+    more = other(scope="fleet", name="t")
+    gates = [more, q()] if is_first else [q(), more]
+
+    @app.task(flow=Flow(*gates))
+    async def call() -> None: ...
+
+    async with virtual_time(app, start="2026-03-02T09:00Z") as world:
+        jobs = [await app.submit(call) for _ in range(5)]
+        await world.run_for(30)
+        waits = await app.why_waiting(jobs[3])
+    assert waits.words.startswith("it waits in its flow: q lets it start Monday 2 March 2026 at 09:01:01"), waits.words
+
+
+async def test_limit_that_is_known_to_be_full_is_told_without_being_asked() -> None:
+    """What this very process uses up needs no store's answer: its slots are taken, whichever gate the job waits at."""
+    app = Quarterjack()
+
+    @app.task(flow=Flow(q(), ConcurrencyLimit(2, scope="fleet", name="slots")))
+    async def call() -> None:
+        await asyncio.sleep(600)
+
+    async with virtual_time(app, start="2026-03-02T09:00Z") as world:
+        jobs = [await app.submit(call) for _ in range(3)]
+        await world.run_for(30)
+        waits = await app.why_waiting(jobs[2])
+        assert waits.words.startswith("it waits in its flow: slots is full for all processes"), waits.words

@@ -107,7 +107,11 @@ class FleetForm(Gate, Generic[PurseT]):
     def why_closed(self, job: Waiting) -> str:
         if self._purse.is_cut_off:
             return "gets no answer from its store, and lets nobody in before it does"
-        return "is full for all processes, and opens when one of them gives something back"
+        return self._purse.why_closed
+
+    def _is_unasked(self, job: Waiting) -> bool:
+        is_waited_for = self._post is not None and self._post.best is not None
+        return not (is_waited_for or self._purse.is_cut_off or self._purse.is_known_to_lack(job))
 
     def is_idle(self, now: float) -> bool:
         return super().is_idle(now) and self._purse.is_empty and not self._purse.is_tended

@@ -113,6 +113,15 @@ class Purse(ABC):
 
     @property
     @abstractmethod
+    def why_closed(self) -> str:
+        """What is waited for where `eta` names no time, as words behind the gate's name."""
+
+    def is_known_to_lack(self, job: Waiting) -> bool:
+        """Say whether no store need be asked to know that it has nothing for *job* now."""
+        return False
+
+    @property
+    @abstractmethod
     def is_empty(self) -> bool:
         """True if it holds nothing that anybody could want back."""
 
@@ -169,6 +178,13 @@ class SlotPurse(Purse):
         gate.check(job)
         self.fill()
         return math.inf
+
+    @property
+    def why_closed(self) -> str:
+        return "is full for all processes, and opens when one of them gives something back"
+
+    def is_known_to_lack(self, job: Waiting) -> bool:
+        return self._slots_of.used + job.cost > self.maximum + CRUMBS
 
     def left(self) -> None:
         """A job is over: its slot serves the next one here, unless others have waited long enough for it."""
@@ -273,6 +289,10 @@ class CreditPurse(Purse):
         self.gate.check(job)
         self.fill()
         return self.opens_at if self.opens_at > now else math.inf
+
+    @property
+    def why_closed(self) -> str:
+        return "asks its store when the next one may start, for all processes"
 
     def lacking(self) -> tuple[float, float]:
         """Return what the first in line lacks, and what all do, up to a batch."""

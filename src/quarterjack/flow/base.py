@@ -121,6 +121,10 @@ class Gate(Explained, Passable, ABC):
     def take_back(self, job: Waiting) -> None:
         """*job* goes on, and has what it took again; what it lent may be taken still, if it was interrupted."""
 
+    def _is_unasked(self, job: Waiting) -> bool:
+        """Say whether `eta` named no time for *job* because the gate asks elsewhere, and has not been needed yet."""
+        return False
+
     def is_idle(self, now: float) -> bool:
         """Say whether it remembers nothing: of one gate per key those are dropped. False keeps it for ever."""
         return False

@@ -466,6 +466,8 @@ class WaitingRoom:
             try:
                 eta = gate.eta(job, now)
                 if eta > now and (slowest is None or eta > slowest.until):
+                    if math.isinf(eta) and gate._is_unasked(job):
+                        continue
                     slowest = HeldUp(gate.label, eta, gate.why_closed(job) if math.isinf(eta) else "", gate)
             except Exception:  # noqa: S112  # its rejection, or a user's gate is broken: told when the job's turn comes
                 continue
