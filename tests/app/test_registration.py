@@ -246,6 +246,10 @@ def test_misspelt_field_of_a_retry_policy_names_the_right_one() -> None:
         policy(on=OSError, base="1s")
     with pytest.raises(InvalidOption, match="Retry needs on="):
         policy(attempts=3)
+    with pytest.raises(InvalidOption, match="retry=3 is short for"):
+        policy(3)
+    with pytest.raises(InvalidOption, match="Retry takes its options by name, got 1 by position"):
+        policy(3, on=OSError)
 
 
 def test_retry_policy_is_copied_and_pickled_as_any_value() -> None:

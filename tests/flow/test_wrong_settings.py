@@ -150,6 +150,8 @@ def test_windows_that_are_written_as_rules_are_told_how() -> None:
         _ = Weekdays("mon-fri") & Between("09:00", "17:00")
     with pytest.raises(InvalidOption, match=r"got a text; write Cron\('0 2 \* \* \*'\)"):
         TimeWindow("0 2 * * *")  # type: ignore[arg-type]  # the case
+    with pytest.raises(InvalidOption, match=r"got a text; write Between\('09:00', '17:00'\)"):
+        TimeWindow("09:00-17:00")  # type: ignore[arg-type]  # the case
 
 
 def test_where_an_adaptive_limit_begins_follows_its_bounds() -> None:

@@ -64,7 +64,10 @@ class TimeWindow(Gate):
         super().__init__(name=name)
         windows = [window] if isinstance(window, Filter | Trigger) else window
         if isinstance(window, str) and window.strip():
-            raise InvalidOption(f"window must be a filter or a trigger, got a text; write Cron({window!r})")
+            hours = [hour.strip() for hour in window.split("-")]
+            is_span = len(hours) == 2 and all(hour.replace(":", "").isdecimal() for hour in hours)
+            meant = f"Between({hours[0]!r}, {hours[1]!r})" if is_span else f"Cron({window!r})"
+            raise InvalidOption(f"window must be a filter or a trigger, got a text; write {meant}")
         if not isinstance(windows, Sequence) or isinstance(windows, str) or not windows:
             raise InvalidOption(
                 f'window must be a filter such as Between("09:00", "17:00"), a trigger, or several, got {window!r}'

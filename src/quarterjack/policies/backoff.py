@@ -7,7 +7,6 @@ whether all who share a budget have retried too much already, stands in
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
@@ -15,6 +14,7 @@ from random import Random
 from typing import Any, Final, Literal, Self, cast, get_args
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._signatures import explained
 from quarterjack.errors import FlowRefused, InvalidOption, RaisedElsewhere
 
 from .budget import RetryBudget
@@ -32,19 +32,6 @@ MOST_STEPS: Final = 64
 """So many steps of the random walk are drawn at most; whatever base and cap are, it has forgotten its start by then."""
 STEP: Final = 3.0
 """A step of the random walk leads at most so many times as far as the one before."""
-_OPTIONS: Final = (
-    "on",
-    "attempts",
-    "deadline",
-    "base",
-    "cap",
-    "mult",
-    "jitter",
-    "on_result",
-    "retry_after",
-    "budget",
-    "give_up_on",
-)
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -91,20 +78,16 @@ class Retry:
     budget: RetryBudget | None = None
     give_up_on: Failure = ()
 
-    def __new__(cls, *_: object, **given: object) -> Self:
-        """Refuse options it does not have, as every option is refused: by a sentence."""
-        for name in given:
-            if name not in _OPTIONS:
-                near = difflib.get_close_matches(name, _OPTIONS, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "it takes " + ", ".join(_OPTIONS)
-                raise InvalidOption(f"Retry has no option {name!r}; {hint}")
-        if given and "on" not in given:
+    def __new__(cls, *args: object, **given: object) -> Self:
+        """Say what it needs: ``Retry(3)`` is a guess that ``retry=3`` of a task invites."""
+        if (args or given) and "on" not in given:  # a copy is made without any
             raise InvalidOption(
                 "Retry needs on=, what is worth another attempt, such as on=(OSError, TimeoutError); "
                 "retry=3 is short for Retry(on=Exception, attempts=3)"
             )
         return object.__new__(cls)
 
+    @explained
     def __init__(  # pyright: ignore[reportInconsistentConstructor]  # __new__ is for callers without a type checker
         self,
         *,
