@@ -222,7 +222,7 @@ async def counts(b: MovedBench) -> list[tuple[str, int]]:
 
 async def pages_of_a_claim(b: MovedBench) -> int:
     """Return how many pages a claim of ten jobs reads."""
-    arguments = (["default"], ["a", "b"], 10, "w", 30 * NS_PER_S, True, True, ["default"], ["a", "b"])
+    arguments = (["default"], ["a", "b"], 10, "w", 30 * NS_PER_S, True, True, ["default"], ["a", "b"], ["b"])
     async with b.store._link.connection("counting") as connection:
         sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {b.store._link.sql['claim']}"
         (plan,) = json.loads(await connection.fetchval(sql, *arguments))

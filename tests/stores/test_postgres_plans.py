@@ -13,7 +13,7 @@ from tests.stores.postgres_kit import opened
 
 HOT: Final[dict[str, tuple[tuple[object, ...], set[str]]]] = {
     "claim": (
-        (["default"], ["a", "b"], 100, "w", 1, True, True, ["default"], ["a", "b"]),
+        (["default"], ["a", "b"], 100, "w", 1, True, True, ["default"], ["a", "b"], ["b"]),
         {
             *("job_ready", "job_lease", "job_delayed", "job_serial", "job_rare_priority", "schedule_held_up"),
             *("Tid Scan", "order_at_ns <= "),
@@ -49,6 +49,12 @@ async def test_hot_statements_go_by_their_indexes(postgres_url: str, name: str) 
         plan = await explained(connection, store._link.sql[name], arguments)
     assert not [line for line in plan if "Seq Scan" in line and " on limit_" not in line], "\n".join(plan)  # a few rows
     assert not {it for it in wanted if not any(it in line for line in plan)}, "\n".join(plan)
+    assert all("queue = " in line and "lane = " in line for line in conditions_of(plan, "job_ready")), "\n".join(plan)
+
+
+def conditions_of(plan: Sequence[str], index: str) -> list[str]:
+    """Return by what each scan of an index finds its rows."""
+    return [plan[n + 1] for n, line in enumerate(plan) if f"using {index} on " in line]
 
 
 async def explained(connection: object, sql: str, arguments: Sequence[object]) -> list[str]:
@@ -56,3 +62,30 @@ async def explained(connection: object, sql: str, arguments: Sequence[object]) -
     assert isinstance(connection, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy)
     rows = await connection.fetch(f"EXPLAIN {sql}", *arguments)
     return [row[0] for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("burden", ["a backlog", "an old transaction"])
+async def test_claims_go_by_their_index_whatever_lies_in_the_table(postgres_url: str, burden: str) -> None:
+    """What the planner counts before a backlog and behind rows that nobody may remove must not lead it elsewhere."""
+    arguments, _ = HOT["claim"]
+    count = 100_000 if burden == "a backlog" else 5_000
+    async with opened(with_option(postgres_url, "poll=1")) as store, store._link.connection("filling") as connection:
+        job = f"{store._settings.quoted_schema}.job"
+        old = await asyncpg.connect(store._settings.dsn)
+        await old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
+        await connection.execute(f"""
+            INSERT INTO {job} (id, task, lane, queue, priority, run_at_ns, order_at_ns, submitted_at_ns)
+            SELECT n::text, 'a', CASE WHEN n % 10 = 0 THEN 'a' ELSE 'c' END, 'default', 2, n, n, n
+            FROM generate_series(1, {count}) AS n
+        """)
+        if burden == "an old transaction":
+            await connection.execute(f"UPDATE {job} SET state = 'running', owner = 'w', lease_until_ns = {2**62}")
+            await connection.execute(f"DELETE FROM {job}")
+        await connection.execute(f"VACUUM ANALYZE {job}")
+        plan = await explained(connection, store._link.sql["claim"], arguments)
+        await old.close()
+    conditions = conditions_of(plan, "job_ready")
+    assert len(conditions) == 2, "candidates, and whether there is anything for later wants"
+    assert all("queue = " in line and "lane = " in line for line in conditions), "\n".join(plan)
+    assert not [line for line in plan if "Seq Scan" in line or "job_newest" in line or "job_pkey" in line]

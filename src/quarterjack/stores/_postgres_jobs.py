@@ -17,6 +17,7 @@ from quarterjack.errors import StoreError
 from quarterjack.model import FINAL_STATES, Fenced, Finish, FinishKind, JobRecord, JobState
 
 from ._durable import DurableStore, Leased
+from ._postgres_columns import sent
 from ._postgres_hints import Hints
 from ._postgres_link import Link
 from ._postgres_pool import Connection
@@ -29,6 +30,8 @@ __all__ = ["PostgresJobs", "renew"]
 log = logging.getLogger("quarterjack")
 
 RESCUED_AT_ONCE: Final = 500
+_CLAIMED_AT: Final = 4
+"""Where a row of the statement ``claim`` begins to tell of a job: its number, then its columns."""
 
 _Try = tuple[str, int]
 """An attempt: the job's id, and its number."""
@@ -60,6 +63,8 @@ class PostgresJobs(DurableStore, ABC):
     _link: Link
     _encoding: Encoding
     _hints: Hints
+    _last_lanes: frozenset[str] = frozenset()
+    """The lanes of the want that brought something last: most likely it is the one that does again."""
 
     # -- in --------------------------------------------------------------------------
 
@@ -68,54 +73,56 @@ class PostgresJobs(DurableStore, ABC):
         if any(job.options.unique is not None for job in jobs):
             return await super().jobs_put(jobs)
         if jobs:
-            now = await self._link.value("put", *self._put_arguments(jobs))
+            now = await self._link.value("put", *sent(map(self._put_row, jobs)))
             stamp(jobs, now)
             self._hear(Hint.JOBS)
             self._hints.send(Hint.JOBS)
         return list(jobs)
 
-    def _put_arguments(self, jobs: Sequence[JobRecord]) -> list[Any]:
-        return [
-            *map(list, zip(*map(self._encoding.new_job, jobs), strict=True)),  # the columns, as `put` names them
-            [job.options.run_at_ns for job in jobs],
-            [job.options.delay_ns for job in jobs],
-        ]
+    def _put_row(self, job: JobRecord) -> tuple[Any, ...]:
+        return *self._encoding.new_job(job), job.options.run_at_ns, job.options.delay_ns
 
     # -- leases ----------------------------------------------------------------------
 
     async def _claim(self, claim: Claim) -> Leased:
-        """Lease waiting jobs; a statement per want.
+        """Lease waiting jobs; a statement per want, as long as there is anything for the wants to come.
 
         Only the first looks for leases that ran out, and what later ones fail at is left to the next claim: what
         has been leased by then must be heard of.
         """
         lease_ns = None if claim.lease_s is None else round(claim.lease_s * NS_PER_S)
-        queues = list({queue for want in claim.wants for queue in want.queues})
-        lanes = list({lane for want in claim.wants for lane in want.lanes})
+        wants = _in_best_order(claim.wants, self._last_lanes)
+        queues = list({queue for want in wants for queue in want.queues})
+        lanes = list({lane for want in wants for lane in want.lanes})
+        later = list({lane for want in wants[1:] for lane in want.lanes})
         jobs: list[JobRecord] = []
         next_run_at: int | None = None
-        has_held_up, taken = False, list[int]()
-        for place, want in enumerate(claim.wants):
-            if _is_exhausted(want, claim.wants[:place], taken):
+        has_held_up, has_others, taken = False, True, list[int]()
+        for place, want in enumerate(wants):
+            if not has_others:
+                break
+            if _is_exhausted(want, wants[:place], taken):
                 taken.append(0)
                 continue
             arguments = [list(want.queues), list(want.lanes), want.slots, claim.owner, lease_ns, place == 0]
             try:
-                rows = await self._link.rows("claim", *arguments, place == 0, queues, lanes)
+                rows = await self._link.rows("claim", *arguments, place == 0, queues, lanes, later)
                 if rows[0]["has_expired"]:
                     expired = await self._expired()
                     if expired:
                         return Leased(Claimed(jobs, None), expired)
                     # somebody else is at them, or a transaction that completes them
-                    rows = await self._link.rows("claim", *arguments, False, queues, lanes)
+                    rows = await self._link.rows("claim", *arguments, False, queues, lanes, later)
             except StoreError as error:
                 if not jobs:
                     raise
                 log.warning("only a part of what there is room for was claimed: %s", error)
                 break
             if place == 0:
-                next_run_at, has_held_up = rows[0]["next_run_at_ns"], rows[0]["has_held_up"]
-            found = [self._encoding.record(tuple(row)[4:]) for row in rows if row["id"] is not None]
+                _, next_run_at, has_held_up, has_others = rows[0][:_CLAIMED_AT]
+            found = [self._encoding.record(row[_CLAIMED_AT + 1 :]) for row in rows if row["id"] is not None]
+            if found:
+                self._last_lanes = want.lanes
             taken.append(len(found))
             jobs += found
         return Leased(Claimed(jobs, next_run_at), (), has_held_up)
@@ -172,7 +179,7 @@ class PostgresJobs(DurableStore, ABC):
         """Return the attempts that it ended, and the results of those that a transaction completed."""
         if not finishes:
             return set(), {}
-        rows = await self._link.rows("finish", *map(list, zip(*map(self._finish_row, finishes), strict=True)))
+        rows = await self._link.rows("finish", *sent(map(self._finish_row, finishes)))
         handled = {(row["id"], row["attempt"]) for row in rows if not row["is_completed"]}
         return handled, self._results(row for row in rows if row["is_completed"])
 
@@ -184,6 +191,17 @@ class PostgresJobs(DurableStore, ABC):
         state = FINAL_STATES[kind].value
         ending = self._encoding.payloads.outcome(result, error, reason)
         return job_id, attempt, owner, state, at_ns, started_ns, running_ns, *ending
+
+
+def _in_best_order(wants: Sequence[Want], last_lanes: frozenset[str]) -> Sequence[Want]:
+    """Return *wants* with that of *last_lanes* first, if it takes nothing from those that were before it."""
+    for place, want in enumerate(wants):
+        if want.lanes == last_lanes:
+            before = wants[:place]
+            if all(want.lanes.isdisjoint(one.lanes) for one in before):
+                return [want, *before, *wants[place + 1 :]]
+            break
+    return wants
 
 
 def _is_exhausted(want: Want, before: Sequence[Want], taken: Sequence[int]) -> bool:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ._postgres_columns import given
 from ._rows import JOB_COLUMNS, JOB_STATE_COLUMNS, SCHEDULE_COLUMNS, Column
 
 __all__ = ["moves"]
 
-_TYPES: Final = {"int": "bigint[]", "bool": "boolean[]", "text": "text[]", "bytes": "bytea[]"}
 _ID: Final = Column("id", "text")
 _TURN: Final = Column("turn", "bool")
 _SAID_ONCE: Final = JOB_COLUMNS[: -len(JOB_STATE_COLUMNS)]
@@ -31,7 +31,7 @@ def moves(schema: str) -> dict[str, str]:
         "job_record": _insert(f"{schema}.job_history", JOB_COLUMNS),
         "job_change": f"""
             UPDATE {schema}.job AS j SET {_assignments((_TURN, *JOB_STATE_COLUMNS))}
-            FROM {_given(state)} WHERE j.id = f.id AND NOT (j.completed AND f.state = 'submitted')
+            FROM {given(state)} AS f WHERE j.id = f.id AND NOT (j.completed AND f.state = 'submitted')
         """,
         "job_close": _move(f"{schema}.job", f"{schema}.job_history", state),
         "job_reopen": _move(f"{schema}.job_history", f"{schema}.job", state),
@@ -46,24 +46,18 @@ def _names(columns: Iterable[Column], prefix: str = "") -> str:
     return ", ".join(prefix + column.name for column in columns)
 
 
-def _given(columns: Sequence[Column]) -> str:
-    """Return the arguments as a table named f, in the order they are given."""
-    arrays = ", ".join(f"${n}::{_TYPES[column.kind]}" for n, column in enumerate(columns, 1))
-    return f"unnest({arrays}) AS f ({_names(columns)})"
-
-
 def _assignments(columns: Iterable[Column]) -> str:
     return ", ".join(f"{column.name} = f.{column.name}" for column in columns)
 
 
 def _insert(table: str, columns: Sequence[Column]) -> str:
-    return f"INSERT INTO {table} ({_names(columns)}) SELECT {_names(columns, 'f.')} FROM {_given(columns)}"
+    return f"INSERT INTO {table} ({_names(columns)}) SELECT {_names(columns, 'f.')} FROM {given(columns)} AS f"
 
 
 def _move(source: str, target: str, state: Sequence[Column]) -> str:
     """Return the statement that takes rows out of one table into another, with a new state."""
     return f"""
-        WITH f AS MATERIALIZED (SELECT * FROM {_given(state)}),
+        WITH f AS MATERIALIZED (SELECT * FROM {given(state)} AS f),
         gone AS (
             DELETE FROM {source} AS j USING f WHERE j.id = f.id
             RETURNING j.seq, {_names(_SAID_ONCE, "j.")}, {_names(state[1:], "f.")}

@@ -7,9 +7,10 @@ from typing import Any, Final
 from quarterjack._durations import NS_PER_S
 from quarterjack.model import JobFilter
 
+from ._postgres_columns import given
 from ._postgres_moves import moves
 from ._postgres_url import Settings
-from ._rows import JOB_COLUMNS, SCHEDULE_COLUMNS
+from ._rows import JOB_COLUMNS, NEW_JOB_COLUMNS, SCHEDULE_COLUMNS, Column
 from ._schema import queries
 from .base import AGING_NS, LOOK_AHEAD
 
@@ -25,6 +26,13 @@ OUTCOME_NS: Final = 24 * 60 * MINUTE_NS
 """How long the counts per minute are kept."""
 TIDIED_NS: Final = 60 * MINUTE_NS
 """How far back counts of one minute are added up; every process does that each minute."""
+
+_KINDS: Final = {column.name: column for column in JOB_COLUMNS}
+_PUT: Final = (*map(_KINDS.__getitem__, NEW_JOB_COLUMNS), _KINDS["run_at_ns"], Column("delay_ns", "int"))
+_FINISHED: Final = (
+    *("id", "attempt", "owner", "state", "finished_at_ns", "started_at_ns", "running_at_ns"),
+    *("result", "error", "reason"),
+)
 
 _FILTER: Final = """
     ($1::text[] IS NULL OR state = ANY($1))
@@ -48,6 +56,8 @@ def statements(settings: Settings) -> dict[str, str]:
         "{schema}": settings.quoted_schema,
         "{columns}": COLUMNS,
         "{schedule_columns}": ", ".join(column.name for column in SCHEDULE_COLUMNS),
+        "{new_jobs}": given(_PUT),
+        "{finishes}": given([_KINDS[name] for name in _FINISHED]),
         "{filter}": _FILTER,
         "{aging_ns}": str(AGING_NS),
         "{minute_ns}": str(MINUTE_NS),

@@ -20,6 +20,7 @@ from quarterjack.model import JobRecord, JobState, Schedule
 
 from ._needs import Changes, Loaded, Missing, Needs, Taken
 from ._part import Part
+from ._postgres_columns import sent
 from ._postgres_pool import Connection
 from ._rows import Encoding
 
@@ -143,7 +144,7 @@ class Transaction(Generic[T]):
         await self._write_jobs(changes, now)
         if changes.schedules:
             rows = [self._schedule_row(row) for _, row in sorted(changes.schedules.items())]
-            await self._fetch("schedule_save", *_columns(rows))
+            await self._fetch("schedule_save", *sent(rows))
         if changes.removed:
             await self._fetch("remove_schedules", list(changes.removed))
         freed = sorted(key for key, taken in changes.uniques.items() if taken is None)
@@ -174,7 +175,7 @@ class Transaction(Generic[T]):
         # Held jobs of a serial key go before others come: the index knows one holder at a time
         for name, rows in (moved | {"job_open": opened, "job_record": closed}).items():
             if rows:
-                await self._fetch(name, *_columns(rows))
+                await self._fetch(name, *sent(rows))
         turns = changes.turns | {
             job.overlap_key
             for job in (*changes.inserted, *changes.updated)

@@ -20,12 +20,7 @@ new AS (
         coalesce(j.run_at_ns, now.ns + j.delay_ns) + j.priority * {aging_ns},
         j.run_at_ns IS NULL AND j.delay_ns > 0,
         now.ns
-    FROM now, unnest(
-        $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[], $8::text[],
-        $9::text[], $10::text[], $11::bigint[], $12::bigint[]
-    ) AS j (
-        id, task, lane, queue, priority, max_rescues, call, options, submitted_by, parent, run_at_ns, delay_ns
-    )
+    FROM now, {new_jobs} AS j
 )
 SELECT ns FROM now;
 
@@ -37,7 +32,8 @@ SELECT ns FROM now;
 -- Of a serial key one job at most is held; that others claim one at the same moment, an index refuses.
 -- While leases have run out nothing is claimed, if $7 says so: those jobs are to be taken back before.
 -- Every row tells that, too; and, where $6 asks for it, when the next job of the queues $8 and the lanes $9 falls due
--- (or the last one that is looked at), and whether a schedule is held up.
+-- (or the last one that is looked at), whether a schedule is held up, and whether any job of these queues and the
+-- lanes $10 may be claimed: where none may, nobody need ask for them.
 WITH now AS MATERIALIZED (SELECT {schema}.now_ns() AS ns),
 expired AS MATERIALIZED (
     SELECT $7::boolean AND EXISTS (
@@ -104,6 +100,16 @@ SELECT
         LIMIT 1
     ) END AS next_run_at_ns,
     $6::boolean AND EXISTS (SELECT FROM {schema}.schedule WHERE held_up_ns IS NOT NULL) AS has_held_up,
+    $6::boolean AND EXISTS (
+        SELECT FROM unnest($8::text[]) AS q (name)
+        CROSS JOIN unnest($10::text[]) AS l (name)
+        CROSS JOIN LATERAL (
+            SELECT FROM {schema}.job AS j
+            WHERE j.queue = q.name AND j.lane = l.name AND j.state = 'submitted' AND j.turn
+                AND j.run_at_ns <= (SELECT ns FROM now) AND j.order_at_ns <= (SELECT order_at_ns FROM latest)
+            LIMIT 1 -- so put, lest all that waits be gone through
+        ) AS waiting
+    ) AS has_others,
     held.*
 FROM (VALUES (1)) AS always (one)
 LEFT JOIN held ON true
@@ -155,10 +161,7 @@ LEFT JOIN {schema}.job AS j ON j.id = a.id AND j.attempt = a.attempt AND j.owner
 -- The ends of plain jobs, fenced; others are left for a transaction that decides more. The rows leave the
 -- hot table for the history, and are counted.
 WITH f AS MATERIALIZED (
-    SELECT * FROM unnest(
-        $1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::bytea[], $9::bytea[], $10::text[]
-    ) AS f (id, attempt, owner, state, at_ns, started_at_ns, running_at_ns, result, error, reason)
+    SELECT * FROM {finishes} AS f
 ),
 gone AS (
     DELETE FROM {schema}.job AS j USING f
@@ -169,7 +172,7 @@ gone AS (
         j.submitted_by, j.parent, j.submitted_at_ns, f.state, f.reason, j.attempt,
         j.failures + CASE WHEN f.state IN ('failed', 'timed_out') THEN 1 ELSE 0 END AS failures, j.rescues,
         j.run_at_ns, j.order_at_ns, j.delay_born, j.first_due_ns, j.scheduled_at_ns,
-        f.started_at_ns, f.running_at_ns, f.at_ns, j.cancel_requested, f.result, f.error, j.progress, j.checkpoint
+        f.started_at_ns, f.running_at_ns, f.finished_at_ns, j.cancel_requested, f.result, f.error, j.progress, j.checkpoint
 ),
 kept AS (
     INSERT INTO {schema}.job_history (
@@ -181,16 +184,16 @@ kept AS (
     )
     SELECT * FROM gone
 ),
+now AS MATERIALIZED (SELECT {schema}.now_ns() AS ns),
 counted AS (
     INSERT INTO {schema}.outcome
-    SELECT now.ns - now.ns % {minute_ns}, gone.task, gone.state, count(*)
-    FROM gone, (SELECT {schema}.now_ns() AS ns) AS now
-    GROUP BY 1, 2, 3
+    SELECT now.ns - now.ns % {minute_ns}, gone.task, gone.state, count(*) FROM gone, now GROUP BY 1, 2, 3
 )
 SELECT id, attempt, false AS is_completed, NULL::bytea AS result FROM gone
 UNION ALL
 SELECT j.id, j.attempt, true, j.result FROM {schema}.job AS j, f
-WHERE j.id = f.id AND j.attempt = f.attempt AND j.owner = f.owner AND j.completed;
+WHERE (SELECT count(*) FROM gone) < (SELECT count(*) FROM f) -- else there is none to look for
+    AND j.id = f.id AND j.attempt = f.attempt AND j.owner = f.owner AND j.completed;
 
 -- name: completed
 -- Of these jobs, those whose effects a transaction of a user's has committed.
