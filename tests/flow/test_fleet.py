@@ -681,3 +681,19 @@ async def test_heavy_starts_of_two_processes_do_not_wait_for_each_other() -> Non
             async with asyncio.timeout(20):
                 for job in jobs:
                     await job
+
+
+async def test_a_stop_gives_back_the_slots_of_every_key() -> None:
+    """One key after the other would take seconds: after a deployment most tenants would stand still for a lease."""
+    with virtual_loop():
+        place = Place()
+        async with AsyncExitStack() as stack:
+            gate = ConcurrencyLimit(1, scope="fleet", name="l", by="tenant")
+            manager = await entered(stack, gate, Line(place, 0.02))
+            for tenant in range(200):
+                manager.options(key={"tenant": f"t{tenant}"}).submit(asyncio.sleep, 60)
+            await asyncio.sleep(2)
+            held = sum(len(rows) for rows in place.limits._slots.values())
+            await manager.stop(drain=False)
+        left = sum(len(rows) for rows in place.limits._slots.values())
+    assert (held, left) == (200, 0)

@@ -1,4 +1,4 @@
-"""Leases of bodies in processes, with whole programs over shared stores: blocked, stopped and killed."""
+"""Leases of bodies in processes and of commands, with whole programs over shared stores: blocked, stopped, killed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from pathlib import Path
 
 import pytest
 
-from quarterjack import JobState, Quarterjack
+from quarterjack import Job, JobState, Quarterjack
 from tests.real_time import LONG_S, is_alive, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 WORKER = """
 import asyncio, os, sys, time
-from quarterjack import Quarterjack, current_job
+from quarterjack import Command, Quarterjack, current_job
 app = Quarterjack(sys.argv[1], lease=2, shutdown_grace=0)
 
 @app.task(executor="process", cancel_grace=0.2)
 def work(file: str) -> None:
     with open(file, "a") as notes:
-        notes.write(f"{os.getpid()} {current_job().attempt}\\n")
+        notes.write(f"{current_job().attempt} {os.getpid()}\\n")
     try:
         time.sleep(120)
     finally:
         open(f"{file}.{current_job().attempt}", "w").close()
+
+@app.task(executor="command", cancel_grace=0.2)
+def run(file: str) -> Command:
+    n = current_job().attempt
+    words = f"trap 'touch {file}.{n}; exit' TERM; sleep 120 & echo {n} $$ $! >> {file}; wait"
+    return Command(words, shell=True)
 
 @app.task
 async def block(seconds: float) -> None:
@@ -48,41 +54,67 @@ def worker(script: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+class Watched:
+    """A job and what its attempts have noted: each its number, and the processes that it is made of."""
+
+    def __init__(self, job: Job[None], file: Path) -> None:
+        self.job = job
+        self.file = file
+
+    @property
+    def notes(self) -> list[list[str]]:
+        return (
+            [line.split() for line in self.file.read_text(encoding="utf-8").splitlines()] if self.file.exists() else []
+        )
+
+    def is_alive(self, attempt: int) -> bool:
+        return any(is_alive(pid) for pid in self.notes[attempt - 1][1:])
+
+    def was_interrupted(self, attempt: int) -> bool:
+        return Path(f"{self.file}.{attempt}").exists()
+
+
 async def play(url: str, folder: Path) -> None:
-    """One job through a blocked loop, a stopped worker and a killed one."""
-    script, file = folder / "worker.py", folder / "notes"
+    """A body in a process and a command, through a blocked loop, a stopped worker and a killed one."""
+    script = folder / "worker.py"
     script.write_text(WORKER, encoding="utf-8")
     client = Quarterjack(url, role="client")
 
-    @client.task(executor="thread")  # where it runs is the worker's business
+    @client.task(executor="thread")  # where they run is the worker's business
     def work(file: str) -> None: ...
+
+    @client.task(executor="thread")
+    def run(file: str) -> None: ...
 
     @client.task
     async def block(seconds: float) -> None: ...
 
-    def notes() -> list[list[str]]:
-        return [line.split() for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-
     async with client:
         with worker(script, url) as first:
-            job = await client.submit(work, str(file))
-            await until(notes)
+            both = [
+                Watched(await client.submit(task, str(folder / task.name)), folder / task.name) for task in (work, run)
+            ]
+            await until(lambda: all(one.notes for one in both))
             await (await client.submit(block, 5.0))  # more than two leases
-            assert [attempt for _, attempt in notes()] == ["1"], "its lease was renewed while the loop stood still"
+            for one in both:
+                assert len(one.notes) == 1, "its lease was renewed while the loop stood still"
             with worker(script, url) as second:
                 first.send_signal(signal.SIGSTOP)
-                await until(lambda: len(notes()) == 2)
-                assert is_alive(notes()[0][0])
+                await until(lambda: all(len(one.notes) == 2 for one in both))
+                assert all(one.is_alive(1) for one in both)
                 first.send_signal(signal.SIGCONT)
-                await until(Path(f"{file}.1").exists)  # its lease was lost, so its body is interrupted
+                for one in both:  # their leases were lost, so they are interrupted, with all that they have started
+                    await until(lambda one=one: one.was_interrupted(1))
+                    await until(lambda one=one: one is not both[1] or not one.is_alive(1))
                 second.send_signal(signal.SIGKILL)
                 started = asyncio.get_running_loop().time()
-                await until(lambda: not is_alive(notes()[1][0]))
-                await until(lambda: len(notes()) == 3)
+                await until(lambda: not any(one.is_alive(2) for one in both))
+                await until(lambda: all(len(one.notes) == 3 for one in both))
                 assert asyncio.get_running_loop().time() - started < 2 + 1 + 10  # the last for a busy machine
-                assert await job.cancel(wait=LONG_S)
-                assert job.state is JobState.CANCELLED
-                await until(Path(f"{file}.3").exists)
+                for one in both:
+                    assert await one.job.cancel(wait=LONG_S)
+                    assert one.job.state is JobState.CANCELLED
+                    await until(lambda one=one: one.was_interrupted(3))
 
 
 async def test_leases_of_processes_on_sqlite(tmp_path: Path) -> None:

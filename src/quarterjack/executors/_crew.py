@@ -4,7 +4,7 @@ There is a child for each call, and one idle in advance, up to the number of
 slots. One that cannot be started, does not load the app, or dies as soon as it
 has, is followed by the next after a pause; after three rounds of that what waits
 has died. An app that children could load before may be in the middle of being
-deployed: then those that have it go on, and only what no child is there for ends.
+deployed: then those that have it go on, and what no child is there for goes back.
 
 It lives from the first call that needs it, or the start of an app with a task
 for it, to the stop of its executor."""
@@ -112,8 +112,12 @@ class Crew:
         """Hand waiting calls to idle children, and see that there are enough of these."""
         while self._queue and self._idle:
             running = self._queue.popleft()
-            if running.has_turn or running.may_begin():
-                running.has_turn = True
+            if not (running.has_turn or running.may_begin()):
+                continue
+            running.has_turn = True
+            if running.is_late:
+                running.on_over(Outcome(OutcomeKind.MISSED, reason="no process was ready before its start deadline"))
+            else:
                 self._give(self._idle.pop(), running)
         self._fill()
 
@@ -198,10 +202,11 @@ class Crew:
             self._is_told = True
             log.error("the executor %r cannot load the app in a process of its own: %s", self._name, trace.rstrip())
         is_last_try = self._is_last_try(child)
-        if self._has_loaded and not is_last_try:
-            return
         text = f"the app cannot be loaded in another process: {why}"
-        self._refuse(Outcome(OutcomeKind.REJECTED, reason=text, info=ErrorInfo("Unloadable", text, trace)))
+        if not self._has_loaded:
+            self._refuse(Outcome(OutcomeKind.REJECTED, reason=text, info=ErrorInfo("Unloadable", text, trace)))
+        elif is_last_try:
+            self._refuse(Outcome(OutcomeKind.ORPHANED, reason=text))
 
     def on_gone(self, child: WorkerProcess) -> None:
         """A child has ended."""

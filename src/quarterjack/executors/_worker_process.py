@@ -78,6 +78,12 @@ class Running(Away):
         """It was given to a child once: nobody can withdraw it from outside any more."""
         self._moves = 0
 
+    @property
+    def is_late(self) -> bool:
+        """True if it must not begin any more."""
+        deadline_ns = self.call.deadline_ns
+        return deadline_ns is not None and self.desk.clock.now_ns() > deadline_ns
+
     def withdraw(self, reason: str) -> None:
         """End a call that waits for a child."""
         self._crew.forget(self)

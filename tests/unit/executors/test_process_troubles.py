@@ -22,7 +22,7 @@ from quarterjack.executors import _starting as starting
 from quarterjack.executors import _worker_process as worker_process
 from quarterjack.executors._gate import DOORBELL
 from quarterjack.model import OutcomeKind
-from quarterjack.testing._executor_bench import ExecutorBench, Track, until
+from quarterjack.testing._executor_bench import ExecutorBench, TestCall, Track, until
 from tests.unit.executors.kit import FakeCall, Listener
 
 in_processes = pytest.mark.slow  # each starts some: what one Python shows is enough
@@ -142,6 +142,36 @@ async def test_an_app_that_could_be_loaded_before_is_tried_again(
 
 
 @in_processes
+@pytest.mark.usefixtures("no_pause")
+async def test_a_call_that_no_child_is_there_for_any_more_goes_back(tmp_path: Path) -> None:
+    """Another worker may have the app whole, and this one may have it in a while."""
+    script = BODIES + f"import os\nif os.path.exists({str(tmp_path / 'half')!r}): raise RuntimeError('half a file')\n"
+    async with Pool(tmp_path, script).started() as pool:
+        await pool.ready()
+        (tmp_path / "half").touch()
+        for pid in pool.executor.pids:
+            os.kill(pid, signal.SIGKILL)
+        outcome = await pool.begin("double", 21).end()
+    assert outcome.kind is OutcomeKind.ORPHANED
+    assert "RuntimeError: half a file" in (outcome.reason or "")
+
+
+@in_processes
+async def test_a_call_whose_start_deadline_passes_before_a_child_is_ready_is_missed(tmp_path: Path) -> None:
+    """Whoever sets one says that the body is of no use after it."""
+    async with Pool(tmp_path, BODIES).started() as pool:
+        track = Track()
+        call = TestCall("double", (21,), {}, track)
+        call.deadline_ns = SYSTEM_CLOCK.now_ns()
+        pool.executor.submit(call, track)
+        assert (await track.end()).kind is OutcomeKind.MISSED
+        call.deadline_ns += 10**12
+        again = Track()
+        pool.executor.submit(call, again)
+        assert (await again.end()).result == 42
+
+
+@in_processes
 async def test_a_child_that_dies_as_soon_as_it_is_ready_is_told_and_followed_after_a_pause(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +199,7 @@ async def test_children_that_fail_together_count_once(
         await until(lambda: pool.crew._pause is not None and not pool.crew._children)
         assert lines(caplog, "ended before it was ready: exit code 5") == 1
         assert "finished" not in track.log
+        assert pool.crew._failures == 1
 
 
 # -- the process that starts them ------------------------------------------------------------
@@ -192,21 +223,33 @@ async def test_a_stop_does_not_wait_for_a_nursery_that_stands_still(
         os.close(watch)
 
 
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_children_for_which_there_is_no_thread_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that starts them is started in one; what waits for a child must not wait for ever."""
+    pool = Pool(tmp_path, BODIES)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        async with pool.started():
+            outcome = await pool.begin("double", 1).end()
+    assert outcome.kind is OutcomeKind.DIED
+    assert "can't start new thread" in (outcome.reason or "")
+
+
 @in_processes
 @pytest.mark.parametrize("way", ["there", "back"])
 async def test_a_large_message_for_which_there_is_no_thread_ends_its_attempt(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The body would be awaited for ever."""
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     async with Pool(tmp_path, BODIES).started() as pool:
         await pool.ready()
         monkeypatch.setattr(worker_process, "LARGE", 0 if way == "there" else 10**9)
         with monkeypatch.context() as patched:
-            patched.setattr(threading.Thread, "start", refuse)
+            patched.setattr(threading.Thread, "start", no_thread)
             outcome = await pool.begin("echo", "x" if way == "there" else "x" * 9_000_000).end()
         assert outcome.kind is OutcomeKind.RAISED
         assert "can't start new thread" in str(outcome.error)
