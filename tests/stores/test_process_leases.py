@@ -103,9 +103,8 @@ async def play(url: str, folder: Path) -> None:
                 await until(lambda: all(len(one.notes) == 2 for one in both))
                 assert all(one.is_alive(1) for one in both)
                 first.send_signal(signal.SIGCONT)
-                for one in both:  # their leases were lost, so they are interrupted, with all that they have started
-                    await until(lambda one=one: one.was_interrupted(1))
-                    await until(lambda one=one: one is not both[1] or not one.is_alive(1))
+                await until(lambda: all(one.was_interrupted(1) for one in both))  # their leases were lost
+                await until(lambda: not both[1].is_alive(1))  # nor lives what the command had started
                 second.send_signal(signal.SIGKILL)
                 started = asyncio.get_running_loop().time()
                 await until(lambda: not any(one.is_alive(2) for one in both))
@@ -114,7 +113,7 @@ async def play(url: str, folder: Path) -> None:
                 for one in both:
                     assert await one.job.cancel(wait=LONG_S)
                     assert one.job.state is JobState.CANCELLED
-                    await until(lambda one=one: one.was_interrupted(3))
+                await until(lambda: all(one.was_interrupted(3) for one in both))
 
 
 async def test_leases_of_processes_on_sqlite(tmp_path: Path) -> None:
