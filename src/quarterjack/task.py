@@ -109,6 +109,9 @@ class TaskDefinition:
         Raises:
             InvalidArguments: With the task's signature.
         """
+        bounds = self.positional
+        if not kwargs and bounds is not None and bounds[0] <= len(args) <= bounds[1]:
+            return
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:

@@ -33,6 +33,26 @@ async def test_hints_reach_other_processes_after_the_commit(postgres_url: str) -
         await heard.until(lambda: (Hint.ENDED, (row.id,)) in heard.hints)
 
 
+async def test_what_comes_shortly_after_a_hint_travels_with_the_next_and_at_the_latest_with_the_end(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message for each of a thousand submits would cost more than they do; a command that ends must be heard."""
+    monkeypatch.setattr(_postgres_hints, "SPACING_S", 60.0)
+    monkeypatch.setattr(_postgres_hints, "LAST_WORDS_S", 60.0)
+    async with opened(postgres_url) as there:
+        heard = Heard(there)
+        await there._hints.ready()
+        async with opened(postgres_url) as here:
+            await here._hints.ready()
+            await here.jobs_put([job()])
+            await heard.until(heard.has(Hint.JOBS))
+            for _ in range(20):
+                await here.jobs_put([job()])
+            assert heard.hints == [(Hint.JOBS, ())]
+        await heard.until(lambda: len(heard.hints) > 1)
+        assert heard.hints == [(Hint.JOBS, ())] * 2
+
+
 async def test_missing_hints_are_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """An outage is one line in the log, not one per attempt."""
     tries: list[int] = []

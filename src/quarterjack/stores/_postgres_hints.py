@@ -2,7 +2,8 @@
 
 Never inside the transaction that makes the work: a commit that notifies takes a lock
 that all such commits of the database wait for. Hints that come while one is being
-sent travel together with the next. They are quick and may be lost: polling is the truth.
+sent, or shortly after, travel together with the next. They are quick and may be lost:
+polling is the truth.
 
 One connection listens and sends. It is asked now and then whether it is alive, since
 a half-open one is silent for ever; a dead one is replaced after a pause that grows,
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, Final
 
@@ -31,6 +32,10 @@ ALIVE_EVERY_S: Final = 15.0
 """How often the connection is asked for a sign of life, if nothing is sent over it."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
+SPACING_S: Final = 0.002
+"""From one message to the next: each costs both sides as much as the submit that it tells of."""
+LAST_WORDS_S: Final = 0.2
+"""So long a process that ends waits for what it has to say."""
 MAX_PAYLOAD_BYTES: Final = 7_900
 """PostgreSQL takes 7,999; a longer list of ids becomes "look at all"."""
 MAX_IDS: Final = 300
@@ -58,6 +63,7 @@ class Hints:
         self._stir = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_ready = asyncio.Event()
+        self._is_ending = asyncio.Event()
         self._random = Random()  # noqa: S311  # it spreads attempts to connect, and keeps no secret
 
     def start(self) -> None:
@@ -71,9 +77,13 @@ class Hints:
             await self._is_ready.wait()
 
     async def close(self) -> None:
-        """End the connection; idempotent. What was not sent yet is found by polling."""
+        """End the connection; idempotent. What cannot be sent at once is found by polling."""
         task, self._task = self._task, None
         if task is not None:
+            if self._is_ready.is_set() and self._pending:
+                self._is_ending.set()
+                self._stir.set()
+                await asyncio.wait({task}, timeout=LAST_WORDS_S)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
@@ -92,7 +102,7 @@ class Hints:
 
     async def _run(self) -> None:
         pause, is_first = FIRST_PAUSE_S, True
-        while True:
+        while not self._is_ending.is_set():
             try:
                 async with self._connection() as connection:
                     if not is_first:
@@ -119,8 +129,8 @@ class Hints:
             connection.terminate()
 
     async def _serve(self, connection: Connection) -> None:
-        """Send what is pending, and ask for a sign of life in between, until the connection fails."""
-        while not connection.is_closed():
+        """Send what is pending, and ask for a sign of life in between, until the connection or the store ends."""
+        while not connection.is_closed() and not (self._is_ending.is_set() and not self._pending):
             try:
                 async with asyncio.timeout(ALIVE_EVERY_S):
                     await self._stir.wait()
@@ -132,6 +142,9 @@ class Hints:
             self._pending.clear()
             if payloads:
                 await connection.fetch(_SEND, self._settings.channel, payloads)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SPACING_S):
+                        await self._is_ending.wait()
 
     def _payload(self, hint: Hint, ids: set[str] | None) -> str:
         whole = to_json([self._sender, hint.value, sorted(ids or ())]).decode()
