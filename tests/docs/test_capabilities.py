@@ -7,10 +7,12 @@ from dataclasses import fields
 import pytest
 
 pytest.importorskip("celery")
+pytest.importorskip("distributed")
 
 from quarterjack import Executor, LoopThread, ProcessExecutor, ThreadExecutor
 from quarterjack.executors import Capabilities, CommandExecutor, LoopExecutor
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
+from quarterjack.executors.dask import DaskExecutor
 from tests.repo.checkout import ROOT
 
 PAGE = ROOT / "docs/guides/where-code-runs.md"
@@ -22,6 +24,7 @@ EXECUTORS: dict[str, type[Executor]] = {
     "command": CommandExecutor,
     "`CeleryExecutor`": CeleryExecutor,
     "`CeleryTask`": CeleryTask,
+    "`DaskExecutor`": DaskExecutor,
 }
 WORDS = {
     "can_cancel_queued": "withdraws what has not begun",

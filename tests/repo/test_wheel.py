@@ -115,8 +115,8 @@ def test_wheel_shows_the_readme(wheel: Path) -> None:
     assert metadata(wheel)["Description-Content-Type"] == "text/markdown"
 
 
-DRIVERS: Final = {"asyncpg", "celery", "hiredis", "redis"}
-"""What the parts of a store may import that stand behind its extra; the store's own module tells of the extra."""
+DRIVERS: Final = {"asyncpg", "celery", "dask", "distributed", "hiredis", "psutil", "redis"}
+"""What the parts of stores and executors may import that stand behind an extra; their own modules tell of the extra."""
 
 
 def test_every_module_of_the_core_imports(environment: Path, tmp_path: Path) -> None:

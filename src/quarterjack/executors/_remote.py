@@ -31,7 +31,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from quarterjack import errors
 from quarterjack._durations import to_seconds
 from quarterjack.codec import encode_result, read_call
-from quarterjack.errors import InvalidArguments, Orphaned, RaisedElsewhere
+from quarterjack.errors import BodyDied, InvalidArguments, Orphaned, RaisedElsewhere
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 from quarterjack.task import TaskDefinition
 
@@ -42,6 +42,7 @@ __all__ = [
     "Answer",
     "Bodies",
     "Body",
+    "Relayed",
     "Request",
     "in_figures",
     "in_words",
@@ -210,9 +211,19 @@ class Answer:
         return to_json({"kind": "orphaned", "reason": in_words(why)}) + b"\n"
 
     @staticmethod
-    def rejected(why: str, error: BaseException | None = None) -> bytes:
+    def died(code: int | None, hint: str) -> bytes:
+        """The body's process ended under it."""
+        return to_json({"kind": "died", "code": code, "hint": hint}) + b"\n"
+
+    @staticmethod
+    def lost(why: str) -> bytes:
+        """Whoever could know what became of the body is out of reach."""
+        return to_json({"kind": "lost", "reason": why}) + b"\n"
+
+    @staticmethod
+    def rejected(why: str, error: BaseException | None = None, *, trace: str = "") -> bytes:
         """The body cannot be run there."""
-        trace = "" if error is None else trace_of(error)
+        trace = trace if error is None else trace_of(error)
         return to_json({"kind": "rejected", "why": in_words(why), "traceback": trace}) + b"\n"
 
 
@@ -277,12 +288,18 @@ def _pickled(error: BaseException) -> bytes:
 # -- here: what came back ----------------------------------------------------------------
 
 
-_IN_WORDS: Final = frozenset({"cancelled", "missed", "orphaned"})
+_IN_WORDS: Final = frozenset({"cancelled", "missed", "orphaned", "lost"})
 """Ends of which there is a reason, and nothing more."""
+
+
+class Relayed:
+    """A call that came from elsewhere, where its answer is awaited: here that is its result, as it is."""
 
 
 def outcome_of(call: Call, data: bytes) -> Outcome:
     """Return how a body ended, from its answer; a result that cannot be read here is what the body raised."""
+    if isinstance(call, Relayed):
+        return Outcome(OutcomeKind.DONE, data)
     try:
         return _read(call, data)
     except Exception as error:  # the result's type is the user's code
@@ -302,6 +319,9 @@ def _read(call: Call, data: bytes) -> Outcome:
     if kind == "rejected":
         info = ErrorInfo("Rejected", head["why"], head["traceback"])
         return Outcome(OutcomeKind.REJECTED, reason=head["why"], info=info)
+    if kind == "died":
+        error = BodyDied(head["code"], head["hint"])
+        return Outcome(OutcomeKind.DIED, error=error, reason=str(error))
     return _raised(head, rest)
 
 

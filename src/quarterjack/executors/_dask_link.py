@@ -1,0 +1,136 @@
+"""The connection to a Dask cluster: made when it is needed, and made anew when it was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import dask.config
+from distributed import Client
+
+from quarterjack.errors import InvalidOption
+
+from ._dask_fence import WITHDRAWN, Holder, close_fence, open_fence, take
+
+__all__ = ["Link", "address_of"]
+
+CONNECT_S: Final = 5.0
+CLOSE_S: Final = 5.0
+EVERYBODY: Final = "all"
+"""The topic to which the scheduler tells that a worker has left."""
+
+Hear = Callable[[Mapping[str, Any]], None]
+
+
+def address_of(place: Any) -> str | None:
+    """Return where the scheduler is: of a cluster, a client, an address, or as Dask is configured.
+
+    Raises:
+        InvalidOption: If *place* is nothing of the kind.
+    """
+    if place is None:
+        settings: Any = dask.config
+        place = settings.get("scheduler-address", None)
+    for found in (place, getattr(place, "scheduler_address", None), _address_in(getattr(place, "scheduler", None))):
+        if isinstance(found, str) and found:
+            return found
+    raise InvalidOption(
+        f"a Dask cluster is an address such as 'tcp://127.0.0.1:8786', a Client or a cluster, got {place!r}; "
+        "without one, the environment variable DASK_SCHEDULER_ADDRESS names it"
+    )
+
+
+def _address_in(scheduler: Any) -> Any:
+    return getattr(scheduler, "address", None)
+
+
+def _hear(hear: Hear, event: tuple[float, Mapping[str, Any]]) -> None:
+    hear(event[1])
+
+
+class Link:
+    """A client of Dask's on the app's loop.
+
+    Args:
+        place: As `address_of` takes it.
+        on_news: Called with what the Dask workers tell of bodies.
+        on_event: Called with what the scheduler tells everybody.
+    """
+
+    def __init__(self, place: Any, on_news: Hear, on_event: Hear) -> None:
+        self._place = place
+        self._on_news, self._on_event = on_news, on_event
+        self._client: Any = None
+        self._connecting: asyncio.Task[None] | None = None
+
+    async def client(self) -> Any:
+        """Return the client, connected.
+
+        Raises:
+            OSError: If the scheduler is out of reach.
+        """
+        if self._client is None or self._client.status in {"closed", "closing"}:
+            if self._connecting is None:
+                self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            await asyncio.shield(self._connecting)  # one that is cancelled halfway cannot be closed any more
+        return self._client
+
+    async def _connect(self) -> None:
+        try:
+            self._client = await Client(
+                address_of(self._place),
+                security=getattr(self._place, "security", None),
+                asynchronous=True,
+                set_as_default=False,
+                timeout=CONNECT_S,
+                name="quarterjack",
+            )
+        finally:
+            self._connecting = None
+
+    async def ready(self, ref: str) -> Any:
+        """Return the client once it hears of *ref*, whose body may begin.
+
+        Raises:
+            OSError: If the scheduler is out of reach.
+            TimeoutError: If it does not answer.
+        """
+        async with asyncio.timeout(2 * CONNECT_S):
+            client = await self.client()
+            try:
+                await open_fence(client, ref)
+            except BaseException:
+                close_fence(client, ref)
+                raise
+        # Each time: a scheduler that was started anew knows of no earlier subscription.
+        client.subscribe_topic(client.id, partial(_hear, self._on_news))
+        client.subscribe_topic(EVERYBODY, partial(_hear, self._on_event))
+        return client
+
+    async def withdraw(self, ref: str) -> str | None:
+        """See that the body of *ref* does not begin; return the address of the Dask worker if it has.
+
+        Raises:
+            OSError: If the scheduler is out of reach.
+            TimeoutError: If it does not answer.
+            LookupError: If it is over.
+        """
+        async with asyncio.timeout(2 * CONNECT_S):
+            client = await self.client()
+            holder = await take(client.scheduler, ref, WITHDRAWN)
+        return holder.address if isinstance(holder, Holder) else None
+
+    async def close(self) -> None:
+        """Hang up; Dask forgets what was asked of it."""
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
+        client, self._client = self._client, None
+        if client is not None:
+            for topic in (client.id, EVERYBODY):
+                with suppress(ValueError, RuntimeError):  # it was not subscribed to, or the scheduler is gone
+                    client.unsubscribe_topic(topic)  # else the scheduler tells us that we go, and fails
+            with suppress(OSError, TimeoutError):
+                await client.close(CLOSE_S)

@@ -1,0 +1,112 @@
+"""One attempt that was handed to Dask: what is asked of it, and what is heard of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+from quarterjack.model import Outcome, OutcomeKind
+
+from ._away import UNKILLABLE_S, Away, Desk
+from ._remote import outcome_of
+from .base import Call, Report
+
+__all__ = ["Hands", "Message"]
+
+log = logging.getLogger("quarterjack.dask")
+
+GONE_S: Final = 10.0
+"""So long after a Dask worker was removed another one may still tell what became of its bodies."""
+
+
+class Hands(Protocol):
+    """What a message asks of its executor."""
+
+    def chore(self, work: Coroutine[Any, Any, None]) -> None: ...
+    async def interrupt(self, message: Message, reason: str) -> bool: ...
+    def part(self, message: Message) -> None: ...
+
+
+class Message(Away):
+    """One attempt that was handed to Dask; the handle the runtime holds."""
+
+    __slots__ = ("_hands", "_is_accepted", "worker")
+
+    def __init__(self, desk: Desk, call: Call, report: Report, hands: Hands) -> None:
+        super().__init__(desk, call, report)
+        self._hands = hands
+        self._is_accepted = False
+        self.worker = ""
+        """The address of the Dask worker that has begun it."""
+
+    @property
+    def is_over(self) -> bool:
+        """True once nobody waits for it."""
+        return (self._is_reported or self._is_abandoned) and not self.is_zombie
+
+    @property
+    def is_begun(self) -> bool:
+        """True once it was heard that its body has begun."""
+        return self._is_begun
+
+    # -- ending it ---------------------------------------------------------------------
+
+    def withdraw(self, reason: str) -> None:
+        """It was not handed over yet."""
+        super().withdraw(reason)
+        self._hands.part(self)
+
+    def interrupt(self, reason: str) -> None:
+        """Have it withdrawn on Dask, or interrupted and then killed there."""
+        self._hands.chore(self._interrupt(reason))
+
+    async def _interrupt(self, reason: str) -> None:
+        try:
+            is_withdrawn = await self._hands.interrupt(self, reason)
+        except Exception as error:  # whatever Dask raises when its scheduler or a worker is away
+            log.warning("job %s could not be interrupted on Dask: %s", self.call.ref, error)
+            is_withdrawn = False
+        if is_withdrawn:
+            self.on_over(Outcome(OutcomeKind.CANCELLED, reason=reason))
+        elif not self._is_reported:
+            self.arm(self.call.cancel_grace_s + UNKILLABLE_S, self.give_up)
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._hands.part(self)
+
+    # -- what is heard -----------------------------------------------------------------
+
+    def on_accepted(self) -> None:
+        """Dask has it."""
+        if not (self._is_accepted or self._is_begun or self._is_reported):
+            self._is_accepted = True
+            self._report.accepted()
+
+    def on_news(self, kind: str, value: Any) -> None:
+        """Its Dask worker says something."""
+        if kind == "answer":
+            self.on_over(outcome_of(self.call, value))
+        elif self._is_reported or self._is_abandoned:
+            return
+        elif kind == "began":
+            self._on_began(self.desk.clock.monotonic_ns())
+        elif kind == "keep":
+            self._report.keep(value)
+        else:
+            self._report.progress(*value)
+
+    def on_removed(self) -> None:
+        """The Dask worker that runs it has left: wait for what others tell of it, but not for long."""
+        self.arm(GONE_S, self._on_silence)
+
+    def _on_silence(self) -> None:
+        kind = OutcomeKind.CANCELLED if self.is_asked else OutcomeKind.LOST
+        self.on_over(Outcome(kind, reason=f"its Dask worker {self.worker} has left, and nobody tells how it ended"))
+
+    def on_over(self, outcome: Outcome) -> None:
+        """It is over, as far as anybody will know."""
+        self.outcome = outcome
+        self._on_finished(outcome)
+        self._hands.part(self)

@@ -1,0 +1,232 @@
+"""Bodies on a Dask cluster. Needs ``quarterjack[dask]``, here and on the cluster.
+
+    heavy = DaskExecutor("tcp://10.0.0.5:8786")         # or a Client, or a cluster such as LocalCluster
+
+    @app.task(executor=heavy, timeout=600, retry=3)
+    def render(page: int) -> str: ...
+
+Dask is a pair of hands. Which attempt counts, how long it may take and what it
+gave stands in the app's own store; to Dask, an attempt is one task. Its worker
+does not run the body in one of its threads, which nobody could end, but in a
+process beside it (`_relay`), and asks before it begins (`_dask_fence`): Dask
+itself runs a task anew whose worker died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from contextvars import copy_context
+from typing import Any, ClassVar, Final
+
+from quarterjack.errors import InvalidOption, MissingExtra
+
+from ._away import DeskExecutor
+from ._frames import LARGE
+from ._remote import request_of
+from .base import Call, Capabilities, Handle, Home, Report
+
+try:
+    from ._dask_errand import Errand, reader
+    from ._dask_fence import close_fence, key_of
+    from ._dask_link import Link, address_of
+    from ._dask_message import Message
+    from ._dask_worker import run_body, stop_body
+except ImportError as error:
+    raise MissingExtra("the Dask executor", "dask") from error
+
+__all__ = ["DaskExecutor"]
+
+log = logging.getLogger("quarterjack.dask")
+
+HAND_OVER_S: Final = (0.2, 5.0)
+"""Before an attempt is handed over again that no scheduler took: the first and the longest pause."""
+
+
+class DaskExecutor(DeskExecutor):
+    """Runs bodies of the app's tasks on a Dask cluster.
+
+    Args:
+        cluster: Where its scheduler is: an address, a ``Client`` or a cluster. None is what Dask is configured for
+            (``DASK_SCHEDULER_ADDRESS``). The executor opens a client of its own there, on the app's loop.
+        slots: How many bodies are out at once.
+        resources: What Dask's workers must have for each, such as ``{"GPU": 1}``.
+        name: Its name in messages.
+
+    Raises:
+        InvalidOption: If *cluster* is nothing of the kind, or *slots* is no whole number from 1.
+    """
+
+    is_remote: ClassVar[bool] = True
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        can_cancel_queued=True,
+        can_interrupt=True,
+        can_kill=True,
+        can_report_start=True,
+        can_report_progress=True,
+        survives_worker_restart=False,
+        submit_is_idempotent=True,
+        runs_coroutines=True,
+    )
+
+    def __init__(
+        self,
+        cluster: Any = None,
+        *,
+        slots: int = 100,
+        resources: Mapping[str, float] | None = None,
+        name: str = "dask",
+    ) -> None:
+        if type(slots) is not int or slots < 1:
+            raise InvalidOption(f"slots must be a whole number from 1, got {slots!r}")
+        self.name, self.slots = name, slots
+        self._cluster, self._address = cluster, address_of(cluster)
+        self._resources = None if resources is None else dict(resources)
+        self._home: Home
+        self._link: Link
+        self._errands: dict[str, Errand] = {}
+        self._chores: set[asyncio.Task[None]] = set()
+        self._context = copy_context()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._address!r}, slots={self.slots})"
+
+    # -- the contract ------------------------------------------------------------------
+
+    async def start(self, home: Home) -> None:
+        self._desk = self._new_desk(home)
+        self._home, self._context = home, copy_context()
+        self._link = Link(self._cluster, self._on_news, self._on_event)
+
+    async def warm(self) -> None:
+        self._home.find_app()
+
+    def submit(self, call: Call, report: Report) -> Handle:
+        desk = self._desk_with_room()
+        app, request = self._home.find_app(), request_of(call)  # what cannot travel is refused before anything is sent
+        message = Message(desk, call, report, self)
+        errand = self._errands.get(call.ref)
+        if errand is None:
+            errand = self._errands[call.ref] = Errand(call, app, request)
+            errand.task = self._begin(self._carry(errand))
+        errand.messages.append(message)
+        if errand.future is not None:  # the same attempt once more: it shares what becomes of it
+            message.may_begin()
+            desk.loop.call_soon(message.on_accepted)
+        return message
+
+    async def stop(self, grace_s: float) -> None:
+        desk, self._desk = self._desk, None
+        if desk is None:
+            return
+        for away in desk.out.copy():
+            away.cancel("shutdown")
+        try:
+            await desk.wait_for(desk.out.copy(), grace_s)
+        finally:
+            for away in desk.out.copy():
+                log.warning("job %s may still run on Dask", away.call.ref)
+                away.abandon()
+            for chore in self._chores:
+                chore.cancel()
+            await asyncio.gather(*self._chores, return_exceptions=True)
+            await self._link.close()
+
+    # -- there and back ----------------------------------------------------------------
+
+    async def _carry(self, errand: Errand) -> None:
+        try:
+            await self._hand_over(errand)
+            if errand.future is not None:
+                read = await reader(errand.future)
+                for message in errand.messages.copy():
+                    message.on_over(read(message))
+        finally:
+            del self._errands[errand.ref]
+            errand.future = None  # Dask forgets it with this
+            if errand.client is not None:
+                close_fence(errand.client, errand.ref)
+
+    async def _hand_over(self, errand: Errand) -> None:
+        pause_s = HAND_OVER_S[0]
+        while errand.is_wanted:
+            try:
+                errand.client = client = await self._link.ready(errand.ref)
+                if len(errand.request) > LARGE:  # a task that brings so much itself makes Dask warn
+                    errand.request = await client.scatter(errand.request, hash=False)
+            except Exception as error:  # whatever Dask raises when its scheduler is away
+                log.warning("job %s could not be handed to Dask, tried again in %.1f s: %s", errand.ref, pause_s, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, HAND_OVER_S[1])
+            else:
+                self._send(errand, client)
+                return
+
+    def _send(self, errand: Errand, client: Any) -> None:
+        taken = [message for message in errand.messages if message.may_begin()]  # from now on nobody withdraws it here
+        if not taken:
+            return
+        call = errand.call
+        errand.future = client.submit(
+            run_body,
+            errand.request,
+            list(errand.app),
+            call.task,
+            call.ref,
+            client.id,
+            call.cancel_grace_s,
+            key=key_of(call.task, call.ref),
+            pure=False,
+            retries=0,
+            resources=self._resources,
+        )
+        for message in taken:
+            message.on_accepted()
+
+    async def interrupt(self, message: Message, reason: str) -> bool:
+        """Withdraw a body that has not begun, and say so; else interrupt it there."""
+        address = await self._link.withdraw(message.call.ref)
+        if address is None:
+            return True
+        client = await self._link.client()
+        await client.run(stop_body, message.call.ref, reason, workers=[address])
+        return False
+
+    def part(self, message: Message) -> None:
+        """Carry an attempt no further once nobody waits for it; while it is handed over, that is seen there."""
+        errand = self._errands.get(message.call.ref)
+        if errand is None or errand.future is None or errand.is_wanted:
+            return
+        if errand.task is not asyncio.current_task():
+            errand.task.cancel()
+
+    # -- what is heard -----------------------------------------------------------------
+
+    def _on_news(self, news: Mapping[str, Any]) -> None:
+        errand = self._errands.get(news.get("ref", ""))
+        if errand is None:  # its last words, or Dask's own
+            return
+        for message in errand.messages.copy():
+            try:
+                message.worker = news["worker"]
+                message.on_news(news["kind"], news["value"])
+            except Exception:  # the result's type is the user's code; Dask would hear nothing more
+                log.exception("what a Dask worker tells of %s cannot be read", errand.ref)
+
+    def _on_event(self, event: Mapping[str, Any]) -> None:
+        if event.get("action") == "remove-worker":
+            for errand in self._errands.values():
+                for message in errand.messages:
+                    if message.is_begun and message.worker == event["worker"]:
+                        message.on_removed()
+
+    def chore(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the loop's other work."""
+        self._begin(work)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do it in the context the executor was started in, not in that of the job that happens to ask."""
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+        return task
