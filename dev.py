@@ -174,6 +174,7 @@ def child_environment() -> dict[str, str]:
     """Return the environment variables of a program that runs in the environment."""
     variables = {**os.environ, "VIRTUAL_ENV": str(VENV), "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
     variables.pop("PYTHONHOME", None)
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start Python a thousand times, and would compile all anew
     variables.setdefault("PYRIGHT_PYTHON_IGNORE_WARNINGS", "1")  # else it asks an index for newer releases of itself
     return variables
 

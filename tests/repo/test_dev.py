@@ -286,6 +286,14 @@ def test_check_runs_every_step_and_fails_if_one_does(
     assert dev.check([]) == 0
 
 
+def test_what_is_compiled_is_kept_whatever_the_machine_prefers(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers like to forbid it, and each process that a test starts would compile the whole package first."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert "PYTHONDONTWRITEBYTECODE" not in dev.child_environment()
+
+
 def test_check_runs_the_steps_that_were_asked_for(dev: ModuleType) -> None:
     """The quick steps are run before each commit, so they can be had alone; a slip in a name is no pass."""
     assert dev.chosen_steps(["--fast", "-x"]) == (set(dev.check_steps([])) - {"tests"}, ["-x"])
