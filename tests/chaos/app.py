@@ -24,7 +24,7 @@ from quarterjack.clock import Alarm, SystemClock
 from quarterjack.runtime.service import Role
 from tests.chaos.ledger import Ledger
 
-__all__ = ["CHAIN_S", "LIMIT", "LINE_S", "MOVED_S", "TICK_S", "VARIABLE", "ChaosApp", "Settings"]
+__all__ = ["CHAIN_S", "LIMIT", "LINE_S", "MOVED_S", "PULSE_S", "STALLED_S", "TICK_S", "ChaosApp", "Settings"]
 
 VARIABLE: Final = "QJ_CHAOS"
 TICK_S: Final = 0.25

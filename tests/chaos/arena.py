@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -17,7 +18,7 @@ from quarterjack import Call
 from quarterjack.errors import StoreError, StoreUnavailable
 from quarterjack.model import JobFilter, JobRecord
 from quarterjack.runtime.service import Role
-from tests.chaos.app import ChaosApp, Settings
+from tests.chaos.app import PULSE_S, STALLED_S, ChaosApp, Settings
 from tests.chaos.crew import Crew, Member, crew
 from tests.chaos.ledger import Ledger
 from tests.chaos.oracle import EVERYBODY, Evidence, verdict
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 MARKS: Final = [
     pytest.mark.slow,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may outlive the test that is killed"),
 ]
 
@@ -107,6 +108,17 @@ class Arena:
         mine = [entry for entry in self.ledger.read() if entry.who == member.who and entry.task == task]
         return sum(1 if entry.kind == "begin" else -1 for entry in mine) > 0
 
+    async def feel_pulse(self) -> None:
+        """Note when a write took so long that leases may have run out, whoever had them: the machine was that busy."""
+        while True:
+            began = monotonic()
+            with suppress(StoreError):
+                await self.chaos.app.store.limit_acquire("pulse", ["arena"], maximum=1, ttl_s=1.0)
+            took_s = monotonic() - began
+            if took_s > STALLED_S:
+                self.ledger.note("stalled", EVERYBODY, attempt=round(took_s * 1_000))
+            await asyncio.sleep(PULSE_S)
+
     def cut_off(self) -> None:
         """Note that nobody can be sure of reaching the store from now on."""
         self.ledger.note("cut off", EVERYBODY)
@@ -168,7 +180,13 @@ async def arena(url: str, folder: Path, *, crew_url: str | None = None, **change
     try:
         async with client.app:
             with crew(settings, ledger, folder) as members:
-                yield Arena(client, members, ledger)
+                made = Arena(client, members, ledger)
+                pulse = asyncio.create_task(made.feel_pulse())
+                try:
+                    yield made
+                finally:
+                    pulse.cancel()
+                    await asyncio.wait([pulse])
     finally:
         client.ledger.close()
         ledger.close()

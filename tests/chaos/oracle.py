@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
@@ -25,7 +26,10 @@ SHARE: Final = 3
 SOON_S: Final = 1.0
 """Within the lease and a second a dead worker's job is taken up,"""
 MACHINE_S: Final = 2.0
-"""and the machine may take as long again to do it, with everything else that it has to do."""
+"""and the machine may take as long again to do it, with everything else that it has to do.
+
+Or as long as it takes to start a process, which tells how busy it is.
+"""
 TICKS: Final = {"tick": round(TICK_S * NS_PER_S), "line": round(LINE_S * NS_PER_S)}
 
 
@@ -69,6 +73,13 @@ class Evidence:
         self.died_ns = {entry.who: entry.at_ns for entry in self.entries if entry.kind == "dead"}
         self.spans = list(spans_of(self.entries, round(self.lease_s * NS_PER_S)))
 
+    @cached_property
+    def machine_ns(self) -> int:
+        """What the machine may take for what is done at once."""
+        begun_ns = {entry.who: entry.at_ns for entry in self.entries if entry.kind == "start"}
+        starts_ns = [entry.at_ns - begun_ns[entry.who] for entry in self.entries if entry.kind == "up"]
+        return max(round(MACHINE_S * NS_PER_S), min(starts_ns, default=0))
+
     def cuts(self, body: Body, afterwards_ns: int = 0) -> list[Span]:
         """Return the spans in which the lease of a body may have run out while it ran, or that long afterwards."""
         until_ns = self.lived_until_ns(body) + afterwards_ns
@@ -80,10 +91,9 @@ class Evidence:
 
     def could_say_so(self, body: Body) -> bool:
         """Say whether a body's process had the time to record its end."""
-        time_ns = round(MACHINE_S * NS_PER_S)
         died_ns = self.died_ns.get(body.who)
-        is_dead = died_ns is not None and died_ns < self.lived_until_ns(body) + time_ns
-        return not is_dead and not self.cuts(body, time_ns)
+        is_dead = died_ns is not None and died_ns < self.lived_until_ns(body) + self.machine_ns
+        return not is_dead and not self.cuts(body, self.machine_ns)
 
     def lived_until_ns(self, body: Body) -> int:
         """Return when a body was certainly over."""
@@ -202,7 +212,7 @@ def too_many(evidence: Evidence) -> Iterator[str]:
 
 def taken_up_late(evidence: Evidence) -> Iterator[str]:
     """Within the lease and a second another worker has the job of a dead one."""
-    most_ns = round((evidence.lease_s + SOON_S + MACHINE_S) * NS_PER_S)
+    most_ns = round((evidence.lease_s + SOON_S) * NS_PER_S) + evidence.machine_ns
     for died_ns, first, second in take_ups(evidence):
         if any(span.from_ns < second.begun_ns and span.to_ns > died_ns for span in evidence.spans):
             continue

@@ -74,12 +74,22 @@ def is_cut_off(story: Story) -> None:
     story.runs("job-2", 3.0, 3.9).runs("job-2", 8.0, 9.0, "w2", 2)
 
 
+def is_slow(story: Story) -> None:
+    """The machine has other things to do: to take up a job takes it as long as to start a process."""
+    story.entries = [
+        entry._replace(at_ns=entry.at_ns + 5 * NS_PER_S) if entry.kind == "up" else entry for entry in story.entries
+    ]
+    story.at(0.0, "start", "w3").at(5.5, "up", "w3").at(6.0, "dead", "w3")
+    story.runs("job-2", 5.8, None, "w3").runs("job-2", 13.0, 14.0, "w2", 2)
+
+
 EXCUSED: dict[str, Callable[[Story], object]] = {
     "nothing": lambda story: None,
     "a death": lambda story: dies(story, 7.1),
     "a stop": stands_still,
     "a stop between a claim and its body": stands_still_before_it_begins,
     "an outage": is_cut_off,
+    "a slow machine": is_slow,
     "a limit that is reached": lambda story: [
         story.runs(f"limited-{n}", 3.0 + n // LIMIT, 3.9 + n // LIMIT, task="limited") for n in range(2 * LIMIT)
     ],

@@ -25,7 +25,7 @@ from quarterjack.testing import World, virtual_time
 
 __all__ = ["JobFacts", "Played"]
 
-TIME_LIMIT_S: Final = 20
+TIME_LIMIT_S: Final = 60
 
 
 class JobFacts(TypedDict):

@@ -17,7 +17,7 @@ from tests.repo.checkout import ROOT
 from tests.repo.test_doc_examples import with_source, write
 
 TRIES: Final = 3
-TIME_LIMIT_S: Final = 15
+TIME_LIMIT_S: Final = 60
 EXAMPLES: Final = [
     example
     for page in sorted((ROOT / "docs/guides").glob("*.md"))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(name: str, *args: str, stderr: str = "") -> str:
     """Run an example as a user would; it must end by itself, with nothing on stderr but a line that ends so."""
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / name, *args], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, ROOT / "examples" / name, *args], capture_output=True, text=True, timeout=150, check=False
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (0, 1 if stderr else 0), done.stderr
     assert done.stderr.endswith(stderr)
@@ -60,7 +60,7 @@ def test_heavy_work_draws_bars_and_survives_a_crash() -> None:
         [sys.executable, ROOT / "examples/heavy_work.py", "2000"],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from typing import IO, Final
 
 import quarterjack  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before the forks, so that each child has it for nothing
 
-TIME_LIMIT_S: Final = 20
+TIME_LIMIT_S: Final = 60
 
 
 def import_file(path: Path) -> None:

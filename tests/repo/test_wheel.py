@@ -26,7 +26,7 @@ from packaging.utils import canonicalize_name
 
 from tests.repo.checkout import ROOT, blocks
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 README: Final = ROOT / "README.md"
 TICK_LIMIT_S: Final = 20.0  # the ten lines tick at the next multiple of ten seconds

@@ -10,7 +10,7 @@ import pytest
 
 from quarterjack import Every, JobFailed, JobState, Quarterjack, current_job, gather
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.slow
 
 
 async def add(x: int, y: int = 1) -> int:

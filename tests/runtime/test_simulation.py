@@ -74,7 +74,6 @@ async def test_a_fault_at_the_first_call_of_each_sort_loses_nothing(kind: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("nth", [1, 2, 4])
 async def test_a_fault_at_any_of_the_next_calls_loses_nothing(nth: int) -> None:
     """The same later on, when jobs run, leases are renewed and outcomes wait; and at every other call."""

@@ -15,7 +15,7 @@ import pytest
 from quarterjack import Job, JobState, Quarterjack
 from tests.real_time import LONG_S, is_alive, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 WORKER = """
 import asyncio, os, sys, time
 from quarterjack import Command, Quarterjack, current_job
