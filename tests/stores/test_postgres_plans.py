@@ -19,7 +19,7 @@ HOT: Final[dict[str, tuple[tuple[object, ...], set[str]]]] = {
             *("Tid Scan", "order_at_ns <= "),
         },
     ),
-    "renew": (("w", ["x"], [1], [None], [None], [None], 1), {"job_pkey"}),
+    "renew": (("w", ["x"], [1], [None], [None], [None], [None], 1), {"job_pkey"}),
     "finish": ((["x"], [1], ["w"], ["done"], [1], [1], [1], [None], [None], [None]), {"job_pkey"}),
     "expired": ((100,), {"job_lease"}),
     "load_jobs": ((["x"],), {"job_pkey"}),
