@@ -13,6 +13,7 @@ from quarterjack import Executor, LoopThread, ProcessExecutor, ThreadExecutor
 from quarterjack.executors import Capabilities, CommandExecutor, LoopExecutor
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.executors.dask import DaskExecutor
+from quarterjack.executors.ray import RayExecutor
 from tests.repo.checkout import ROOT
 
 PAGE = ROOT / "docs/guides/where-code-runs.md"
@@ -25,6 +26,7 @@ EXECUTORS: dict[str, type[Executor]] = {
     "`CeleryExecutor`": CeleryExecutor,
     "`CeleryTask`": CeleryTask,
     "`DaskExecutor`": DaskExecutor,
+    "`RayExecutor`": RayExecutor,
 }
 WORDS = {
     "can_cancel_queued": "withdraws what has not begun",

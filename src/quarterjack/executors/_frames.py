@@ -3,6 +3,12 @@
     to the child     HELLO (settings)  RUN (a request)  CANCEL  EXIT
     from the child   READY  UNLOADABLE (why)  STARTED  PROGRESS  KEEP  MEMORY (its KiB)  ENDED (an answer)
 
+The process that speaks to a cluster has many bodies out: there each frame about one
+begins with the body's number (`numbered`), and there are two more:
+
+    to it            KILL
+    from it          ACCEPTED (by the cluster's queue)
+
 A request or an answer over `LARGE` bytes goes through a file instead, and the
 frame (RUN_FILE, ENDED_FILE) names it; whoever reads it deletes it."""
 
@@ -12,11 +18,12 @@ import struct
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["LARGE", "Frame", "Frames", "pack"]
+__all__ = ["LARGE", "Frame", "Frames", "number_of", "numbered", "pack"]
 
 LARGE: Final = 8 * 2**20
 """A larger message goes through a file: a socket takes it in pieces of 200 KB, each a turn of the loop."""
 _HEAD: Final = struct.Struct("!BI")
+_NUMBER: Final = struct.Struct("!Q")
 
 
 class Frame(IntEnum):
@@ -27,6 +34,7 @@ class Frame(IntEnum):
     RUN_FILE = 3
     CANCEL = 4
     EXIT = 5
+    KILL = 6
     READY = 11
     UNLOADABLE = 12
     STARTED = 13
@@ -35,11 +43,22 @@ class Frame(IntEnum):
     MEMORY = 16
     ENDED = 17
     ENDED_FILE = 18
+    ACCEPTED = 19
 
 
 def pack(kind: Frame, data: bytes = b"") -> bytes:
     """Return a frame's bytes."""
     return _HEAD.pack(kind, len(data)) + data
+
+
+def numbered(number: int, data: bytes = b"") -> bytes:
+    """Return the data of a frame about one body of many."""
+    return _NUMBER.pack(number) + data
+
+
+def number_of(data: bytes) -> tuple[int, bytes]:
+    """Return which body a frame is about, and the rest of its data."""
+    return _NUMBER.unpack_from(data)[0], data[_NUMBER.size :]
 
 
 class Frames:

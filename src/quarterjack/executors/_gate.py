@@ -110,6 +110,14 @@ class Gate:
     # -- the signal ----------------------------------------------------------------------------
 
     def _on_ring(self, _: int, __: FrameType | None) -> None:
+        self.ring()
+
+    def ring(self) -> None:
+        """Let a cancel through, if there is one; what the handler of a signal calls, in the main thread.
+
+        Raises:
+            Interrupted: In the body.
+        """
         self._rung = True
         if self._is_open and not self._masked:
             self._look()

@@ -20,14 +20,14 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from ._leash import not_for_forks
 
-__all__ = ["Newborn", "Nursery", "in_thread"]
+__all__ = ["Newborn", "Nursery", "in_thread", "program"]
 
 log = logging.getLogger("quarterjack.executors")
 
 T = TypeVar("T")
 CLOSE_S: Final = 2.0
 """How long the process may take to end by itself; one that stands still, or swaps, is killed."""
-_CODE: Final = "import sys; sys.path[:] = {path!r}; from quarterjack.executors._nursery import main; main()"
+_CODE: Final = "import sys; sys.path[:] = {path!r}; from quarterjack.executors.{module} import main; main()"
 _ROOT: Final = str(Path(__file__).parents[2])
 
 
@@ -71,6 +71,13 @@ async def in_thread(call: Callable[[], T]) -> T:
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, str(error)) from error
     return await done
+
+
+def program(module: str, *words: object) -> list[str]:
+    """Return the command that calls ``main`` of a module beside this one, in an interpreter set as this one is."""
+    path = sys.path if _ROOT in sys.path else [*sys.path, _ROOT]
+    flags = cast("list[str]", subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]  # multiprocessing's way, too
+    return [sys.executable, *flags, "-c", _CODE.format(path=path, module=module), *map(str, words)]
 
 
 class Nursery:
@@ -234,9 +241,7 @@ def _bury(process: subprocess.Popen[bytes]) -> None:
 
 def _popen(link: socket.socket) -> subprocess.Popen[bytes]:
     """Start the nursery; SIGINT is held back until it ignores it, so that Ctrl-C prints none of its lines."""
-    path = sys.path if _ROOT in sys.path else [*sys.path, _ROOT]
-    flags = cast("list[str]", subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]  # multiprocessing's way, too
-    words = [sys.executable, *flags, "-c", _CODE.format(path=path), str(link.fileno())]
+    words = program("_nursery", link.fileno())
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return subprocess.Popen(words, pass_fds=(link.fileno(),), stdin=subprocess.DEVNULL)  # noqa: S603

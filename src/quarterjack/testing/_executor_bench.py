@@ -29,9 +29,9 @@ ENOUGH_S: Final = 30.0
 _numbers = itertools.count(1)
 
 
-async def until(is_so: Callable[[], bool]) -> None:
+async def until(is_so: Callable[[], bool], within_s: float = ENOUGH_S) -> None:
     """Wait until something is so."""
-    async with asyncio.timeout(ENOUGH_S):
+    async with asyncio.timeout(within_s):
         while not is_so():  # noqa: ASYNC110  # what it waits for may happen in another process
             await asyncio.sleep(0.002)
 

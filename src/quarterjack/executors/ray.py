@@ -1,0 +1,269 @@
+"""Bodies on a Ray cluster. Needs ``quarterjack[ray]``.
+
+    heavy = RayExecutor("auto", num_cpus=2)
+
+    @app.task(executor=heavy)
+    def train(rows: int) -> float: ...
+
+A body is one Ray task that Ray never tries again; which attempt counts, how long
+it may take and what it gave stands in the app's own store. The app's tasks must
+be importable where Ray's workers run. Names and JSON travel, never code.
+
+Ray is spoken to by a process of its own (`_ray_driver`): it ends a driver that
+has lost its cluster, and that must not be the app. When the app ends, however
+that comes, so does that process, and with it Ray ends the bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import logging
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from quarterjack.errors import InvalidOption, MissingExtra
+from quarterjack.model import Outcome, OutcomeKind
+
+from ._away import DeskExecutor
+from ._frames import Frame, numbered
+from ._ray_body import Sent
+from ._ray_link import Link
+from ._remote import request_of
+from ._worker_process import words_of
+from .base import Call, Capabilities, Handle, Home, Report
+
+__all__ = ["RayExecutor"]
+
+log = logging.getLogger("quarterjack.ray")
+
+PAUSE_S: Final = (0.5, 30.0)
+"""Before Ray is tried again that could not be reached: the first and the longest pause."""
+KILLED_S: Final = 5.0
+"""How long a stop waits for bodies to end that are killed."""
+
+
+class RayExecutor(DeskExecutor):
+    """Runs bodies in the worker processes of a Ray cluster.
+
+    Args:
+        address: The cluster, as `ray.init` has it: ``"auto"``, ``"10.0.0.5:6379"``, ``"local"`` for one that is begun
+            here and ends with the executor. None: the one of the variable RAY_ADDRESS, else the one that was started
+            on this machine, else a local one.
+        num_cpus: How many processors Ray sets aside for a body; a part of one is allowed.
+        num_gpus: How many GPUs.
+        resources: What else a body needs, by name, as the cluster's nodes offer it.
+        slots: How many bodies are out at once; those for which the cluster has no room wait in its queue.
+        init: More keywords for `ray.init`, such as ``{"runtime_env": {"working_dir": "."}}``; they are sent to
+            another process, so they must be JSON.
+        name: Its name in messages.
+
+    Raises:
+        InvalidOption: If one of them is not that.
+        MissingExtra: If Ray is not installed.
+    """
+
+    is_remote = True
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        can_cancel_queued=True,
+        can_interrupt=True,
+        can_kill=True,
+        can_report_start=True,
+        can_report_progress=True,
+        survives_worker_restart=False,
+        submit_is_idempotent=False,
+        runs_coroutines=True,
+    )
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        resources: Mapping[str, float] | None = None,
+        slots: int = 100,
+        init: Mapping[str, Any] | None = None,
+        name: str = "ray",
+    ) -> None:
+        spec = importlib.util.find_spec("ray")
+        if spec is None or spec.origin is None:
+            raise MissingExtra("the Ray executor", "ray")
+        if type(slots) is not int or slots < 1:
+            raise InvalidOption(f"slots must be a whole number from 1, got {slots!r}")
+        self._needs = {
+            "num_cpus": _amount("num_cpus", num_cpus),
+            "num_gpus": _amount("num_gpus", num_gpus),
+            "resources": {key: _amount(f"resources[{key!r}]", value) for key, value in (resources or {}).items()},
+        }
+        self.name, self.slots, self._address = name, slots, address
+        self._init = _as_json(init or {})
+        self._home: Home
+        self._link: Link | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: deque[Sent] = deque()
+        self._out: dict[int, Sent] = {}
+        self._again: asyncio.TimerHandle | None = None
+        self._pause_s = PAUSE_S[0]
+
+    def __repr__(self) -> str:
+        return f"RayExecutor({self._address!r}, slots={self.slots})"
+
+    # -- the contract ----------------------------------------------------------------------
+
+    async def start(self, home: Home) -> None:
+        """Bind to the running loop; Ray is connected to when a task names this executor, or with the first body."""
+        self._desk, self._home = self._new_desk(home), home
+        self._pause_s = PAUSE_S[0]
+
+    async def warm(self) -> None:
+        """Begin to connect; nobody waits for that, and an app whose cluster is away starts all the same."""
+        self._connect()
+
+    def submit(self, call: Call, report: Report) -> Handle:
+        """Hand a call to Ray, or have it wait until there is a connection.
+
+        Raises:
+            ExecutorFull: If all slots are taken.
+            ExecutorClosed: If it is not started, or was stopped.
+            InvalidArguments: If the arguments cannot travel.
+            UsageError: If no other process could find the app.
+        """
+        desk = self._desk_with_room()
+        self._connect()
+        sent = Sent(self, desk, call, report, next(self._numbers), request_of(call))
+        self._waiting.append(sent)
+        self._pump()
+        return sent
+
+    async def stop(self, grace_s: float) -> None:
+        """Interrupt every body, kill those that are left after *grace_s* seconds, and leave Ray."""
+        desk, self._desk = self._desk, None
+        if desk is None:
+            return
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        out = [away for away in desk.out if isinstance(away, Sent)]
+        for sent in out:
+            sent.cancel("shutdown")
+        try:
+            await desk.wait_for(out, grace_s)
+            for sent in out:
+                if sent in desk.out:
+                    sent.kill()
+            await desk.wait_for(out, KILLED_S)
+        finally:
+            for sent in out:
+                if sent in desk.out:
+                    sent.abandon()
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        link, life = self._link, self._life
+        if link is not None and life is not None:
+            link.end()
+            await asyncio.gather(life, return_exceptions=True)
+        self._link = self._life = None
+        self._out.clear()
+
+    # -- the connection --------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        if self._link is None and self._again is None:
+            settings = {
+                "app": list(self._home.find_app()),
+                "address": self._address,
+                "needs": self._needs,
+                "init": self._init,
+            }
+            self._link = Link(self)
+            self._life = asyncio.get_running_loop().create_task(self._live(self._link, settings))
+
+    async def _live(self, link: Link, settings: dict[str, Any]) -> None:
+        try:
+            await link.live(settings)
+        except OSError as error:
+            self.on_unready(str(error), "")
+            self.on_gone(link)
+
+    def on_ready(self) -> None:
+        """Ray is there."""
+        self._pause_s = PAUSE_S[0]
+        self._pump()
+
+    def on_unready(self, why: str, trace: str) -> None:
+        """Ray could not be reached."""
+        log.warning("Ray cannot be reached: %s", why)
+        log.debug("%s", trace)
+
+    def on_gone(self, link: Link) -> None:
+        """The process that spoke to Ray has ended: what it had is lost, what waits goes to the next one."""
+        out, self._out = self._out, {}
+        self._link = self._life = None
+        why = f"the process that spoke to Ray has ended, perhaps because Ray has: {words_of(link.code)}"
+        for sent in out.values():
+            sent.on_over(Outcome(OutcomeKind.LOST, reason=why))
+        if self._desk is None:
+            return
+        if out:
+            log.warning("%d jobs on Ray are lost: %s", len(out), why)
+        if self._waiting:
+            log.warning("%d jobs wait for Ray; tried again in %.1f s", len(self._waiting), self._pause_s)
+            self._again = asyncio.get_running_loop().call_later(self._pause_s, self._try_again)
+            self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
+
+    def _try_again(self) -> None:
+        self._again = None
+        if self._waiting:
+            self._connect()
+
+    # -- bodies ----------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Hand over what waits."""
+        link = self._link
+        while self._waiting and link is not None and link.is_ready:
+            sent = self._waiting.popleft()
+            if sent.may_begin():
+                self._out[sent.number] = sent
+                link.send(Frame.RUN, numbered(sent.number, sent.request))
+                sent.request = b""
+
+    def tell(self, kind: Frame, sent: Sent) -> None:
+        """Have something done about a body that is out."""
+        if self._link is not None:
+            self._link.send(kind, numbered(sent.number))
+
+    def withdraw(self, sent: Sent) -> None:
+        """Forget a call that waits."""
+        if sent in self._waiting:
+            self._waiting.remove(sent)
+
+    def on_frame(self, kind: Frame, number: int, data: bytes) -> None:
+        """The process says something of a body."""
+        sent = self._out.get(number)
+        if sent is None:
+            return
+        if kind is Frame.ENDED:
+            del self._out[number]
+        sent.hear(kind, data)
+
+
+def _amount(field: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InvalidOption(f"{field} must be a number from 0, got {value!r}")
+    return value
+
+
+def _as_json(init: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = from_json(to_json(init))
+    except PydanticSerializationError as error:
+        raise InvalidOption(f"init must be JSON, for it is sent to another process: {error}") from None
+    return plain

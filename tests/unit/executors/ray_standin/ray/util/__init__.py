@@ -1,0 +1,1 @@
+"""As Ray has it."""

@@ -1,0 +1,206 @@
+"""The executor for Ray without Ray: its options, and its side of the contract over a stand-in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quarterjack import InvalidOption, MissingExtra
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.executors import AppRef, Executor, Home, _ray_link, ray
+from quarterjack.executors.ray import RayExecutor
+from quarterjack.model import OutcomeKind
+from quarterjack.testing._executor_bench import ENOUGH_S, TestCall, Track, until
+from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
+
+STANDIN = Path(__file__).with_name("ray_standin")
+
+
+@pytest.fixture(autouse=True)
+def _standin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the stand-in found in Ray's place."""
+    monkeypatch.syspath_prepend(STANDIN)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> ExecutorBench:
+    """Return what submits the contract's bodies."""
+    return ExecutorBench(lambda slots: RayExecutor(slots=slots), "plain", tmp_path)
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_without_the_extra_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for it learns what to type."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'quarterjack\[ray\]'"):
+        RayExecutor()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"slots": 0}, "slots must be a whole number from 1, got 0"),
+        ({"slots": True}, "slots must be a whole number from 1, got True"),
+        ({"num_cpus": -1}, "num_cpus must be a number from 0, got -1"),
+        ({"num_gpus": "1"}, "num_gpus must be a number from 0, got '1'"),
+        ({"resources": {"fast": float("inf")}}, r"resources\['fast'\] must be a number from 0, got inf"),
+        ({"init": {"job_config": object()}}, "init must be JSON, for it is sent to another process"),
+    ],
+)
+def test_wrong_options_are_refused_where_they_are_written(options: dict[str, Any], words: str) -> None:
+    """Ray would tell of them later, in another process."""
+    with pytest.raises(InvalidOption, match=words):
+        RayExecutor(**options)
+
+
+# ---------------------------------------------------------------- the contract
+
+
+class Connected(RayExecutor):
+    """Begins with a connection, so that a case meets more than the wait for it."""
+
+    async def start(self, home: Home) -> None:
+        await super().start(home)
+        await self.warm()
+        await until(self.is_connected)
+
+    def is_connected(self) -> bool:
+        return self._link is not None and self._link.is_ready
+
+
+@pytest.mark.slow
+class TestContract(ExecutorContract):
+    """What is ours of it."""
+
+    bursts = 10
+
+    def make(self, slots: int) -> Executor:
+        return Connected(slots=slots)
+
+
+@asynccontextmanager
+async def started(bench: ExecutorBench, address: str | None = None, script: str = "") -> AsyncIterator[RayExecutor]:
+    """Start an executor, and wait for nothing; with a script its bodies are that one's."""
+    executor, home = RayExecutor(address), bench.home()
+    if script:
+        file = bench.folder / "script.py"
+        file.write_text(script, encoding="utf-8")
+        home = Home(SYSTEM_CLOCK, lambda: AppRef(None, str(file), "app"))
+    await executor.start(home)
+    try:
+        yield executor
+    finally:
+        await executor.stop(ENOUGH_S)
+
+
+# ---------------------------------------------------------------- the process that speaks to Ray
+
+
+@pytest.mark.slow
+async def test_what_a_dead_process_had_is_lost_and_the_next_one_takes_what_comes(bench: ExecutorBench) -> None:
+    """Ray ends that process when its cluster is gone; the app goes on."""
+    async with started(bench) as executor:
+        _, first = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await first.heard("began")
+        assert executor._link is not None
+        assert executor._link._process is not None
+        executor._link._process.kill()
+        assert (await first.end()).kind is OutcomeKind.LOST
+        bench.let_go("go")  # Ray ends what it had begun; the stand-in does not
+        assert (await bench.run(executor, "double", 4)).result == 8
+
+
+@pytest.mark.slow
+async def test_call_that_waits_for_a_cluster_is_withdrawn_by_a_cancel_and_by_a_stop(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was handed over, so nobody else has to be asked."""
+    monkeypatch.setattr(ray, "PAUSE_S", (0.01, 0.01))
+    async with started(bench, "away") as executor:
+        handle, first = bench.begin(executor, "double", 1)
+        _, second = bench.begin(executor, "double", 2)
+        handle.cancel("not wanted")
+        assert (await first.end()).reason == "not wanted"
+    assert (await second.end()).kind is OutcomeKind.CANCELLED
+    assert first.log == second.log == ["finished"]
+
+
+@pytest.mark.slow
+async def test_cluster_that_is_away_is_tried_again(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the process ends in the middle of it, as Ray's may."""
+    monkeypatch.setattr(ray, "PAUSE_S", (0.01, 0.01))
+    async with started(bench, "away") as executor:
+        _, track = bench.begin(executor, "double", 1)
+        await until(lambda: "Ray cannot be reached: ConnectionError: there is no cluster" in caplog.text)
+        executor._address, executor._init = "there", {"mood": "dies"}
+        await until(lambda: "exit code" in caplog.text or executor._link is None)
+        executor._init = {}
+        assert (await track.end()).result == 2
+
+
+@pytest.mark.slow
+async def test_body_in_the_clusters_queue_is_withdrawn(bench: ExecutorBench) -> None:
+    """Two processors are taken: the third body waits there, and never begins."""
+    async with started(bench) as executor:
+        held = [bench.begin(executor, "hold", bench.file(name), bench.file("go"))[1] for name in "ab"]
+        for track in held:
+            await track.heard("began")
+        handle, third = bench.begin(executor, "mark", bench.file("c"))
+        await third.heard("accepted")
+        handle.cancel("not wanted")
+        assert (await third.end()).reason == "not wanted"
+        bench.let_go("go")
+        assert [(await track.end()).result for track in held] == ["let go"] * 2
+    assert third.log == ["accepted", "finished"]
+    assert bench.notes("c") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "kind", "reason"),
+    [
+        ("os._exit(3)", OutcomeKind.DIED, "its process died: WorkerCrashedError: its worker died"),
+        ("raise SystemExit(3)", OutcomeKind.RAISED, None),
+    ],
+)
+async def test_ends_are_told_as_what_they_are(
+    script: str, kind: OutcomeKind, reason: str | None, bench: ExecutorBench
+) -> None:
+    """What is dead for certain is for the retry policy, and at once."""
+    app = f"import os\nfrom quarterjack import Quarterjack\napp = Quarterjack()\n@app.task\ndef double(n): {script}\n"
+    async with started(bench, script=app) as executor:
+        outcome = await bench.run(executor, "double", 1)
+    assert (outcome.kind, outcome.reason) == (kind, reason)
+
+
+@pytest.mark.slow
+async def test_body_that_comes_too_late_does_not_begin(bench: ExecutorBench) -> None:
+    """It waited in the cluster's queue past its start deadline."""
+    async with started(bench) as executor:
+        late, track = TestCall("mark", (bench.file("a"),), {}, Track()), Track()
+        late.deadline_ns = 1
+        executor.submit(late, track)
+        assert (await track.end()).kind is OutcomeKind.MISSED
+    assert bench.notes("a") == []
+
+
+@pytest.mark.slow
+async def test_process_that_does_not_leave_is_killed(bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app's stop must not wait for Ray for ever."""
+    monkeypatch.setattr(_ray_link, "EXIT_S", 0.1)
+    async with started(bench) as executor:
+        await bench.run(executor, "double", 1)
+        assert executor._link is not None
+        process = executor._link._process
+        monkeypatch.setattr(executor._link, "send", lambda kind, data=b"": None)
+    assert process is not None
+    assert process.returncode == -9
