@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from quarterjack.backfill import Backfill
 from quarterjack.declared import Put
@@ -18,8 +19,16 @@ from .base import Backfilled, Claim, Fired
 __all__ = ["DurableSchedules"]
 
 
+_LINES_KEPT: Final = 10_000
+
+
 class DurableSchedules(DurableBase):
     """The calls that are about schedules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line_by_id: dict[str, str] = {}
+        """The overlap keys that firing schedules took, to be asked for at once the next time: it saves a round trip."""
 
     async def schedules_put(self, schedules: Sequence[Schedule]) -> list[Put]:
         """Insert or update by id; a trigger that raises parks its own row.
@@ -39,12 +48,18 @@ class DurableSchedules(DurableBase):
     async def schedules_fire(self, plans: Sequence[Plan], claim: Claim | None = None) -> Fired:
         """Make plans true; see the contract."""
         ids = [plan.schedule_id for plan in plans]
+        asked: dict[str, str] = {}
 
         def decide(part: Part, now: int) -> Fired:
-            part.require_to_fire(ids, claim)
+            asked.update(part.require_to_fire(ids, claim))
             return part.fire(plans, claim, now)
 
-        return await self._transact(Needs(schedules=frozenset(ids)), decide)
+        lines = frozenset(key for schedule_id in ids if (key := self._line_by_id.get(schedule_id)) is not None)
+        fired = await self._transact(Needs(schedules=frozenset(ids), lines=lines), decide)
+        if len(self._line_by_id) > _LINES_KEPT:
+            self._line_by_id.clear()
+        self._line_by_id.update(asked)
+        return fired
 
     async def schedules_pause(self, schedule_id: str, note: str | None, until_ns: int | None) -> Schedule | None:
         """Stop firing; the cursor stands still."""

@@ -23,9 +23,9 @@ def sent(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
     return [list(first), *([one[0]] if one.count(one[0]) == len(one) else list(one) for one in others)]
 
 
-def given(columns: Sequence[Column]) -> str:
-    """Return the arguments as a table in SQL, with *columns* and the rows in the order they are given."""
-    arguments = [f"${n}::{_TYPES[column.kind]}" for n, column in enumerate(columns, 1)]
+def given(columns: Sequence[Column], first: int = 1) -> str:
+    """Return the arguments from number *first* on as a table in SQL: *columns*, and the rows in their order."""
+    arguments = [f"${n}::{_TYPES[column.kind]}" for n, column in enumerate(columns, first)]
     names = [column.name for column in columns]
     values = ", ".join(
         f"CASE WHEN cardinality({argument}) = 1 THEN ({argument})[1] ELSE u.{name} END AS {name}"

@@ -26,8 +26,11 @@ def moves(schema: str) -> dict[str, str]:
     """Return the statements for the tables of *schema*, by their names."""
     state = (_ID, _TURN, *JOB_STATE_COLUMNS)
     schedule = (*SCHEDULE_COLUMNS, _UNIQUE_KEY)
+    opened = (_TURN, *JOB_COLUMNS)
+    job_open = _insert(f"{schema}.job", opened)
     return {
-        "job_open": _insert(f"{schema}.job", (_TURN, *JOB_COLUMNS)),
+        "job_open": job_open,
+        "fire": f"WITH opened AS ({job_open}) {_save(f'{schema}.schedule', schedule, len(opened) + 1)}",
         "job_record": _insert(f"{schema}.job_history", JOB_COLUMNS),
         "job_change": f"""
             UPDATE {schema}.job AS j SET {_assignments((_TURN, *JOB_STATE_COLUMNS))}
@@ -35,10 +38,7 @@ def moves(schema: str) -> dict[str, str]:
         """,
         "job_close": _move(f"{schema}.job", f"{schema}.job_history", state),
         "job_reopen": _move(f"{schema}.job_history", f"{schema}.job", state),
-        "schedule_save": f"""
-            {_insert(f"{schema}.schedule", schedule)}
-            ON CONFLICT (id) DO UPDATE SET {", ".join(f"{it.name} = excluded.{it.name}" for it in schedule[1:])}
-        """,
+        "schedule_save": _save(f"{schema}.schedule", schedule),
     }
 
 
@@ -50,8 +50,16 @@ def _assignments(columns: Iterable[Column]) -> str:
     return ", ".join(f"{column.name} = f.{column.name}" for column in columns)
 
 
-def _insert(table: str, columns: Sequence[Column]) -> str:
-    return f"INSERT INTO {table} ({_names(columns)}) SELECT {_names(columns, 'f.')} FROM {given(columns)} AS f"
+def _insert(table: str, columns: Sequence[Column], first: int = 1) -> str:
+    return f"INSERT INTO {table} ({_names(columns)}) SELECT {_names(columns, 'f.')} FROM {given(columns, first)} AS f"
+
+
+def _save(table: str, columns: Sequence[Column], first: int = 1) -> str:
+    """Return the statement that writes whole rows, new ones and old ones, by their ids."""
+    return f"""
+        {_insert(table, columns, first)}
+        ON CONFLICT (id) DO UPDATE SET {", ".join(f"{it.name} = excluded.{it.name}" for it in columns[1:])}
+    """
 
 
 def _move(source: str, target: str, state: Sequence[Column]) -> str:

@@ -141,10 +141,7 @@ class Transaction(Generic[T]):
         """Write *changes*; rows before the marks that are found by them."""
         if changes.is_empty:
             return
-        await self._write_jobs(changes, now)
-        if changes.schedules:
-            rows = [self._schedule_row(row) for _, row in sorted(changes.schedules.items())]
-            await self._fetch("schedule_save", *sent(rows))
+        await self._write_rows(changes, now)
         if changes.removed:
             await self._fetch("remove_schedules", list(changes.removed))
         freed = sorted(key for key, taken in changes.uniques.items() if taken is None)
@@ -163,26 +160,41 @@ class Transaction(Generic[T]):
                 *_columns([(at, task, state.value, n) for (at, task, state), n in changes.outcomes.items()]),
             )
 
-    async def _write_jobs(self, changes: Changes, now: int) -> None:
-        job_row = self._encoding.job_row
-        opened: list[Sequence[Any]] = [
-            (not _is_in_line(job, now), *job_row(job)) for job in changes.inserted if _is_open(job)
-        ]
-        closed: list[Sequence[Any]] = [job_row(job) for job in changes.inserted if not _is_open(job)]
-        moved: dict[str, list[Sequence[Any]]] = {"job_close": [], "job_reopen": [], "job_change": []}
-        for job in sorted(changes.updated, key=_id):
-            moved[self._move(job)].append((job.id, not _is_in_line(job, now), *self._encoding.job_state(job)))
-        # Held jobs of a serial key go before others come: the index knows one holder at a time
-        for name, rows in (moved | {"job_open": opened, "job_record": closed}).items():
-            if rows:
-                await self._fetch(name, *sent(rows))
+    async def _write_rows(self, changes: Changes, now: int) -> None:
+        jobs = self._job_rows(changes, now)
         turns = changes.turns | {
             job.overlap_key
             for job in (*changes.inserted, *changes.updated)
             if _is_in_line(job, now) and job.overlap_key is not None
         }
+        schedules = [self._schedule_row(row) for _, row in sorted(changes.schedules.items())]
+        if schedules and not turns and jobs.keys() == {"job_open"}:
+            await self._fetch("fire", *sent(jobs["job_open"]), *sent(schedules))
+            return
+        for name, rows in jobs.items():
+            await self._fetch(name, *sent(rows))
         if turns:
             await self._fetch("give_turns", sorted(turns))
+        if schedules:
+            await self._fetch("schedule_save", *sent(schedules))
+
+    def _job_rows(self, changes: Changes, now: int) -> dict[str, list[Sequence[Any]]]:
+        """Return the rows of jobs by the statement that writes them, in the order in which they are to be written.
+
+        Held jobs of a serial key go before others come: the index knows one holder at a time.
+        """
+        job_row = self._encoding.job_row
+        rows: dict[str, list[Sequence[Any]]] = {
+            name: [] for name in ("job_close", "job_reopen", "job_change", "job_open", "job_record")
+        }
+        for job in sorted(changes.updated, key=_id):
+            rows[self._move(job)].append((job.id, not _is_in_line(job, now), *self._encoding.job_state(job)))
+        for job in changes.inserted:
+            if _is_open(job):
+                rows["job_open"].append((not _is_in_line(job, now), *job_row(job)))
+            else:
+                rows["job_record"].append(job_row(job))
+        return {name: some for name, some in rows.items() if some}
 
     def _move(self, job: JobRecord) -> str:
         if job.id not in self._open:

@@ -191,6 +191,19 @@ class ScheduleContract:
         assert own.reason == f"job {blocker.id} of the same schedule is still submitted"
         assert other.reason == f"job {blocker.id} of schedule one (overlap_key='shared') is still submitted"
 
+    async def test_schedule_goes_by_the_overlap_key_that_it_has_now(self, b: Bench) -> None:
+        """What a store knows of the last fire may save it a look, and must not stand in for one."""
+        await b.schedule("one", overlap_key="first")
+        await b.schedule("two", overlap_key="second")
+        await b.advance(60)
+        for name in ("one", "two"):
+            await b.store.schedules_fire([await b.plan(name)])
+        await b.finish((await b.claim(1))[0].fence)
+        await b.schedule("one", overlap_key="second")
+        await b.advance(60)
+        (row,) = (await b.store.schedules_fire([await b.plan("one")])).rows
+        assert (row.state, row.overlap_key) == (JobState.SKIPPED, "second")
+
     async def test_fired_job_takes_its_unique_key_or_is_left_out(self, b: Bench) -> None:
         """A schedule's jobs are jobs of their task: one unfinished job with the key, whoever asks for the next."""
         unique = Unique("k")
