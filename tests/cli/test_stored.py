@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,13 @@ def test_schedule_is_paused_resumed_and_run_now(served: Quarterjack, qj: Qj) -> 
     """By its id; what was done is kept with who did it."""
     assert qj("pause", "shop.py", "pulse", "--note", "deploy").exit_code == 0
     assert "deploy" in qj("ls", "shop.py").stdout
+    for command in ("next", "explain"):
+        paused = qj(command, "shop.py", "pulse")
+        assert "(deploy), until it is resumed" in paused.output, "the bug: a fire time that had passed, and no word"
+        assert not re.search(r"20\d\d-\d\d-\d\d.*ago|\t-", paused.stdout)
+    until = datetime.now(UTC) + timedelta(days=2)
+    qj("pause", "shop.py", "pulse", "--until", until.isoformat())
+    assert datetime.fromisoformat(qj("next", "shop.py", "pulse").stdout.split("\t")[0]) >= until
     assert qj("resume", "shop.py", "pulse").exit_code == 0
     run = qj("trigger", "shop.py", "pulse", "--wait")
     assert run.exit_code == 0

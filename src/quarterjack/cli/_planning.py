@@ -16,9 +16,10 @@ from typing import Any, Final, NamedTuple
 from quarterjack import Cron, Quarterjack, ScheduleView, Trigger
 from quarterjack.errors import InvalidTrigger, NotPeriodic
 from quarterjack.model import Schedule, as_datetime
-from quarterjack.planner import parked, plan, upserted
+from quarterjack.planner import parked, plan, resumed, upserted
 from quarterjack.stores import Store
 from quarterjack.stores._schema import HasSchema
+from quarterjack.why import why_next
 
 from ._hints import is_job_id, listing, nearest, typed
 from ._importing import NoModule
@@ -134,14 +135,21 @@ def fires(row: Schedule) -> Iterator[Fire]:
         row.next_nominal_ns, row.next_due_ns = planned.next_nominal_ns, planned.next_due_ns
 
 
-def listed(row: Schedule, count: int) -> tuple[list[Fire], str | None]:
-    """Return at most *count* fires to come, and why there are no more if that is not their end."""
+def listed(row: Schedule, count: int, now_ns: int) -> tuple[list[Fire], str | None]:
+    """Return at most *count* fires to come, and why there are no more, or none before a pause is over."""
     found: list[Fire] = []
+    told = row.parked_reason
     try:
+        coming = why_next(row, now_ns)
+        if coming.kind == "paused":
+            told = coming.words
+            if row.paused_until_ns is None:
+                return [], told
+            row = resumed(row, row.paused_until_ns, catch_up=False)
         found.extend(islice(fires(row), count))
     except Exception as error:  # a trigger of the user's own may raise anything
         return found, str(error) if isinstance(error, NotPeriodic) else f"{type(error).__name__}: {error}"
-    return found, row.parked_reason
+    return found, told
 
 
 def find_rule(words: tuple[str, ...], at_ns: int, zone: str) -> tuple[Rule | None, Target | None]:

@@ -73,7 +73,7 @@ def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo 
         name = target.name if target is not None else words[0]
         raise Failure(f"{name} is an app; name a schedule of it, or a cron line", f"qj ls {name}", EXIT_USAGE)
     at = as_datetime(at_ns) or datetime.fromtimestamp(0, UTC)
-    fires, why = _fires(rule, at, count, zone)
+    fires, why = _fires(rule, at, count, zone, now_ns)
     keeps_rows = target is not None and target.app.store.is_shared
     notes = _notes(rule, at, fires, keeps_rows=keeps_rows)
     if why is not None and why not in notes:
@@ -92,12 +92,12 @@ def command(words: tuple[str, ...], count: int, after: str | None, zone: tzinfo 
     _show(rule, fires, notes, as_datetime(now_ns) or at)
 
 
-def _fires(rule: Rule, at: datetime, count: int, zone: tzinfo | None) -> tuple[list[datetime], str | None]:
+def _fires(rule: Rule, at: datetime, count: int, zone: tzinfo | None, now_ns: int) -> tuple[list[datetime], str | None]:
     if isinstance(rule.trigger, Stream):
         return [], None
     if rule.row is None:
         return [shown(one, rule.trigger, zone) for one in rule.trigger.preview(count, after=at)], None
-    found, why = listed(rule.row, count)
+    found, why = listed(rule.row, count, now_ns)
     return [shown(one.nominal, rule.trigger, zone) for one in found], why
 
 

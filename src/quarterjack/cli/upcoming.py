@@ -66,7 +66,7 @@ def command(
     if around_dst:
         _around(rule, target, at_ns, count, zone, now, as_json=as_json)
         return
-    lines, notes = _lines(rule, None if target is None else target.app, at_ns, count, zone)
+    lines, notes = _lines(rule, None if target is None else target.app, at_ns, count, zone, now_ns)
     if as_json:
         show_json("next", app=None if target is None else target.name, now=iso(now), fires=_dicts(lines, now))
     else:
@@ -77,7 +77,7 @@ def command(
 
 
 def _lines(
-    rule: Rule | None, app: Quarterjack | None, at_ns: int, count: int, zone: tzinfo | None
+    rule: Rule | None, app: Quarterjack | None, at_ns: int, count: int, zone: tzinfo | None, now_ns: int
 ) -> tuple[list[Line], list[str]]:
     """Return what to show, in order of time, and what to say beside it."""
     if rule is not None and not rule.trigger.is_periodic and rule.row is None:
@@ -94,7 +94,7 @@ def _lines(
         notes += [f"{one.id}: a stream has no fire times; {one.trigger.explain()}" for one in app.declared_streams()]
     walks: list[list[Line]] = []
     for row in rows:
-        found, why = listed(row, count)
+        found, why = listed(row, count, now_ns)
         walks.append([_line(row, fire, zone) for fire in found])
         if why is not None:
             notes.append(f"{row.id}: {why}")

@@ -1,8 +1,9 @@
 """The picture: for each way its lag over time and how its lags are spread, on one logarithmic axis for all.
 
 Pure: results in, SVG out. What is long enough to be seen is drawn as a band from the
-least to the largest lag of each stretch of time, with the median as a line; early
-starts and missed ticks are red at the panel's foot and head."""
+least to the largest lag of each stretch of time, with the median as a line. Early
+starts have no place on such an axis: they are marks at the panel's foot, and are
+counted there. Those of a grid are red, as are missed ticks at the panel's head."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ PANEL: Final = 78
 FOOT: Final = 34
 STRETCHES: Final = 220
 BARS: Final = 50
-MOST_RED: Final = 400
-"""So many missed ticks or early starts of a way are drawn; more would be one red bar."""
+MOST_MARKS: Final = 400
+"""So many missed ticks or early starts of a way are drawn; more would be one bar."""
 
 
 def picture(results: Results, theme: str = "auto") -> str:
@@ -101,8 +102,10 @@ def _row(row: Row, top: float, scale: LogScale, length_ns: int, period_ns: int) 
     for number, line in enumerate(textwrap.wrap(row.verdict, LETTERS)[:3]):
         yield text(MARGIN, top + 33 + 15 * number, line, "dim", 11)
     yield from _panel(top, scale)
+    is_grid = row.way.promise == "grid"
     yield from _lags(account, top, scale, length_ns, prefix)
-    yield from _wrong(account, top, length_ns, period_ns, is_grid=row.way.promise == "grid")
+    yield from _missed(account, top, length_ns, period_ns) if is_grid else ()
+    yield from _early(account, top, length_ns, "wrong" if is_grid else f"{prefix}bar")
     yield from _spread(account, top, scale, prefix)
 
 
@@ -120,7 +123,9 @@ def _panel(top: float, scale: LogScale) -> Iterator[str]:
 
 
 def _lags(account: Account, top: float, scale: LogScale, length_ns: int, prefix: str) -> Iterator[str]:
-    bins = bins_of(account.points, length_ns, STRETCHES)
+    bins = bins_of([point for point in account.points if point[1] >= 0], length_ns, STRETCHES)
+    if not bins:
+        return
     upper = [(_x(one, length_ns), _y(one.high_ns, top, scale)) for one in bins]
     lower = [(_x(one, length_ns), _y(one.low_ns, top, scale)) for one in reversed(bins)]
     middle = [(_x(one, length_ns), _y(one.mid_ns, top, scale)) for one in bins]
@@ -128,20 +133,28 @@ def _lags(account: Account, top: float, scale: LogScale, length_ns: int, prefix:
     yield element("polyline", f"{prefix}line", points=points(middle))
 
 
-def _wrong(account: Account, top: float, length_ns: int, period_ns: int, *, is_grid: bool) -> Iterator[str]:
-    if not is_grid:
-        return
-    ticks = {(at - lag) // period_ns for at, lag in account.points}
-    missed = [tick * period_ns for tick in range(account.ticks) if tick not in ticks]
+def _missed(account: Account, top: float, length_ns: int, period_ns: int) -> Iterator[str]:
+    served = {(at - lag) // period_ns for at, lag in account.points}
+    missed = [tick * period_ns for tick in range(account.ticks) if tick not in served]
+    yield from _marks(missed, top, length_ns, "wrong")
+
+
+def _early(account: Account, top: float, length_ns: int, kind: str) -> Iterator[str]:
     early = [at for at, lag in account.points if lag < 0]
-    for at_ns_of_those, y in ((missed, top), (early, top + PANEL - 4)):
-        for at_ns in at_ns_of_those[:MOST_RED]:
-            x = TIME_X + TIME_WIDTH * min(max(at_ns, 0), length_ns) / length_ns
-            yield element("rect", "wrong", x=x - 1, y=y, width=2, height=4)
+    yield from _marks(early, top + PANEL - 4, length_ns, kind)
+    if early:
+        told = f"{len(early):,} of {account.starts:,} earlier than their tick"
+        yield text(TIME_X + 4, top + PANEL - 8, told, "dim", 9)
+
+
+def _marks(moments_ns: list[int], y: float, length_ns: int, kind: str) -> Iterator[str]:
+    for at_ns in moments_ns[:MOST_MARKS]:
+        x = TIME_X + TIME_WIDTH * min(max(at_ns, 0), length_ns) / length_ns
+        yield element("rect", kind, x=x - 1, y=y, width=2, height=4)
 
 
 def _spread(account: Account, top: float, scale: LogScale, prefix: str) -> Iterator[str]:
-    counts = histogram((lag for _, lag in account.points), scale, BARS)
+    counts = histogram((lag for _, lag in account.points if lag >= 0), scale, BARS)
     most, width = max(counts), SPREAD_WIDTH / BARS
     for number, n in enumerate(counts):
         if n:

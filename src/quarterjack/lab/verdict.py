@@ -16,7 +16,8 @@ def verdict(account: Account) -> str:
     wrong = [*_drift(account), *_wrong_starts(account)]
     if wrong:
         return "; ".join(wrong)
-    return f"keeps time, {span(account.p50_ns)} late in the median"
+    side = "early" if account.p50_ns < 0 else "late"  # early only where there is no grid to be early for
+    return f"keeps time, {span(abs(account.p50_ns))} {side} in the median"
 
 
 def _drift(account: Account) -> list[str]:

@@ -43,6 +43,17 @@ def test_missed_ticks_and_early_starts_are_red() -> None:
     assert "wrong" not in classes(picture(results(row("sleep-loop", losing(450, 42)))))  # its drift says it all
 
 
+def test_early_starts_are_no_punctual_ones() -> None:
+    """The bug: before its tick lay at the foot of the axis, as the most punctual of all, and was "-4.60 ms late"."""
+    offsets = [0.0, *(1_000 * tick - 4.6 + 4 * (tick % 3 - 1) for tick in range(1, 60))]
+    svg = picture(results(row("celery-beat", offsets), row("ours-loop", kept())))
+    assert "keeps time, 4.60 ms early in the median" in words(svg)
+    assert "59 of 60 earlier than their tick" in words(svg)
+    assert "wrong" not in classes(svg), "it promises no grid"
+    assert classes(svg).count("bar") == 59 + 1, "a mark for each at the foot, and one start that was on time"
+    assert not any("earlier" in one for one in words(picture(results(row("ours-loop", kept())))))
+
+
 @pytest.mark.parametrize(("theme", "has_bright", "has_dark"), [("light", 1, 0), ("dark", 0, 1), ("auto", 1, 1)])
 def test_a_theme_is_bright_dark_or_follows_the_reader(theme: str, has_bright: int, has_dark: int) -> None:
     """One file serves a page in both; a picture that is mailed around keeps to one."""
