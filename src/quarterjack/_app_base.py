@@ -20,10 +20,12 @@ from ._signatures import explained, misfit
 from ._versions import valid_version
 from .clock import SYSTEM_CLOCK, Clock
 from .codec import CallCodec
+from .context import CURRENT
 from .declared import code_hash_of
 from .errors import DuplicateName, Forked, InvalidOption, NotRunning, UnknownSchedule, UsageError
 from .events import EventStream
 from .executors import AppRef
+from .executors.elsewhere import Elsewhere
 from .flow.flow import Flow, Strategy
 from .flow.for_apps import as_flow, merged
 from .group import TaskRegistry, declared_schedule
@@ -299,6 +301,11 @@ class AppBase(TaskRegistry):
                 raise Forked(
                     "this app was started in the parent process; a forked child has none of its threads and timers. "
                     "Start the app after the fork, or submit from the parent"
+                )
+            if isinstance(CURRENT.get(), Elsewhere):
+                raise NotRunning(
+                    "this body runs in a process without the app's store, and jobs cannot be submitted from there: "
+                    "return what is to be submitted, or give the task another executor, such as 'thread'"
                 )
             raise NotRunning(
                 "the app is not running; use `async with app:`, `await app.serve()` or `with app.in_thread():` "

@@ -29,6 +29,7 @@ def state_of(job: JobRecord) -> str:
     words = {
         JobState.SUBMITTED: "still waiting",
         JobState.SCHEDULED: "taken by a worker, but not begun",
+        JobState.STARTED: "handed to its executor, but not begun",
         JobState.RUNNING: "still running",
     }
     state = words.get(job.state, job.state.value.replace("_", " "))

@@ -78,7 +78,7 @@ def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | N
             reason=job.reason,
         )
     if job.state is JobState.RUNNING:
-        return Why(kind="running", words="it waits no more: it is running")
+        return Why(kind="running", words=_running(job, now_ns, place.others))
     if job.state is JobState.SCHEDULED and place.held is not None:
         return _in_flow(place.held, now_ns)
     if job.state is not JobState.SUBMITTED:
@@ -147,6 +147,17 @@ def _due_but_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecor
 
 
 # -- where others run it --------------------------------------------------------------------------
+
+
+def _running(job: JobRecord, now_ns: int, others: Others | None) -> str:
+    """Return where a job runs, and how sure that is."""
+    if others is None:
+        return "it waits no more: it is running"
+    holder = next((one for one in others.workers if one.id == job.owner), None)
+    if holder is None:
+        return f"worker {job.owner} ran it and is gone; it is taken up anew when its lease has run out"
+    ago = span((now_ns - holder.seen_at_ns) / 1e9)
+    return f"it runs at worker {holder.id} ({holder.host}, process {holder.pid}), last seen {ago} ago"
 
 
 def _held(job: JobRecord, now_ns: int, others: Others | None) -> Why:

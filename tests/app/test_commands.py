@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from quarterjack import Command, InvalidOption, Job, JobCancelled, JobFailed, JobState, JobTimedOut, Quarterjack
+from quarterjack.cli.jobs import why
 from quarterjack.cli.show import lines
 from quarterjack.errors import CommandFailed
 from quarterjack.executors._leash import has_leash
@@ -213,6 +214,14 @@ async def test_the_output_is_in_the_row_and_shown(tmp_path: Path) -> None:
     assert told["command"] == "echo kept"
     assert (told["exit code"], told["output"]) == ("0", "5 bytes\nkept")
     assert b"secret" not in (tmp_path / "jobs.db").read_bytes()
+
+
+async def test_what_ended_a_command_is_told_apart_from_what_it_wrote(app: Quarterjack) -> None:
+    """The bug: of one that timed out its output stood under the word error, and the reason nowhere in a list."""
+    job = await run(app, "echo start; sleep 60", timeout=0.4)
+    told = dict(lines(job, None, None))
+    assert (told["error"], told["output"]) == ("ran longer than its timeout of 0.4 s", "start")
+    assert why(job) == "ran longer than its timeout of 0.4 s"
 
 
 @pytest.mark.slow

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import pytest
 
 from quarterjack import Flow, JobCancelled, JobFailed, JobMissed, JobState, Quarterjack, Wrap
+from quarterjack.errors import NotRunning
 from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Report
+from quarterjack.executors.elsewhere import Elsewhere
 from quarterjack.model import Outcome, OutcomeKind
 from quarterjack.runtime import claiming, decoding
 from tests.real_time import until
@@ -245,3 +247,19 @@ async def test_a_flow_that_would_run_around_a_body_elsewhere_is_refused() -> Non
     async with app:
         with pytest.raises(JobFailed, match=r"@app\.around"):
             await (await app.submit(work))
+
+
+async def test_body_that_submits_from_a_process_without_the_store_is_told_that_it_cannot() -> None:
+    """The bug: it was advised to start the app around the call, which would have been a second one in a child."""
+    app = Quarterjack()
+
+    @app.task
+    async def more() -> None: ...
+
+    told: Any = None  # nobody hears it
+    meta = {"id": "a-1", "attempt": 1, "origin": None, "submitted_by": ["a"], "metadata": None, "checkpoint": None}
+    there = asyncio.get_running_loop().create_task(app.submit(more), context=Elsewhere("t", meta, told).context())
+    with pytest.raises(NotRunning, match="jobs cannot be submitted from there"):
+        await there
+    with pytest.raises(NotRunning, match="use `async with app:`"):
+        await app.submit(more)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from quarterjack import ConcurrencyLimit, Every, Flow, Quarterjack, TimeWindow
+from quarterjack._why_words import state_of
 from quarterjack.model import NO_OPTIONS, JobRecord, JobState, WorkerInfo
+from quarterjack.stores._firing import _still
 from quarterjack.testing import virtual_time
 from quarterjack.triggers import Between
 from quarterjack.why_waiting import Others, Place, why_waiting
@@ -127,6 +129,20 @@ def test_job_of_a_process_without_a_sign_of_life_waits_for_its_lease(workers: tu
     _, words = told(job(JobState.SCHEDULED), *workers)
     assert words.startswith(f"worker w1 had it and {how}")
     assert words.endswith("it is taken up anew when its lease has run out")
+
+
+def test_running_job_is_told_with_its_worker_and_how_long_that_has_been_silent() -> None:
+    """The bug: after a kill it "waits no more: it is running" for half a minute, and who ran it was nowhere told."""
+    found = told(job(JobState.RUNNING), worker(ago=12))
+    assert found == ("running", "it runs at worker w1 (host, process 1), last seen 12 seconds ago")
+    assert told(job(JobState.RUNNING))[1].startswith("worker w1 ran it and is gone")
+
+
+def test_job_that_was_handed_over_is_not_still_started() -> None:
+    """The bug: a tick was skipped as the job before it was "still started", which read as a slip."""
+    blocker = job(JobState.STARTED)
+    assert _still(blocker) == "handed to its executor, and has not begun"
+    assert state_of(blocker) == "handed to its executor, but not begun"
 
 
 def test_orphan_keeps_its_reason_although_it_is_due() -> None:

@@ -7,16 +7,20 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from click.testing import Result
 
-from quarterjack import ConcurrencyLimit, Quarterjack
+from quarterjack import ConcurrencyLimit, Job, JobState, Quarterjack
 from quarterjack.cli import _client
 from quarterjack.cli._runlog import job_words
 from quarterjack.cli._spans import span
+from quarterjack.cli.jobs import headline
 from quarterjack.events import JobEvent
+from quarterjack.model import NO_OPTIONS, JobRecord
 from quarterjack.stores import base
 from quarterjack.testing import virtual_time
 
@@ -127,6 +131,21 @@ def test_options_of_a_job_are_those_of_the_library(stored: Path, qj: Qj) -> None
     assert asyncio.run(options()) == (2.5, 90.0)
 
 
+def test_number_without_a_unit_is_seconds_where_jobs_are_meant(stored: Path, qj: Qj) -> None:
+    """As everywhere in Python; how old what is purged must be wants its unit, for it may be meant in days."""
+    job_id = submitted(qj, "fetch", "1", "--timeout", "2", "--in", "3600.5")
+    found = json.loads(qj("show", "shop.py", job_id, "--json").stdout)
+    moments = [datetime.fromisoformat(found[name]) for name in ("run_at", "submitted_at")]
+    assert (moments[0] - moments[1]).total_seconds() == pytest.approx(3600.5, abs=0.01)
+    assert qj("purge", "shop.py", "--older", "30").exit_code == 2
+
+
+def test_schedules_that_no_start_has_put_yet_are_told_as_such(stored: Path, qj: Qj) -> None:
+    """The bug: "1 schedule" of the app, and "schedules 0" a few lines on."""
+    submitted(qj, "fetch", "1")
+    assert "none in the store yet; the first start puts the app's 1 there" in qj("check", "shop.py").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -210,6 +229,11 @@ def test_id_of_a_job_where_a_schedule_is_meant_leads_to_show(stored: Path, qj: Q
     [
         (("trigger", "shop.py", "puls"), 2, "qj trigger shop.py:app pulse"),
         (("trigger", "shop.py", "xyz"), 2, "qj ls shop.py:app"),
+        (("trigger", "shop.py", "fetch"), 2, "qj submit shop.py:app fetch"),
+        (("show", "shop.py"), 2, "qj jobs shop.py"),
+        (("retry", "shop.py"), 2, "qj retry JOB, or qj retry --state failed --task NAME"),
+        (("retry", "shop.py", "--state", "open", "--yes"), 2, "qj retry shop.py --state failed"),
+        (("cancel", "shop.py", "--state", "done", "--yes"), 2, "qj cancel shop.py --state open"),
         (("jobs", "--store", "jobs.db"), 2, "qj jobs --store sqlite:///jobs.db"),
         (("cancel", "shop.py", "what?"), 2, "qj jobs shop.py:app lists them"),
     ],
@@ -285,6 +309,16 @@ def test_queue_that_is_one_letter_off_is_found_by_check(folder: Path, qj: Qj) ->
     result = qj("check", "shop.py")
     assert "!! app        no task is in queue 'emails'" in result.stdout
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("cancelled", "cancelled"), ("shutdown", "cancelled: shutdown"), (None, "cancelled")]
+)
+def test_reason_is_told_where_it_adds_to_the_state(reason: str | None, told: str) -> None:
+    """The bug: a job "is cancelled: cancelled"."""
+    record, service = JobRecord("a-1", "fetch", (), {}, NO_OPTIONS), cast("Any", None)
+    record.state, record.reason = JobState.CANCELLED, reason
+    assert headline(Job(record, service)) == told
 
 
 @pytest.mark.parametrize(

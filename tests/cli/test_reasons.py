@@ -100,11 +100,15 @@ def test_job_that_another_process_holds_in_its_flow_is_not_said_to_begin(stored:
         second = submitted(qj, "narrow", "600")
         waits_until(app, second, "scheduled")
         told, blind = shown(qj, second), shown(qj, second, "--store", "sqlite:///jobs.db")
+        runs = shown(qj, first)["runs"]
+        attempts = {row.split("\t")[0]: row.split("\t")[5] for row in qj("jobs", "shop.py").stdout.splitlines()}
         qj("cancel", "shop.py", first, second)
     worker = told["waits"].split()[1]
     assert told["waits"] == f"worker {worker} has it: it is waiting there in its flow (door), or about to begin"
     assert blind["waits"] == f"worker {worker} has it: it is about to begin, or waits there in its flow"
     assert told["attempts"] == "0", "it was leased, and its body has not begun"
+    assert attempts == {first: "1", second: "0"}, "as `qj show` counts"
+    assert runs.startswith(f"it runs at worker {worker} (")
 
 
 def test_orphan_has_one_reason(stored: Path, qj: Qj) -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from quarterjack import Quarterjack
+from quarterjack.cli._serving import part_of
+from quarterjack.runtime.service import Role
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 SLOW = """
@@ -363,3 +367,19 @@ def test_what_was_cancelled_is_not_told_to_be_so_twice(folder: Path, qj_process:
     _, _, err = end(qj_process("run", "called_off", "--until-idle"))
     (line,) = (line for line in err.splitlines() if "sleeper" in line and " cancelled" in line)
     assert line.count("cancelled") == 1
+
+
+@pytest.mark.parametrize(
+    ("role", "queues", "words"),
+    [
+        ("both", None, ""),
+        ("worker", ["mails", "far"], " as a worker for queue mails, far"),
+        ("scheduler", ["mails"], " as a scheduler"),
+        ("both", ["mails"], " for queue mails"),
+    ],
+)
+def test_part_of_the_work_that_a_process_takes_is_in_its_first_line(
+    role: Role, queues: list[str] | None, words: str
+) -> None:
+    """The bug: a worker of one queue began as any other, and its log did not say why it left the rest alone."""
+    assert part_of(Quarterjack("sqlite:///never.db", role=role, queues=queues)) == words

@@ -97,7 +97,9 @@ def test_a_long_error_is_broken_between_words(shop: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("words", [("ls", "shop"), ("explain", "30 2 * * *"), ("demo", "--for", "0.5s")])
+@pytest.mark.parametrize(
+    "words", [("ls", "shop"), ("check", "shop"), ("explain", "30 2 * * *"), ("demo", "--for", "0.5s")]
+)
 def test_no_color_is_honoured(shop: Path, words: tuple[str, ...]) -> None:
     """Who asks for no colour gets none, in tables, in notes and in the demo."""
     assert not COLOUR.search(on_terminal(shop.parent, *words, NO_COLOR="1"))

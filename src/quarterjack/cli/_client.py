@@ -6,6 +6,7 @@ names), or the one of ``--store URL``, for which no code is needed."""
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -61,7 +62,14 @@ class Asked(NamedTuple):
     words: list[str]
 
 
-def asked(words: Sequence[str], url: str | None, *, least: int, is_app: Callable[[str], bool] | None = None) -> Asked:
+def asked(
+    words: Sequence[str],
+    url: str | None,
+    *,
+    least: int,
+    is_app: Callable[[str], bool] | None = None,
+    listed_by: str = "",
+) -> Asked:
     """Return the app and the rest of the words.
 
     Args:
@@ -69,6 +77,7 @@ def asked(words: Sequence[str], url: str | None, *, least: int, is_app: Callable
         url: What ``--store`` says; then no word names an app.
         least: How many words are needed beside the app.
         is_app: Whether the first of more words than needed names the app; with None it does if one is more.
+        listed_by: The command that lists what the other words may be.
 
     Raises:
         Failure: If a word is missing, or there is no such app.
@@ -82,7 +91,8 @@ def asked(words: Sequence[str], url: str | None, *, least: int, is_app: Callable
     if len(rest) > least and (is_app is None or is_app(rest[0])):
         return Asked(load(rest[0]), rest[1:])
     if least and is_app is not None and is_app(rest[0]) and configured() is None:
-        raise Failure(f"{rest[0]} is an app; what of it is meant is missing", typed(rest[0], "…"), EXIT_USAGE)
+        hint = f"{listed_by} {shlex.quote(rest[0])}" if listed_by else typed(rest[0], "…")
+        raise Failure(f"{rest[0]} is an app; what of it is meant is missing", hint, EXIT_USAGE)
     return Asked(load(None), rest)
 
 
@@ -197,6 +207,9 @@ async def schedule_id_of(app: Quarterjack, schedule_id: str, target: Target) -> 
     near = nearest(schedule_id, known)
     if near is not None and near.rpartition(".")[2] == schedule_id:
         return near
+    if schedule_id in app.tasks():
+        told = f"{schedule_id!r} is a task without a schedule of that id; a job of it is run by submit"
+        raise Failure(told, f"qj submit {target.words} {schedule_id}", EXIT_USAGE) from UnknownSchedule(schedule_id)
     raise Failure(
         f"no schedule {schedule_id!r} in the store{'' if known else ', which has none'}",
         f"{typed()} {target.words} {near}" if near else f"qj ls {target.words}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, tzinfo
 from typing import Final
 
@@ -15,6 +16,7 @@ from ._shell import EXIT_USAGE, Failure
 
 __all__ = ["moment", "span_of"]
 
+_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
 YEARS: Final = range(1900, 9901)
 """Near the ends of the calendar there is no room to look ahead, nor for another zone's date."""
 
@@ -39,14 +41,14 @@ def moment(text: str, option: str, zone: tzinfo | None = None, example: str = "2
     raise Failure(f"{option} {text!r} {what}", _again(option, example), EXIT_USAGE)
 
 
-def span_of(text: str, option: str, example: str) -> float:
-    """Return seconds for a span such as ``1h30m``.
+def span_of(text: str, option: str, example: str, *, is_bare: bool = False) -> float:
+    """Return seconds for a span such as ``1h30m``; if it may be *is_bare*, for a number of seconds, too.
 
     Raises:
         Failure: If it is none; *example* is what to write.
     """
     try:
-        return parse_duration(text, option)
+        return parse_duration(f"{text}s" if is_bare and _NUMBER.fullmatch(text) else text, option)
     except InvalidOption as error:
         raise Failure(str(error), _again(option, example), EXIT_USAGE) from None
 

@@ -28,7 +28,7 @@ from ._output import json_option, show_json, tell_notes
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
 from ._target import Target
 from ._times import moment, span_of
-from .jobs import BAD, UNFINISHED, as_dict, filter_of, filters, matching, no_such_task
+from .jobs import BAD, UNFINISHED, as_dict, filter_of, filters, headline, matching, no_such_task
 
 __all__ = ["cancel", "pause", "purge", "resume", "retry", "trigger"]
 
@@ -264,8 +264,7 @@ def _tell_jobs(action: str, jobs: list[Job[Any]], as_json: bool) -> None:
         show_json(action, jobs=[as_dict(job) for job in jobs])
         return
     for job in jobs:
-        reason = f": {job.reason}" if job.reason else ""
-        click.echo(f"{job.id} ({job.task}) is {job.state.value}{reason}")
+        click.echo(f"{job.id} ({job.task}) is {headline(job)}")
 
 
 def _tell_count(action: str, count: int, done: str, as_json: bool) -> None:

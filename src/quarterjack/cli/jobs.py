@@ -25,16 +25,20 @@ from ._times import moment
 
 __all__ = [
     "BAD",
+    "OF_COMMANDS",
     "UNFINISHED",
     "as_dict",
+    "begun",
     "command",
     "errors",
     "filter_of",
     "filters",
+    "headline",
     "matching",
     "no_such_task",
     "since_option",
     "slowest",
+    "why",
 ]
 
 BAD: Final = frozenset({JobState.FAILED, JobState.TIMED_OUT, JobState.LOST})
@@ -45,6 +49,9 @@ GROUPS: Final = {
     "bad": BAD,
 }
 """What ``--state`` takes besides the states themselves."""
+ENDED: Final = "CommandEnded"
+OF_COMMANDS: Final = frozenset({ENDED, "CommandFailed"})
+"""Errors of commands, which have output in place of a traceback."""
 STYLES: Final = {"job": "bold", "task": "", "state": "", "when": "", "took": "cyan", "attempt": "dim", "reason": ""}
 
 
@@ -227,7 +234,7 @@ def show(
             job.state.value,
             iso(_when(job)) or "",
             _seconds(job.duration),
-            str(job.attempt),
+            str(begun(job)),
             why_of[job.id],
         ]
         for job in found
@@ -243,7 +250,7 @@ def _row(job: Job[Any], zone: tzinfo | None, reason: str) -> list[str]:
         job.state.value,
         "" if when is None else for_people(when.replace(microsecond=0).astimezone(zone)),
         "" if job.duration is None else span(job.duration),
-        f"attempt {job.attempt}" if job.attempt > 1 else "",
+        f"attempt {begun(job)}" if begun(job) > 1 else "",
         _short(reason),
     ]
 
@@ -256,8 +263,21 @@ def _when(job: Job[Any]) -> datetime | None:
     return stamps.finished_at or stamps.running_at or stamps.scheduled_at or stamps.submitted_at
 
 
+def headline(job: Job[Any]) -> str:
+    """Return a job's state, and its reason where that adds to it."""
+    state = job.state.value
+    return f"{state}: {job.reason}" if job.reason and job.reason != state else state
+
+
+def begun(job: Job[Any]) -> int:
+    """Return how often the body began: the store counts a job that is only leased already."""
+    return job.attempt - (job.state in {JobState.SCHEDULED, JobState.STARTED})
+
+
 def why(job: Job[Any]) -> str:
     """Return what a job has to say of its state, in one line."""
+    if job.error is not None and job.error.type_name == ENDED and job.reason:
+        return job.reason  # why it was ended says more than that it was
     if job.error is not None and job.state is not JobState.DONE:
         return job.error.words.partition("\n")[0]
     return job.reason or ""

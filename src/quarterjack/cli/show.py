@@ -9,12 +9,13 @@ from typing import Any, Final
 import click
 
 from quarterjack import Command, Job, JobState, Quarterjack, Why
+from quarterjack.model import ErrorInfo
 
 from ._client import ask, asked, job_of, store_option
 from ._hints import is_job_id
 from ._output import for_people, iso, json_option, show_json, zone_option
 from ._spans import span
-from .jobs import as_dict
+from .jobs import OF_COMMANDS, as_dict, begun, headline, why
 
 __all__ = ["command"]
 
@@ -36,7 +37,7 @@ _LABELS: Final = {
 @json_option
 def command(words: tuple[str, ...], url: str | None, zone: tzinfo | None, as_json: bool) -> None:
     """Show one job: its moments, arguments, progress, result or error, and why it waits."""
-    found = asked(words, url, least=1, is_app=lambda word: not is_job_id(word))
+    found = asked(words, url, least=1, is_app=lambda word: not is_job_id(word), listed_by="qj jobs")
 
     async def work(app: Quarterjack) -> tuple[Job[Any], Why | None]:
         job = await job_of(app, found.words[0], found.target)
@@ -79,10 +80,9 @@ def _result(job: Job[Any]) -> Any:
 
 def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[str, str]]:
     """Return what people read of a job: labels and texts."""
-    head = f"{job.state.value}" + (f": {job.reason}" if job.reason else "")
-    found = [("job", job.id), ("task", job.task), ("state", head)]
+    found = [("job", job.id), ("task", job.task), ("state", headline(job))]
     if waits is not None and waits.words:
-        found.append(("waits", waits.words))
+        found.append(("runs" if waits.kind == "running" else "waits", waits.words))
     found += [("call", _call(job)), ("queue", f"{job.queue}, priority {job.priority}")]
     if job.schedule is not None:
         nominal = "" if job.nominal is None else f", for {_moment(job.nominal, zone)}"
@@ -99,8 +99,16 @@ def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[s
     if job.state is JobState.DONE:
         found += _told_of(_result(job)) if job.error is None else [("result", f"not kept: {job.error.message}")]
     elif job.error is not None:
-        found.append(("error", job.error.traceback_text.rstrip() or job.error.words))
+        found += _told_of_error(job, job.error)
     return found
+
+
+def _told_of_error(job: Job[Any], error: ErrorInfo) -> list[tuple[str, str]]:
+    """Return an error: its traceback, which ends with its words; of a command its words, and what it wrote."""
+    text = error.traceback_text.rstrip()
+    if error.type_name not in OF_COMMANDS:
+        return [("error", text or error.words)]
+    return [("error", why(job)), *([("output", text)] if text else [])]
 
 
 def _told_of(result: Any) -> list[tuple[str, str]]:
@@ -121,10 +129,9 @@ def _call(job: Job[Any]) -> str:
 
 
 def _attempts(job: Job[Any]) -> str:
-    """Return how often the body began, and how that went: a job that is only leased is counted by the store already."""
-    begun = job.attempt - (job.state in {JobState.SCHEDULED, JobState.STARTED})
+    """Return how often the body began, and how that went."""
     more = [f"{count} {what}" for count, what in ((job.failures, "failed"), (job.rescues, "rescued")) if count]
-    return ", ".join([str(begun), *more])
+    return ", ".join([str(begun(job)), *more])
 
 
 def _stamps(job: Job[Any], zone: tzinfo | None) -> list[tuple[str, str]]:

@@ -25,10 +25,10 @@ _APP: Final = (":", "/", "\\")
 
 @click.command("submit", context_settings={"ignore_unknown_options": False})
 @click.argument("words", nargs=-1, required=True, metavar="[APP] TASK [ARGUMENT]...")
-@click.option("--in", "delay", metavar="SPAN", help="Not before so long, as 5m.")
+@click.option("--in", "delay", metavar="SPAN", help="Not before so long, as 5m; a number is seconds.")
 @click.option("--priority", type=click.IntRange(0, 1_000), help="0 is most urgent; 2 is usual.")
 @click.option("--queue", metavar="NAME", help="In this queue.")
-@click.option("--timeout", metavar="SPAN", help="End it after so long, as 30s.")
+@click.option("--timeout", metavar="SPAN", help="End it after so long, as 30s; a number is seconds.")
 @click.option("--cost", type=float, metavar="NUMBER", help="What it weighs in the gates of its flow; 1 without it.")
 @click.option("--metadata", multiple=True, metavar="NAME=JSON", help="A key for flows that go by it. May be repeated.")
 @click.option("--unique", metavar="KEY", help="Unless an unfinished job of the task has this key.")
@@ -70,8 +70,8 @@ def command(
         "queue": queue,
         "unique": unique,
         "cost": cost,
-        "delay": None if delay is None else span_of(delay, "--in", "5m"),
-        "timeout": None if timeout is None else span_of(timeout, "--timeout", "30s"),
+        "delay": None if delay is None else span_of(delay, "--in", "5m", is_bare=True),
+        "timeout": None if timeout is None else span_of(timeout, "--timeout", "30s", is_bare=True),
         "metadata": _metadata(metadata) or None,
     }
     options = {key: value for key, value in options.items() if value is not None}

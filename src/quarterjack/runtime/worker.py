@@ -305,7 +305,7 @@ class Worker(Endings):
             log.warning("the lease of job %s (%s) was lost; its body is cancelled", record.id, record.task)
             attempt.handle.cancel("its lease was lost")
 
-    def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled by request") -> None:
+    def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled") -> None:
         """Interrupt jobs held here that somebody wants to end."""
         for job_id in job_ids:
             attempt = self.held_by_id.get(job_id)

@@ -72,6 +72,8 @@ def _judge(policy: Overlap, others: Sequence[JobRecord]) -> Verdict:
 
 def _still(blocker: JobRecord) -> str:
     """Say what keeps a job open."""
+    if blocker.state is JobState.STARTED:
+        return "handed to its executor, and has not begun"
     return f"{blocker.state.value}, but its body still runs" if blocker.zombie else f"still {blocker.state.value}"
 
 
