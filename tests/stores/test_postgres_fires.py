@@ -40,7 +40,7 @@ async def test_schedule_that_fires_again_asks_for_all_it_needs_at_once(
     bench = MovedBench(url)
     await bench.open()
     await bench.schedule()
-    names = told(monkeypatch)
+    names, seen = told(monkeypatch), list[str]()
     for _ in range(2):
         await bench.advance(60)
         plan = await bench.plan()
