@@ -20,7 +20,7 @@ pytest.importorskip("celery")
 from celery import Celery
 
 from quarterjack import InvalidOption, JobCancelled, JobFailed, JobTimedOut, Quarterjack, Retry
-from quarterjack.executors import Executor, _celery_results
+from quarterjack.executors import Executor, _celery_results, _celery_worker
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.model import OutcomeKind
 from quarterjack.testing import _contract_bodies
@@ -191,6 +191,18 @@ async def test_outcome_is_found_after_the_server_was_away(
         await executor._results._client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         bench.let_go("go")
         assert (await track.end()).result == "let go"
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's
+def test_pulse_ends_with_its_body(celery: Any, valkey: OwnServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waited on for orders held a connection for seconds: a hundred quick bodies, and there was none left."""
+    monkeypatch.setattr(_celery_worker, "PULSE_S", 60.0)
+    fence = _celery_worker.Fence(celery.backend, "job-1.1")
+    with _celery_worker.Pulse(celery.backend, fence, "job-1.1") as pulse:
+        pass
+    pulse._thread.join(20.0)
+    assert not pulse._thread.is_alive()
+    celery.backend.client.connection_pool.disconnect()
 
 
 def test_results_that_are_kept_nowhere_are_refused() -> None:

@@ -98,8 +98,16 @@ class Fence:
         """Wait for an order."""
         return self.client.blpop([orders_key(self.ref)], timeout=within_s) is not None
 
+    def end(self) -> None:
+        """The body is over: who waits for an order waits no longer, and keeps no connection."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.rpush(orders_key(self.ref), "over")
+            pipe.expire(orders_key(self.ref), ALIVE_S)
+            pipe.delete(alive_key(self.ref))
+            pipe.execute()
+
     def over(self) -> None:
-        """The body is over, and its process has nothing more to say."""
+        """Its process has nothing more to say."""
         self.client.delete(alive_key(self.ref))
 
 
@@ -131,7 +139,7 @@ class Pulse:
             self._is_over = True
             if self._has_news:
                 self._store("PROGRESS")
-        self._fence.over()
+        self._fence.end()
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """The body says how far it is."""
