@@ -28,7 +28,7 @@ class DurableSchedules(DurableBase):
     def __init__(self) -> None:
         super().__init__()
         self._line_by_id: dict[str, str] = {}
-        """The overlap keys that firing schedules took, to be asked for at once the next time: it saves a round trip."""
+        """The overlap keys of schedules that ask who is open, to be loaded at once the next time: it saves a look."""
 
     async def schedules_put(self, schedules: Sequence[Schedule]) -> list[Put]:
         """Insert or update by id; a trigger that raises parks its own row.
@@ -56,6 +56,8 @@ class DurableSchedules(DurableBase):
 
         lines = frozenset(key for schedule_id in ids if (key := self._line_by_id.get(schedule_id)) is not None)
         fired = await self._transact(Needs(schedules=frozenset(ids), lines=lines), decide)
+        for schedule_id in ids:
+            self._line_by_id.pop(schedule_id, None)
         if len(self._line_by_id) > _LINES_KEPT:
             self._line_by_id.clear()
         self._line_by_id.update(asked)

@@ -166,21 +166,19 @@ class Part(Book):
     def require_to_fire(self, schedule_ids: Iterable[str], claim: Claim | None) -> dict[str, str]:
         """Ask for these schedules, and for what their fire times are decided by: open jobs and unique keys.
 
-        Return the overlap keys of those that ask who is open, by id.
+        Return the overlap keys of those that ask who is open each time, by id.
         """
         ids = frozenset(schedule_ids)
         self.require(Needs(schedules=ids))
         rows = [row for key in ids if (row := self.schedules.get(key)) is not None]
         turns = {row.id: unended(row) for row in rows if may_take_turn(row, claim)}
-        lines = {
-            row.id: row.overlap_key
-            for row in rows
-            if asks_who_is_open(row.payload.overlap) or turns.get(row.id, "") is None
-        }
+        lines = {row.id: row.overlap_key for row in rows if asks_who_is_open(row.payload.overlap)}
         self.require(
             Needs(
                 jobs=frozenset(job_id for job_id in turns.values() if job_id is not None),
-                lines=frozenset(lines.values()),
+                lines=frozenset(
+                    (*lines.values(), *(row.overlap_key for row in rows if turns.get(row.id, "") is None)),
+                ),
                 uniques=frozenset(
                     (row.payload.task, unique.key) for row in rows if (unique := row.payload.options.unique) is not None
                 ),
