@@ -74,5 +74,5 @@ if __name__ == "__main__":
         asyncio.run(main(sys.argv[1]))
     else:
         cluster: Any = distributed.LocalCluster
-        with cluster(n_workers=1, threads_per_worker=5, dashboard_address=None) as here:
+        with cluster(n_workers=1, threads_per_worker=5, dashboard_address=":0") as here:
             asyncio.run(main(here.scheduler_address))

@@ -14,7 +14,7 @@ def main(workers: int, threads: int, port: int) -> None:
     """Serve until nobody is there any more; port 0 is any."""
     make: Any = distributed.LocalCluster
     sizes = {"n_workers": workers, "threads_per_worker": threads, "memory_limit": 0}
-    with make(processes=True, scheduler_port=port, dashboard_address=None, **sizes) as cluster:
+    with make(processes=True, scheduler_port=port, dashboard_address=":0", **sizes) as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 pytest.importorskip("distributed")
 
-from quarterjack.executors import Executor
+from quarterjack import InvalidOption, JobFailed, JobState, Progress, Quarterjack, ResultUnavailable
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.errors import BodyDied
+from quarterjack.executors import AppRef, Executor, Home, _dask_link
+from quarterjack.executors._dask_fence import WITHDRAWN, Holder, take
+from quarterjack.executors._dask_worker import run_body
+from quarterjack.executors._remote import outcome_of
 from quarterjack.executors.dask import DaskExecutor
-from quarterjack.testing.executor_contract import ExecutorContract
+from quarterjack.model import OutcomeKind
+from quarterjack.testing import _contract_bodies
+from quarterjack.testing._executor_bench import until
+from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
 from tests.clusters.conftest import ROOT, end
+from tests.clusters.dask_app import app, crash, odd
+from tests.repo.checkout import blocks
 
-pytestmark = [pytest.mark.slow, pytest.mark.leaks("threads")]  # Dask keeps a thread for what it offloads
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(180),  # a cluster is several processes that import much
+    pytest.mark.leaks("threads"),  # Dask keeps one for what it offloads
+]
 
 
 class Cluster(NamedTuple):
@@ -61,3 +80,193 @@ class TestContract(ExecutorContract):
 
     def make(self, slots: int) -> Executor:
         return DaskExecutor(self.address, slots=slots)
+
+
+@pytest.fixture
+def bench(address: str, tmp_path: Path) -> ExecutorBench:
+    """Return what submits the contract's bodies."""
+    return ExecutorBench(lambda slots: DaskExecutor(address, slots=slots), "plain", tmp_path)
+
+
+async def holder_of(executor: DaskExecutor) -> Holder:
+    """Return the Dask worker that runs the one body."""
+    [errand] = executor._errands.values()
+    holder = await take(errand.client.scheduler, errand.ref, WITHDRAWN)
+    assert isinstance(holder, Holder)
+    return holder
+
+
+def dask(executor: Executor) -> DaskExecutor:
+    """Return it as what it is."""
+    assert isinstance(executor, DaskExecutor)
+    return executor
+
+
+class Findable(DaskExecutor):
+    """One whose app is made in a test: its tasks are those of another app, which can be imported."""
+
+    async def start(self, home: Home) -> None:
+        await super().start(Home(home.clock, lambda: AppRef("tests.clusters.dask_app", None, "app")))
+
+
+# ---------------------------------------------------------------- what a body brings
+
+
+async def test_arguments_of_many_megabytes_come_through(bench: ExecutorBench) -> None:
+    """Dask warns of a task that brings so much itself: they go ahead of it."""
+    text = "quarter jäck " * 800_000
+    async with bench.started(1) as executor:
+        assert (await bench.run(executor, "echo", text)).result == text
+
+
+async def test_result_that_is_no_json_leaves_the_job_done(address: str) -> None:
+    """The body has had its effect; it must not run again for what it returned."""
+    async with app:
+        job = await app.submit(odd.options(executor=DaskExecutor(address)))
+        with pytest.raises(ResultUnavailable):
+            await job
+    assert job.state is JobState.DONE
+
+
+async def test_app_that_dask_cannot_load_is_told(bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its job fails at once, with the reason that the far side has; the cluster goes on."""
+    missing = Home(SYSTEM_CLOCK, lambda: AppRef("there_is_no_such_module", None, "app"))
+    monkeypatch.setattr(ExecutorBench, "home", staticmethod(lambda: missing))
+    async with bench.started(1) as executor:
+        outcome = await bench.run(executor, "double", 1)
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert "there_is_no_such_module" in (outcome.reason or "")
+
+
+# ---------------------------------------------------------------- what goes wrong on a cluster
+
+
+async def test_run_that_comes_second_does_not_begin(bench: ExecutorBench) -> None:
+    """Dask runs a task anew when it has lost sight of the first run, whatever that does."""
+    async with bench.started(1) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        [errand] = dask(executor)._errands.values()
+        again = run_body, errand.request, list(errand.app), "hold", errand.ref, "nobody", 1.0
+        answer = await errand.client.submit(*again, key="once more", pure=False)
+        assert outcome_of(errand.call, answer).kind is OutcomeKind.LOST
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+    assert bench.notes("a") == ["began"]
+
+
+async def test_crash_of_a_body_is_told_with_its_exit_code(address: str, tmp_path: Path) -> None:
+    """It runs in a process of its own: the Dask worker lives on, and Dask begins nothing anew."""
+    async with app:
+        job = await app.submit(crash.options(executor=DaskExecutor(address)), str(tmp_path / "ran"))
+        with pytest.raises(JobFailed, match="exit code 3"):
+            await job
+    assert (tmp_path / "ran").read_text().split() == ["ran"]
+
+
+async def test_killed_dask_worker_ends_the_attempt_and_the_body_runs_once(bench: ExecutorBench) -> None:
+    """Dask begins the task anew up to four times; here the retry policy decides, at once."""
+    async with bench.started(2) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        os.kill((await holder_of(dask(executor))).pid, signal.SIGKILL)
+        outcome = await track.end()
+        assert outcome.kind is OutcomeKind.DIED
+        assert isinstance(outcome.error, BodyDied)
+        bench.let_go("go")
+        assert (await bench.run(executor, "double", 1)).result == 2  # in the worker's successor
+    assert bench.notes("a") == ["began"]
+
+
+async def test_killed_app_leaves_no_body_behind(address: str, tmp_path: Path) -> None:
+    """Nobody waits for it any more: its slot on the cluster is somebody else's."""
+    app_of_old = subprocess.Popen([sys.executable, "-m", "tests.clusters.dask_app", address, str(tmp_path)], cwd=ROOT)
+    try:
+        await until((tmp_path / "a").exists)
+    finally:
+        app_of_old.kill()
+        app_of_old.wait()
+    await until(lambda: "interrupted" in (tmp_path / "a").read_text())
+
+
+async def test_killed_scheduler_loses_its_jobs_and_the_lease_brings_them_back(tmp_path: Path) -> None:
+    """Nobody knows what its workers do: somebody else begins once the lease has run out, and that is no failure."""
+    with cluster(1, 1) as old:
+        lasting = Quarterjack(f"sqlite:///{tmp_path}/jobs.db", lease=2)
+        body = lasting.task(executor=Findable(old.address))(_contract_bodies.hold.__wrapped__)
+        async with lasting:
+            job = await lasting.submit(body, str(tmp_path / "a"), str(tmp_path / "go"))
+            await until((tmp_path / "a").exists)
+            old.process.kill()
+            with cluster(1, 1, int(old.address.rpartition(":")[2])):
+                await until(lambda: (tmp_path / "a").read_text().count("began") == 2)
+                (tmp_path / "go").touch()
+                assert await job == "let go"
+    assert (job.attempt, job.failures, job.rescues) == (2, 0, 1)
+
+
+def test_place_that_is_no_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the app is written, not when its first job comes."""
+    with pytest.raises(InvalidOption, match="DASK_SCHEDULER_ADDRESS"):
+        DaskExecutor()
+    with pytest.raises(InvalidOption, match="is an address"):
+        DaskExecutor(8786)
+    with pytest.raises(InvalidOption, match="from 1"):
+        DaskExecutor("tcp://127.0.0.1:8786", slots=0)
+
+
+async def test_stop_answers_what_no_scheduler_took(
+    bench: ExecutorBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster is away, and the app ends: no job may wait for ever."""
+    monkeypatch.setattr(_dask_link, "CONNECT_S", 0.1)
+    executor = DaskExecutor("tcp://127.0.0.1:1", slots=1)
+    await executor.start(bench.home())
+    _, track = bench.begin(executor, "double", 1)
+    await until(lambda: "could not be handed to Dask" in caplog.text)
+    await executor.stop(0.2)
+    assert (await track.end()).kind is OutcomeKind.CANCELLED
+
+
+# ---------------------------------------------------------------- what the pages show
+
+
+def test_guide_prints_what_it_says(tmp_path: Path) -> None:
+    """The program of the page, as a new user copies it."""
+    page = blocks(ROOT / "docs/guides/clusters.md")
+    [at] = [n for n, block in enumerate(page) if "LocalCluster" in block.text]
+    program = tmp_path / "program.py"
+    program.write_text(page[at].text, encoding="utf-8")
+    assert output_of(program) == page[at + 1].text
+
+
+def test_computation_survives_a_crash_and_is_rid_of_what_nobody_wants(address: str) -> None:
+    """The example, on a cluster that is there already."""
+    assert output_of(ROOT / "examples/dask_computation.py", address).splitlines() == [
+        *(f"part {n}: {'2 attempts' if n == 1 else '1 attempt'}, {Progress(10, 10, f'part {n}')}" for n in range(4)),
+        "pi is 3.141592654",
+        "none of it in this process: True",
+        "the endless one was cancelled",
+    ]
+
+
+def output_of(program: Path, *words: str) -> str:
+    """Run a program to its end; nothing may stand on stderr, and no process be left of it."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    done: Any = subprocess.Popen([sys.executable, program, *words], env=env, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    try:
+        out, err = done.communicate(timeout=50)
+        assert (done.returncode, err) == (0, "")
+        gone = threading.Event()
+        for _ in range(500):
+            try:
+                os.killpg(done.pid, 0)
+            except ProcessLookupError:
+                break
+            gone.wait(0.02)  # multiprocessing's own helper goes last
+        else:
+            raise AssertionError("a process of the cluster is left")
+    finally:
+        end(done)
+    return str(out)

@@ -94,6 +94,8 @@ class Hands(WorkerPlugin):
     async def run(self, request: bytes, app: AppRef, task: str, news: News, cancel_grace_s: float) -> bytes:
         """Run a body, unless it was begun elsewhere, or is not wanted."""
         key = key_of(task, news.ref)
+        if key in self._ref_by_key:
+            return Answer.lost("it was begun in this Dask worker before")
         self._ref_by_key[key] = news.ref
         try:
             return await self.relay.run(app, request, news.tell, partial(self._refusal, news.ref), cancel_grace_s)

@@ -1,0 +1,93 @@
+"""Bodies that a cluster's process hands on to processes of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quarterjack.executors import AppRef, _relay
+from quarterjack.executors._relay import Relay
+from quarterjack.executors._remote import Answer, outcome_of, request_of
+from quarterjack.model import Outcome, OutcomeKind
+from quarterjack.testing import _contract_bodies
+from quarterjack.testing._executor_bench import ENOUGH_S, TestCall, Track, until
+
+pytestmark = pytest.mark.slow  # each case starts processes
+
+APP = AppRef(_contract_bodies.__name__, None, "app")
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    """Return one, and end it."""
+    relay = Relay()
+    yield relay
+    await relay.close()
+
+
+class Sent:
+    """A call on its way through a relay."""
+
+    def __init__(self, relay: Relay, task: str, *args: Any) -> None:
+        self.call = TestCall(task, args, {}, Track())
+        self.news: list[tuple[str, Any]] = []
+        self._relay = relay
+
+    async def run(self, *, refused: bytes | None = None, stop: str = "") -> Outcome:
+        """Run it; *stop* comes while it is asked whether it may begin."""
+
+        async def refusal() -> bytes | None:
+            if stop:
+                self._relay.stop(self.call.ref, stop)
+            return refused
+
+        def tell(kind: str, value: Any) -> None:
+            self.news.append((kind, value))
+
+        answer = await self._relay.run(APP, request_of(self.call), tell, refusal, ENOUGH_S)
+        return outcome_of(self.call, answer)
+
+
+async def test_what_a_body_says_and_answers_comes_back(relay: Relay) -> None:
+    """Through two processes, as if it were one."""
+    sent = Sent(relay, "say", 1)
+    assert (await sent.run()).result == "say 1"
+    assert sent.news == [("began", None), ("progress", [1, 1, "part 1"])]
+    error = (await Sent(relay, "fail", "mine").run()).error
+    assert isinstance(error, ValueError)
+
+
+async def test_refused_body_does_not_begin(relay: Relay, tmp_path: Path) -> None:
+    """What refuses it is its answer."""
+    sent = Sent(relay, "mark", str(tmp_path / "a"))
+    assert (await sent.run(refused=Answer.lost("elsewhere"))).kind is OutcomeKind.LOST
+    assert not (tmp_path / "a").exists()
+
+
+async def test_stop_that_comes_before_the_beginning_is_kept(relay: Relay, tmp_path: Path) -> None:
+    """It may come between the question and the process."""
+    sent = Sent(relay, "hold", str(tmp_path / "a"), str(tmp_path / "go"))
+    assert (await sent.run(stop="changed my mind")).kind is OutcomeKind.CANCELLED
+
+
+async def test_cancelled_run_ends_its_body_first(relay: Relay, tmp_path: Path) -> None:
+    """A cluster's process that closes takes its bodies with it, in good order."""
+    run = asyncio.create_task(Sent(relay, "hold", str(tmp_path / "a"), str(tmp_path / "go")).run())
+    await until((tmp_path / "a").exists)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert (tmp_path / "a").read_text().split() == ["began", "interrupted"]
+
+
+async def test_processes_end_when_nothing_was_to_do_for_a_while(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an app has left behind holds no memory of a cluster; the next body begins anew."""
+    monkeypatch.setattr(_relay, "IDLE_S", 0.05)
+    assert (await Sent(relay, "double", 1).run()).result == 2
+    [pool] = relay._pools.values()
+    await until(lambda: not pool._executor.pids)
+    assert (await Sent(relay, "double", 2).run()).result == 4
