@@ -119,7 +119,8 @@ class Crew:
                 running.on_over(Outcome(OutcomeKind.MISSED, reason="no process was ready before its start deadline"))
             else:
                 self._give(self._idle.pop(), running)
-        self._fill()
+        if not self._idle:  # else there is one in advance
+            self._fill()
 
     def _give(self, child: WorkerProcess, running: Running) -> None:
         child.run(running)
@@ -190,6 +191,7 @@ class Crew:
         """A child's body is over."""
         if self._rules.max_rss_kib is not None and child.memory_kib > self._rules.max_rss_kib:
             child.is_outgrown = True
+            self._fill()
         if not child.is_retiring:
             self._idle.append(child)
         if not self._is_over:

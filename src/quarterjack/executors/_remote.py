@@ -96,8 +96,10 @@ class Request(NamedTuple):
     @classmethod
     def read(cls, data: bytes) -> Request:
         """Return the call that `request_of` wrote."""
-        head, _, arguments = data.partition(b"\n")
-        return cls(**from_json(head), arguments=arguments)
+        line, _, arguments = data.partition(b"\n")
+        head = from_json(line)
+        deadline_ns, max_bytes = head["deadline_ns"], head["max_result_bytes"]
+        return cls(head["ref"], head["task"], deadline_ns, max_bytes, head["meta"], arguments)
 
 
 class HasBodies(Protocol):

@@ -92,8 +92,7 @@ class Said:
         self._lock = threading.Lock()
         self._news: tuple[float, float | None, str] | None = None
         self._told_at = 0.0
-        self._has_news = threading.Condition(self._lock)
-        self._teller: threading.Thread | None = None
+        self._has_news: threading.Condition | None = None  # made with the teller: most bodies say little
         self._is_over = False
 
     @property
@@ -118,9 +117,12 @@ class Said:
             if now - self._told_at >= BETWEEN_S:
                 self._told_at = now
                 self._tell()
-            elif self._teller is None:
-                self._teller = threading.Thread(target=self._tell_later, name="qj-progress", daemon=True)
-                self._teller.start()
+            elif self._has_news is None:
+                self._has_news = threading.Condition(self._lock)
+                teller = threading.Thread(
+                    target=self._tell_later, args=(self._has_news,), name="qj-progress", daemon=True
+                )
+                teller.start()
             else:
                 self._has_news.notify()
 
@@ -129,14 +131,15 @@ class Said:
         with self._lock:
             self._tell()
             self._is_over = True
-            self._has_news.notify()
+            if self._has_news is not None:
+                self._has_news.notify()
 
     def _tell(self) -> None:
         if self._news is not None:
             news, self._news = self._news, None
             self._tell_it(Frame.PROGRESS, to_json(news))
 
-    def _tell_later(self) -> None:
+    def _tell_later(self, has_news: threading.Condition) -> None:
         pause = threading.Event()
         with contextlib.suppress(OSError):  # nobody listens any more
             while True:
@@ -147,4 +150,4 @@ class Said:
                     while self._news is None:
                         if self._is_over:
                             return
-                        self._has_news.wait()
+                        has_news.wait()

@@ -46,13 +46,27 @@ class Elsewhere:
     passing = None
 
     def __init__(self, task: str, meta: Mapping[str, Any], told: Told) -> None:
+        self._task = task
+        self._meta = meta
+        self.number: int = meta["attempt"]
+        self._told = told
+        self._record: JobRecord | None = None
+
+    @property
+    def record(self) -> JobRecord:
+        """The job, made when its body first asks for it: most never do."""
+        if self._record is None:
+            self._record = self._made()
+        return self._record
+
+    def _made(self) -> JobRecord:
+        meta = self._meta
         origin, by = meta["origin"], meta["submitted_by"]
         options = RunOptions(metadata=meta["metadata"])
         place = None if origin is None else Origin(*origin)
-        self.record = JobRecord(meta["id"], task, (), {}, options, SubmittedBy(*by), place)
-        self.record.checkpoint = meta["checkpoint"]
-        self.number: int = meta["attempt"]
-        self._told = told
+        record = JobRecord(meta["id"], self._task, (), {}, options, SubmittedBy(*by), place)
+        record.checkpoint = meta["checkpoint"]
+        return record
 
     def context(self) -> Context:
         """Return a context in which this is the current job."""
