@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from click.testing import Result
 
 from quarterjack.cli._children import held_back
 from quarterjack.cli._fleet import MOST_STARTS, Fleet, Pauses, roles_of
+from quarterjack.cli._member import Member
 from quarterjack.cli._shell import Failure
 from tests.cli.kit import command, environment
 
@@ -286,6 +288,20 @@ def test_who_lives_is_told_of_the_dead_until_one_has_struck_them_off() -> None:
     fleet.over(second)
     fleet.started(third)
     assert sorted(third.burying) == ["w1", "w2"]
+
+
+def test_reports_are_lines_however_they_come() -> None:
+    """One that has struck off a dead process is not asked for it again by the next; a report may come in parts."""
+    ours, theirs = socket.socketpair()
+    member: Any = Member.__new__(Member)  # the process itself takes no part in this
+    member._socket, member._report, member.burying = ours, b"", ["a", "b"]
+    with ours, theirs:
+        theirs.sendall(b"forgot a\nforg")
+        member._on_report()
+        assert member.burying == ["b"]
+        theirs.sendall(b"ot b\nforgot c\n")
+        member._on_report()
+        assert member.burying == []
 
 
 def test_what_was_told_to_stop_stays_ended() -> None:
