@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from quarterjack import Flow, JobCancelled, JobFailed, JobMissed, JobState, Quarterjack, Wrap
+from quarterjack import ConcurrencyLimit, Flow, JobCancelled, JobFailed, JobMissed, JobState, Quarterjack, Wrap
 from quarterjack.errors import NotRunning
 from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Report
 from quarterjack.executors.elsewhere import Elsewhere
-from quarterjack.model import Outcome, OutcomeKind
+from quarterjack.model import FinishKind, Outcome, OutcomeKind
 from quarterjack.runtime import claiming, decoding
 from tests.real_time import until
 
@@ -24,6 +24,7 @@ class Cluster:
         self.is_deaf = False
         """Cancels do not reach it."""
         self.submitted: list[str] = []
+        self.cancelled: list[str] = []
         self.reports: dict[str, Report] = {}
 
     def end(self, ref: str, outcome: Outcome) -> None:
@@ -90,6 +91,7 @@ class _Cancel:
 
     def cancel(self, reason: str) -> None:
         if self.ref in self.cluster.reports and not self.cluster.is_deaf:
+            self.cluster.cancelled.append(self.ref)
             self.cluster.end(self.ref, Outcome(OutcomeKind.CANCELLED, reason=reason))
 
 
@@ -212,6 +214,46 @@ async def test_others_see_what_waits_in_a_cluster(tmp_path: Path) -> None:
         assert job.timestamps.started_at == since is not None
         cluster.end(f"{job.id}.1", Outcome(OutcomeKind.DONE, 7))
         assert await job == 7
+
+
+async def test_a_body_whose_lease_was_lost_is_left_to_the_next_attempt(tmp_path: Path) -> None:
+    """It may be the next one's by now: who lost the job must not end it there."""
+    cluster, url = Cluster(), f"sqlite:///{tmp_path}/jobs.db"
+    app = Quarterjack(url, shutdown_grace=0)
+    limit = ConcurrencyLimit(1)
+
+    @app.task(executor=ToCluster(cluster), flow=Flow(limit))
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work)
+        await until(lambda: cluster.reports)
+        worker = app._running().worker
+        assert worker is not None
+        for _ in range(2):  # each renewal says so
+            worker.lose(worker.attempts())
+        await until(lambda: not cluster.reports)  # left, and not ended
+        assert (worker.running, limit.used) == (0, 0)
+        assert (await app.job(job.id)).state is JobState.SCHEDULED, "its row is not ours to write to"
+
+
+async def test_a_body_of_a_job_that_was_ended_elsewhere_is_cancelled(tmp_path: Path) -> None:
+    """Nobody would take it up: left alone it would go on to its end for nothing."""
+    cluster, url = Cluster(), f"sqlite:///{tmp_path}/jobs.db"
+    app = Quarterjack(url, shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster))
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work)
+        await until(lambda: cluster.reports)
+        worker = app._running().worker
+        assert worker is not None
+        (attempt,) = worker.attempts()
+        await app._running().store.jobs_finish([attempt.finish(FinishKind.FAILED, reason="ended elsewhere")])
+        worker.lose([attempt])
+        await until(lambda: cluster.cancelled == [f"{job.id}.1"])
 
 
 async def test_what_came_too_late_to_begin_was_missed() -> None:

@@ -39,7 +39,7 @@ def fail() -> None:
 
 @named("shop.sleep")
 def sleep(seconds: float, note: str) -> None:
-    Path(note).touch()
+    Path(note).write_text(str(os.getpid()))
     time.sleep(seconds)
 
 

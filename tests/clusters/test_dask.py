@@ -28,8 +28,8 @@ from quarterjack.model import OutcomeKind
 from quarterjack.testing import _contract_bodies
 from quarterjack.testing._executor_bench import until
 from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
-from tests.clusters.conftest import ROOT, end
 from tests.clusters.dask_app import app, crash, odd
+from tests.clusters.kit import ROOT, end
 from tests.repo.checkout import blocks
 
 pytestmark = [

@@ -23,7 +23,7 @@ from quarterjack.model import OutcomeKind
 from quarterjack.testing._executor_bench import TestCall, Track, until
 from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
 from tests.clusters import ray_bodies
-from tests.clusters.conftest import ROOT, end
+from tests.clusters.kit import ROOT, end
 from tests.servers.keeper import free_port
 
 BEGINS_S = 60.0

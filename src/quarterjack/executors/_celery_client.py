@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import celery
 
-__all__ = ["Client"]
+__all__ = ["Client", "Letter"]
 
 _POLICY: Final = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 _TAKEN: Final = (
@@ -20,6 +20,14 @@ _TAKEN: Final = (
     "control_exchange", "worker_pidbox_queue_prefix",
 )  # fmt: skip
 """What the user's app says about the way to its broker; its result backend is none of the client's business."""
+
+
+class Letter(NamedTuple):
+    """What a message says."""
+
+    task: str
+    args: list[Any]
+    kwargs: dict[str, Any]
 
 
 class Client:
@@ -39,7 +47,7 @@ class Client:
         self._thread = threading.Thread(target=self._run, name=f"quarterjack-{name}", daemon=True)
         self._thread.start()
 
-    async def publish(self, task: str, ref: str, args: Any, kwargs: Any, **options: Any) -> None:
+    async def publish(self, letter: Letter, ref: str, **options: Any) -> None:
         """Send a message; the broker has it when this returns.
 
         Raises:
@@ -47,10 +55,10 @@ class Client:
         """
         await self._do(
             lambda connection: self._celery.send_task(
-                task,
+                letter.task,
                 connection=connection,
-                args=args,
-                kwargs=kwargs,
+                args=letter.args,
+                kwargs=letter.kwargs,
                 task_id=ref,
                 serializer="json",
                 retry=True,

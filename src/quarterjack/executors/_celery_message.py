@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Final, Protocol
 
-from quarterjack.errors import RaisedElsewhere
+from quarterjack._durations import NS_PER_S
+from quarterjack.errors import BodyDied, RaisedElsewhere
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._away import Away, Desk
+from ._celery_results import ENDS
 from .base import Call, Capabilities, Report
 
 __all__ = ["Hands", "Message"]
@@ -18,9 +22,14 @@ log = logging.getLogger("quarterjack.celery")
 
 KILL_S: Final = 10.0
 """A killed process is announced within that, or nobody knows what became of it."""
-PULSES: Final = 2
-"""So many looks without a sign of life, and a body that has begun is lost."""
-_ENDS: Final = {"SUCCESS", "FAILURE", "REVOKED"}
+SILENT_S: Final = 4.0
+"""So long after a first look without a sign of life another one without any means that a body is lost.
+
+A server that was restarted has none, until the processes have connected anew.
+"""
+AGAIN_S: Final = 1.0
+"""A broker, or results, that are away are asked again so soon."""
+_CODE: Final = re.compile(r"(signal|exitcode) (\d+)")
 
 
 class Hands(Protocol):
@@ -28,26 +37,39 @@ class Hands(Protocol):
 
     capabilities: ClassVar[Capabilities]
 
-    def chore(self, work: Coroutine[Any, Any, None]) -> None: ...
+    def chore(self, work: Coroutine[Any, Any, None]) -> object: ...
+    async def withdraw(self, message: Message) -> bool: ...
     async def interrupt(self, message: Message) -> bool: ...
     async def kill(self, message: Message) -> None: ...
-    def forget(self, message: Message, *, is_over: bool) -> None: ...
+    def part(self, message: Message, end: OutcomeKind) -> None: ...
     def outcome_of(self, call: Call, result: Any) -> Outcome: ...
 
 
 class Message(Away):
-    """One attempt that was handed to Celery."""
+    """One attempt that was handed to Celery.
 
-    __slots__ = ("_executor", "_is_accepted", "_said", "_silent", "ref")
+    Args:
+        desk: Where letters go.
+        call: What is to run.
+        report: Who hears of it.
+        executor: Who sends it.
+        is_sent: It may be in Celery's hands already, from another process.
+    """
 
-    def __init__(self, desk: Desk, call: Call, report: Report, executor: Hands) -> None:
+    __slots__ = ("_executor", "_is_accepted", "_said", "_silent_since_ns", "is_sent", "looking", "ref")
+
+    def __init__(self, desk: Desk, call: Call, report: Report, executor: Hands, *, is_sent: bool) -> None:
         super().__init__(desk, call, report)
         self.may_begin()  # whose turn it is, the fence knows: nothing is withdrawn by this side alone
         self._executor = executor
         self._is_accepted = False
-        self._silent = 0
+        self._silent_since_ns: int | None = None
         self._said: list[Any] = [None, None]
+        self.is_sent = is_sent
+        self.looking: asyncio.Task[None] | None = None
         self.ref = call.ref
+        if call.deadline_ns is not None and executor.capabilities.can_report_start:
+            self.arm((call.deadline_ns - desk.clock.now_ns()) / NS_PER_S, self._pass_deadline)
 
     @property
     def is_over(self) -> bool:
@@ -65,20 +87,34 @@ class Message(Away):
     # -- ending it ---------------------------------------------------------------------
 
     def interrupt(self, reason: str) -> None:
-        self._executor.chore(self._interrupt(reason))
-
-    async def _interrupt(self, reason: str) -> None:
-        try:
-            is_withdrawn = await self._executor.interrupt(self)
-        except Exception as error:  # the broker or the results are away
-            log.warning("job %s could not be interrupted on Celery: %s", self.ref, error)
-            is_withdrawn = False
-        if self.is_over:
-            return
-        if is_withdrawn:
-            self._over(Outcome(OutcomeKind.CANCELLED, reason=reason))
-        else:
+        del reason
+        if self.is_sent:
             self.arm(self.call.cancel_grace_s, self._kill)
+            self._executor.chore(self._interrupt())
+        else:
+            self.on_withdrawn()
+
+    async def _interrupt(self) -> None:
+        """Ask until somebody answers; also when the outcome was told, as long as the slot is taken."""
+        if self.looking is not None:  # which body it is to be is being found out
+            await asyncio.wait({self.looking})
+        while self in self.desk.out:
+            try:
+                is_withdrawn = await self._executor.interrupt(self)
+            except Exception as error:  # the broker or the results are away
+                log.warning("job %s could not be interrupted on Celery: %s", self.ref, error)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if is_withdrawn:
+                self.on_withdrawn()
+            return
+
+    def on_withdrawn(self) -> None:
+        """It was asked to end, and its body will never begin."""
+        if self.is_zombie:
+            self._zombie_ended(OutcomeKind.CANCELLED)
+        elif not self.is_over:
+            self._over(Outcome(OutcomeKind.CANCELLED, reason=self._reason))
 
     def _kill(self) -> None:
         self._executor.chore(self._kill_there())
@@ -90,32 +126,49 @@ class Message(Away):
         except Exception as error:  # the broker is away
             log.warning("job %s could not be killed on Celery: %s", self.ref, error)
 
+    def _pass_deadline(self) -> None:
+        self._timer = None
+        self._executor.chore(self._miss())
+
+    async def _miss(self) -> None:
+        """It still waits when it is too late: it is to begin no more."""
+        try:
+            is_withdrawn = await self._executor.withdraw(self)
+        except Exception as error:  # the results are away; the worker looks at the deadline, too
+            log.warning("job %s could not be withdrawn from Celery: %s", self.ref, error)
+            if not (self.is_over or self.is_asked or self._is_begun):
+                self.arm(AGAIN_S, self._pass_deadline)
+            return
+        if is_withdrawn and not (self.is_over or self.is_asked):
+            self._over(Outcome(OutcomeKind.MISSED, reason="it still waited in Celery's queue at its start deadline"))
+
     def leave(self) -> None:
         """The worker ends, the body goes on: report nothing more of it."""
         self._disarm()
         self._is_abandoned = True
         self._hold.release()
         self.desk.forget(self)
-        self._part(is_over=False)
+        self._executor.part(self, OutcomeKind.LOST)
 
     def abandon(self) -> None:
         super().abandon()
-        self._part(is_over=False)
-
-    def _part(self, *, is_over: bool) -> None:
-        self._executor.forget(self, is_over=is_over)
+        self._executor.part(self, OutcomeKind.LOST)
 
     def _over(self, outcome: Outcome) -> None:
+        # First of all: who hears of the outcome may begin the next attempt, which is not to take this one up.
+        self._executor.part(self, outcome.kind)
         self._on_finished(outcome)
-        self._part(is_over=outcome.kind is not OutcomeKind.LOST)
+
+    def _zombie_ended(self, how: OutcomeKind) -> None:
+        self._executor.part(self, how)
+        self._on_ended(None)
 
     # -- what is heard -----------------------------------------------------------------
 
     def on_state(self, state: str, result: Any, trace: str) -> None:
         """The result key holds this now."""
-        if self.is_zombie and state in _ENDS:
-            self._on_ended(None)
-            self._part(is_over=True)
+        if self.is_zombie and state in ENDS:
+            self._zombie_ended(OutcomeKind.CANCELLED)
         if self.is_over:
             return
         if state in {"STARTED", "PROGRESS"}:
@@ -124,12 +177,14 @@ class Message(Away):
             self._over(self._read(result))
         elif state == "FAILURE":
             self._over(self._failure(result, trace))
-        elif state == "REVOKED":  # its process was ended, or its message dropped
-            self._over(Outcome(OutcomeKind.CANCELLED, reason="revoked in Celery"))
+        elif state == "REVOKED":
+            self._over(self._revoked())
 
     def on_begun(self) -> None:
         """Its body has begun."""
         if not self._is_begun:
+            if not self.is_asked:
+                self._disarm()
             self._on_began(self.desk.clock.monotonic_ns())
 
     def _on_said(self, result: Any) -> None:
@@ -146,40 +201,46 @@ class Message(Away):
 
     def _read(self, result: Any) -> Outcome:
         try:
-            outcome = self._executor.outcome_of(self.call, result)
+            return self._executor.outcome_of(self.call, result)
         except Exception as error:  # what their task returned is not what the function says
             return Outcome(OutcomeKind.RAISED, error=error)
-        is_soft = outcome.info is not None and outcome.info.type_name == "SoftTimeLimitExceeded"
-        return outcome._replace(kind=OutcomeKind.CANCELLED) if is_soft and self.is_asked else outcome
 
-    def _failure(self, result: Any, trace: str) -> Outcome:
+    def _revoked(self) -> Outcome:
+        """Return what it means that its process was ended, or its message dropped."""
+        deadline_ns = self.call.deadline_ns
+        if deadline_ns is not None and not self.is_asked and self.desk.clock.now_ns() >= deadline_ns:
+            return Outcome(OutcomeKind.MISSED, reason="its message came after its start deadline")
+        return Outcome(OutcomeKind.CANCELLED, reason="revoked in Celery")
+
+    @staticmethod
+    def _failure(result: Any, trace: str) -> Outcome:
         """Return what Celery says of a task that it could not run to its end, or that raised."""
         told = _fields(result)
         name, said = str(told.get("exc_type", "")), told.get("exc_message", "")
         text = said if isinstance(said, str) else ", ".join(map(str, said))
-        info = ErrorInfo(name, text, trace)
         if name == "WorkerLostError":
-            return Outcome(OutcomeKind.DIED, reason=text or "its Celery worker process died", info=info)
+            died = BodyDied(_code_in(text), text or "Celery says no more")
+            return Outcome(OutcomeKind.DIED, error=died, reason=str(died))
         if name == "TimeLimitExceeded":
             return Outcome(OutcomeKind.TIMED_OUT, reason="it ran longer than Celery's time limit")
         if name == "NotRegistered":
             return Outcome(OutcomeKind.ORPHANED, reason=f"the Celery worker that got it does not know the task {text}")
-        if self.is_asked and name == "SoftTimeLimitExceeded":
-            return Outcome(OutcomeKind.CANCELLED)
+        info = ErrorInfo(name, text, trace)
         kinds = (f"{told.get('exc_module', 'builtins')}.{name}",)
         return Outcome(OutcomeKind.RAISED, error=RaisedElsewhere(name, text, trace, kinds), info=info)
 
     def on_pulse(self, is_alive: bool, is_wanted: bool) -> None:
         """The process of its body has, or has not, said lately that it is there; the fence knows it, or not."""
-        is_there = is_alive if self._is_begun else is_wanted or not self._is_accepted
-        self._silent = 0 if is_there else self._silent + 1
-        if self._silent < PULSES:
-            return
-        if self.is_zombie:
-            self._on_ended(None)
-            self._part(is_over=False)
-        elif not self.is_over:
-            self._over(Outcome(OutcomeKind.LOST, reason=self._lost_words()))
+        now_ns = self.desk.clock.monotonic_ns()
+        if is_alive if self._is_begun else is_wanted or not self.is_sent:
+            self._silent_since_ns = None
+        elif self._silent_since_ns is None:
+            self._silent_since_ns = now_ns
+        elif now_ns - self._silent_since_ns >= SILENT_S * NS_PER_S:
+            if self.is_zombie:
+                self._zombie_ended(OutcomeKind.LOST)
+            elif not self.is_over:
+                self._over(Outcome(OutcomeKind.LOST, reason=self._lost_words()))
 
     def _lost_words(self) -> str:
         if self._is_begun:
@@ -191,3 +252,11 @@ def _fields(result: Any) -> dict[str, Any]:
     """Return a state's fields; a task of theirs may have put anything there."""
     fields: Any = result
     return fields if isinstance(result, dict) else {}
+
+
+def _code_in(text: str) -> int | None:
+    """Return the exit code of which Celery tells, as the system has it."""
+    found = _CODE.search(text)
+    if found is None:
+        return None
+    return -int(found[2]) if found[1] == "signal" else int(found[2])

@@ -7,19 +7,34 @@ import json
 import logging
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from quarterjack.errors import MissingExtra
+from celery.backends.redis import RedisBackend, SentinelBackend
 
-from ._celery_fence import CLOSE, KEPT_S, TAKE_UP, WANT, WITHDRAW, alive_key, begun_key, orders_key, wanted_key
+from quarterjack.errors import InvalidOption, MissingExtra
+
+from ._celery_fence import (
+    CLOSE,
+    KEEP,
+    KEPT_S,
+    TAKE_UP,
+    WANT,
+    WITHDRAW,
+    alive_key,
+    begun_key,
+    orders_key,
+    wanted_key,
+)
 
 try:
+    import redis as sync
     import redis.asyncio as redis
     from redis.exceptions import RedisError
 except ImportError as error:
     raise MissingExtra("results of Celery in Redis", "celery") from error
 
-__all__ = ["Results"]
+__all__ = ["ENDS", "Results", "check_results"]
 
 log = logging.getLogger("quarterjack.celery")
 
@@ -34,6 +49,38 @@ AGAIN_S: Final = 0.1
 """redis-py may swallow a cancel in the middle of a connect: then another one is needed."""
 CHANNEL: Final = "quarterjack:hello"
 """A subscription that is always there."""
+HEARD_S: Final = 3600
+"""A result that was heard goes by itself after that, if nobody removes it."""
+CLOSING_S: Final = (0.1, 0.5, 2.0, 10.0, 30.0)
+"""Pauses before an attempt is closed again, where the server did not answer."""
+ENDS: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+"""States of tasks that are over."""
+_KINDS: Final[Mapping[Any, Any]] = {
+    sync.SSLConnection: redis.SSLConnection,
+    sync.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
+}
+_OURS: Final = frozenset({"connection_class", "max_connections", "decode_responses"})
+"""What Celery says of its connection that is another matter here."""
+
+
+def check_results(celery: Any) -> None:
+    """Look whether the results of a Celery app can be listened for.
+
+    Raises:
+        InvalidOption: If they cannot.
+    """
+    backend, name = celery.backend, celery.main
+    if not isinstance(backend, RedisBackend) or isinstance(backend, SentinelBackend):
+        kept = celery.conf.result_backend or "nowhere"
+        raise InvalidOption(
+            f"results of the Celery app {name!r} are kept {kept!r}; here they must be in one Redis or Valkey, "
+            'as in Celery(…, backend="redis://127.0.0.1:6379/1")'
+        )
+    if celery.conf.result_serializer != "json":
+        raise InvalidOption(
+            f"results of the Celery app {name!r} are written as {celery.conf.result_serializer!r}; "
+            'here they must be JSON: result_serializer="json"'
+        )
 
 
 class Results:
@@ -53,11 +100,7 @@ class Results:
         on_pulse: Callable[[str, bool, bool], None],
     ) -> None:
         backend = celery.backend
-        url: str = backend.url
-        client: Any = redis.Redis
-        self._client = client.from_url(
-            url.partition("?")[0], socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
+        self._client = _client_like(backend.connparams)
         self._key_of: Callable[[str], bytes] = backend.get_key_for_task
         self._on_state, self._on_pulse = on_state, on_pulse
         self._refs: dict[bytes, str] = {}
@@ -77,7 +120,7 @@ class Results:
             for task in left:
                 task.cancel()
             _, left = await asyncio.wait(left, timeout=AGAIN_S)
-        await self._client.aclose()
+        await self._client.aclose(close_connection_pool=True)
 
     # -- what is watched ---------------------------------------------------------------
 
@@ -88,21 +131,32 @@ class Results:
         if self._pubsub is not None:
             await self._pubsub.subscribe(key)
 
-    async def forget(self, ref: str, *, is_over: bool, is_fenced: bool) -> None:
-        """Tell no more of *ref*; remove what is stored of it once it is over."""
+    async def forget(self, ref: str) -> None:
+        """Tell no more of *ref*."""
         key = self._key_of(ref)
-        if self._refs.pop(key, None) is None:
-            return
-        try:
-            if self._pubsub is not None:
+        if self._refs.pop(key, None) is not None and self._pubsub is not None:
+            with suppress(*_DOWN):  # a new connection does not subscribe to it
                 await self._pubsub.unsubscribe(key)
-            if is_over and is_fenced:
-                keys = begun_key(ref), key, alive_key(ref), orders_key(ref)
-                await self._client.eval(CLOSE, len(keys), *keys, KEPT_S)
-            elif is_over:
-                await self._client.delete(key)
-        except _DOWN:  # it goes by itself, in a day
-            log.debug("the result of %s could not be deleted", ref)
+
+    async def close_attempt(self, ref: str, *, is_fenced: bool) -> None:
+        """Remove what is stored of *ref*: its outcome is known, and nobody is to take it up."""
+        keys = begun_key(ref), self._key_of(ref), alive_key(ref), orders_key(ref)
+        for pause_s in CLOSING_S:
+            try:
+                if is_fenced:
+                    await self._client.eval(CLOSE, len(keys), *keys, KEPT_S)
+                else:
+                    await self._client.delete(keys[1])
+            except _DOWN:
+                await asyncio.sleep(pause_s)
+            else:
+                return
+        log.warning("what Celery keeps of %s could not be removed", ref)
+
+    async def keep(self, ref: str) -> None:
+        """Leave the result of *ref* to who takes it up, should this process end before the app's store has it."""
+        with suppress(*_DOWN):  # it goes in a day, then
+            await self._client.eval(KEEP, 2, begun_key(ref), self._key_of(ref), HEARD_S)
 
     # -- the fence ---------------------------------------------------------------------
 
@@ -111,14 +165,22 @@ class Results:
         return bool(await self._client.eval(WANT, 2, wanted_key(ref), begun_key(ref), ref, KEPT_S))
 
     async def take_up(self, before: str, ref: str) -> str | None:
-        """Return which attempt of *before*'s job goes on somewhere; None if none does, and *ref* is wanted."""
-        running: bytes = await self._client.eval(TAKE_UP, 1, wanted_key(before), ref, KEPT_S)
-        return running.decode() or None
+        """Return which attempt of *before*'s job goes on somewhere, or has ended; None if none, and *ref* is wanted."""
+        while found := await self._client.eval(TAKE_UP, 1, wanted_key(before), ref, KEPT_S):
+            running: str = found[0].decode()
+            if found[1] or await self._has_ended(running):
+                return running
+            await self.close_attempt(running, is_fenced=True)  # its process is gone, and has left no word
+        return None
 
-    async def withdraw(self, ref: str) -> bool:
-        """Return whether the body of *ref* will never begin; one that has begun is told to stop."""
+    async def _has_ended(self, ref: str) -> bool:
+        value = await self._client.get(self._key_of(ref))
+        return value is not None and json.loads(value)["status"] in ENDS
+
+    async def withdraw(self, ref: str, order: str = "") -> bool:
+        """Return whether the body of *ref* will never begin; one that has begun is given the order."""
         keys = wanted_key(ref), begun_key(ref), orders_key(ref)
-        return bool(await self._client.eval(WITHDRAW, 3, *keys, ref, KEPT_S))
+        return bool(await self._client.eval(WITHDRAW, 3, *keys, ref, KEPT_S, order))
 
     # -- listening ---------------------------------------------------------------------
 
@@ -136,7 +198,7 @@ class Results:
                         message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LOOK_S)
                         if message is not None:
                             self._tell(message["channel"], message["data"])
-            except _DOWN as error:
+            except Exception as error:  # redis-py also has errors of its own of a connection that is torn down
                 if self._is_over:
                     return
                 log.warning("Celery's results are away, tried again in %.1f s: %s", pause_s, error)
@@ -150,8 +212,8 @@ class Results:
             await asyncio.sleep(LOOK_S)
             try:
                 await self.look()
-            except _DOWN:  # the listener tells of it
-                continue
+            except Exception:  # likewise; the listener tells of it
+                log.debug("Celery's results could not be looked at", exc_info=True)
 
     async def look(self) -> None:
         """Read the results of all that is watched, and whether their processes are there."""
@@ -177,3 +239,12 @@ class Results:
             self._on_state(ref, json.loads(value))
         except Exception:  # whatever a task of theirs has put there, the others go on
             log.exception("what Celery keeps of %s cannot be read", ref)
+
+
+def _client_like(given: Mapping[str, Any]) -> Any:
+    """Return a client that connects as Celery's own does: through TLS, a socket's file, with its credentials."""
+    kind: Any = _KINDS.get(given.get("connection_class"), redis.Connection)
+    limits = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    own = {name: value for name, value in given.items() if value is not None and name not in _OURS}
+    make: Any = redis.ConnectionPool
+    return redis.Redis(connection_pool=make(connection_class=kind, **{**own, **limits}))

@@ -10,6 +10,8 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from types import FrameType
 from typing import Any, Final
 
 from celery.exceptions import Ignore
@@ -17,9 +19,11 @@ from celery.exceptions import Ignore
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import Orphaned
 
-from ._celery_fence import BEGIN, KEPT_S, alive_key, begun_key, orders_key, wanted_key
+from ._celery_fence import BEGIN, KEPT_S, PULSE, alive_key, begun_key, orders_key, wanted_key
+from ._gate import DOORBELL, Gate
 from ._loading import load_bodies
-from ._remote import Answer, Bodies, HasBodies, Request, in_figures, run
+from ._remote import Answer, Bodies, Body, HasBodies, Request, in_figures, run
+from ._stage import Stage
 from .base import AppRef
 
 __all__ = ["TASK", "serve"]
@@ -35,12 +39,12 @@ QUICK_NS: Final = 100_000_000
 
 def serve(celery: Any, app: HasBodies | str) -> None:
     """Register the task that runs the bodies of *app*; see `quarterjack.executors.celery.serve_bodies`."""
-    loaded: list[Bodies] = []
+    places: list[_Place] = []
 
-    def bodies() -> Bodies:
-        if not loaded:  # in the process that runs them, not in the one that forks it
-            loaded.append(_bodies_of(app))
-        return loaded[0]
+    def place() -> _Place:
+        if not places:  # in the process that runs bodies, not in the one that forks it
+            places.append(_Place(_bodies_of(app)))
+        return places[0]
 
     # Acknowledged before it runs: one that is delivered again after a crash would only meet the fence.
     register: Callable[[Callable[..., str]], Any] = celery.task(
@@ -55,7 +59,7 @@ def serve(celery: Any, app: HasBodies | str) -> None:
             raise Ignore
         if request.deadline_ns is not None and SYSTEM_CLOCK.now_ns() > request.deadline_ns:
             return Answer.missed("its message came after its start deadline").decode()
-        return _answer(bodies, request, Pulse(self.backend, fence, self.request.id)).decode()
+        return _answer(place, request, Pulse(self.backend, fence, self.request.id)).decode()
 
 
 def _bodies_of(app: HasBodies | str) -> Bodies:
@@ -65,15 +69,68 @@ def _bodies_of(app: HasBodies | str) -> Bodies:
     return load_bodies(AppRef(module, None, attribute or "app"))
 
 
-def _answer(bodies: Callable[[], Bodies], request: Request, pulse: Pulse) -> bytes:
+def _answer(place: Callable[[], _Place], request: Request, pulse: Pulse) -> bytes:
     try:
-        body = bodies().take(request, pulse)
+        here = place()
+        body = here.bodies.take(request, pulse)
     except Orphaned as error:
         return Answer.orphaned(error.why)
     except Exception as error:  # the user's module is loaded here
         return Answer.rejected(f"it cannot be run by this Celery worker: {error}", error)
-    with pulse:
-        return run(body)
+    return here.answer(body, pulse)
+
+
+class _Place:
+    """This process: the bodies it knows, and how they are interrupted.
+
+    With Celery's own pool of processes they run in the main thread, behind a gate. Other
+    pools run them in other threads: there a body is only told (``current_job().is_unwanted``).
+    """
+
+    def __init__(self, bodies: Bodies) -> None:
+        self.bodies = bodies
+        is_main = threading.current_thread() is threading.main_thread()
+        self._bell = Bell() if is_main and DOORBELL is not None else None
+
+    def answer(self, body: Body, pulse: Pulse) -> bytes:
+        """Run a body to its end; return the answer."""
+        bell = self._bell
+        if bell is None:
+            with pulse:
+                return run(body)
+        bell.begin(pulse)
+        with pulse:
+            return bell.stage.answer(body)
+
+
+class Bell:
+    """Interrupts bodies by a signal, which is also that of Celery's soft time limits: others' rings are passed on."""
+
+    def __init__(self) -> None:
+        self.gate = Gate(lambda: self._pulse is not None and self._pulse.is_unwanted)
+        self.stage = Stage(self.gate)
+        self._pulse: Pulse | None = None
+        self._is_ours = False
+        self._before: Any = signal.signal(signal.SIGUSR1, self._on_signal)
+
+    def begin(self, pulse: Pulse) -> None:
+        """Have this one's orders interrupt the next body."""
+        self.gate.reset()
+        self._pulse, pulse.bell = pulse, self
+
+    def ring(self) -> None:
+        """Interrupt the body; from any thread."""
+        self._is_ours = True
+        main = threading.main_thread().ident
+        if main is not None:
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._is_ours:
+            self._is_ours = False
+            self.gate._on_ring(number, frame)
+        elif callable(self._before):
+            self._before(number, frame)
 
 
 class Fence:
@@ -82,17 +139,15 @@ class Fence:
     def __init__(self, backend: Any, ref: str) -> None:
         self.ref = ref
         self.client = backend.client
+        self._keys = wanted_key(ref), begun_key(ref), alive_key(ref)
 
     def may_begin(self) -> bool:
         """Take the attempt's one turn."""
-        keys = wanted_key(self.ref), begun_key(self.ref), alive_key(self.ref)
-        return bool(self.client.eval(BEGIN, len(keys), *keys, self.ref, KEPT_S, ALIVE_S))
+        return bool(self.client.eval(BEGIN, 3, *self._keys, self.ref, KEPT_S, ALIVE_S))
 
     def pulse(self) -> bool:
         """Say that this process is there; return whether its body is still wanted."""
-        self.client.set(alive_key(self.ref), "1", ex=ALIVE_S)
-        wanted = self.client.get(wanted_key(self.ref))
-        return wanted is None or wanted.decode() == self.ref
+        return bool(self.client.eval(PULSE, 3, *self._keys, self.ref, KEPT_S, ALIVE_S))
 
     def was_told_to_stop(self, within_s: float) -> bool:
         """Wait for an order."""
@@ -103,21 +158,11 @@ class Fence:
         with self.client.pipeline(transaction=False) as pipe:
             pipe.rpush(orders_key(self.ref), "over")
             pipe.expire(orders_key(self.ref), ALIVE_S)
-            pipe.delete(alive_key(self.ref))
             pipe.execute()
-
-    def over(self) -> None:
-        """Its process has nothing more to say."""
-        self.client.delete(alive_key(self.ref))
 
 
 class Pulse:
-    """Says from a thread that a body's process is there; hears there that the body is to stop.
-
-    A plain function is stopped by the signal of Celery's soft time limit, which
-    raises in the main thread of a worker's process. Other pools run bodies in
-    other threads: there it is only told (``current_job().is_unwanted``).
-    """
+    """Says from a thread that a body's process is there; hears there that the body is to stop."""
 
     def __init__(self, backend: Any, fence: Fence, task_id: str) -> None:
         self._backend, self._fence, self._task_id = backend, fence, task_id
@@ -126,7 +171,7 @@ class Pulse:
         self._stored_ns = 0
         self._has_news = self._is_over = False
         self._thread = threading.Thread(target=self._run, name="quarterjack-pulse", daemon=True)
-        self._can_be_interrupted = threading.current_thread() is threading.main_thread()
+        self.bell: Bell | None = None
         self.is_unwanted = False
 
     def __enter__(self) -> Pulse:
@@ -139,7 +184,8 @@ class Pulse:
             self._is_over = True
             if self._has_news:
                 self._store("PROGRESS")
-        self._fence.end()
+        with suppress(Exception):  # the backend is away: then it waits a while
+            self._fence.end()
 
     def progress(self, done: float, total: float | None, text: str) -> None:
         """The body says how far it is."""
@@ -150,31 +196,35 @@ class Pulse:
         self._say("kept", [value])
 
     def _say(self, what: str, value: list[Any]) -> None:
-        with self._lock:
+        with nullcontext() if self.bell is None else self.bell.gate, self._lock:
+            if self._is_over:  # a thread that the body left behind
+                return
             self._said[what] = value
             self._has_news = True
             if SYSTEM_CLOCK.monotonic_ns() - self._stored_ns >= QUICK_NS:
                 self._store("PROGRESS")
 
     def _store(self, state: str) -> None:
-        self._stored_ns, self._has_news = SYSTEM_CLOCK.monotonic_ns(), False
-        self._backend.store_result(self._task_id, dict(self._said), state)
+        self._stored_ns, self._has_news = SYSTEM_CLOCK.monotonic_ns(), True
+        with suppress(Exception):  # the backend is away, which is no fault of the body's: said with the next pulse
+            self._backend.store_result(self._task_id, dict(self._said), state)
+            self._has_news = False
 
     def _run(self) -> None:
         while not self._is_over:
             try:
-                self.is_unwanted = self.is_unwanted or not self._fence.pulse()
+                is_wanted = self._fence.pulse()
                 with self._lock:
                     if self._has_news and not self._is_over:
                         self._store("PROGRESS")
-                if self._fence.was_told_to_stop(PULSE_S):
+                if not (is_wanted or self.is_unwanted) or self._fence.was_told_to_stop(PULSE_S):
                     self._interrupt()
             except Exception:  # the backend is away: the next pulse may be heard, and the body goes on
                 threading.Event().wait(PULSE_S)
-        self._fence.over()  # if the last pulse came after the end
 
     def _interrupt(self) -> None:
-        self.is_unwanted = True
         with self._lock:
-            if self._can_be_interrupted and not self._is_over:
-                os.kill(os.getpid(), signal.SIGUSR1)
+            if not (self.is_unwanted or self._is_over):
+                self.is_unwanted = True
+                if self.bell is not None:
+                    self.bell.ring()

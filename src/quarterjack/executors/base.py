@@ -268,7 +268,7 @@ class Executor(ABC):
         self.lent += n
 
     def leave(self, handle: Handle) -> None:
-        """Let a body go on without its worker, which ends: nothing more is reported of it.
+        """Let a body go on without its worker, which ends or has lost its lease: nothing more is reported of it.
 
         Only where `Capabilities.survives_worker_restart`; the next worker finds it by `reattach`.
         """
@@ -278,8 +278,17 @@ class Executor(ABC):
     def reattach(self, ref: str, call: Call, report: Report) -> Handle | None:
         """Take up the body of an earlier attempt, *ref*, that survived its worker, as that of *call*.
 
+        One that returned meanwhile is found as well, as long as no `settled` said that the store has its result.
+
         Returns:
             None if there is none: then *call* is submitted.
         """
         del ref, call, report
         return None
+
+    def settled(self, ref: str, *, is_stored: bool) -> None:
+        """The outcome of *ref* is in the store; or that refused it, as the job is another attempt's by now.
+
+        Called only where `Capabilities.survives_worker_restart`. Until then what is known there of a body that
+        returned is kept: should this process die before, the next attempt finds it by `reattach`.
+        """

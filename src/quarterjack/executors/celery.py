@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 from pydantic_core import from_json, to_json
 
+from quarterjack._durations import NS_PER_S
 from quarterjack.errors import InvalidOption, MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
@@ -31,9 +33,10 @@ from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
 try:
-    from ._celery_client import Client
+    from ._celery_client import Client, Letter
+    from ._celery_ledger import Ledger
     from ._celery_message import Message
-    from ._celery_results import Results
+    from ._celery_results import check_results
     from ._celery_worker import TASK, serve
 except ImportError as error:
     if isinstance(error, MissingExtra):
@@ -92,17 +95,11 @@ class CeleryExecutor(DeskExecutor):
     def __init__(self, celery: Any, *, queue: str | None = None, slots: int = 100, name: str = "celery") -> None:
         if type(slots) is not int or slots < 1:
             raise InvalidOption(f"slots must be a whole number from 1, got {slots!r}")
-        if not hasattr(celery.backend, "client"):
-            kept = celery.conf.result_backend or "nowhere"
-            raise InvalidOption(
-                f"results of the Celery app {celery.main!r} are kept {kept!r}; here they must be in Redis or Valkey, "
-                'as in Celery(…, backend="redis://127.0.0.1:6379/1")'
-            )
+        check_results(celery)
         self.name, self.slots = name, slots
         self._celery, self._queue = celery, queue
         self._client: Client
-        self._results: Results
-        self._out: dict[str, list[Message]] = {}
+        self._ledger: Ledger
         self._chores: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -111,11 +108,15 @@ class CeleryExecutor(DeskExecutor):
     # -- the contract ------------------------------------------------------------------
 
     async def start(self, home: Home) -> None:
-        if self._desk is None:
-            self._desk = Desk(asyncio.get_running_loop(), home.clock)
-            self._client = Client(self._celery, self.name)
-            self._results = Results(self._celery, self._on_state, self._on_pulse)
-            self._results.start()
+        """Begin to listen for results, on connections that are made when they can be.
+
+        Raises:
+            UsageError: If another app uses the executor.
+        """
+        self._desk = self._new_desk(home)
+        self._ledger = Ledger(self._celery, is_fenced=self._is_fenced)
+        self._ledger.start()
+        self._client = Client(self._celery, self.name)
 
     def submit(self, call: Call, report: Report) -> Handle:
         return self._begin(call, report, before=None)
@@ -127,6 +128,10 @@ class CeleryExecutor(DeskExecutor):
     def leave(self, handle: Handle) -> None:
         assert isinstance(handle, Message)  # noqa: S101  # ours, or the caller is broken
         handle.leave()
+
+    def settled(self, ref: str, *, is_stored: bool) -> None:
+        if self._desk is not None:
+            self._ledger.settled(ref, is_stored=is_stored)
 
     async def stop(self, grace_s: float) -> None:
         desk, self._desk = self._desk, None
@@ -144,30 +149,34 @@ class CeleryExecutor(DeskExecutor):
                 chore.cancel()
             await asyncio.gather(*self._chores, return_exceptions=True)
             self._client.close()
-            await self._results.close()
+            await self._ledger.close()
 
     # -- messages ----------------------------------------------------------------------
 
     def _begin(self, call: Call, report: Report, *, before: str | None) -> Handle:
         desk = self._desk_with_room()
         letter = self._letter(call)  # what cannot travel is refused before anything is sent
-        message = Message(desk, call, report, self)
-        self.chore(self._hand_over(message, letter, before=before))
+        message = Message(desk, call, report, self, is_sent=before is not None)
+        handing_over = self.chore(self._hand_over(message, letter, before=before))
+        if before is not None:
+            message.looking = handing_over
         return message
 
-    def _letter(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
-        return TASK, [request_of(call).decode()], {}
+    def _letter(self, call: Call) -> Letter:
+        return Letter(TASK, [request_of(call).decode()], {})
 
-    async def _hand_over(
-        self, message: Message, letter: tuple[str, list[Any], dict[str, Any]], *, before: str | None
-    ) -> None:
+    async def _hand_over(self, message: Message, letter: Letter, *, before: str | None) -> None:
         pause_s = HAND_OVER_S[0]
-        while not message.is_over:
+        while message in message.desk.out and (before is not None or not message.is_asked):
             try:
-                if before is not None and await self._taken_up(message, before):
+                if before is not None and await self._ledger.take_up(message, before):
+                    message.on_accepted()
+                    await self._ledger.results.look()
                     return
-                await self._send(message, letter)
+                if not message.is_asked:
+                    await self._send(message, letter)
             except Exception as error:  # of kombu's transports, or of redis-py
+                message.is_sent = message.is_sent and self._is_fenced  # the fence knows better
                 log.warning(
                     "job %s could not be handed to Celery, tried again in %.1f s: %s", message.ref, pause_s, error
                 )
@@ -175,79 +184,57 @@ class CeleryExecutor(DeskExecutor):
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
+        if not message.is_sent:
+            message.on_withdrawn()
 
-    async def _taken_up(self, message: Message, before: str) -> bool:
-        running = await self._results.take_up(before, message.ref)
-        if running is None:
-            return False
-        message.ref = running
-        await self._watch(message)
-        message.on_accepted()
-        await self._results.look()
-        return True
-
-    async def _watch(self, message: Message) -> None:
-        if not message.is_over:
-            same = self._out.setdefault(message.ref, [])
-            if message not in same:
-                same.append(message)
-            await self._results.watch(message.ref)
-
-    async def _send(self, message: Message, letter: tuple[str, list[Any], dict[str, Any]]) -> None:
-        task, args, kwargs = letter
-        timeout_s = message.call.timeout_s
-        limit = {} if timeout_s is None else {"time_limit": timeout_s + message.call.cancel_grace_s + MORE_S}
-        await self._watch(message)
-        is_new = not self._is_fenced or await self._results.want(message.ref)
+    async def _send(self, message: Message, letter: Letter) -> None:
+        await self._ledger.watch(message)
+        is_new = not self._is_fenced or await self._ledger.results.want(message.ref)
         if message.is_over:
             return
+        message.is_sent = True
         if is_new:
-            await self._client.publish(task, message.ref, args, kwargs, queue=self._queue, **limit)
+            limits = self._limits(message.call)
+            await self._client.publish(letter, message.ref, queue=self._queue, **limits)
         message.on_accepted()
         if not is_new:
             message.on_begun()
 
-    # -- what comes back ---------------------------------------------------------------
+    def _limits(self, call: Call) -> dict[str, Any]:
+        """Return what ends a body that no worker of ours watches any more."""
+        return {} if call.timeout_s is None else {"time_limit": call.timeout_s + call.cancel_grace_s + MORE_S}
 
-    def _on_state(self, ref: str, meta: Mapping[str, Any]) -> None:
-        for message in list(self._out.get(ref, ())):
-            message.on_state(meta["status"], meta.get("result"), meta.get("traceback") or "")
-
-    def _on_pulse(self, ref: str, is_alive: bool, is_wanted: bool) -> None:
-        if self._is_fenced:
-            for message in list(self._out.get(ref, ())):
-                message.on_pulse(is_alive, is_wanted)
+    # -- what messages ask ---------------------------------------------------------------
 
     def outcome_of(self, call: Call, result: Any) -> Outcome:
         """Return what a result says."""
         return outcome_of(call, result.encode())
 
-    def forget(self, message: Message, *, is_over: bool) -> None:
+    def part(self, message: Message, end: OutcomeKind) -> None:
         """Watch a message no more."""
-        same = self._out.get(message.ref, [])
-        if message in same:
-            same.remove(message)
-            if same:
-                return
-            del self._out[message.ref]
-            self.chore(self._results.forget(message.ref, is_over=is_over, is_fenced=self._is_fenced))
+        self._ledger.part(message, end)
+
+    async def withdraw(self, message: Message) -> bool:
+        """Say whether a body has not begun, and have it never begin."""
+        return await self._ledger.results.withdraw(message.ref)
 
     async def interrupt(self, message: Message) -> bool:
         """Withdraw a body that has not begun, and say so; else have it raise where it stands.
 
         Not by Celery's own revoke: a worker that was told to interrupt a task forgets it, and cannot kill it later.
         """
-        return await self._results.withdraw(message.ref)
+        return await self._ledger.results.withdraw(message.ref, "stop")
 
     async def kill(self, message: Message) -> None:
         """End the process that runs the body."""
         await self._client.revoke(message.ref, "SIGKILL")
 
-    def chore(self, work: Coroutine[Any, Any, None]) -> None:
+    def chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside the loop's other work."""
         task = asyncio.get_running_loop().create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
 
 class CeleryTask(CeleryExecutor):
@@ -277,9 +264,22 @@ class CeleryTask(CeleryExecutor):
         super().__init__(celery, queue=queue, slots=slots, name=f"celery:{task}")
         self.task = task
 
-    def _letter(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
+    def _letter(self, call: Call) -> Letter:
         args, kwargs = from_json(call.payload())
-        return self.task, args, kwargs
+        return Letter(self.task, args, kwargs)
+
+    def _limits(self, call: Call) -> dict[str, Any]:
+        """Return, besides, until when its message may be taken: a revoke is forgotten by workers that are not there."""
+        limits = super()._limits(call)
+        ends = [] if call.deadline_ns is None else [call.deadline_ns / NS_PER_S]
+        if call.timeout_s is not None and self._desk is not None:
+            ends.append(self._desk.clock.now_ns() / NS_PER_S + call.timeout_s)
+        return {**limits, "expires": datetime.fromtimestamp(min(ends), UTC)} if ends else limits
+
+    async def withdraw(self, message: Message) -> bool:
+        """Say no: nobody knows whether it has begun."""
+        del message
+        return False
 
     def reattach(self, ref: str, call: Call, report: Report) -> Handle | None:
         """Find nothing: a task of theirs does not say whether it has begun."""

@@ -1,8 +1,9 @@
-"""Handing an attempt to its executor, and what becomes of it if that does not take it."""
+"""Handing an attempt to its executor, what becomes of it if that does not take it, and letting go of it again."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidArguments
@@ -14,10 +15,11 @@ from .run import NO_CONTEXT, Attempt
 if TYPE_CHECKING:
     from .worker import Worker
 
-__all__ = ["launch", "leave_behind"]
+__all__ = ["LEASE_LOST", "launch", "leave_behind", "leave_to_next", "let_go", "outlives"]
 
 log = logging.getLogger("quarterjack.worker")
 
+LEASE_LOST: Final = "its lease was lost"
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
 
@@ -64,3 +66,35 @@ def leave_behind(attempt: Attempt) -> bool:
         return False
     executor.leave(handle)
     return True
+
+
+def outlives(attempt: Attempt) -> bool:
+    """Say whether a body is in hands where the worker that has its job now finds it."""
+    is_there = attempt.running_at_ns is not None or attempt.record.started_at_ns is not None
+    return is_there and attempt.handle is not None and attempt.executor.capabilities.survives_worker_restart
+
+
+async def let_go(worker: Worker, attempts: Sequence[Attempt]) -> None:
+    """The leases of these have moved on: leave their bodies to the next attempts, end those of jobs that are over.
+
+    Raises:
+        StoreError: If the store does not answer.
+    """
+    rows = await worker.rows_of(attempts)
+    for attempt, row in zip(attempts, rows, strict=True):
+        if worker.held_by_id.get(attempt.job_id) is not attempt or attempt.handle is None:
+            continue  # it has ended meanwhile
+        if row is None or row.state.is_finished:
+            log.warning("job %s (%s) was ended elsewhere; its body is cancelled", attempt.job_id, attempt.task)
+            attempt.handle.cancel(LEASE_LOST)
+        else:
+            leave_to_next(worker, attempt)
+
+
+def leave_to_next(worker: Worker, attempt: Attempt) -> None:
+    """Leave a body to the next attempt at its job, which takes it up."""
+    if attempt.handle is not None:
+        log.warning("the lease of job %s (%s) was lost; its body is left to who has it", attempt.job_id, attempt.task)
+        attempt.executor.leave(attempt.handle)
+        report = worker.entry_of(attempt) or attempt
+        report.finished(Outcome(OutcomeKind.LOST, reason=LEASE_LOST))

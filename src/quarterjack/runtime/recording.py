@@ -86,6 +86,8 @@ class Recorder:
         """To be set once there is something in an empty outbox."""
         self.recorded = asyncio.Event()
         """Set whenever a job is held here no more."""
+        self.tells_executors = False
+        """True once there is an executor that keeps what it knows of an outcome until the store has it."""
         self._under_way = 0
         self._most = BATCH
         self._has_worked = False
@@ -280,6 +282,10 @@ class Recorder:
             self._ended_early.difference_update(ended)
             if ended:
                 self.errands.body_ended([attempt.fence for attempt in ended])
+        if self.tells_executors:
+            for (_, attempt), state in zip(batch, answers, strict=True):
+                if attempt.executor.capabilities.survives_worker_restart:
+                    attempt.executor.settled(attempt.ref, is_stored=state is not None)
         self.recorded.set()
 
 

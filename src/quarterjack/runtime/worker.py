@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from quarterjack.executors import Report
@@ -25,7 +26,7 @@ from .claiming import Claimer
 from .deaths import Deaths
 from .decoding import Decoder, Orphans
 from .endings import STOPPED, Endings
-from .launching import launch, leave_behind
+from .launching import LEASE_LOST, launch, leave_behind, leave_to_next, let_go, outlives
 from .recording import Recorder
 from .run import Attempt
 from .worker_host import Prepared, WorkerHost
@@ -92,6 +93,7 @@ class Worker(Endings):
             end()
         lanes = self._host.places.lanes(self.deaths.parked)
         self._unlisten = [one.executor.on_free(self.poke) for one in lanes]
+        self.recorder.tells_executors = any(one.executor.capabilities.survives_worker_restart for one in lanes)
         self.claimer.by_executor = lanes if self.flows is None else self.flows.regroup(lanes)
         self.poke()
 
@@ -223,8 +225,8 @@ class Worker(Endings):
             prepared.is_coroutine,
         )
         before = self.held_by_id.get(record.id)
-        if before is not None and before.handle is not None:  # its lease ran out meanwhile, and came back to us
-            before.handle.cancel("its lease was lost")
+        if before is not None and self._lose(before):  # its lease ran out meanwhile, and came back to us
+            leave_to_next(self, before)
         self.held_by_id[record.id] = attempt
         if self.events.has_listeners:
             self.send("scheduled", record)
@@ -265,6 +267,14 @@ class Worker(Endings):
         """There is room in a flow, or a slot."""
         self.claimer.wake.set()
 
+    async def rows_of(self, attempts: Sequence[Attempt]) -> list[JobRecord | None]:
+        """Return what the store has of their jobs.
+
+        Raises:
+            StoreError: If it does not answer.
+        """
+        return await self._store.jobs_get([attempt.job_id for attempt in attempts])
+
     def waits_no_more(self, job_id: str) -> None:
         """A job with a flow began or ended: who waits to submit one more may."""
         if self._host.flows is not None:
@@ -292,18 +302,26 @@ class Worker(Endings):
                 attempt.handle.cancel("shutdown")
 
     def lose(self, attempts: Sequence[Attempt]) -> None:
-        """The leases of these have moved on: end what still runs, and keep silent about it.
+        """The leases of these have moved on: end what still runs, or leave it to who has it, and keep silent about it.
 
         Attempts, not jobs: a newer attempt at the same job may be ours meanwhile.
         """
-        for attempt in attempts:
-            record = attempt.record
-            if self.held_by_id.get(record.id) is not attempt or attempt.handle is None:
-                continue  # over already; the fence judges its outcome
-            if not self._store.keeps_objects:
-                record.owner = None
-            log.warning("the lease of job %s (%s) was lost; its body is cancelled", record.id, record.task)
-            attempt.handle.cancel("its lease was lost")
+        outliving = [attempt for attempt in attempts if self._lose(attempt)]
+        if outliving:
+            self.recorder.errands.insist("asking who has lost jobs now", partial(let_go, self, outliving))
+
+    def _lose(self, attempt: Attempt) -> bool:
+        """End a body whose lease has moved on; True if that must not be, as it may be another attempt's by now."""
+        record = attempt.record
+        if self.held_by_id.get(record.id) is not attempt or attempt.handle is None or not attempt.is_current:
+            return False  # over already, and the fence judges its outcome; or told before
+        if not self._store.keeps_objects:
+            record.owner = None
+        if outlives(attempt):
+            return True
+        log.warning("the lease of job %s (%s) was lost; its body is cancelled", record.id, record.task)
+        attempt.handle.cancel(LEASE_LOST)
+        return False
 
     def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled") -> None:
         """Interrupt jobs held here that somebody wants to end."""

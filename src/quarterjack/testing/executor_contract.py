@@ -270,6 +270,23 @@ class ExecutorContract:
         finally:
             await again.stop(ENOUGH_S)
 
+    async def test_a_result_that_no_store_has_is_found_again(self, bench: ExecutorBench) -> None:
+        """Its worker may be killed after it heard the result and before that was stored: the body ran all the same."""
+        async with bench.started(1) as executor, bench.started(1) as another:
+            if not executor.capabilities.survives_worker_restart:
+                return
+            call = TestCall(bench.name("mark"), (bench.file("a"),), {}, track := Track())
+            executor.submit(call, track)
+            await track.end()
+            for attempt in (2, 3):
+                again = TestCall(bench.name("mark"), (bench.file("a"),), {}, track := Track())
+                again.job_id, again.ref = call.job_id, f"{call.job_id}.{attempt}"
+                another.reattach(f"{call.job_id}.{attempt - 1}", again, track)
+                assert (await track.end()).kind is OutcomeKind.DONE
+                assert bench.notes("a") == ["ran"] * (attempt - 1)
+                executor.settled(call.ref, is_stored=False)  # refused: it is the other one's by now
+                another.settled(again.ref, is_stored=True)
+
     async def test_submit_is_idempotent(self, bench: ExecutorBench) -> None:
         """True: the same attempt handed over twice runs once. False: it runs twice, so nobody may do that."""
         async with bench.started(2) as executor:

@@ -1,0 +1,146 @@
+"""What `CeleryExecutor` says and does without a worker: what it cannot use, and how it reaches what it can."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+pytest.importorskip("celery")
+
+from celery import Celery
+
+from quarterjack import InvalidOption, UsageError
+from quarterjack.executors import celery as executors
+from quarterjack.executors._celery_results import Results
+from quarterjack.executors.celery import CeleryExecutor, CeleryTask
+from quarterjack.model import OutcomeKind
+from quarterjack.testing._executor_bench import TestCall, Track
+from quarterjack.testing.executor_contract import ExecutorBench
+from tests.real_time import until
+
+NOWHERE = "redis://127.0.0.1:1/0"
+"""Nobody listens there."""
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "must be in one Redis or Valkey"),
+        ({"backend": "cache+memory://"}, "must be in one Redis or Valkey"),
+        ({"backend": "sentinel://localhost:26379/0"}, "must be in one Redis or Valkey"),
+        ({"backend": NOWHERE, "result_serializer": "pickle"}, r"written as 'pickle'; .* result_serializer=\"json\""),
+    ],
+)
+def test_results_that_cannot_be_listened_for_are_refused(options: dict[str, str], why: str) -> None:
+    """Nobody would ever hear of an end."""
+    backend = options.pop("backend", None)
+    celery: Any = Celery("x", broker="memory://", backend=backend)
+    celery.conf.update(options)
+    with pytest.raises(InvalidOption, match=why):
+        CeleryExecutor(celery)
+
+
+def test_without_the_extra_the_line_that_installs_it_is_named() -> None:
+    """All else works without it."""
+    program = (
+        "import sys; sys.modules['celery'] = None\n"
+        "import quarterjack, quarterjack.executors\n"
+        "try: import quarterjack.executors.celery\n"
+        "except quarterjack.MissingExtra as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, timeout=30, capture_output=True, text=True)
+    assert "pip install 'quarterjack[celery]'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "says"),
+    [
+        ("redis://ada:secret@host:7/3", "Connection", {"host": "host", "port": 7, "db": 3, "password": "secret"}),
+        ("rediss://host?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem", "SSLConnection", {"ssl_ca_certs": "/ca.pem"}),
+        ("redis+socket:///run/valkey.sock?virtual_host=2", "UnixDomainSocketConnection", {"path": "/run/valkey.sock"}),
+    ],
+)
+async def test_results_are_reached_as_celery_reaches_them(url: str, kind: str, says: dict[str, Any]) -> None:
+    """Through TLS, a socket's file, with its credentials: what the user's app says, and nothing less."""
+    celery: Any = Celery("x", broker="memory://", backend=url)
+    pool = Results(celery, lambda *_: None, lambda *_: None)._client.connection_pool
+    assert pool.connection_class.__name__ == kind
+    assert says.items() <= pool.connection_kwargs.items()
+    made = pool.make_connection()  # it takes all that it is given
+    assert made.socket_timeout == pool.connection_kwargs["socket_timeout"]
+
+
+async def test_one_executor_serves_one_app(bench: ExecutorBench) -> None:
+    """The first app's stop would end it under the other's jobs."""
+    executor = CeleryExecutor(Celery("away", broker=NOWHERE, backend=NOWHERE))
+    await executor.start(bench.home())
+    try:
+        with pytest.raises(UsageError, match="in use by an app"):
+            await executor.start(bench.home())
+    finally:
+        await executor.stop(0)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+async def test_message_that_was_cancelled_before_it_could_be_sent_is_never_sent(
+    kind: str, bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker is away; when it is back, what nobody wants any more is not to run, and keeps no slot meanwhile."""
+    monkeypatch.setattr(executors, "HAND_OVER_S", (0.01, 0.01))
+    celery: Any = Celery("away", broker=NOWHERE, backend=NOWHERE)
+    executor = CeleryExecutor(celery, slots=1) if kind == "ours" else CeleryTask("theirs.add", celery, slots=1)
+    await executor.start(bench.home())
+    try:
+        tries: list[str] = []
+
+        async def away(*_: Any, **__: Any) -> None:
+            tries.append("a try")
+            raise ConnectionError("it is away")
+
+        monkeypatch.setattr(executor._client, "publish", away)
+        monkeypatch.setattr(executor._client, "revoke", away)
+        monkeypatch.setattr(executor._ledger.results, "want", away)
+        handle, track = bench.begin(executor, "double", 1)
+        await until(lambda: len(tries) >= 2)
+        handle.cancel("not wanted")
+        assert (await track.end()).kind is OutcomeKind.CANCELLED
+        assert executor.free == 1
+        so_far = len(tries)
+        await until(lambda: not executor._chores)  # nobody tries any more
+        assert len(tries) - so_far <= 1, "a revoke, at most"
+        track.check()
+    finally:
+        await executor.stop(1)
+
+
+async def test_message_to_a_task_of_theirs_expires_when_nobody_waits_for_it_any_more(bench: ExecutorBench) -> None:
+    """A worker that was not there when it was revoked would run it days later."""
+    celery: Any = Celery("away", broker=NOWHERE, backend=NOWHERE)
+    executor = CeleryTask("theirs.add", celery)
+    await executor.start(bench.home())
+    try:
+        before = datetime.now(UTC)
+        call = TestCall("double", (1,), {"timeout_s": 60.0}, Track())
+        expires = executor._limits(call)["expires"]
+        assert before + timedelta(seconds=60) <= expires <= datetime.now(UTC) + timedelta(seconds=60)
+        call.deadline_ns = 10**18
+        assert executor._limits(call)["expires"] == datetime.fromtimestamp(10**9, UTC)
+        assert "expires" not in executor._limits(TestCall("double", (1,), {}, Track()))
+    finally:
+        await executor.stop(0)
+
+
+async def test_stop_answers_what_was_not_handed_over_yet(bench: ExecutorBench) -> None:
+    """The broker is away, and the app ends: no job may wait for ever."""
+    celery: Any = Celery("away", broker="redis://127.0.0.1:1/0", backend="redis://127.0.0.1:1/1")
+    executor = CeleryExecutor(celery, slots=1)
+    await executor.start(bench.home())
+    _, track = bench.begin(executor, "double", 1)
+    await asyncio.sleep(0)
+    await executor.stop(0.2)
+    assert (await track.end()).kind is OutcomeKind.CANCELLED

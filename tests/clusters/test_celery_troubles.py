@@ -1,0 +1,231 @@
+"""What goes wrong on a Celery cluster: what comes twice or too late, dies, or is forgotten."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("celery")
+
+from quarterjack import JobCancelled, JobMissed, Quarterjack
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.errors import BodyDied
+from quarterjack.executors import _celery_message, _celery_results, _celery_worker
+from quarterjack.executors._celery_client import Letter
+from quarterjack.executors._celery_fence import alive_key, wanted_key
+from quarterjack.executors.celery import CeleryExecutor, CeleryTask
+from quarterjack.model import OutcomeKind
+from quarterjack.runtime import endings
+from quarterjack.testing import _contract_bodies
+from quarterjack.testing._executor_bench import TestCall, Track
+from quarterjack.testing.executor_contract import ExecutorBench
+from tests.clusters.kit import app_on, end, started, worker
+from tests.real_time import until
+from tests.servers.running import VALKEY, OwnServer, own
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs_redis]
+NOBODY: int = 4
+"""The database of a broker whose messages no worker gets."""
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have silence noticed soon, and what was lost begun anew soon."""
+    monkeypatch.setattr(_celery_results, "LOOK_S", 0.2)
+    monkeypatch.setattr(_celery_message, "SILENT_S", 0.2)
+    monkeypatch.setattr(endings, "LOST_S", 0.2)
+
+
+# ---------------------------------------------------------------- twice, too late, not at all
+
+
+async def test_message_that_is_delivered_twice_runs_once(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """Brokers deliver again what was not acknowledged in time; the body asks before it begins."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await until(lambda: bool(bench.notes("a")))
+        [message] = executor._ledger.messages()
+        await executor._client.publish(executor._letter(message.call), message.ref)
+        await executor._client.publish(Letter("shop.sleep", [0, bench.file("after")], {}), "after-it")
+        await until(Path(bench.file("after")).exists)  # two slots: the one that is free has met both
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+    assert bench.notes("a") == ["began"]
+
+
+async def test_job_that_waits_in_celery_past_its_deadline_is_missed(valkey: OwnServer) -> None:
+    """As in a queue of ours; and at that moment, whether a worker ever gets its message or not."""
+    app = Quarterjack()
+    double = app.task(executor=CeleryExecutor(app_on(valkey.port, broker=NOBODY), slots=1), start_deadline=0.3)(
+        _contract_bodies.double.__wrapped__
+    )
+    async with app:
+        with pytest.raises(JobMissed, match="still waited in Celery's queue at its start deadline"):
+            await (await app.submit(double, 1))
+
+
+async def test_message_that_comes_past_its_deadline_begins_no_body(
+    celery: Any, at_work: None, bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The app may be away at that moment, so the worker looks as well."""
+    monkeypatch.setattr(_celery_message.Message, "_pass_deadline", lambda self: None)
+    async with started(celery, bench) as executor:
+        call = TestCall("mark", (bench.file("a"),), {}, track := Track())
+        call.deadline_ns = SYSTEM_CLOCK.now_ns() - 1
+        executor.submit(call, track)
+        assert (await track.end()).kind is OutcomeKind.MISSED
+    assert bench.notes("a") == []
+
+
+async def test_slot_of_a_message_that_nobody_stops_comes_back_with_its_end(
+    valkey: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task of theirs was cancelled while no worker was up; when one runs it after all, that is over too."""
+    monkeypatch.setattr(_celery_message, "KILL_S", 0.1)
+    executor, app = CeleryTask("shop.nobody", app_on(valkey.port, broker=NOBODY), slots=1), Quarterjack()
+
+    @app.task(executor=executor, cancel_grace=0.1)
+    def nobody() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        unwanted = await app.submit(nobody)
+        await until(lambda: str(unwanted.state) == "started")
+        await unwanted.cancel()
+        with pytest.raises(JobCancelled):
+            await unwanted
+        next_one = await app.submit(nobody)
+        assert executor.free == 0
+        await _end(executor, f"{unwanted.id}.1", 5)
+        await until(lambda: str(next_one.state) == "started")
+        await _end(executor, f"{next_one.id}.1", 6)
+        assert await next_one == 6
+
+
+async def _end(executor: CeleryTask, ref: str, result: int) -> None:
+    """Store a result as a worker does, and have it found."""
+    results = executor._ledger.results
+    await results._client.set(results._key_of(ref), json.dumps({"status": "SUCCESS", "result": result}))
+    await results.look()
+
+
+async def test_body_that_is_wanted_no_more_is_interrupted(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """After a server lost its data another attempt may have begun: the old one is not to go on beside it."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await until(lambda: bool(bench.notes("a")))
+        [message] = executor._ledger.messages()
+        await executor._ledger.results._client.set(wanted_key(message.ref), "another")
+        assert (await track.end()).kind is OutcomeKind.CANCELLED
+    assert bench.notes("a") == ["began", "interrupted"]
+
+
+# ---------------------------------------------------------------- deaths and silence
+
+
+async def test_killed_child_is_told_as_died(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """Celery says so at once, so the retry policy decides at once."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        [message] = executor._ledger.messages()
+        told = celery.backend.get_task_meta(message.ref)
+        celery.backend.client.connection_pool.disconnect()
+        os.kill(told["result"]["pid"], signal.SIGKILL)
+        outcome = await track.end()
+        assert outcome.kind is OutcomeKind.DIED
+        assert isinstance(outcome.error, BodyDied), "as of a process of our own: no `Retry(on=ValueError)` takes it"
+        assert outcome.error.code == -signal.SIGKILL
+
+
+async def test_job_whose_celery_worker_was_killed_runs_again(bench: ExecutorBench, quick_looks: None) -> None:
+    """Nobody says that the worker is gone: its silence does, and then nobody waits for the dead body."""
+    app = Quarterjack()
+    with own(VALKEY) as server:
+        hold = app.task(executor=CeleryExecutor(app_on(server.port), slots=1))(_contract_bodies.hold.__wrapped__)
+        async with app:
+            with worker(server.port, QJ_TEST_CELERY_ALIVE="2") as process:
+                job = await app.submit(hold, bench.file("a"), bench.file("go"))
+                await until(lambda: str(job.state) == "running" and bench.notes("a"))
+                end(process)
+                await until(lambda: job.attempt == 2)
+            bench.let_go("go")
+            with worker(server.port):
+                assert await job == "let go"
+    assert bench.notes("a") == ["began", "began"]
+
+
+async def test_two_looks_in_a_row_are_no_silence(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """A server that was restarted knows of nobody until the workers have connected anew."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        [message] = executor._ledger.messages()
+        for _ in range(3):
+            await executor._ledger.results._client.delete(alive_key(message.ref))
+            await executor._ledger.results.look()
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+
+
+@pytest.mark.parametrize("keeps", ["yes", "no"])
+async def test_job_that_waits_runs_after_a_restart_of_the_server(
+    keeps: str, bench: ExecutorBench, quick_looks: None
+) -> None:
+    """With its data the message is still there; without, the job is lost, and is sent anew."""
+    app = Quarterjack()
+    with own(VALKEY, "--appendonly", keeps) as server:
+        mark = app.task(executor=CeleryExecutor(app_on(server.port)))(_contract_bodies.mark.__wrapped__)
+        async with app:
+            job = await app.submit(mark, bench.file("a"))
+            await until(lambda: str(job.state) == "started")
+            server.restart()
+            await until(lambda: keeps == "yes" or job.attempt == 2)
+            with worker(server.port):
+                await job
+            assert job.attempt == (1 if keeps == "yes" else 2)
+    assert bench.notes("a") == ["ran"]
+
+
+async def test_outcome_is_found_after_the_server_was_away(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """A result that came while the connections were cut is read after the reconnect."""
+    async with started(celery, bench) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        await executor._ledger.results._client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+
+
+async def test_listening_survives_an_error_that_nobody_expects(
+    celery: Any, at_work: None, bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the client raises of a connection that is torn down, no job waits for ever."""
+    async with started(celery, bench) as executor:
+        results, looks = executor._ledger.results, []
+
+        async def look() -> None:
+            looks.append(1)
+            raise RuntimeError("torn down")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "look", look)
+            await results._client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda: looks)
+        assert (await bench.run(executor, "double", 21)).result == 42
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's
+def test_pulse_ends_with_its_body(celery: Any, valkey: OwnServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waited on for orders held a connection for seconds: a hundred quick bodies, and there was none left."""
+    monkeypatch.setattr(_celery_worker, "PULSE_S", 60.0)
+    fence = _celery_worker.Fence(celery.backend, "job-1.1")
+    with _celery_worker.Pulse(celery.backend, fence, "job-1.1") as pulse:
+        pass
+    pulse._thread.join(20.0)
+    assert not pulse._thread.is_alive()
+    celery.backend.client.connection_pool.disconnect()
