@@ -151,7 +151,7 @@ def test_a_killed_process_is_started_again_and_one_signal_drains_all(running: St
         run.until("started, as worker")
     killed = run.pids["w2"]
     os.kill(killed, signal.SIGKILL)
-    run.until("w2 has ended by SIGKILL; it is started again in", "has died: it is struck off", "[w2] pid")
+    run.until("w2 has ended by SIGKILL; it is started again in", "has died and is struck off", "[w2] pid")
     assert run.pids["w2"] != killed
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 0, run.text

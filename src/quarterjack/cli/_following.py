@@ -159,6 +159,6 @@ class Member:
                 await asyncio.sleep(FORGET_PAUSE_S)
                 continue
             if freed is not None:
-                log.info("worker %s has died: it is struck off, and others take the %d jobs it held", worker_id, freed)
+                log.info("worker %s has died and is struck off; jobs it held, free now: %d", worker_id, freed)
             self._report(f"{FORGOT} {worker_id}")
             return
