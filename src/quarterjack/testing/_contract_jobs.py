@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.errors import MissingExtra, UniqueConflict
@@ -50,6 +51,40 @@ class JobContract:
         assert rows[1] is jobs[1]
         assert rows[2].id == jobs[1].id
         assert (jobs[0].submitted_at_ns, jobs[2].state) == (await b.store.now_ns(), JobState.NEW)
+
+    @pytest.mark.parametrize("are_alike", [True, False], ids=["alike", "mixed"])
+    async def test_jobs_put_together_are_each_stored_as_asked(self, b: Bench, are_alike: bool) -> None:
+        """What many of them have in common may travel once; it must not become what all of them have."""
+        now = await b.store.now_ns()
+        asked: list[dict[str, Any]] = [
+            {"delay_ns": 5 * NS_PER_S},
+            {},
+            {"priority": 0, "metadata": {"n": 1}},
+            {"queue": "other", "run_at_ns": now + 1},
+            {"max_rescues": 0, "timeout_s": 3.0},
+            {"delay_ns": 7},
+        ]
+        if are_alike:
+            asked = [asked[4]] * 6
+        jobs = [b.job("a" if are_alike else "ab"[n % 2], **one) for n, one in enumerate(asked)]
+        for n, job in enumerate(jobs):
+            job.args = (n,) if are_alike or n % 3 else ()
+        await b.store.jobs_put(jobs)
+        for job, one in zip(jobs, asked, strict=True):
+            row = await b.get(job.id)
+            assert (row.task, row.args, row.queue, row.priority) == (job.task, job.args, job.queue, job.priority)
+            assert row.options == job.options
+            assert row.run_at_ns == one.get("run_at_ns", now + one.get("delay_ns", 0)) == job.run_at_ns
+            assert row.state is JobState.SUBMITTED
+
+    async def test_jobs_put_together_of_which_some_keys_are_taken(self, b: Bench) -> None:
+        """A batch is answered job by job: who was there already, and whom this very batch has put before."""
+        held = await b.put(unique=Unique("held"))
+        jobs = [b.job(unique=key) for key in (None, Unique("held"), Unique("new"), Unique("new"), None)]
+        rows = await b.store.jobs_put(jobs)
+        assert [row.id for row in rows] == [jobs[0].id, held.id, jobs[2].id, jobs[2].id, jobs[4].id]
+        stored = await b.store.jobs_get([job.id for job in jobs])
+        assert [row is not None for row in stored] == [True, False, True, False, True]
 
     async def test_put_answers_a_taken_unique_key_with_its_holder(self, b: Bench) -> None:
         """One key, one unfinished job per task."""
