@@ -232,7 +232,8 @@ async def test_a_body_whose_lease_was_lost_is_left_to_the_next_attempt(tmp_path:
         assert worker is not None
         for _ in range(2):  # each renewal says so
             worker.lose(worker.attempts())
-        await until(lambda: not cluster.reports)  # left, and not ended
+        await until(lambda: not cluster.reports)
+        assert cluster.cancelled == []
         assert (worker.running, limit.used) == (0, 0)
         assert (await app.job(job.id)).state is JobState.SCHEDULED, "its row is not ours to write to"
 

@@ -97,9 +97,12 @@ async def test_message_that_was_cancelled_before_it_could_be_sent_is_never_sent(
     await executor.start(bench.home())
     try:
         tries: list[str] = []
+        is_cancelled = asyncio.Event()
 
         async def away(*_: Any, **__: Any) -> None:
             tries.append("a try")
+            if len(tries) == 2:
+                await is_cancelled.wait()
             raise ConnectionError("it is away")
 
         monkeypatch.setattr(executor._client, "publish", away)
@@ -108,6 +111,7 @@ async def test_message_that_was_cancelled_before_it_could_be_sent_is_never_sent(
         handle, track = bench.begin(executor, "double", 1)
         await until(lambda: len(tries) >= 2)
         handle.cancel("not wanted")
+        is_cancelled.set()
         assert (await track.end()).kind is OutcomeKind.CANCELLED
         assert executor.free == 1
         so_far = len(tries)

@@ -216,6 +216,7 @@ async def test_listening_survives_an_error_that_nobody_expects(
             patch.setattr(results, "look", look)
             await results._client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await until(lambda: looks)
+        await until(lambda: results._pubsub is not None)
         assert (await bench.run(executor, "double", 21)).result == 42
 
 
