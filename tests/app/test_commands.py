@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from quarterjack import Command, InvalidOption, Job, JobCancelled, JobFailed, JobState, JobTimedOut, Quarterjack
+from quarterjack._timerfd import PORTABLE
 from quarterjack.cli.jobs import why
 from quarterjack.cli.show import lines
 from quarterjack.errors import CommandFailed
@@ -31,8 +32,11 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "quarterjack")
 
 
-@pytest.fixture
-def app() -> Quarterjack:
+@pytest.fixture(params=["leash", "portable"])
+def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Quarterjack:
+    """With what only Linux has, and without."""
+    if request.param == "portable":
+        monkeypatch.setenv(PORTABLE, "1")
     return Quarterjack(shutdown_grace=1)
 
 
