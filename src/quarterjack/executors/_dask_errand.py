@@ -63,5 +63,6 @@ def _failure(error: Exception, message: Message) -> Outcome:
     if isinstance(error, KilledWorker):
         died = BodyDied(None, f"the Dask workers that were to run it ended: {words}")
         return Outcome(OutcomeKind.DIED, error=died, reason=str(died))
-    why = f"Dask cannot run it: {words}"
+    cause = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
+    why = f"Dask cannot run it; is quarterjack[dask] installed for its scheduler and its workers? {words}{cause}"
     return Outcome(OutcomeKind.REJECTED, reason=why, info=ErrorInfo(type(error).__name__, str(error)))

@@ -100,6 +100,7 @@ class DaskExecutor(DeskExecutor):
 
     async def warm(self) -> None:
         self._home.find_app()
+        self.chore(self._link.warm())
 
     def submit(self, call: Call, report: Report) -> Handle:
         desk = self._desk_with_room()
