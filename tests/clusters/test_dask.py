@@ -25,7 +25,7 @@ from quarterjack.executors._dask_worker import run_body
 from quarterjack.executors._remote import outcome_of
 from quarterjack.executors.dask import DaskExecutor
 from quarterjack.model import OutcomeKind
-from quarterjack.testing import _contract_bodies
+from quarterjack.testing import _contract_bodies, _executor_bench
 from quarterjack.testing._executor_bench import until
 from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
 from tests.clusters.dask_app import app, crash, odd
@@ -67,6 +67,12 @@ def address() -> Iterator[str]:
     """Have a cluster of one worker with four threads, so that a pool of processes is warm soon."""
     with cluster(1, 4) as one:
         yield one.address
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait longer than for a process of ours: a Dask worker that comes back imports for seconds, its bodies' too."""
+    monkeypatch.setattr(_executor_bench, "ENOUGH_S", 100.0)
 
 
 class TestContract(ExecutorContract):
@@ -178,6 +184,26 @@ async def test_killed_dask_worker_ends_the_attempt_and_the_body_runs_once(bench:
     assert bench.notes("a") == ["began"]
 
 
+async def test_dask_worker_that_closes_interrupts_its_bodies(bench: ExecutorBench) -> None:
+    """As when a cluster shrinks: what becomes of the job is decided here, and Dask begins nothing anew."""
+
+    async def close(dask_worker: Any) -> None:
+        await dask_worker.close(nanny=False)
+
+    async with bench.started(1) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        [errand] = dask(executor)._errands.values()
+        await errand.client.run(close, workers=[(await holder_of(dask(executor))).address], wait=False)
+        outcome = await track.end()
+        assert (outcome.kind, str(outcome.error)) == (
+            OutcomeKind.DIED,
+            "its process died: its Dask worker was closed",
+        )
+        assert (await bench.run(executor, "double", 1)).result == 2  # in the worker's successor
+    assert bench.notes("a") == ["began", "interrupted"]
+
+
 async def test_killed_app_leaves_no_body_behind(address: str, tmp_path: Path) -> None:
     """Nobody waits for it any more: its slot on the cluster is somebody else's."""
     app_of_old = subprocess.Popen([sys.executable, "-m", "tests.clusters.dask_app", address, str(tmp_path)], cwd=ROOT)
@@ -213,6 +239,18 @@ def test_place_that_is_no_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         DaskExecutor(8786)
     with pytest.raises(InvalidOption, match="from 1"):
         DaskExecutor("tcp://127.0.0.1:8786", slots=0)
+
+
+async def test_scheduler_that_is_out_of_reach_is_told_before_the_first_job(
+    bench: ExecutorBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator learns it when the app starts."""
+    monkeypatch.setattr(_dask_link, "CONNECT_S", 0.1)
+    executor = DaskExecutor("tcp://127.0.0.1:1")
+    await executor.start(bench.home())
+    await executor.warm()
+    await until(lambda: "tcp://127.0.0.1:1 is out of reach" in caplog.text)
+    await executor.stop(1.0)
 
 
 async def test_stop_answers_what_no_scheduler_took(
