@@ -58,7 +58,7 @@ async def play(url: str, port: int, folder: Path) -> None:
         with serving(url, port, logs[0]) as first:
             job = await client.submit(hold, str(notes), str(folder / "go"))
             await until(notes.exists)
-            await (await client.submit(block, 2.5 * LEASE_S))
+            await (await client.submit(block, 1.5 * LEASE_S))
             await attempt_of(job, 1)  # its lease was renewed while the loop stood still
             with serving(url, port, logs[1]) as second:
                 first.send_signal(signal.SIGSTOP)
