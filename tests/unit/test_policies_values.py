@@ -67,4 +67,4 @@ def test_misspelt_field_of_a_retry_policy_names_the_right_one() -> None:
     with pytest.raises(InvalidOption, match="did you mean 'attempts'"):
         policy(on=OSError, atempts=3)
     with pytest.raises(InvalidOption, match="it takes on, attempts, deadline, base, cap, mult"):
-        policy(quickly=True)
+        policy(on=OSError, quickly=True)
