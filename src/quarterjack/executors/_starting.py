@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from ._away import UNKILLABLE_S
 from ._leash import not_for_forks
 
 __all__ = ["Newborn", "Nursery", "in_thread", "program"]
@@ -229,7 +230,7 @@ class Nursery:
                 os.kill(pid, signal.SIGKILL)
         process.kill()
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            await in_thread(lambda: process.wait(CLOSE_S))
+            await in_thread(lambda: process.wait(UNKILLABLE_S))
 
 
 def _bury(process: subprocess.Popen[bytes]) -> None:
