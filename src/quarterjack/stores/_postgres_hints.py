@@ -80,11 +80,13 @@ class Hints:
         """End the connection; idempotent. What cannot be sent at once is found by polling."""
         task, self._task = self._task, None
         if task is not None:
-            if self._is_ready.is_set() and self._pending:
-                self._is_ending.set()
-                self._stir.set()
-                await asyncio.wait({task}, timeout=LAST_WORDS_S)
-            task.cancel()
+            try:
+                if self._is_ready.is_set() and self._pending:
+                    self._is_ending.set()
+                    self._stir.set()
+                    await asyncio.wait({task}, timeout=LAST_WORDS_S)
+            finally:
+                task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     def send(self, hint: Hint, ids: Sequence[str] = ()) -> None:
@@ -102,7 +104,7 @@ class Hints:
 
     async def _run(self) -> None:
         pause, is_first = FIRST_PAUSE_S, True
-        while not self._is_ending.is_set():
+        while True:
             try:
                 async with self._connection() as connection:
                     if not is_first:
@@ -110,6 +112,8 @@ class Hints:
                     pause, is_first = FIRST_PAUSE_S, False
                     self._is_ready.set()
                     await self._serve(connection)
+                if self._is_ending.is_set():
+                    return
             except Exception as error:  # a driver cut off in mid-word raises anything; without this task nobody listens
                 if pause == FIRST_PAUSE_S:
                     logger.warning("hints of other processes do not arrive, so all is found by polling: %s", error)
