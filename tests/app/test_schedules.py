@@ -29,6 +29,7 @@ from quarterjack.stores import MemoryStore
 from quarterjack.stores.base import Claim, Claimed
 from quarterjack.testing import World, virtual_time
 from tests.app.kit import START, Boom, sleeper
+from tests.real_time import until
 
 
 def hours(world: World, of: Any) -> list[str]:
@@ -105,8 +106,7 @@ async def test_forever_of_an_empty_body_lets_others_run() -> None:
         turns.append(1)
 
     async with app:
-        await asyncio.sleep(0.05)
-        assert len(turns) > 10
+        await until(lambda: len(turns) > 10)
 
 
 async def test_second_trigger_on_a_task_is_a_schedule_of_its_own() -> None:
