@@ -26,7 +26,7 @@ from quarterjack.executors._remote import outcome_of
 from quarterjack.executors.dask import DaskExecutor
 from quarterjack.model import OutcomeKind
 from quarterjack.testing import _contract_bodies, _executor_bench
-from quarterjack.testing._executor_bench import until
+from quarterjack.testing._executor_bench import TestCall, Track, until
 from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
 from tests.clusters.dask_app import app, crash, odd
 from tests.clusters.kit import ROOT, end
@@ -159,6 +159,22 @@ async def test_run_that_comes_second_does_not_begin(bench: ExecutorBench) -> Non
         bench.let_go("go")
         assert (await track.end()).result == "let go"
     assert bench.notes("a") == ["began"]
+
+
+async def test_attempt_that_was_handed_in_twice_ends_once_for_each(bench: ExecutorBench) -> None:
+    """One body, two who wait for it: a cancel of the one that is over already is nobody's news."""
+    tracks = [Track(), Track()]
+    async with bench.started(2) as executor:
+        calls = [TestCall("hold", (bench.file("a"), bench.file("go")), {}, track) for track in tracks]
+        calls[1].ref = calls[0].ref
+        handles = [executor.submit(call, track) for call, track in zip(calls, tracks, strict=True)]
+        for track in tracks:
+            await track.heard("began")
+        handles[0].cancel("changed my mind")
+        for track in tracks:
+            assert (await track.end()).kind is OutcomeKind.CANCELLED
+            track.check()
+    assert bench.notes("a") == ["began", "interrupted"]
 
 
 async def test_crash_of_a_body_is_told_with_its_exit_code(address: str, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from distributed import KilledWorker
@@ -14,10 +13,9 @@ from quarterjack.errors import BodyDied
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._dask_message import Message
-from ._remote import outcome_of
 from .base import AppRef, Call
 
-__all__ = ["Errand", "reader"]
+__all__ = ["Errand"]
 
 _CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError)
 """What Dask raises of a future whose scheduler is gone, by its release."""
@@ -31,7 +29,7 @@ class Errand:
     def __init__(self, call: Call, app: AppRef, request: bytes) -> None:
         self.call, self.app = call, app
         self.ref = call.ref
-        self.request: Any = request
+        self.request = request
         self.messages: list[Message] = []
         self.client: Any = None
         self.future: Any = None
@@ -41,18 +39,15 @@ class Errand:
         """True while anybody waits for it."""
         return any(not message.is_over for message in self.messages)
 
+    def tell(self, read: Callable[[Call], Outcome]) -> None:
+        """It is over, and each message reads how."""
+        for message in self.messages.copy():
+            message.on_over(read(message.call))
 
-async def reader(future: Any) -> Callable[[Message], Outcome]:
-    """Return what tells each message how it ended, once Dask's future is there."""
-    try:
-        answer: bytes = await future
-    except Exception as error:  # Dask's; `run_body` itself answers with all that there is to say
-        return partial(_failure, error)
-    return partial(_outcome, answer)
-
-
-def _outcome(answer: bytes, message: Message) -> Outcome:
-    return outcome_of(message.call, answer)
+    def tell_failure(self, error: Exception) -> None:
+        """Dask itself has failed."""
+        for message in self.messages.copy():
+            message.on_over(_failure(error, message))
 
 
 def _failure(error: Exception, message: Message) -> Outcome:

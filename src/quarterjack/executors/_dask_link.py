@@ -51,7 +51,8 @@ def _address_in(scheduler: Any) -> Any:
 
 
 def _hear(hear: Hear, event: tuple[float, Mapping[str, Any]]) -> None:
-    hear(event[1])
+    if isinstance(event[1], Mapping):  # anybody may say anything there
+        hear(event[1])
 
 
 class Link:
@@ -132,6 +133,17 @@ class Link:
             client = await self.client()
             holder = await take(client.scheduler, ref, WITHDRAWN)
         return holder.address if isinstance(holder, Holder) else None
+
+    async def run(self, address: str, function: Callable[..., object], *args: Any) -> None:
+        """Have a Dask worker call a function beside its tasks.
+
+        Raises:
+            OSError: If the scheduler or the worker is out of reach.
+            TimeoutError: If they do not answer.
+        """
+        async with asyncio.timeout(2 * CONNECT_S):
+            client = await self.client()
+            await client.run(function, *args, workers=[address])
 
     async def close(self) -> None:
         """Hang up; Dask forgets what was asked of it."""

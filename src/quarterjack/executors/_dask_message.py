@@ -59,6 +59,7 @@ class Message(Away):
 
     def interrupt(self, reason: str) -> None:
         """Have it withdrawn on Dask, or interrupted and then killed there."""
+        self.arm(self.call.cancel_grace_s + UNKILLABLE_S, self.give_up)
         self._hands.chore(self._interrupt(reason))
 
     async def _interrupt(self, reason: str) -> None:
@@ -66,11 +67,9 @@ class Message(Away):
             is_withdrawn = await self._hands.interrupt(self, reason)
         except Exception as error:  # whatever Dask raises when its scheduler or a worker is away
             log.warning("job %s could not be interrupted on Dask: %s", self.call.ref, error)
-            is_withdrawn = False
+            return  # its end may be heard all the same, or it is given up
         if is_withdrawn:
             self.on_over(Outcome(OutcomeKind.CANCELLED, reason=reason))
-        elif not self._is_reported:
-            self.arm(self.call.cancel_grace_s + UNKILLABLE_S, self.give_up)
 
     def abandon(self) -> None:
         super().abandon()
@@ -106,7 +105,9 @@ class Message(Away):
         self.on_over(Outcome(kind, reason=f"its Dask worker {self.worker} has left, and nobody tells how it ended"))
 
     def on_over(self, outcome: Outcome) -> None:
-        """It is over, as far as anybody will know."""
+        """It is over, as far as anybody will know; the first to say so counts."""
+        if self.is_over:
+            return
         self.outcome = outcome
         self._on_finished(outcome)
         self._hands.part(self)

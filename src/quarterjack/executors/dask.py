@@ -17,17 +17,18 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from contextvars import copy_context
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from quarterjack.errors import InvalidOption, MissingExtra
 
 from ._away import DeskExecutor
 from ._frames import LARGE
-from ._remote import request_of
+from ._remote import outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
 try:
-    from ._dask_errand import Errand, reader
+    from ._dask_errand import Errand
     from ._dask_fence import close_fence, key_of
     from ._dask_link import Link, address_of
     from ._dask_message import Message
@@ -137,60 +138,61 @@ class DaskExecutor(DeskExecutor):
 
     async def _carry(self, errand: Errand) -> None:
         try:
-            await self._hand_over(errand)
-            if errand.future is not None:
-                read = await reader(errand.future)
-                for message in errand.messages.copy():
-                    message.on_over(read(message))
+            payload = await self._hand_over(errand)
+            if payload is not None and self._send(errand, payload):
+                answer: bytes = await errand.future
+                errand.tell(partial(outcome_of, data=answer))
+        except Exception as error:  # Dask's; `run_body` itself answers with all that there is to say
+            errand.tell_failure(error)
         finally:
             del self._errands[errand.ref]
             errand.future = None  # Dask forgets it with this
             if errand.client is not None:
                 close_fence(errand.client, errand.ref)
 
-    async def _hand_over(self, errand: Errand) -> None:
+    async def _hand_over(self, errand: Errand) -> Any:
+        """Return what Dask's task is to bring to the body, once its scheduler is there; None if nobody wants that."""
         pause_s = HAND_OVER_S[0]
         while errand.is_wanted:
             try:
                 errand.client = client = await self._link.ready(errand.ref)
-                if len(errand.request) > LARGE:  # a task that brings so much itself makes Dask warn
-                    errand.request = await client.scatter(errand.request, hash=False)
+                if len(errand.request) <= LARGE:
+                    return errand.request
+                return await client.scatter(errand.request, hash=False)  # a task that brings so much makes Dask warn
             except Exception as error:  # whatever Dask raises when its scheduler is away
                 log.warning("job %s could not be handed to Dask, tried again in %.1f s: %s", errand.ref, pause_s, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, HAND_OVER_S[1])
-            else:
-                self._send(errand, client)
-                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, HAND_OVER_S[1])
+        return None
 
-    def _send(self, errand: Errand, client: Any) -> None:
+    def _send(self, errand: Errand, payload: Any) -> bool:
+        """Hand an attempt to Dask; False if it was withdrawn meanwhile."""
         taken = [message for message in errand.messages if message.may_begin()]  # from now on nobody withdraws it here
-        if not taken:
-            return
-        call = errand.call
-        errand.future = client.submit(
-            run_body,
-            errand.request,
-            list(errand.app),
-            call.task,
-            call.ref,
-            client.id,
-            call.cancel_grace_s,
-            key=key_of(call.task, call.ref),
-            pure=False,
-            retries=0,
-            resources=self._resources,
-        )
+        if taken:
+            call = errand.call
+            errand.future = errand.client.submit(
+                run_body,
+                payload,
+                list(errand.app),
+                call.task,
+                call.ref,
+                errand.client.id,
+                call.cancel_grace_s,
+                key=key_of(call.task, call.ref),
+                pure=False,
+                retries=0,
+                resources=self._resources,
+            )
         for message in taken:
             message.on_accepted()
+        return bool(taken)
 
     async def interrupt(self, message: Message, reason: str) -> bool:
         """Withdraw a body that has not begun, and say so; else interrupt it there."""
         address = await self._link.withdraw(message.call.ref)
         if address is None:
             return True
-        client = await self._link.client()
-        await client.run(stop_body, message.call.ref, reason, workers=[address])
+        await self._link.run(address, stop_body, message.call.ref, reason)
         return False
 
     def part(self, message: Message) -> None:

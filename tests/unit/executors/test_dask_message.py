@@ -1,0 +1,95 @@
+"""One attempt on Dask, when the cluster keeps silent about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.executors import _dask_message
+from quarterjack.executors._away import Desk
+from quarterjack.executors._dask_message import Message
+from quarterjack.executors._remote import Answer
+from quarterjack.model import OutcomeKind
+from quarterjack.testing._executor_bench import TestCall, Track
+
+
+class Hands:
+    """An executor whose cluster never answers."""
+
+    def __init__(self) -> None:
+        self.parted = 0
+        self._chores: list[asyncio.Task[None]] = []
+
+    def chore(self, work: Coroutine[Any, Any, None]) -> None:
+        self._chores.append(asyncio.get_running_loop().create_task(work))
+
+    async def interrupt(self, message: Message, reason: str) -> bool:
+        raise OSError("the scheduler is away")
+
+    def part(self, message: Message) -> None:
+        self.parted += 1
+
+
+class Case:
+    """A body that runs on a Dask worker."""
+
+    def __init__(self) -> None:
+        self.track = Track()
+        self.hands = Hands()
+        self.desk = Desk(asyncio.get_running_loop(), SYSTEM_CLOCK)
+        call = TestCall("double", (1,), {"cancel_grace_s": 0.01}, self.track)
+        self.message = Message(self.desk, call, self.track, self.hands)
+        self.message.may_begin()
+        self.message.on_accepted()
+        self.message.on_news("began", None)
+
+
+@pytest.fixture
+async def case(monkeypatch: pytest.MonkeyPatch) -> Case:
+    """Return one, with short patience."""
+    monkeypatch.setattr(_dask_message, "GONE_S", 0.01)
+    monkeypatch.setattr(_dask_message, "UNKILLABLE_S", 0.01)
+    return Case()
+
+
+async def test_body_whose_worker_left_is_lost_if_nobody_tells_more(case: Case) -> None:
+    """It may run on: only its lease may decide."""
+    case.message.on_removed()
+    assert (await case.track.end()).kind is OutcomeKind.LOST
+    case.track.check()
+    assert (case.hands.parted, case.desk.out) == (1, set())
+
+
+async def test_body_whose_worker_left_may_still_be_told_as_dead(case: Case) -> None:
+    """Dask's next run of the task looks whether anything is left of it."""
+    case.message.on_removed()
+    case.message.on_news("answer", Answer.died(None, "it is gone"))
+    assert (await case.track.end()).kind is OutcomeKind.DIED
+    case.message.on_news("answer", Answer.lost("too late"))
+    case.track.check()
+    assert case.track.log == ["accepted", "began", "finished"]
+
+
+async def test_cancelled_body_whose_worker_left_is_cancelled(case: Case) -> None:
+    """Nobody wants it again: there is nothing left for a lease to decide."""
+    case.message.cancel("not wanted")
+    case.message.on_removed()
+    assert (await case.track.end()).kind is OutcomeKind.CANCELLED
+    case.track.check()
+
+
+async def test_body_that_nobody_can_stop_keeps_its_slot_until_it_has_ended(case: Case) -> None:
+    """The scheduler is away: the cancel is answered, and the slot is not given to another body."""
+    case.message.cancel("not wanted")
+    outcome = await case.track.end()
+    assert (outcome.kind, outcome.stopped) == (OutcomeKind.CANCELLED, False)
+    assert case.desk.out == {case.message}
+    assert not case.message.is_over
+    case.message.on_news("answer", Answer.cancelled("interrupted"))
+    assert case.track.log[-1] == "ended"
+    assert (case.message.is_over, case.desk.out) == (True, set())
+    case.track.check()
