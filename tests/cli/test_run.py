@@ -297,7 +297,7 @@ def test_a_body_that_swallows_its_cancellation_is_left_behind(
     while "SIGINT: draining" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=40)
     assert (process.returncode, out) == (expected, "down"), err
     assert "(stubborn, stubborn.py:12) was told to end and does not" in err
     assert "Traceback" not in err or expected == 1
@@ -319,7 +319,7 @@ def test_a_thread_that_does_not_end_is_left_behind(folder: Path, qj_process: Sta
     while "SIGINT: draining" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=40)
     assert process.returncode == 130, err
     assert "a thread of asyncio.to_thread was told to end and does not" in err
 

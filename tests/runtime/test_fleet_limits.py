@@ -83,7 +83,7 @@ async def taken_over(url: str) -> None:
             await asyncio.sleep(0.3)
             assert not any(job.state.is_finished for job in jobs)
             holder.kill()
-        async with asyncio.timeout(2 + 1 + 10):  # the lease, the longest pause between two questions, a slow machine
+        async with asyncio.timeout(2 + 1 + 30):  # the lease, the longest pause between two questions, a slow machine
             await gather(jobs)
 
 

@@ -109,7 +109,7 @@ async def play(url: str, folder: Path) -> None:
                 started = asyncio.get_running_loop().time()
                 await until(lambda: not any(one.is_alive(2) for one in both))
                 await until(lambda: all(len(one.notes) == 3 for one in both))
-                assert asyncio.get_running_loop().time() - started < 2 + 1 + 10  # the last for a busy machine
+                assert asyncio.get_running_loop().time() - started < 2 + 1 + 30  # the last for a busy machine
                 for one in both:
                     assert await one.job.cancel(wait=LONG_S)
                     assert one.job.state is JobState.CANCELLED
