@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from .case import LAGS, PER_JOB, Case, Column, Contender
-from .process_cases import process_cases
+from .process_cases import celery_cases, process_cases
 from .store_cases import postgres_cases, redis_cases, sqlite_cases
 
 __all__ = ["CASES"]
@@ -333,6 +333,7 @@ CASES: Final[Mapping[str, Case]] = {
         *_flow(),
         *sqlite_cases(),
         *process_cases(),
+        *celery_cases(),
     )
 }
 """Every case by name, in the order of the pages."""

@@ -1,4 +1,4 @@
-"""The cases about processes: a no-op there and back, and what spinning children do to ticks."""
+"""The cases about bodies elsewhere: a no-op in a process or on Celery, and what spinning children do to ticks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .case import Case, Column, Contender
 
-__all__ = ["process_cases"]
+__all__ = ["celery_cases", "process_cases"]
 
 
 def process_cases() -> Iterator[Case]:
@@ -50,3 +50,30 @@ def process_cases() -> Iterator[Case]:
         options={"seconds": 20.0},
         quick={"seconds": 5.0},
     )
+
+
+def celery_cases() -> Iterator[Case]:
+    """Yield the cases about a Celery worker over Valkey."""
+    contenders = (
+        Contender("quarterjack CeleryExecutor", "clusters/ours.py", "ours-celery"),
+        Contender("quarterjack CeleryTask", "clusters/ours.py", "ours-celery", {"whose": "theirs"}),
+        Contender("Celery .get()", "clusters/celery_get.py", "celery"),
+    )
+    columns = (
+        Column("wall_us_per_job", "wall µs/job", 0),
+        Column("cpu_us_per_job", "CPU µs/job of the program", 0),
+    )
+    for name, how, title in (
+        ("H4", "serial", "one after the other"),
+        ("H5", "burst", "a hundred in flight"),
+    ):
+        yield Case(
+            name,
+            f"no-op tasks on a Celery worker of two processes and back, {title}",
+            contenders,
+            columns,
+            "wall_us_per_job",
+            "Celery .get()",
+            options={"n": 500, "how": how},
+            quick={"n": 200},
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -63,27 +64,41 @@ def _is_larger(own: object, common: object) -> bool:
 
 def _run_once(result: Result, env: Environment, options: Mapping[str, object], limit_s: float) -> None:
     try:
-        done = subprocess.run(
-            _command(result.contender, env, options),
-            env=_environment(env),
-            cwd=BENCHMARKS,
-            capture_output=True,
-            text=True,
-            timeout=limit_s,
-            check=False,
-        )
+        out, errors = _answer_of(_command(result.contender, env, options), _environment(env), limit_s)
     except (EnvironmentFailed, subprocess.TimeoutExpired) as error:
         result.rounds.append(None)
         result.error = str(error)
         return
     try:
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
+        answer = json.loads(out.strip().splitlines()[-1])
     except (IndexError, ValueError):
         result.rounds.append(None)
-        result.error = (done.stderr.strip() or "no answer").splitlines()[-1][:200]
+        result.error = (errors.strip() or "no answer").splitlines()[-1][:200]
         return
     result.rounds.append(answer.pop("metrics"))
     result.about = {**answer, "settings": env.about}
+
+
+def _answer_of(command: Sequence[str], environment: Mapping[str, str], limit_s: float) -> tuple[str, str]:
+    """Run a contender, and end it with all that it has started if it takes too long; return what it wrote.
+
+    Raises:
+        TimeoutExpired: If it did.
+    """
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=BENCHMARKS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            return process.communicate(timeout=limit_s)
+        except BaseException:  # a Ctrl-C as well: it is in another group, and hears none
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def _command(contender: Contender, env: Environment, options: Mapping[str, object]) -> list[str]:

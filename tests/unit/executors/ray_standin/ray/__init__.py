@@ -17,11 +17,15 @@ from multiprocessing.connection import Connection, Pipe
 from types import SimpleNamespace
 from typing import Any, Final
 
+from quarterjack.testing import _contract_bodies
+
 from . import exceptions
 
 __all__ = ["cancel", "get_runtime_context", "init", "remote", "shutdown"]
 
 PROCESSORS: Final = 2
+PRELOADED: Final = _contract_bodies
+"""What most bodies load: once in the driver, not in each process that is forked from it."""
 _waiting: Final[deque[_Ref]] = deque()
 _running: Final[set[_Ref]] = set()
 
