@@ -209,7 +209,7 @@ def test_a_union_of_equals_is_the_rule_itself() -> None:
     assert isinstance(Every(hours=1) | Every(hours=2) | Every(hours=1), Union)
 
 
-class Listed(Trigger):
+class Choices(Trigger):
     """A custom rule with fields that Python cannot hash."""
 
     days: list[int] = Field(default_factory=lambda: [1])
@@ -222,11 +222,11 @@ class Listed(Trigger):
 
 def test_a_rule_with_a_list_joins_a_union_and_has_a_hash() -> None:
     """A list is the plainest way to write a rule's choices; nothing told its author that a union could not hold it."""
-    union = Listed() | Every(hours=1) | Listed(days=[1])
+    union = Choices() | Every(hours=1) | Choices(days=[1])
     assert isinstance(union, Union)
     assert len(union.members) == 2
-    assert hash(Listed()) == hash(Listed(days=[1])) != hash(Listed(days=[2]))
-    assert hash(union) == hash(Every(hours=1) | Listed())
+    assert hash(Choices()) == hash(Choices(days=[1])) != hash(Choices(days=[2]))
+    assert hash(union) == hash(Every(hours=1) | Choices())
     assert Trigger.from_json(union.to_json()) == union
 
 
