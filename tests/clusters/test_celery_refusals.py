@@ -86,6 +86,24 @@ async def test_one_executor_serves_one_app(bench: ExecutorBench) -> None:
         await executor.stop(0)
 
 
+async def test_executors_of_one_celery_app_share_the_thread_that_speaks_to_its_broker(bench: ExecutorBench) -> None:
+    """Whoever puts fifty of their tasks on our schedules needs no fifty threads and connections for it."""
+    celery: Any = Celery("away", broker=NOWHERE, backend=NOWHERE)
+    first, second = CeleryTask("theirs.add", celery), CeleryTask("theirs.fail", celery)
+    for executor in (first, second):
+        await executor.start(bench.home())
+    thread = first._client._thread
+    assert second._client is first._client
+    await first.stop(0)
+    assert thread.is_alive()
+    await first.start(bench.home())
+    assert first._client is second._client
+    for executor in (first, second):
+        await executor.stop(0)
+    await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("kind", ["ours", "theirs"])
 async def test_message_that_was_cancelled_before_it_could_be_sent_is_never_sent(
     kind: str, bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch

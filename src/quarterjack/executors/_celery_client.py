@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import celery
 
-__all__ = ["Client", "Letter"]
+__all__ = ["Client", "Letter", "client_of"]
 
 _POLICY: Final = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 _TAKEN: Final = (
@@ -31,20 +31,22 @@ class Letter(NamedTuple):
 
 
 class Client:
-    """Publishes messages and revokes tasks, one after another, in a thread of its own.
+    """Publishes messages and revokes tasks, one after another, in a thread of its own; made by `client_of`.
 
     The client app has no result backend: one with Redis would connect to it in the
     middle of a publish, and stand still while that is away.
     """
 
-    def __init__(self, theirs: Any, name: str) -> None:
+    def __init__(self, theirs: Any, key: _Key) -> None:
+        self.users = 0
+        self._key = key
         self._celery = _without_results(theirs.main)
         self._celery.conf.update({key: theirs.conf[key] for key in _TAKEN if theirs.conf.get(key) is not None})
         self._celery.control.mailbox.producer_pool = None  # else it takes connections of a pool that all apps share
         self._connection: Any = None
         self._loop = asyncio.get_running_loop()
         self._steps: SimpleQueue[tuple[Callable[[Any], object], asyncio.Future[None]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"quarterjack-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"quarterjack-{theirs.main or 'celery'}", daemon=True)
         self._thread.start()
 
     async def publish(self, letter: Letter, ref: str, **options: Any) -> None:
@@ -74,8 +76,11 @@ class Client:
         )
 
     def close(self) -> None:
-        """End the thread once it has done what was asked of it; wait for nothing."""
-        self._steps.put(None)
+        """End the thread with its last user, once it has done what was asked of it; wait for nothing."""
+        self.users -= 1
+        if not self.users:
+            del _clients[self._key]
+            self._steps.put(None)
 
     async def _do(self, step: Callable[[Any], object]) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
@@ -102,6 +107,21 @@ class Client:
         connection, self._connection = self._connection, None
         with suppress(Exception):  # a broker that is away cannot be left in good order
             connection.release()
+
+
+_Key = tuple[int, asyncio.AbstractEventLoop]
+_clients: Final[dict[_Key, Client]] = {}
+"""One for each Celery app and loop, however many of its tasks have an executor each."""
+
+
+def client_of(theirs: Any) -> Client:
+    """Return what speaks to the broker of the user's app, for one more user on this loop, who is to close it."""
+    key = id(theirs), asyncio.get_running_loop()
+    client = _clients.get(key)
+    if client is None:
+        client = _clients[key] = Client(theirs, key)
+    client.users += 1
+    return client
 
 
 def _without_results(name: str) -> Any:

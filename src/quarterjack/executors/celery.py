@@ -33,7 +33,7 @@ from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
 try:
-    from ._celery_client import Client, Letter
+    from ._celery_client import Client, Letter, client_of
     from ._celery_ledger import Ledger
     from ._celery_message import Message
     from ._celery_results import check_results
@@ -116,7 +116,7 @@ class CeleryExecutor(DeskExecutor):
         self._desk = self._new_desk(home)
         self._ledger = Ledger(self._celery, is_fenced=self._is_fenced)
         self._ledger.start()
-        self._client = Client(self._celery, self.name)
+        self._client = client_of(self._celery)
 
     def submit(self, call: Call, report: Report) -> Handle:
         return self._begin(call, report, before=None)
