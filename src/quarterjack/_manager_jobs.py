@@ -171,7 +171,7 @@ class ManagerJobs:
         """
         self.running()
         if not record.callbacks and not record.state.is_finished:
-            record.callbacks = True
+            record.is_plain, record.callbacks = False, True
             for notify in _each(record.watcher):
                 self.handles.watch((record,), notify)
             record.watcher = None

@@ -389,23 +389,27 @@ async def gather(jobs: Iterable[Job[T]], *more: Any, return_exceptions: bool = F
     """
     waited = _jobs_of(jobs, more)
     records = [job._record for job in waited]
-    by_client: dict[JobClient, list[JobRecord]] = {}
-    for job in waited:
-        by_client.setdefault(job._client, []).append(job._record)
+    by_client = dict.fromkeys({job._client for job in waited}, records)
+    if len(by_client) > 1:
+        by_client = {client: [job._record for job in waited if job._client is client] for client in by_client}
     if waited:
         await settled_everywhere(by_client, not return_exceptions)
+    results: list[Any] = [record.result for record in records if record.state is _DONE and record.error is None]
+    if len(results) == len(records) and Unreadable not in set(map(type, results)):
+        return results
     # Once more if a job was retried before we came to read how it had ended.
     while not (all(r.state.is_finished for r in records) or (not return_exceptions and has_failure(records))):
         await settled_everywhere(by_client, not return_exceptions)
     if return_exceptions:
         return [job._error() or job._record.result for job in waited]
-    results: list[Any] = []
+    results = []
     for job, record in zip(waited, records, strict=True):
         # A job still open here is none of ours to judge: another one failed and ended the waiting.
-        if record.state is _DONE and record.error is None:
+        if record.state.is_finished:
+            error = job._error()
+            if error is not None:
+                raise error
             results.append(record.result)
-        elif record.state.is_finished and (error := job._error()) is not None:
-            raise error
     return results
 
 

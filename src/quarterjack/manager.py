@@ -394,7 +394,8 @@ class TaskManager:
         ):
             return self._submit_checked(fn, args, kwargs, chosen)
         run = engine.submit(fn, args, NO_KWARGS, chosen)
-        return ManagedJob(run, self._jobs)  # type: ignore[arg-type]  # a run has all that a handle reads of a record
+        # All arguments are given: the interpreter has no shorter way through a constructor with defaults.
+        return ManagedJob(run, self._jobs, False)  # type: ignore[arg-type]  # a run has all a handle reads of a record
 
     def _submit_checked(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
         """Take what is not known to fit: look at it, and refuse what can only fail."""

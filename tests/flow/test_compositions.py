@@ -32,6 +32,7 @@ from quarterjack import (
 from quarterjack.flow.batch import Basket
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.outcome import Ended, EndKind
+from quarterjack.runtime import engine
 from quarterjack.runtime.batching import Batcher
 from quarterjack.runtime.engine import Engine
 
@@ -209,7 +210,7 @@ BROKEN: Final[dict[str, tuple[str, list[tuple[Any, str, Callable[..., Any]]]]]] 
     "a window in time that never closes": ("times", [(TimeWindow, "eta", let_all_through)]),
     "no timeout": ("timeout", [(Engine, "_time_out", nothing)]),
     "no deadline": ("deadline", [(Engine, "_too_late", nothing)]),
-    "no fallback": ("fallback", [(Fallback, "value_for", stand_in_for_nothing), (Engine, "_falls_back", nothing)]),
+    "no fallback": ("fallback", [(Fallback, "value_for", stand_in_for_nothing), (engine, "falls_back", nothing)]),
     "a hedge that leaves its bodies": ("hedge", [(Hedge, "_end", leave_the_others)]),
     "a flight of several": ("dedupe", [(TaskManager, "_there_already", nothing)]),
     "a batch that keeps who has left": ("batch", [(Batcher, "leave", stay)]),

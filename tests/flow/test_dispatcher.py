@@ -25,8 +25,9 @@ from hypothesis.stateful import (
 
 from quarterjack.flow.base import Gate
 from quarterjack.flow.dispatcher import Dispatcher
+from quarterjack.flow.lane import Lane
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED
-from quarterjack.flow.room import Lane, WaitingRoom
+from quarterjack.flow.room import WaitingRoom
 from quarterjack.flow.waiting import Phase
 
 from .toys import HandLoop, Job, Levels, Pace, Slots, Switch, Toy

@@ -346,3 +346,24 @@ async def test_a_submit_from_another_thread_is_refused_with_what_to_call() -> No
                 await asyncio.to_thread(submit, work, 2)
         assert await (await asyncio.to_thread(manager.submit_threadsafe, work, 3)) == 3
         assert manager.stats()["waiting"] == 0
+
+
+async def test_gate_of_ones_own_is_asked_about_light_jobs_as_well() -> None:
+    """Those of ours refuse none that costs 1 or less, and are not asked; what is derived from one may be picky."""
+
+    class Picky(ConcurrencyLimit):
+        def check(self, job: Waiting) -> None:
+            super().check(job)
+            if job.args == ("bad",):
+                raise InvalidOption("never that one")
+
+    async with TaskManager(Picky(2)) as manager:
+        assert await manager.submit(asyncio.sleep, 0, "good") == "good"
+        with pytest.raises(InvalidOption, match="never that one"):
+            manager.submit(echo, "bad")
+        with pytest.raises(InvalidOption, match="cost=3 is above"):
+            manager.options(cost=3).submit(echo, "good")
+
+
+async def echo(value: str) -> str:
+    return value

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from .room import Lane
+    from .lane import Lane
 
 __all__ = ["FairShares"]
 

@@ -264,6 +264,8 @@ class AdaptiveLimit(Gate):
         if self._window_ends is not None and now >= self._window_ends and sample.ends:
             self._look(now)
 
+    _spares_light = True
+
     def check(self, job: Waiting) -> None:
         if job.cost > self._settings.max:
             raise InvalidOption(

@@ -54,6 +54,8 @@ class Gate(Explained, Passable, ABC):
     """
 
     _is_contract: ClassVar[bool] = True
+    _spares_light: ClassVar[bool] = False
+    """The `check` of this very class never refuses a job that costs 1 or less."""
     by: By | None = None
     name: str | None = None
     clock: Clock = SYSTEM_CLOCK

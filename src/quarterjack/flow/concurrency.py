@@ -154,6 +154,8 @@ class ConcurrencyLimit(Gate):
         self._users -= 1
         self.used = self.used - job.cost if self._users else 0.0
 
+    _spares_light = True
+
     def check(self, job: Waiting) -> None:
         if job.cost > self.max_concurrent:
             raise InvalidOption(

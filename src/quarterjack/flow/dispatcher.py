@@ -50,8 +50,8 @@ from .waiting import Phase, Waiting, instant
 if TYPE_CHECKING:
     from .base import Gate
     from .deadlock import Waits
+    from .lane import Lane
     from .permit import Turnstile
-    from .room import Lane
 
 __all__ = ["Dispatcher", "Post"]
 
@@ -278,7 +278,7 @@ class Dispatcher:
         lane.inside -= 1
         if lane.keys and not lane.inside and not lane.size:
             lane.room.idle(lane)
-        if self._open:
+        if self._open and not self._is_scheduled:
             self._schedule()
 
     def started(self, job: Waiting, now: float) -> None:
@@ -416,7 +416,6 @@ class Dispatcher:
                     lane.room.turn_away(job, error)
                 continue
             if job._phase is _WAITING:  # else a gate has cancelled it while it was asked
-                lane.pop(job)
                 self._admit(lane, job, now)
         lane.entry = None
         return None
@@ -431,6 +430,7 @@ class Dispatcher:
             self.waits.look_at_gate(post.gate, job)
 
     def _admit(self, lane: Lane, job: Waiting, now: float) -> None:
+        lane.pop(job)
         taken = 0
         try:
             for gate in lane.takers:

@@ -7,41 +7,25 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from functools import lru_cache
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from quarterjack.errors import QueueFull, WaitedTooLong
 
 from .alarms import Alarm
-from .dispatcher import Dispatcher, Post
+from .dispatcher import Dispatcher
+from .lane import COMPACT_ABOVE, FifoLane, Lane, RankedLane, says, spares_light
 from .waiting import Phase, Waiting, instant
 
 if TYPE_CHECKING:
     from .base import Gate, Order
 
-__all__ = ["HeldUp", "Lane", "MadeWay", "Overflow", "WaitingRoom"]
+__all__ = ["HeldUp", "MadeWay", "Overflow", "WaitingRoom"]
 
 log = logging.getLogger("quarterjack.flow")
 
 Overflow = Literal["reject", "drop_oldest", "block"]
-COMPACT_ABOVE: Final = 64
-"""Fewer entries of jobs that wait no more are left to be popped."""
 
-_WAITING, _TAKEN, _STARTED, _OVER = Phase.WAITING, Phase.TAKEN, Phase.STARTED, Phase.OVER
-
-
-def says(strategy: Gate | Order, method: str) -> bool:
-    """Say whether the class of *strategy* has a *method* of its own: the inherited ones need no call."""
-    return _has_own(type(strategy), method)
-
-
-@lru_cache(maxsize=1024)  # asked three times for each gate of each key
-def _has_own(kind: type[Gate | Order], method: str) -> bool:
-    for cls in kind.__mro__:
-        if method in vars(cls):
-            return "_is_contract" not in vars(cls)
-    return False
+_WAITING, _STARTED, _OVER = Phase.WAITING, Phase.STARTED, Phase.OVER
 
 
 class HeldUp(NamedTuple):
@@ -58,111 +42,6 @@ class MadeWay(QueueFull):
 
     def __str__(self) -> str:
         return f"a newer one came while max_queue={self.max_queue} jobs waited"
-
-
-class Lane:
-    """Jobs of one room that pass the same gates, in the room's order."""
-
-    __slots__ = (
-        "__weakref__",
-        "entry",
-        "etas",
-        "givers",
-        "inside",
-        "is_faded",
-        "jobs",
-        "keys",
-        "parked",
-        "posts",
-        "promoted",
-        "room",
-        "size",
-        "starters",
-        "takers",
-    )
-
-    def __init__(self, room: WaitingRoom, keys: tuple[Hashable, ...], gates: Sequence[Gate]) -> None:
-        self.room = room
-        self.keys = keys
-        self.posts: tuple[Post, ...] = tuple(map(room.dispatcher.post, gates))
-        self.etas = tuple((post, post.eta) for post in self.posts)
-        self.takers = tuple(gate for gate in gates if says(gate, "take"))
-        self.starters = tuple(gate for gate in gates if says(gate, "started"))
-        self.givers = tuple(gate for gate in gates if says(gate, "give"))
-        self.jobs: deque[Waiting] | list[tuple[float, int, Waiting]] = deque() if room.order is None else []
-        self.size = 0
-        """Jobs that wait."""
-        self.inside = 0
-        """Jobs that were admitted and are not over."""
-        self.is_faded = False
-        """It stands among those of its room that may be dropped."""
-        self.entry: tuple[float, int, Lane] | None = None
-        """Its place among the ready or the parked; any other entry of it is void."""
-        self.parked: Post | None = None
-        self.promoted: Post | None = None
-        """Where it was parked before it became ready: the next there is asked once this one got through."""
-
-    def push(self, job: Waiting) -> bool:
-        """Add *job*; return whether it is the best now."""
-        jobs = self.jobs
-        self.size += 1
-        if isinstance(jobs, deque):
-            jobs.append(job)
-            return self.size == 1
-        heappush(jobs, (job._rank, job._seq, job))
-        return jobs[0][2] is job
-
-    def head(self) -> Waiting | None:
-        """Return the best job that waits."""
-        jobs = self.jobs
-        if isinstance(jobs, deque):
-            while jobs:
-                job = jobs[0]
-                if job._phase is _WAITING:
-                    return job
-                jobs.popleft()
-            return None
-        while jobs:
-            rank, seq, job = jobs[0]
-            if job._phase is _WAITING and rank == job._rank and seq == job._seq:
-                return job
-            heappop(jobs)
-        return None
-
-    def pop(self, job: Waiting) -> None:
-        """Take *job*, the best, out."""
-        jobs = self.jobs
-        if isinstance(jobs, deque):
-            if jobs[0] is job:
-                jobs.popleft()
-        elif jobs[0][2] is job:
-            heappop(jobs)
-        job._phase = _TAKEN  # should a gate have let a better one in meanwhile, it is void where it stands
-        self.size -= 1
-        room = self.room
-        room.size -= 1
-        if room._blocked:
-            room.let_next_come()
-
-    def forget(self) -> bool:
-        """A job of it waits no more; return whether it was the best."""
-        jobs = self.jobs
-        self.size -= 1
-        first = jobs[0] if jobs else None
-        gone = first if isinstance(first, Waiting) else first[2] if first is not None else None
-        if len(jobs) > 2 * self.size + COMPACT_ABOVE:
-            self._compact()
-        return gone is not None and gone._phase is not _WAITING
-
-    def _compact(self) -> None:
-        jobs = self.jobs
-        if isinstance(jobs, deque):
-            left = [job for job in jobs if job._phase is _WAITING]
-            jobs.clear()
-            jobs.extend(left)
-        else:
-            jobs[:] = [one for one in jobs if one[2]._phase is _WAITING and one[:2] == (one[2]._rank, one[2]._seq)]
-            heapify(jobs)
 
 
 class WaitingRoom:
@@ -200,6 +79,8 @@ class WaitingRoom:
         self.max_queue = max_queue
         self.overflow = overflow
         self.max_wait_s = max_wait_s
+        self._is_plain = order is None and max_queue is None and max_wait_s is None
+        """Nothing stands between a job that comes and its place at the end of its lane."""
         self.size = 0
         """Jobs that wait."""
         self._keyed = tuple(gate for gate in self.gates if gate.by is not None)
@@ -207,6 +88,8 @@ class WaitingRoom:
         self._checkers: tuple[Gate | Order, ...] = tuple(gate for gate in self.gates if says(gate, "check"))
         if order is not None and says(order, "check"):
             self._checkers += (order,)
+        self._light_checkers = tuple(checker for checker in self._checkers if not spares_light(checker))
+        """Those that are asked about a job that costs 1 or less."""
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
         self._faded: deque[Lane] = deque()
         """Lanes that had no job when they were put here; each once."""
@@ -232,25 +115,36 @@ class WaitingRoom:
             InvalidOption: If a gate can never let it through, or its key cannot be found.
             QueueFull: If the room is full and turns away what comes (a sheer ``"block"`` does, too).
         """
-        for checker in self._checkers:
+        for checker in self._light_checkers if job.cost <= 1.0 else self._checkers:
             checker.check(job)
-        lane = self.only
+        if not self._is_plain:
+            self._put_by_rule(job)
+            return
+        lane = self.only or self._lane_of(job)
+        job._rank, job._seq = job.enqueued_at, next(self.dispatcher.seq)
+        job._lane, job._phase = lane, _WAITING
+        self.size += 1
+        if lane.push(job):
+            self.dispatcher.ready(lane)
+
+    def _put_by_rule(self, job: Waiting) -> None:
+        """As `put`, where there is an order or a bound."""
+        lane, order = self.only, self.order
         keys = () if lane is not None else self._keys_of(job)
-        rank = job.enqueued_at if self.order is None else self._rank(self.order, job)
+        rank = job.enqueued_at if order is None else self._rank(order, job)
         if self.max_queue is not None and self.is_full:
             self._make_room(job)
         if lane is None:
             lane = self._lanes.get(keys) or self._make_lane(keys)
-        job._seq = seq = next(self.dispatcher.seq)
-        job._rank = rank
+        job._rank, job._seq = rank, next(self.dispatcher.seq)
         job._lane, job._phase = lane, _WAITING
         self.size += 1
         if self.max_wait_s is not None or self.overflow == "drop_oldest":
-            self._note_arrival(seq, job)
+            self._note_arrival(job._seq, job)
         if lane.push(job):
             self.dispatcher.ready(lane)
-        if self.order is not None:
-            self.tell(self.order.came, job, self.dispatcher.monotonic())
+        if order is not None:
+            self.tell(order.came, job, self.dispatcher.monotonic())
 
     def pass_at_once(self, job: Waiting) -> bool:
         """Admit *job* and begin it if nobody waits before it and every gate lets it through: no turn of the loop.
@@ -381,7 +275,8 @@ class WaitingRoom:
             self._drop(self._faded.popleft())
         key = iter(keys)
         gates = [gate if gate.by is None else gate.at(next(key)) for gate in self.gates]
-        lane = self._lanes[keys] = Lane(self, keys, gates)
+        kind = FifoLane if self.order is None else RankedLane
+        lane = self._lanes[keys] = kind(self, keys, gates)
         if self._keyed:
             for post in lane.posts:
                 post.hold(lane)

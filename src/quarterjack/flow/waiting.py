@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, SupportsFloat
 from quarterjack.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from .room import Lane
+    from .lane import Lane
 
 __all__ = ["NO_KEY", "Phase", "Waiting", "instant"]
 

@@ -6,12 +6,13 @@ import logging
 from typing import Final, Protocol
 
 from quarterjack.errors import DeadlineExceeded, Discard, FlowRefused
-from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState
+from quarterjack.flow.outcome import CANCELLED, TIMED_OUT, Ended, EndKind
+from quarterjack.model import ErrorInfo, Finish, FinishKind, JobRecord, JobState, OutcomeKind
 from quarterjack.policies.backoff import Retry
 
 from .verdict import Verdict, past_deadline_words
 
-__all__ = ["adopt", "age_s", "first_due_ns", "log_failure", "past_deadline", "untried"]
+__all__ = ["adopt", "age_s", "as_ended", "first_due_ns", "log_failure", "past_deadline", "untried"]
 
 log = logging.getLogger("quarterjack.worker")
 
@@ -51,6 +52,13 @@ def untried(record: JobRecord, retry: Retry) -> Verdict:
     before = record.reason if error is None else error.words
     reason = past_deadline_words(before or "failed", retry)
     return Verdict(FinishKind.FAILED, 0, error or ErrorInfo("TimeoutError", reason), reason)
+
+
+def as_ended(kind: OutcomeKind, error: BaseException | None) -> Ended:
+    """Return how the pass of an attempt ended that did not return."""
+    if kind is OutcomeKind.RAISED:
+        return Ended(EndKind.RAISED, error)
+    return TIMED_OUT if kind is OutcomeKind.TIMED_OUT else CANCELLED
 
 
 class HasEnded(Protocol):

@@ -1,6 +1,6 @@
 """Runs the jobs of a `TaskManager`: from their submission over attempts, pauses and limits of time to their end.
 
-    put ─▶ (gates) ─▶ _start ─▶ began ─▶ (body) ─▶ returned, ended ─▶ _settle
+    put ─▶ (gates) ─▶ _start ─▶ began ─▶ (body) ─▶ returned, ended ─▶ settle
      ▲                                                     │
      └────────────────── _resume ◀── _once_more ◀──────────┘
 
@@ -9,14 +9,13 @@ What a body asks of its own job stands in `quarterjack.runtime.managed`."""
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from contextvars import copy_context
 from functools import partial
 from random import Random
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from quarterjack.context import CURRENT
@@ -24,16 +23,17 @@ from quarterjack.errors import DeadlineExceeded, UsageError
 from quarterjack.flow.base import Wrap
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.inheritance import inherit
-from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, TIMED_OUT, Ended, EndKind
+from quarterjack.flow.outcome import NOT_STARTED, RETURNED
 from quarterjack.flow.room import MadeWay, WaitingRoom
-from quarterjack.flow.stages import Fallback
 from quarterjack.flow.waiting import Phase
 from quarterjack.model import FINAL_STATES, FinishKind, JobIds, JobState, Outcome, OutcomeKind
 
-from ._bodies import Once, not_awaitable
-from ._ends import log_failure
+from ._bodies import Once
+from ._ends import as_ended, log_failure
+from ._snapshots import Snapshots
+from ._stand_in import falls_back
 from .managed import Chosen, ManagedRun
-from .managed_items import Batched, Batches, ItemSeat, is_batched
+from .managed_items import Batches, ItemSeat, is_batched
 from .verdict import Verdict, decide, describe, past_deadline_words
 
 if TYPE_CHECKING:
@@ -93,10 +93,11 @@ class Engine:
         self._events = events
         self._is_prompt = flow.deadline is None and flow.order is None
         """A job without a delay needs no alarm when it is submitted, and inherits nothing."""
+        self.snapshot: Final = Snapshots().take
         self._on_idle = on_idle
         self._on_move = on_move
         self._on_fatal = on_fatal
-        self._factory = loop.get_task_factory()
+        self.factory: Final = loop.get_task_factory()
         self._rng = Random()  # noqa: S311  # spreads retries, guards nothing
         self.unfinished: set[ManagedRun] = set()
         self.failed = 0
@@ -117,9 +118,9 @@ class Engine:
         Raises:
             InvalidOption, QueueFull: As `WaitingRoom.put` does; nothing is left of it then.
         """
-        run = ManagedRun(self, fn, args, kwargs, chosen, copy_context(), self.monotonic())
-        is_prompt = self._is_prompt and not self._events.has_listeners
-        if is_prompt and not chosen.run.delay_ns and type(fn) is not Batched:
+        run = ManagedRun(self, fn, args, kwargs, chosen, self.snapshot(), self.monotonic())
+        if self._is_prompt and chosen.is_prompt and type(fn) is FunctionType and not self._events.has_listeners:
+            run.is_plain = chosen.is_plain
             self.room.put(run)
             self.unfinished.add(run)
         else:
@@ -146,7 +147,7 @@ class Engine:
             at = run.enqueued_at + deadline.seconds
             run.deadline = self.dispatcher.call_at(at, partial(self._too_late, run))
         if self._events.has_listeners:
-            run.callbacks = True
+            run.is_plain, run.callbacks = False, True
             self._on_move("submitted", run)
 
     def adopt(self, run: ManagedRun) -> None:
@@ -185,13 +186,19 @@ class Engine:
         """Its gates are taken: begin an attempt."""
         job.state = _SCHEDULED
         job.attempt += 1
-        job.scheduled_at = self.monotonic()
-        if self._factory is not None:
+        context = job.context
+        if job.attempt == 1 and context is not None:
+            job.context = context = context.copy()  # others may have been submitted in the same
+        if self.factory is not None:
+            job.scheduled_at = self.monotonic()
             self._start_by_factory(job)
         elif _CAN_START_EAGERLY and self.dispatcher.is_pumping:  # else a caller of submit would run the body
-            asyncio.Task(job.drive(), loop=self.loop, context=job.context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+            worker = asyncio.Task(job.drive(), loop=self.loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+            if job.state is _RUNNING and job.worker is None:
+                job.worker = worker
         else:  # as create_task does, less its Python frame
-            job.worker = asyncio.Task(job.drive(), loop=self.loop, context=job.context)
+            job.scheduled_at = self.monotonic()
+            job.worker = asyncio.Task(job.drive(), loop=self.loop, context=context)
 
     def _start_by_factory(self, job: ManagedRun) -> None:
         """A loop with a task factory of its own decides how tasks are made and begun."""
@@ -231,20 +238,6 @@ class Engine:
         if run.callbacks:
             self._on_move("running", run)
 
-    async def wrapped(self, run: ManagedRun) -> Any:
-        """Run the body inside the flow's wraps, the first one outermost."""
-
-        async def body() -> Any:
-            found = run.fn(*run.args, **run.kwargs)
-            if not inspect.isawaitable(found):
-                raise not_awaitable(run.fn, found)
-            return await found
-
-        proceed: Callable[[], Any] = body
-        for wrap in reversed(self.wraps):
-            proceed = partial(wrap, run, proceed)
-        return await proceed()
-
     # -- out -----------------------------------------------------------------------------
 
     def returned(self, run: ManagedRun, result: Any) -> None:
@@ -253,7 +246,21 @@ class Engine:
         self.dispatcher.give(run, RETURNED, now)
         if run.state is not _RUNNING:  # it was left behind, and had its slots until now
             return
-        self.done(run, result, now)
+        if not run.is_plain:
+            self.done(run, result, now)
+            return
+        run.result = result
+        run.finished_at = now
+        run.state = _DONE
+        run.worker = run.context = None  # as in `settle`
+        unfinished = self.unfinished
+        unfinished.discard(run)
+        watcher = run.watcher
+        if watcher is not None:
+            run.watcher = None
+            watcher(run)
+        if not unfinished:
+            self._on_idle()
 
     def done(self, run: ManagedRun, result: Any, now: float) -> None:
         """An attempt returned, and its gates have theirs back."""
@@ -265,14 +272,14 @@ class Engine:
         if run.attempt > 1:
             run.error = run.reason = None  # of an attempt that failed before
         run.result = result
-        self._settle(run, _DONE, now)
+        self.settle(run, _DONE, now)
 
     def ended(self, run: ManagedRun, kind: OutcomeKind, error: BaseException | None) -> None:
         """The body raised, was cancelled, or ran too long: over, or once more."""
         if run.alarm is not None:
             run.alarm.cancel()
             run.alarm = None
-        self.dispatcher.give(run, _ended(kind, error))
+        self.dispatcher.give(run, as_ended(kind, error))
         if run.state is not _RUNNING:  # it was left behind
             return
         self.over(run, kind, error)
@@ -282,7 +289,7 @@ class Engine:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self._on_fatal(error)
         if run.is_late:
-            self._end_late(run)
+            self.end_late(run)
             return
         verdict = self._decide(run, Outcome(kind, error=error, reason=run.reason or _WHY.get(kind)))
         self._follow(run, verdict)
@@ -324,7 +331,7 @@ class Engine:
         if verdict.kind is FinishKind.RETRY:
             run.failures += 1
         run.state, run.reason, run.error = _SUBMITTED, verdict.reason, verdict.error
-        run.timed_out, run.worker = False, None
+        run.timed_out, run.worker, run.is_plain = False, None, False
         if run.callbacks:
             self._on_move("retry" if verdict.kind is FinishKind.RETRY else "snooze", run)
         self._pause(run, verdict.delay_ns)
@@ -363,11 +370,12 @@ class Engine:
         run.error, run.reason = verdict.error, verdict.reason
         if verdict.kind is FinishKind.FAILED or verdict.kind is FinishKind.TIMED_OUT:
             run.failures += 1
-            if self.flow.fallback is not None and self._falls_back(run, self.flow.fallback):
+            if self.flow.fallback is not None and falls_back(self, run, self.flow.fallback):
                 return
-        self._settle(run, FINAL_STATES[verdict.kind], self.monotonic())
+        self.settle(run, FINAL_STATES[verdict.kind], self.monotonic())
 
-    def _settle(self, run: ManagedRun, state: JobState, now: float) -> None:
+    def settle(self, run: ManagedRun, state: JobState, now: float) -> None:
+        """*run* has ended: forget it, and tell whoever waits for it."""
         run.finished_at = now
         run.state = state
         if type(run.fn) is Once:
@@ -405,7 +413,7 @@ class Engine:
             UsageError: Saying what to do *instead*.
         """
         task = asyncio.current_task()
-        if any(run.worker is task for run in self.unfinished) or self.batches.has_body(task):
+        if any(self._worker_of(run) is task for run in self.unfinished) or self.batches.has_body(task):
             raise UsageError(f"{what} in the body of a job of this TaskManager would wait for that job: {instead}")
 
     def name_those_left(self, grace_s: float) -> None:
@@ -435,7 +443,7 @@ class Engine:
 
     def _stop(self, run: ManagedRun, reason: str) -> bool:
         """Interrupt *run*; say whether it is over at once, for its body does not run."""
-        worker = run.worker
+        worker = self._worker_of(run)
         if run.seat is not None and not run.seat.leave():
             return False
         if worker is None:
@@ -449,6 +457,13 @@ class Engine:
             return False
         self.dispatcher.give(run, NOT_STARTED)  # cancelled before its first step, its coroutine is never entered
         return True
+
+    def _worker_of(self, run: ManagedRun) -> asyncio.Task[Any] | None:
+        """Return the task of its body: while the first part of one runs that was begun eagerly, nobody knows it yet."""
+        if run.worker is None and run.state is _RUNNING and run.seat is None:
+            found = (task for task in asyncio.all_tasks(self.loop) if run.is_driven_by(task))
+            run.worker = next(found, None)
+        return run.worker
 
     def _time_out(self, run: ManagedRun, limit_s: float) -> None:
         run.alarm = None
@@ -467,54 +482,14 @@ class Engine:
             return
         run.is_late = True
         if self._stop(run, "its deadline has passed"):
-            self._end_late(run)
+            self.end_late(run)
 
-    def _end_late(self, run: ManagedRun) -> None:
+    def end_late(self, run: ManagedRun) -> None:
+        """*run* ends with `DeadlineExceeded`."""
         error = DeadlineExceeded(0.0 if self.flow.deadline is None else self.flow.deadline.seconds)
         run.error, run.reason = describe(error), str(error)
         run.failures += 1
-        self._settle(run, JobState.TIMED_OUT, self.monotonic())  # no fallback: nobody waits for it any more
-
-    # -- what stands in ----------------------------------------------------------------------
-
-    def _falls_back(self, run: ManagedRun, fallback: Fallback) -> bool:
-        """Have the flow's fallback stand in for a job that failed for good; False if it has none for this error."""
-        error = None if run.error is None else run.error.exception
-        if run.cancel_requested or error is None or not isinstance(error, fallback.on):
-            return False
-        run.error, run.reason = None, f"its fallback stood in for {describe(error).type_name}"
-        if not callable(fallback.value):
-            run.result = fallback.value
-            self._settle(run, _DONE, self.monotonic())
-            return True
-        run.state = _RUNNING
-        run.worker = worker = self.loop.create_task(fallback.value_for(error), context=run.context)
-        worker.add_done_callback(partial(self._fell_back, run))
-        return True
-
-    def _fell_back(self, run: ManagedRun, worker: asyncio.Task[Any]) -> None:
-        if run.state.is_finished:  # it was left behind
-            return
-        now = self.monotonic()
-        if worker.cancelled():
-            if run.is_late:
-                self._end_late(run)
-            else:
-                self._settle(run, JobState.CANCELLED, now)
-            return
-        error = worker.exception()
-        if error is None:
-            run.result = worker.result()
-            self._settle(run, _DONE, now)
-        else:  # the user's function ran here, and what it raised ends the job
-            run.error, run.reason = describe(error), f"its fallback raised {describe(error).type_name}"
-            self._settle(run, JobState.FAILED, now)
+        self.settle(run, JobState.TIMED_OUT, self.monotonic())  # no fallback: nobody waits for it any more
 
 
 _WHY: Final = {OutcomeKind.CANCELLED: "the body raised CancelledError"}
-
-
-def _ended(kind: OutcomeKind, error: BaseException | None) -> Ended:
-    if kind is OutcomeKind.RAISED:
-        return Ended(EndKind.RAISED, error)
-    return TIMED_OUT if kind is OutcomeKind.TIMED_OUT else CANCELLED

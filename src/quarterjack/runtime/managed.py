@@ -18,6 +18,7 @@ import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from quarterjack.context import CURRENT
@@ -61,8 +62,10 @@ class Chosen:
     cost: float = 1.0
     retry: Retry = NO_RETRY
     timeout_s: float | None = None
+    is_prompt: bool = field(init=False)
+    """They wait for nothing but their gates."""
     is_plain: bool = field(init=False)
-    """A body's begin needs no more than its stamps."""
+    """When a body begins and when it returns, stamps and whoever waits for it are all there is to see to."""
     looks_at_results: bool = field(init=False)
     """What a body returned may be worth another attempt, or earns retries."""
 
@@ -70,8 +73,11 @@ class Chosen:
         retry = self.retry
         if self.run.metadata:  # as in an app, where a key is among them
             object.__setattr__(self, "key", {**self.run.metadata, **self.key})
-        object.__setattr__(self, "is_plain", self.timeout_s is None and retry.deadline_s is None)
-        object.__setattr__(self, "looks_at_results", retry.on_result is not None or retry.budget is not None)
+        looks_at_results = retry.on_result is not None or retry.budget is not None
+        is_plain = self.timeout_s is None and retry.deadline_s is None and not looks_at_results
+        object.__setattr__(self, "is_prompt", not self.run.delay_ns)
+        object.__setattr__(self, "is_plain", is_plain)
+        object.__setattr__(self, "looks_at_results", looks_at_results)
 
 
 class _Rare(Waiting):
@@ -96,6 +102,12 @@ class _Rare(Waiting):
     """When the attempt was due that failed first: monotonic seconds."""
     due: float | None = None
     """When it was last to run, if not at once: monotonic seconds."""
+    alarm: Alarm | None = None
+    """Of a pause, of the last instant at which a retry may start, or of the attempt's timeout."""
+    deadline: Alarm | None = None
+    single: Hashable = None
+    """What it is the one run of, where a flow has a `Dedupe`."""
+    _id: str | None = None
     seat: Seat | None = None
     """Of an item of a batch, while it gathers and runs."""
 
@@ -105,28 +117,25 @@ class ManagedRun(_Rare):
 
     __slots__ = (
         "__dict__",
-        "_id",
         "_lane",
         "_phase",
         "_rank",
         "_seq",
-        "alarm",
         "args",
         "attempt",
         "callbacks",
         "chosen",
         "context",
         "cost",
-        "deadline",
         "engine",
         "enqueued_at",
         "error",
         "finished_at",
         "fn",
+        "is_plain",
         "kwargs",
         "result",
         "scheduled_at",
-        "single",
         "started_at",
         "state",
         "watcher",
@@ -143,7 +152,7 @@ class ManagedRun(_Rare):
         context: Context | None,
         now: float,  # a hot constructor, called in one place
     ) -> None:
-        self.engine = cast("Engine", engine)
+        self.engine: Engine = engine  # type: ignore[assignment]  # before the block is entered nobody asks it for more
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
@@ -160,15 +169,11 @@ class ManagedRun(_Rare):
         self.watcher: Watcher | None = None
         self.worker: asyncio.Task[None] | None = None
         self.error: ErrorInfo | None = None
-        self.alarm: Alarm | None = None
-        """Of a pause, of the last instant at which a retry may start, or of the attempt's timeout."""
-        self.deadline: Alarm | None = None
-        self.single: Hashable = None
-        """What it is the one run of, where a flow has a `Dedupe`."""
         self.callbacks = False
         """Somebody wants to be called when it moves."""
+        self.is_plain = False
+        """See `Chosen.is_plain`; nothing else acts on it either."""
         self._phase = _NEW
-        self._id: str | None = None
 
     # -- what the flow sees, and the record says ---------------------------------------
 
@@ -292,24 +297,34 @@ class ManagedRun(_Rare):
 
     # -- one attempt -------------------------------------------------------------------
 
+    def is_driven_by(self, task: asyncio.Task[Any]) -> bool:
+        """Say whether *task*, begun eagerly, runs the body: the context of each of them is its own."""
+        coroutine: Any = task.get_coro()
+        context: Any = task.get_context()  # type: ignore[attr-defined,unused-ignore]  # from Python 3.12 on
+        return getattr(coroutine, "cr_code", None) is ManagedRun.drive.__code__ and context is self.context
+
     async def drive(self) -> None:
         """Run the body once, and report how that ended."""
         engine = self.engine
         lane, body = self._lane, None
-        CURRENT.set(cast("Any", self))  # it is its own record
+        CURRENT.set(self)  # type: ignore[arg-type]  # it is its own record
         self.state = _RUNNING
-        if self.worker is None:  # begun eagerly, before who made the task could say which it is
-            self.worker = cast("asyncio.Task[None]", asyncio.current_task())
         now = engine.monotonic()
-        if self.chosen.is_plain and not lane.starters and not self.callbacks:
+        if self.worker is None:  # begun eagerly, before who made the task could say which it is
+            if engine.factory is None:
+                self.scheduled_at = now
+            else:
+                self.worker = asyncio.current_task()
+        if self.is_plain and not lane.starters:
             self._phase, self.started_at = _STARTED, now
         elif not engine.began(self, now):
             return
         try:
             if engine.wraps:
-                result = await engine.wrapped(self)
+                result = await self._wrapped()
             else:
-                body = self.fn(*self.args, **self.kwargs)
+                kwargs = self.kwargs
+                body = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # no dict is made for none
                 result = await body
         except asyncio.CancelledError:
             engine.ended(self, OutcomeKind.TIMED_OUT if self.timed_out else OutcomeKind.CANCELLED, None)
@@ -321,6 +336,20 @@ class ManagedRun(_Rare):
             engine.ended(self, OutcomeKind.RAISED, error)
         else:
             engine.returned(self, result)
+
+    async def _wrapped(self) -> Any:
+        """Run the body inside the flow's wraps, the first one outermost."""
+
+        async def body() -> Any:
+            found = self.fn(*self.args, **self.kwargs)
+            if not inspect.isawaitable(found):
+                raise not_awaitable(self.fn, found)
+            return await found
+
+        proceed: Callable[[], Any] = body
+        for wrap in reversed(self.engine.wraps):
+            proceed = partial(wrap, self, proceed)
+        return await proceed()
 
 
 Watcher = Callable[[Any], None]
