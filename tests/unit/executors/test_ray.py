@@ -128,6 +128,7 @@ async def test_call_that_waits_for_a_cluster_is_withdrawn_by_a_cancel_and_by_a_s
         _, second = bench.begin(executor, "double", 2)
         handle.cancel("not wanted")
         assert (await first.end()).reason == "not wanted"
+        assert len(executor._waiting) == 1  # for none at all nobody would try again
     assert (await second.end()).kind is OutcomeKind.CANCELLED
     assert first.log == second.log == ["finished"]
 

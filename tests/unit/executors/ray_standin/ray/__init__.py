@@ -149,5 +149,7 @@ def _be_worker(function: Callable[..., Any], args: tuple[Any, ...], link: Connec
         told = "raised", exceptions.TaskCancelledError()
     except BaseException as error:  # whatever it is, the driver tells it
         told = "raised", exceptions.RayTaskError(error)
-    link.send(told)
-    os._exit(0)
+    try:
+        link.send(told)
+    finally:  # the driver may be gone; nothing of it is to go on here
+        os._exit(0)
