@@ -133,9 +133,8 @@ class _Child:
         said.close()
         if self._tells_memory:
             self.send(Frame.MEMORY, str(_memory_kib()).encode())
-        if len(answer) > LARGE:
-            path = Path(self._files + ANSWER)
-            path.write_bytes(answer)
+        path = Path(self._files + ANSWER)
+        if len(answer) > LARGE and _is_written(path, answer):
             self.send(Frame.ENDED_FILE, os.fsencode(path))
         else:
             self.send(Frame.ENDED, answer)
@@ -149,6 +148,15 @@ class _Child:
             return Answer.orphaned(error.why)
         self.send(Frame.STARTED)
         return self._stage.answer(body, pickles=True)
+
+
+def _is_written(path: Path, data: bytes) -> bool:
+    """Write a file; False if there is no room for it, or its folder is gone: a socket takes the data, too."""
+    try:
+        path.write_bytes(data)
+    except OSError:
+        return False
+    return True
 
 
 def _taken_from(name: bytes) -> bytes:

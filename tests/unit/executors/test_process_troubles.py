@@ -20,6 +20,7 @@ from quarterjack.executors import AppRef, CommandExecutor, Executor, Home, Proce
 from quarterjack.executors import _crew as crews
 from quarterjack.executors import _starting as starting
 from quarterjack.executors import _worker_process as worker_process
+from quarterjack.executors._files import ANSWER
 from quarterjack.executors._gate import DOORBELL
 from quarterjack.model import OutcomeKind
 from quarterjack.testing._executor_bench import ExecutorBench, TestCall, Track, until
@@ -274,6 +275,20 @@ async def test_files_of_a_child_that_was_killed_go_with_it(tmp_path: Path, monke
         os.kill(child, signal.SIGKILL)
         assert (await track.end()).result == "text"  # by the next one
         await until(lambda: not list(folder.iterdir()))
+
+
+@in_processes
+async def test_a_large_answer_for_which_there_is_no_file_comes_all_the_same(tmp_path: Path) -> None:
+    """The disk is full, or somebody has cleaned up: the body has run, and its process is not to die of it."""
+    async with Pool(tmp_path, BODIES).started() as pool:
+        await pool.ready()
+        (child,) = pool.crew._children
+        pids, text = pool.executor.pids, "x" * 9_000_000
+        in_the_way = Path(child._files + ANSWER)
+        in_the_way.mkdir()
+        assert (await pool.begin("echo", text).end()).result == text
+        assert pool.executor.pids == pids
+        in_the_way.rmdir()
 
 
 @in_processes
