@@ -23,6 +23,7 @@ from quarterjack.testing._executor_bench import TestCall, Track
 from quarterjack.testing.executor_contract import ExecutorBench
 from tests.real_time import until
 
+pytestmark = pytest.mark.slow  # what one Python shows is enough
 NOWHERE = "redis://127.0.0.1:1/0"
 """Nobody listens there."""
 
