@@ -120,6 +120,9 @@ class RayExecutor(DeskExecutor):
         """Bind to the running loop; Ray is connected to when a task names this executor, or with the first body."""
         self._desk, self._home = self._new_desk(home), home
         self._pause_s = PAUSE_S[0]
+        self._link = self._life = self._again = None  # of an app that ended without stopping it
+        self._waiting.clear()
+        self._out.clear()
 
     async def warm(self) -> None:
         """Begin to connect; nobody waits for that, and an app whose cluster is away starts all the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -192,6 +193,23 @@ async def test_body_that_comes_too_late_does_not_begin(bench: ExecutorBench) -> 
         executor.submit(late, track)
         assert (await track.end()).kind is OutcomeKind.MISSED
     assert bench.notes("a") == []
+
+
+@pytest.mark.slow
+@pytest.mark.leaks("tasks")
+def test_app_that_ended_without_stopping_it_leaves_the_next_one_nothing(bench: ExecutorBench) -> None:
+    """A test or a notebook has one loop after the other."""
+    executor = RayExecutor()
+
+    async def use(*, stops: bool) -> object:
+        await executor.start(bench.home())
+        outcome = await bench.run(executor, "double", 4)
+        if stops:
+            await executor.stop(1)
+        return outcome.result
+
+    assert asyncio.run(use(stops=False)) == 8
+    assert asyncio.run(use(stops=True)) == 8
 
 
 @pytest.mark.slow
