@@ -8,8 +8,10 @@ the main thread as Ray's does. What it says of Ray itself is proved by
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +28,7 @@ __all__ = ["cancel", "get_runtime_context", "init", "remote", "shutdown"]
 PROCESSORS: Final = 2
 PRELOADED: Final = _contract_bodies
 """What most bodies load: once in the driver, not in each process that is forked from it."""
+PR_SET_PDEATHSIG: Final = 1
 _waiting: Final[deque[_Ref]] = deque()
 _running: Final[set[_Ref]] = set()
 
@@ -135,6 +138,8 @@ def _next() -> None:
 
 def _be_worker(function: Callable[..., Any], args: tuple[Any, ...], link: Connection) -> None:
     """Run a body, tell how it ended, and end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # Ray ends what a driver leaves behind
     signal.signal(signal.SIGINT, signal.default_int_handler)
     writing = threading.Lock()
 
