@@ -116,7 +116,8 @@ def _misuse(fn: Callable[..., Any], owner: object, args: tuple[Any, ...], kwargs
     parameters = list(inspect.signature(fn).parameters.values())[1:]
     by_position = [one.name for one in parameters if one.kind in _BY_POSITION]
     options = [one.name for one in parameters if one.kind in _BY_NAME]
-    takes = f"it takes {', '.join(options)}"
+    others = [f"*{one.name}" for one in parameters if one.kind is one.VAR_POSITIONAL]
+    takes = f"it takes {', '.join([*others, *options])}"
     for given in kwargs:
         if given not in options:
             near = difflib.get_close_matches(given, options, n=1)

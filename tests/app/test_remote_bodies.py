@@ -14,6 +14,7 @@ from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Re
 from quarterjack.executors.elsewhere import Elsewhere
 from quarterjack.model import FinishKind, Outcome, OutcomeKind
 from quarterjack.runtime import claiming, decoding
+from quarterjack.stores.base import Hint, Renewal
 from tests.real_time import until
 
 
@@ -255,6 +256,53 @@ async def test_a_body_of_a_job_that_was_ended_elsewhere_is_cancelled(tmp_path: P
         await app._running().store.jobs_finish([attempt.finish(FinishKind.FAILED, reason="ended elsewhere")])
         worker.lose([attempt])
         await until(lambda: cluster.cancelled == [f"{job.id}.1"])
+
+
+async def test_a_body_whose_job_comes_back_to_the_same_worker_keeps_nothing_from_it(tmp_path: Path) -> None:
+    """The worker knew already that the lease was lost, and had not asked yet who has the job: it had it itself."""
+    cluster, url = Cluster(), f"sqlite:///{tmp_path}/jobs.db"
+    app = Quarterjack(url, shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster), flow=Flow(ConcurrencyLimit(1)))
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work)
+        await until(lambda: cluster.reports)
+        running = app._running()
+        assert running.worker is not None
+        (attempt,) = running.worker.attempts()
+        assert running.worker._lose(attempt)
+        await running.store.jobs_renew(running.owner, [Renewal(job.id, 1)], 0.0)  # its lease is over
+        await running.store.wake(Hint.JOBS)
+        await until(lambda: f"{job.id}.2" in cluster.reports)  # the limit is one: nothing holds the first slot any more
+        assert cluster.cancelled == []
+        cluster.end(f"{job.id}.2", Outcome(OutcomeKind.DONE, 7))
+        assert await job == 7
+
+
+class Deaf(ToCluster):
+    """A third party's, which does not take what it is told."""
+
+    def settled(self, ref: str, *, is_stored: bool) -> None:
+        raise RuntimeError(f"what is {ref}?")
+
+
+async def test_an_executor_that_fails_to_hear_of_an_end_ends_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
+    """The outcome is recorded; what somebody else makes of that must not end the app."""
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=Deaf(cluster))
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        for attempt in range(2):
+            job = await app.submit(work)
+            await until(lambda: cluster.reports)
+            cluster.end(f"{job.id}.1", Outcome(OutcomeKind.DONE, attempt))
+            assert await job == attempt
+    assert caplog.text.count("failed to hear that job") == 2
 
 
 async def test_what_came_too_late_to_begin_was_missed() -> None:

@@ -194,7 +194,7 @@ async def coroutine(now: float) -> float:
         (lambda now: True, "eta of mine returned True"),
         (str, "eta of mine returned '"),
         (coroutine, "eta of mine returned <coroutine object"),
-        (lambda now: math.nan, "mine.eta returned nan"),
+        (lambda now: math.nan, "eta of mine returned nan; it must be an instant"),
     ],
 )
 async def test_an_eta_that_is_no_instant_is_named(answer: Any, said: str) -> None:
@@ -202,7 +202,7 @@ async def test_an_eta_that_is_no_instant_is_named(answer: Any, said: str) -> Non
     gate = Answers(answer)
     async with TaskManager(gate) as manager:
         job = manager.submit(asyncio.sleep, 0)
-        with pytest.raises((InvalidOption, ValueError), match=said):
+        with pytest.raises(InvalidOption, match=said):
             await job
     if answer is not coroutine and "nan" not in said:
         with pytest.raises(InvalidOption, match=said):

@@ -100,6 +100,7 @@ class Member:
         self._app: Quarterjack | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sent = 0
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     def follow(self) -> None:
         """Leave Ctrl-C to the process that started this one, obey its orders, and end when it has."""
@@ -129,7 +130,8 @@ class Member:
         for order in self._orders():
             what, _, worker_id = order.partition(" ")
             if what == FORGET and self._loop is not None:
-                asyncio.run_coroutine_threadsafe(self._forget(worker_id), self._loop)
+                with suppress(RuntimeError):  # the loop has ended, and so will this process: another one is told
+                    self._loop.call_soon_threadsafe(self._begin_to_forget, worker_id)
             elif what.isdigit():
                 self._end(int(what))
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -148,6 +150,11 @@ class Member:
             self._sent += 1
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(APART_S)
+
+    def _begin_to_forget(self, worker_id: str) -> None:
+        task = asyncio.create_task(self._forget(worker_id))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
 
     async def _forget(self, worker_id: str) -> None:
         """Strike off one that has died, on the app's loop; should this process end before, another one is told to."""

@@ -45,7 +45,7 @@ from quarterjack.errors import InvalidOption, WrongLoop
 from ._wall import WallAlarm
 from .alarms import Alarm, Alarms
 from .outcome import NOT_STARTED, Ended
-from .waiting import Phase, Waiting, instant
+from .waiting import INSTANTS_ARE, Phase, Waiting, instant
 
 if TYPE_CHECKING:
     from .base import Gate
@@ -423,7 +423,7 @@ class Dispatcher:
     def _hold_up(self, lane: Lane, post: Post, job: Waiting, eta: float) -> None:
         """The gate of *post* is closed for *job*, the best of *lane*."""
         if math.isnan(eta):
-            raise ValueError(f"{post.gate!r}.eta returned nan")
+            raise InvalidOption(f"eta of {post.gate!r} returned nan; {INSTANTS_ARE}")
         self._park(lane, post, job)
         post.expect(eta)
         if self.waits is not None and eta == NEVER:

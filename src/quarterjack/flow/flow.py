@@ -143,7 +143,9 @@ class Flow(Explained, Passable):
             steps.append("[" + ", ".join([*inside, *map(repr, self.gates)]) + "]")
         steps += [repr(wrap) for wrap in self.wraps]
         steps += [repr(self.timeout)] if self.timeout is not None else []
-        return f"Flow({' → '.join([*steps, 'body'])})"
+        bounds = {"max_queue": self.max_queue, "overflow": self.overflow, "max_wait": self.max_wait_s}
+        said = [f"{name}={value!r}" for name, value in bounds.items() if value not in (None, "reject")]
+        return f"Flow({', '.join([' → '.join([*steps, 'body']), *said])})"
 
 
 def _unfolded(strategies: tuple[Any, ...]) -> list[Any]:

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from quarterjack.errors import QueueFull, WaitedTooLong
+from quarterjack.errors import InvalidOption, QueueFull, WaitedTooLong
 
 from .alarms import Alarm
 from .dispatcher import Dispatcher
 from .lane import COMPACT_ABOVE, FifoLane, Lane, RankedLane, says, spares_light
-from .waiting import Phase, Waiting, instant
+from .waiting import INSTANTS_ARE, Phase, Waiting, instant
 
 if TYPE_CHECKING:
     from .base import Gate, Order
@@ -221,7 +221,7 @@ class WaitingRoom:
     def _rank(self, order: Order, job: Waiting) -> float:
         rank = instant(order.rank(job, self.dispatcher.monotonic()), f"rank of {type(order).__name__}")
         if math.isnan(rank):
-            raise ValueError(f"{order!r}.rank returned nan")
+            raise InvalidOption(f"rank of {order!r} returned nan; {INSTANTS_ARE}")
         return rank
 
     def _note_arrival(self, seq: int, job: Waiting) -> None:

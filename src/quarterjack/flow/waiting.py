@@ -13,9 +13,12 @@ from quarterjack.errors import InvalidOption
 if TYPE_CHECKING:
     from .lane import Lane
 
-__all__ = ["NO_KEY", "Phase", "Waiting", "instant"]
+__all__ = ["INSTANTS_ARE", "NO_KEY", "Phase", "Waiting", "instant"]
 
 NO_KEY: Final[Mapping[str, Hashable]] = MappingProxyType({})
+
+
+INSTANTS_ARE: Final = "it must be an instant in monotonic seconds: now, a later one, or math.inf"
 
 
 def instant(found: Any, what: str) -> float:
@@ -30,9 +33,7 @@ def instant(found: Any, what: str) -> float:
         found.close()
     elif isinstance(found, SupportsFloat) and not isinstance(found, bool):  # a number of some other library
         return float(found)
-    raise InvalidOption(
-        f"{what} returned {found!r}; it must be an instant in monotonic seconds: now, a later one, or math.inf"
-    )
+    raise InvalidOption(f"{what} returned {found!r}; {INSTANTS_ARE}")
 
 
 class Phase(IntEnum):

@@ -285,8 +285,15 @@ class Recorder:
         if self.tells_executors:
             for (_, attempt), state in zip(batch, answers, strict=True):
                 if attempt.executor.capabilities.survives_worker_restart:
-                    attempt.executor.settled(attempt.ref, is_stored=state is not None)
+                    _tell_executor(attempt, is_stored=state is not None)
         self.recorded.set()
+
+
+def _tell_executor(attempt: Attempt, *, is_stored: bool) -> None:
+    try:
+        attempt.executor.settled(attempt.ref, is_stored=is_stored)
+    except Exception:  # a third party's; the outcome is recorded whatever it makes of that
+        log.exception("executor %s failed to hear that job %s is settled", attempt.executor.name, attempt.job_id)
 
 
 _BACK: Final = frozenset({FinishKind.RETRY, FinishKind.SNOOZE})

@@ -225,7 +225,7 @@ class Worker(Endings):
             prepared.is_coroutine,
         )
         before = self.held_by_id.get(record.id)
-        if before is not None and self._lose(before):  # its lease ran out meanwhile, and came back to us
+        if before is not None and (self._lose(before) or outlives(before)):  # its lease ran out, and came back to us
             leave_to_next(self, before)
         self.held_by_id[record.id] = attempt
         if self.events.has_listeners:
