@@ -7,6 +7,7 @@ from typing import Any
 
 from ._app_base import AppBase, known_schedule
 from ._at_work import unfired, why_nobody
+from .errors import UsageError
 from .job import Job
 from .model import JobFilter, JobRecord, Schedule, WorkerInfo
 from .options import instant_ns
@@ -56,7 +57,13 @@ class AppWhy(AppBase):
         return await self._carry(service, there)
 
     async def why_waiting(self, job: Job[Any]) -> Why:
-        """Say why a job has not begun: its time, its queue, its turn, the slots; or that it waits no more."""
+        """Say why a job has not begun: its time, its queue, its turn, the slots; or that it waits no more.
+
+        Raises:
+            UsageError: If *job* is no handle of a job.
+        """
+        if not isinstance(job, Job):
+            raise UsageError(f"why_waiting takes a Job, got {job!r}; await app.job(id) finds the job of an id")
         service = self._running()
 
         async def there() -> Why:

@@ -9,6 +9,7 @@ import pytest
 
 from quarterjack import ConcurrencyLimit, Every, Flow, Quarterjack, TimeWindow
 from quarterjack._why_words import state_of
+from quarterjack.errors import UsageError
 from quarterjack.model import NO_OPTIONS, JobRecord, JobState, WorkerInfo
 from quarterjack.stores._firing import _still
 from quarterjack.testing import virtual_time
@@ -150,6 +151,14 @@ def test_orphan_keeps_its_reason_although_it_is_due() -> None:
     kind, words = told(job(reason="ORPHANED: missing a required argument"))
     assert (kind, words.partition(";")[0]) == ("orphaned", "ORPHANED: missing a required argument")
     assert "nobody is at work" in words
+
+
+async def test_id_in_place_of_a_job_is_told_how_to_find_the_job() -> None:
+    """Ids are what a log and `qj jobs` show."""
+    asker: Any = Quarterjack()
+    async with asker:
+        with pytest.raises(UsageError, match=r"takes a Job, got 'abc-1'; await app\.job\(id\) finds"):
+            await asker.why_waiting("abc-1")
 
 
 async def test_run_that_a_held_job_keeps_out_is_told_with_what_holds_that_job() -> None:

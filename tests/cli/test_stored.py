@@ -132,6 +132,16 @@ def test_schedule_is_paused_resumed_and_run_now(served: Quarterjack, qj: Qj) -> 
     assert "pulse" in near.output
 
 
+def test_schedule_of_an_app_that_has_not_run_is_told_apart_from_one_that_nobody_knows(stored: Path, qj: Qj) -> None:
+    """The bug: `qj ls` listed it, and pause said that its task had no schedule."""
+    qj("submit", "shop.py", "add", "1", "1")
+    for command in ("pause", "resume", "trigger"):
+        early = qj(command, "shop.py", "pulse")
+        assert "'pulse' is not in the store yet" in early.output
+        assert "qj run shop.py" in early.output
+    assert "pulse" in qj("pause", "shop.py", "puls").output, "what could be meant"
+
+
 def test_workers_are_listed_and_told_to_drain(served: Quarterjack, qj: Qj) -> None:
     """An order goes to a process by its id; to none it is an error."""
     worker_id, role, *_ = qj("workers", "shop.py").stdout.split("\t")

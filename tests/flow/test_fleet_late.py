@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, SlidingWindow, TaskManager, fleet
+from quarterjack import ConcurrencyLimit, Gate, SlidingWindow, TaskManager, Waiting, fleet
 from quarterjack.flow._fleet import FleetRate
 from quarterjack.flow._purse import CreditPurse
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.sliding_window import FleetSlidingWindow
-from quarterjack.testing import virtual_loop
+from quarterjack.testing import VirtualClock, virtual_loop
 from tests.flow.fleets import FORMS, Line, Place, entered
 
 
@@ -92,6 +92,30 @@ async def test_start_that_came_after_its_row_ran_out_counts_all_the_same(kind: s
             times = [await manager.submit(_when, clock) - since for _ in range(2)]
             assert times[0] == pytest.approx(0.01, abs=0.01)
             assert times[1] >= 8.9
+
+
+class Slow(Gate):
+    """Takes half a minute to say that it is open, once."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock, self._pause_ns = clock, 31 * 10**9
+
+    def eta(self, job: Waiting, now: float) -> float:
+        self._clock.move_to(self._clock.monotonic_ns() + self._pause_ns)
+        self._pause_ns = 0
+        return now
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("SlidingWindow", "log:l"), ("FixedWindow", "window:l@")])
+async def test_start_whose_moment_passes_while_another_gate_is_asked_counts(kind: str, limit: str) -> None:
+    """All gates are asked before any is taken, and a busy machine may stand still between the two."""
+    with virtual_loop(start="2026-03-02T09:00:00Z") as clock:
+        place, gate = Place(), FORMS[kind](name="l", batch=1)
+        async with TaskManager(gate, Slow(clock), store=Line(place)) as manager:
+            await manager.submit(asyncio.sleep, 0)
+            await asyncio.sleep(0.01)
+            assert sum(len(rows) for rows in place.slots_of(limit, clock.now_ns()).values()) == 1
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("SlidingWindow", "log:l"), ("FixedWindow", "window:l@")])

@@ -73,6 +73,29 @@ def test_a_misspelt_url_is_told_what_is_meant(given: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("redis://:secret@host/0?prefx=shop", "prefix"),
+        ("postgresql://me:secret@host/db?shema=shop", "schema"),
+        ("postgresql://me:secret@host/db?migrat=off", "migrate"),
+        ("postgresql://me:secret@host/db?pgbouncr=on", "pgbouncer"),
+        ("sqlite:///jobs.db?synchronus=off", "synchronous"),
+    ],
+)
+def test_a_misspelt_option_of_a_url_is_told_what_is_meant(url: str, meant: str) -> None:
+    """The driver would take it for one of its own, or of the server's, and refuse it in words of theirs."""
+    with pytest.raises(InvalidOption, match=rf"did you mean '{meant}'\?") as refused:
+        store_from(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_option_of_the_driver_is_let_through() -> None:
+    """It is near to one of ours, and none."""
+    store_from("postgresql://me@host/db?connect_timeout=3&sslmode=disable")
+    store_from("redis://host/0?socket_read_size=1000")
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         (MemoryStore, r"store must be an object: write MemoryStore\(…\)"),

@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "show": ("quarterjack.cli.show", "Show one job: moments, arguments, result or error, why it waits."),
     "errors": ("quarterjack.cli.jobs:errors", "List what went wrong."),
     "slowest": ("quarterjack.cli.jobs:slowest", "List the jobs that ran longest."),
-    "workers": ("quarterjack.cli.workers", "List the processes at work; drain, resume or stop one."),
+    "workers": ("quarterjack.cli.workers", "List the processes at work; drain, resume, stop or forget one."),
     "submit": ("quarterjack.cli.submit", "Submit a job to whoever serves the app's store."),
     "trigger": ("quarterjack.cli.act:trigger", "Run a schedule once now."),
     "pause": ("quarterjack.cli.act:pause", "Stop a schedule from firing."),

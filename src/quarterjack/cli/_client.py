@@ -207,6 +207,10 @@ async def schedule_id_of(app: Quarterjack, schedule_id: str, target: Target) -> 
     near = nearest(schedule_id, known)
     if near is not None and near.rpartition(".")[2] == schedule_id:
         return near
+    if schedule_id in (declared := [row.id for row in app.declared_schedules()]):
+        told = f"the schedule {schedule_id!r} is not in the store yet: it comes there when the app first runs"
+        raise Failure(told, f"qj run {target.words}") from UnknownSchedule(schedule_id)
+    near = near or nearest(schedule_id, declared)
     if schedule_id in app.tasks():
         told = f"{schedule_id!r} is a task without a schedule of that id; a job of it is run by submit"
         raise Failure(told, f"qj submit {target.words} {schedule_id}", EXIT_USAGE) from UnknownSchedule(schedule_id)

@@ -165,6 +165,11 @@ class Member:
                 log.warning("worker %s has died and cannot be struck off yet: %s", worker_id, error)
                 await asyncio.sleep(FORGET_PAUSE_S)
                 continue
+            except Exception:
+                log.exception(
+                    "worker %s has died and cannot be struck off: its leases run out by themselves", worker_id
+                )
+                freed = None
             if freed is not None:
                 log.info("worker %s has died and is struck off; jobs it held, free now: %d", worker_id, freed)
             self._report(f"{FORGOT} {worker_id}")

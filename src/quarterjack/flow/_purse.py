@@ -305,8 +305,7 @@ class CreditPurse(Purse):
         self._credits.extend(granted)
 
     def take(self, job: Waiting) -> None:
-        """*job* is admitted."""
-        self.drop_ended()
+        """*job* is admitted, on what there was when its `eta` was asked: what has ended since counts as late."""
         cost = job.cost
         spent: list[tuple[Credit, float]] = []
         self._spent[job] = spent

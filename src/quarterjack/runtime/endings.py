@@ -42,9 +42,12 @@ OVERRUN: Final = "job %s (%s) is done, but %s; use executor='thread' for it, or 
 ALIVE: Final = Outcome(OutcomeKind.DONE)
 LOST_S: Final = 30.0
 """How long a lost body is waited for on a store without leases."""
-_OVER: Final = frozenset({OutcomeKind.CANCELLED, OutcomeKind.ORPHANED})
-"""Ends that are nobody's business once the lease has moved on."""
 _LOGGED: Final = frozenset({FinishKind.FAILED, FinishKind.TIMED_OUT})
+
+
+def _is_nobodys(outcome: Outcome) -> bool:
+    """Say whether an end is nobody's business once the lease has moved on."""
+    return outcome.kind is OutcomeKind.ORPHANED or (outcome.kind is OutcomeKind.CANCELLED and outcome.stopped)
 
 
 class Endings(ABC):
@@ -135,7 +138,7 @@ class Endings(ABC):
         is_lost = outcome.kind is OutcomeKind.LOST
         if is_lost and not self._store.is_shared:
             self._on_lost(attempt)
-        elif is_lost or (outcome.kind in _OVER and outcome.stopped and not attempt.is_current):
+        elif is_lost or (not attempt.is_current and _is_nobodys(outcome)):
             if self.held_by_id.get(attempt.job_id) is attempt:
                 del self.held_by_id[attempt.job_id]
             self.recorder.recorded.set()

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from quarterjack.errors import InvalidOption
 
-from ._urls import without_password
+from ._urls import refuse_misspelt, without_password
 
 __all__ = ["DEFAULT_SCHEMA", "SERVER_SETTINGS", "Settings", "parse"]
 
@@ -90,6 +90,7 @@ def parse(url: str) -> Settings:
             field, read = _OPTIONS[name]
             ours[field] = read(name, value)
         else:
+            refuse_misspelt(name, _OPTIONS, without_password(url))
             others.append((name, value))
     if ours.get("pgbouncer"):
         ours["listens"] = False

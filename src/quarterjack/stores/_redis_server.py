@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 
 from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable
 
-from ._urls import without_password
+from ._urls import refuse_misspelt, without_password
 
 __all__ = ["Address", "check_server"]
 
@@ -91,6 +91,7 @@ def own_options(url: str, names: Mapping[str, Callable[[str], Any]]) -> tuple[st
     rest: list[tuple[str, str]] = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in names:
+            refuse_misspelt(name, names, without_password(url))
             rest.append((name, value))
             continue
         try:

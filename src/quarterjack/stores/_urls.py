@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple, cast
@@ -16,7 +17,7 @@ from quarterjack.errors import InvalidOption, MissingExtra
 from .base import Store
 from .memory import MemoryStore
 
-__all__ = ["SCHEMES", "store_from", "without_password"]
+__all__ = ["SCHEMES", "refuse_misspelt", "store_from", "without_password"]
 
 
 class _Engine(NamedTuple):
@@ -89,6 +90,18 @@ def _class_of(engine: _Engine) -> Any:
 def without_password(url: str) -> str:
     """Return *url* as it may be shown."""
     return _SECRET.sub(r"\1***", url)
+
+
+def refuse_misspelt(name: str, options: Iterable[str], shown: str) -> None:
+    """Refuse a *name* in the query of a URL that is nearly one of our *options*; others are the driver's.
+
+    Raises:
+        InvalidOption: If it is.
+    """
+    for near in difflib.get_close_matches(
+        name, options, n=1, cutoff=0.75
+    ):  # `connect_timeout` is no slip for `timeout`
+        raise InvalidOption(f"{shown} has an option {name!r}; did you mean {near!r}?")
 
 
 def _no_text(given: object) -> str:
