@@ -30,6 +30,8 @@ class AppPlay(Play):
         self.turns = CLAIM_TURNS
         self.prepare(loop, clock)
         self.ledger.is_stored = True
+        self.ledger.deadline_s = self.plan.option("deadline", "seconds") or math.inf
+        self.ledger.retry_deadline_s = self.plan.option("retry", "deadline") or math.inf
         self.app = app = Quarterjack(shutdown_grace=5)
         app.clock = clock
 

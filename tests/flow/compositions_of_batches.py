@@ -134,7 +134,8 @@ class BatchPlay(Play):
         for item in items:
             item.calls += 1
             item.inside += 1
-            if item.inside > 1 and item.work.timeout is None:  # who ran out of time is thrown out, not the body's call
+            # Who ran out of time has left that call, which goes on for the others; its next attempt is in another one.
+            if item.inside > 1 and self.timeout_of(item.work) is None:
                 fault(f"{item} is in two calls at once")
             if item.cancelled_at is not None and item.cancelled_at < self.ledger.since(now):
                 fault(f"{item} was cancelled and reached the body")

@@ -225,6 +225,10 @@ class Ledger:
         self.is_fair = False
         self.longest_s = math.inf
         """How long a case may wait."""
+        self.deadline_s = math.inf
+        """When a job that waits in an app is ended, counted from its submission."""
+        self.retry_deadline_s = math.inf
+        """Likewise of one that was tried before, counted from when it was due."""
         self.sees_all = True
         """Nobody waits of whom it does not know."""
         self.is_stored = False
@@ -344,6 +348,8 @@ class Ledger:
             return False
         if waiting.cancelled_at is not None:
             return False  # an app is told of its end a little later
+        if run.began >= self.ends_at(waiting) - EPS:
+            return False  # likewise: it has left its gates, and the store has not said yet what became of it
         if run.began >= waiting.entered_first + self.longest_s - EPS:
             return False  # it has waited too long, and something may stand in for it
         if self.has_order and case.room == "manager":
@@ -354,6 +360,13 @@ class Ledger:
         before, after = self.after_stalls(waiting.entered), self.after_stalls(case.entered_first)
         sooner = waiting.entry < case.entry if both_first else before < after - EPS
         return sooner and waiting.entered <= run.since
+
+    def ends_at(self, waiting: Case) -> float:
+        """Return when *waiting* is ended by an app, if it has not begun by then."""
+        if waiting.job is None:
+            return math.inf
+        tried_until = waiting.due + self.retry_deadline_s if waiting.runs else math.inf
+        return min(waiting.came + self.deadline_s, tried_until)
 
     # -- between events ------------------------------------------------------------------
 

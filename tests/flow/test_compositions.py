@@ -4,6 +4,7 @@ How much is played is a setting: ``QJ_EXAMPLES=100000`` plays so many plans in t
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from random import Random
@@ -35,6 +36,7 @@ from quarterjack.flow.outcome import Ended, EndKind
 from quarterjack.runtime import engine
 from quarterjack.runtime.batching import Batcher
 from quarterjack.runtime.engine import Engine
+from quarterjack.runtime.managed_items import ItemSeat
 
 from .compositions import Plan, Play, planned, plans, played
 from .compositions_of_apps import AppPlay
@@ -179,6 +181,11 @@ def stay(self: Any, group: Any, seat: Any) -> bool:
     return True
 
 
+async def call_twice(self: Any, items: list[Any]) -> Any:
+    fn = self._run.fn.fn
+    return (await asyncio.gather(fn(items), fn(items)))[0]
+
+
 def give_in_silence(self: Any, job: Waiting, ended: Ended, now: float | None = None) -> None:
     for gate in job._lane.givers:
         gate.give(job, self.monotonic(), ended)
@@ -214,6 +221,7 @@ BROKEN: Final[dict[str, tuple[str, list[tuple[Any, str, Callable[..., Any]]]]]] 
     "a hedge that leaves its bodies": ("hedge", [(Hedge, "_end", leave_the_others)]),
     "a flight of several": ("dedupe", [(TaskManager, "_there_already", nothing)]),
     "a batch that keeps who has left": ("batch", [(Batcher, "leave", stay)]),
+    "a batch that is called twice": ("batch", [(ItemSeat, "body", call_twice)]),
     "a batch that nobody sends": ("batch", [(Basket, "_arm", nothing)]),
     "nobody is told": ("concurrency", [(Dispatcher, "give", give_in_silence)]),
 }
