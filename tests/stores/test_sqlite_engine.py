@@ -374,6 +374,25 @@ async def test_file_that_cannot_be_used_says_what_to_do(tmp_path: Path, case: st
     await writer.stop()
 
 
+@pytest.mark.parametrize(
+    ("raised", "words"), [(PermissionError, "this user may not look into"), (RecursionError, "odd")]
+)
+async def test_whatever_goes_wrong_at_the_opening_is_told_to_who_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: type[Exception], words: str
+) -> None:
+    """The bug: a folder that its user may not enter made the app's start wait for ever (root may enter all)."""
+
+    def odd(path: Path) -> bool:
+        raise raised("odd")
+
+    monkeypatch.setattr(Path, "is_dir", odd)
+    writer = Writer(Settings(tmp_path, f"sqlite:///{tmp_path}"), SYSTEM_CLOCK, Host())  # a folder cannot be opened
+    async with asyncio.timeout(20):
+        with pytest.raises((StoreError, RecursionError), match=words):
+            await writer.call(values)
+        await writer.stop()
+
+
 def _damage(path: Path) -> None:
     """Write a database whose table is nonsense."""
     with sqlite3.connect(path) as connection:

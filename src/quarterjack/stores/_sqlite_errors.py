@@ -88,10 +88,19 @@ def in_words(error: sqlite3.Error, url: str, tried: str) -> StoreError:
 def not_opened(error: sqlite3.Error, path: Path, url: str) -> StoreError:
     """Return why the file could not be opened, by what is to be seen from outside."""
     folder = path.parent
+    try:
+        return _by_its_place(path, folder, url) or in_words(error, url, "cannot open the store")
+    except PermissionError:
+        return StoreError(
+            f"cannot open {url}: this user may not look into {folder}; give it the right, or name another"
+        )
+
+
+def _by_its_place(path: Path, folder: Path, url: str) -> StoreError | None:
     if not folder.exists():
         return StoreError(f"cannot open {url}: the folder {folder} does not exist; make it with: mkdir -p {folder}")
     if not folder.is_dir():
         return StoreError(f"cannot open {url}: {folder} is not a folder; name another file")
     if path.is_dir():
         return StoreError(f"cannot open {url}: {path} is a folder; name a file in it, such as {path / 'jobs.db'}")
-    return in_words(error, url, "cannot open the store")
+    return None

@@ -200,6 +200,9 @@ class SqlThread(ABC):
         except (sqlite3.Error, StoreError) as error:
             self.answer(Answer(call, None, error) for call in calls)
             return
+        except BaseException as error:
+            self.answer(Answer(call, None, error) for call in calls)
+            raise
         try:
             self.serve(self._connection, calls)
         except BaseException as error:
