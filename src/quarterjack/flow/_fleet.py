@@ -22,7 +22,7 @@ from .waiting import Waiting
 if TYPE_CHECKING:
     from quarterjack.clock import Clock
 
-__all__ = ["FleetForm", "FleetRate", "OnStoreError", "Scope", "fleet_forms", "settle_scope"]
+__all__ = ["FleetForm", "FleetRate", "OnStoreError", "Scope", "fleet_forms", "refuse_twins", "settle_scope"]
 
 Scope = Literal["process", "fleet"]
 
@@ -35,6 +35,25 @@ _PLAIN: Final = (str, int, float, bool, type(None))
 def fleet_forms(gates: Iterable[Gate]) -> list[FleetForm[Any]]:
     """Return those of *gates* that hold for a fleet, each once."""
     return [gate for gate in dict.fromkeys(gates) if _is_form(gate)]
+
+
+def refuse_twins(gates: Iterable[Gate]) -> None:
+    """Refuse two of *gates* that would be one limit in the store: a job would need it twice, and might never start.
+
+    One with ``by=`` and one without are two, for a key's limit is one of its own.
+
+    Raises:
+        InvalidOption: Naming the limit.
+    """
+    seen: set[tuple[str, str | None, bool]] = set()
+    for gate in fleet_forms(gates):
+        limit = (gate._kind, gate.name, gate.by is None)
+        if limit in seen:
+            raise InvalidOption(
+                f"two limits named {gate.name!r} in one flow are one limit, which a job would need twice; "
+                "put the same object into both, or give one of them another name"
+            )
+        seen.add(limit)
 
 
 def _is_form(gate: Gate) -> TypeGuard[FleetForm[Any]]:

@@ -18,6 +18,7 @@ from quarterjack._signatures import Explained
 from quarterjack.errors import InvalidOption
 from quarterjack.policies.backoff import Retry
 
+from ._fleet import refuse_twins
 from ._options import number
 from .base import Gate, Order, Wrap
 from .batch import Batch
@@ -168,7 +169,9 @@ def _unfolded(strategies: tuple[Any, ...]) -> list[Any]:
 
 def _gates(parts: list[Any]) -> tuple[Gate, ...]:
     """Return the gates in order, each once: the same object named twice is one gate, not two slots of it."""
-    return tuple(dict.fromkeys(part for part in parts if isinstance(part, Gate)))
+    gates = tuple(dict.fromkeys(part for part in parts if isinstance(part, Gate)))
+    refuse_twins(gates)
+    return gates
 
 
 def _only(parts: list[Any], kind: type[_T], why: str) -> _T | None:
