@@ -9,8 +9,12 @@ import pytest
 
 from quarterjack import Every, InvalidOption, JobState, Quarterjack
 from quarterjack.errors import BodyDied, StoreUnavailable
-from quarterjack.model import Outcome, OutcomeKind
+from quarterjack.model import FinishKind, Outcome, OutcomeKind, WorkerInfo
+from quarterjack.runtime.forgetting import forget
+from quarterjack.stores import MemoryStore
+from quarterjack.testing._bench import Bench
 from quarterjack.testing._clock import VirtualClock
+from quarterjack.triggers import Forever
 from tests.runtime.fleet import Connection, Server, fleet
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -128,6 +132,22 @@ async def test_jobs_of_a_process_that_is_known_to_be_dead_are_taken_at_once() ->
             assert (await job.refresh()).state is JobState.DONE
             assert (job.result(), job.attempt, job.rescues) == ("other", 2, 1)
             assert info.id in [one.id for one in await boss.workers()], "its next sign of life registers it anew"
+
+
+async def test_body_that_outlived_its_outcome_holds_nothing_up_when_its_process_is_forgotten() -> None:
+    """It died with its process; what is to come after it need not wait for the lease."""
+    b = Bench(MemoryStore())
+    await b.open()
+    await b.schedule(trigger=Forever())
+    await b.store.schedules_fire([await b.plan()])
+    (row,) = await b.claim(lease_s=30)
+    await b.finish(row.fence, FinishKind.TIMED_OUT, zombie=True)
+    await b.store.workers_put(WorkerInfo("w1", "host", 1, "both", (), 0, 0))
+    assert await b.store.schedules_due(10**12) == []
+    await b.advance(1)
+    assert await forget(b.store, "w1") == 0, "no job was held"
+    await b.claim(owner="w2")
+    assert len(await b.store.schedules_due(0)) == 1
 
 
 async def test_nobody_forgets_itself_or_whom_it_does_not_know() -> None:

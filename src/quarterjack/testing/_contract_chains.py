@@ -18,6 +18,7 @@ from quarterjack.model import (
     RunOptions,
     Unique,
 )
+from quarterjack.stores.base import Renewal
 from quarterjack.triggers import Forever
 
 from ._bench import Bench
@@ -51,7 +52,7 @@ class ChainContract:
             assert due.next_due_ns == now + 10 * NS_PER_S
             await b.advance(10)
 
-    @pytest.mark.parametrize("way", ["ended", "rescued"])
+    @pytest.mark.parametrize("way", ["ended", "rescued", "forgotten"])
     async def test_chain_waits_for_a_body_that_outlived_its_outcome(self, b: Bench, way: str) -> None:
         """One run after the other means bodies: the next one comes when this one has ended, or its worker died."""
         await b.schedule(trigger=Forever())
@@ -59,10 +60,12 @@ class ChainContract:
         (fence,) = [row.fence for row in await b.claim(lease_s=30)]
         await b.finish(fence, FinishKind.TIMED_OUT, zombie=True)
         assert await b.store.schedules_due(10**12) == []
-        await b.advance(30)
+        await b.advance(1 if way == "forgotten" else 30)
         if way == "ended":
             await b.store.jobs_ended([fence])
         else:
+            if way == "forgotten":
+                await b.store.jobs_renew(fence.owner, [Renewal(fence.job_id, fence.attempt)], 0.0)
             await b.claim(owner="w2")
         (due,) = await b.store.schedules_due(0)
         assert due.next_due_ns == await b.store.now_ns()
