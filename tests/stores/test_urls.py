@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from quarterjack import InvalidOption, MemoryStore, Quarterjack, Store
+from quarterjack.cli import main
 from quarterjack.stores import _postgres_url
 from quarterjack.stores._urls import store_from, without_password
 from quarterjack.stores.sqlite import SQLiteStore
+
+
+def _needs_the_driver_of(url: str) -> None:
+    pytest.importorskip("asyncpg" if url.startswith("postgres") else "redis", exc_type=ImportError)
 
 
 def test_a_url_names_its_engine() -> None:
@@ -96,6 +103,101 @@ def test_an_option_of_the_driver_is_let_through() -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://qj:ge#im@host/db",
+        "postgresql://qj:ge/im@host/db",
+        "postgresql://qj:ge?im@host/db",
+        "postgresql://qj:ge@im@host/db",
+        "postgresql://qj:ge[im@host/db",
+        "postgresql://host/db?user=qj&password=ge#im",
+        "postgresql://qj:ge",
+        "redis://:ge#im@host/0",
+        "redis://:ge/im@host/0",
+        "redis://:12/im@host/0",
+        "redis://:12?im@host/0",
+        "redis://:ge@im@host/0",
+        "valkeys://me:ge/im@host/0",
+        "unix://me:ge/im@/run/valkey.sock",
+    ],
+)
+def test_a_password_with_a_sign_of_urls_is_told_how_to_write_it(url: str) -> None:
+    """Its beginning is read as a host or a port: no part of it may come into the message."""
+    _needs_the_driver_of(url)
+    with pytest.raises(InvalidOption, match="user and password in a URL are percent-encoded: # is %23") as refused:
+        store_from(url)
+    told = "".join(traceback.format_exception(refused.value, limit=0))
+    assert not re.search(r"\bge\b|\bim\b|\b12\b", told)
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("port", ["abc", "65536", "0", "80x", "-1"])
+@pytest.mark.parametrize("url", ["postgresql://u:geheim@h:{}/d", "redis://u:geheim@h:{}/0", "valkey://u:geheim@h:{}"])
+def test_a_port_that_is_no_number_is_refused(url: str, port: str) -> None:
+    """A driver would tell it late, in a traceback, or take another one."""
+    _needs_the_driver_of(url)
+    with pytest.raises(InvalidOption, match=rf"port in .*h:{port}.* is no number from 1 to 65535") as refused:
+        store_from(url.format(port))
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:geheim@h:7391/{}", "valkey://:geheim@h/{}", "rediss://:geheim@h/{}?prefix=a"]
+)
+@pytest.mark.parametrize("database", ["abc", "1abc", "jobs", "-1", "1/2"])
+def test_a_database_of_redis_that_is_no_number_is_refused(url: str, database: str) -> None:
+    """The driver would use number 0, and so the jobs of somebody else."""
+    _needs_the_driver_of(url)
+    with pytest.raises(InvalidOption, match=r"is no number; write it as redis://host:6379/0.*\?prefix=shop") as refused:
+        store_from(url.format(database))
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://jobs@db-1:5432,db-2:5433/shop",
+        "postgresql://me:g%23e%2Fi%40m@[::1]:5432/db",
+        "postgresql:///db?host=/run/postgresql&user=me@corp&port=5433",
+        "redis://me:g%23e%2Fi%40m@[::1]:6379/12?prefix=shop",
+        "redis://host/",
+        "unix://me:pw@/run/app%401/valkey.sock?db=1",
+        "unix:///run/app@1/valkey.sock",
+    ],
+)
+def test_a_url_that_makes_sense_is_taken(url: str) -> None:
+    """Several hosts, IPv6, sockets and what is percent-encoded."""
+    _needs_the_driver_of(url)
+    store_from(url)
+
+
+def test_a_switch_is_told_in_the_words_of_the_manual() -> None:
+    """It is documented as on and off."""
+    _needs_the_driver_of("postgres")
+    with pytest.raises(InvalidOption, match="migrate= in the URL of the store must be on or off, got 'of'"):
+        store_from("postgresql://host/db?migrate=of")
+
+
+def test_an_option_that_nobody_knows_is_named() -> None:
+    """Not in the driver's words."""
+    _needs_the_driver_of("redis")
+    with pytest.raises(InvalidOption, match=r"has an option that neither the store nor its driver knows: colour$"):
+        store_from("redis://host/0?colour=red")
+
+
+@pytest.mark.parametrize("words", [("check",), ("jobs",), ("db", "status")])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:ge#im@h/d", "postgresql://h:abc/d", "redis://h/abc", "redis://h?prefx=a"]
+)
+def test_a_command_tries_no_other_store_than_was_meant(words: tuple[str, ...], url: str) -> None:
+    """What to try next is copied: it must not lead to another store's jobs."""
+    _needs_the_driver_of(url)
+    done = CliRunner().invoke(main, [*words, "--store", url])
+    assert (done.exit_code, "Traceback" in done.output) == (2, False)
+    assert done.output.splitlines()[-1] == "Try:   the same with the URL mended, or without --store: qj check APP"
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         (MemoryStore, r"store must be an object: write MemoryStore\(…\)"),
@@ -117,6 +219,7 @@ def test_what_is_no_url_is_refused(given: Any, words: str) -> None:
     [
         ("rediss://me:se:c/ret@host/0", "rediss://me:***@host/0"),
         ("redis://:secret@host?prefix=qj", "redis://:***@host?prefix=qj"),
+        ("postgresql://host/db?password=sec#ret", "postgresql://host/db?password=***"),
         ("postgresql://host/db?user=me&password=secret&x=1", "postgresql://host/db?user=me&password=***&x=1"),
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("sqlite:///jobs.db", "sqlite:///jobs.db"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quarterjack import Job, Quarterjack
 
 __all__ = [
+    "URL_MENDED",
     "Asked",
     "NothingThere",
     "Unreachable",
@@ -47,6 +48,8 @@ _LOOKED_AT: Final = 1_000
 """So many jobs are looked at for one whose id was meant."""
 _SILENT_S: Final = 1.0
 """What has not begun by then has a reason worth telling."""
+URL_MENDED: Final = "the same with the URL mended, or without --store: qj check APP"
+"""What to try of a ``--store`` that cannot be read: never another store."""
 _NO_OTHER: Final = "give it a store that several processes share, such as Quarterjack('sqlite:///jobs.db')"
 
 store_option = click.option(
@@ -102,7 +105,7 @@ def _of_url(url: str) -> Target:
     try:
         return Target(Quarterjack(url), f"--store {url}", is_url=True)
     except UsageError as error:
-        raise Failure(str(error), f"{typed()} --store sqlite:///jobs.db", EXIT_USAGE) from None
+        raise Failure(str(error), URL_MENDED, EXIT_USAGE) from None
 
 
 class Unreachable(Failure):

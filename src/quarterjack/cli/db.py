@@ -17,6 +17,7 @@ from quarterjack.stores import Store
 from quarterjack.stores._schema import HasSchema, SchemaStatus
 from quarterjack.stores._urls import store_from
 
+from ._client import URL_MENDED
 from ._hints import typed
 from ._output import json_option, show_json
 from ._shell import EXIT_USAGE, Failure
@@ -78,10 +79,14 @@ def _store(target: str | None, url: str | None) -> HasSchema:
     try:
         store: Store = store_from(url) if url is not None else load(target).app.store
     except QuarterjackError as error:
-        raise Failure(str(error), typed("--store", "postgresql://user@host/database"), EXIT_USAGE) from None
+        raise Failure(str(error), URL_MENDED if url is not None else _checking(target), EXIT_USAGE) from None
     if isinstance(store, HasSchema):
         return store
-    raise Failure(f"the {store.name} store has no schema", "qj db status --store sqlite:///jobs.db", EXIT_USAGE)
+    raise Failure(f"the {store.name} store has no schema", _checking(None if url else target), EXIT_USAGE)
+
+
+def _checking(target: str | None) -> str:
+    return f"qj check {target or 'APP'}"
 
 
 def _run(asked: Coroutine[Any, Any, T]) -> T:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from quarterjack.errors import InvalidOption
 
+from ._addresses import check_address
 from ._urls import refuse_misspelt, without_password
 
 __all__ = ["DEFAULT_SCHEMA", "SERVER_SETTINGS", "Settings", "parse"]
@@ -80,6 +81,7 @@ def parse(url: str) -> Settings:
     Raises:
         InvalidOption: If it is no URL of a PostgreSQL database, or an option has a value that makes no sense.
     """
+    check_address(url)
     parts = urlsplit(url)
     if parts.scheme not in {"postgresql", "postgres"}:
         raise InvalidOption(f"the URL of a PostgreSQL store begins with postgresql://, got {parts.scheme}://")
@@ -101,7 +103,7 @@ def parse(url: str) -> Settings:
 def _switch(name: str, value: str) -> bool:
     word = value.lower()
     if word not in _TRUE | _FALSE:
-        raise InvalidOption(f"{name}= in the URL of the store must be true or false, got {value!r}")
+        raise InvalidOption(f"{name}= in the URL of the store must be on or off, got {value!r}")
     return word in _TRUE
 
 

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from quarterjack.errors import InvalidOption, StoreError, StoreUnavailable
 
+from ._addresses import check_address, check_database_number
 from ._urls import refuse_misspelt, without_password
 
 __all__ = ["Address", "check_server"]
@@ -56,6 +57,9 @@ class Address:
     def _read(self, url: str) -> None:
         scheme, separator, rest = url.partition("://")
         known = f"{_SCHEMES.get(scheme, scheme)}{separator}{rest}"
+        check_address(url)
+        if scheme.partition(":")[0] != "unix":  # `own_options` leaves unix:/path
+            check_database_number(url)
         try:
             self._kwargs = dict(parse_url(known))
         except (TypeError, ValueError) as error:
@@ -66,7 +70,9 @@ class Address:
         try:
             self.connection()
         except TypeError as error:
-            raise InvalidOption(f"{self.shown} has an option that is not known: {error}") from None
+            raise InvalidOption(
+                f"{self.shown} has an option that neither the store nor its driver knows: {_named(error)}"
+            ) from None
 
     def connection(self) -> AbstractConnection:
         """Return a connection that is not connected yet."""
@@ -80,12 +86,19 @@ class Address:
         return made
 
 
+def _named(error: TypeError) -> str:
+    """Return the option that a driver's class has refused."""
+    found = re.search(r"argument '(\w+)'", str(error))
+    return found[1] if found else str(error)
+
+
 def own_options(url: str, names: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
     """Return *url* without the options that are the store's own, and these, read.
 
     Raises:
         InvalidOption: If one has no value of its kind.
     """
+    check_address(url)
     parts = urlsplit(url)
     own: dict[str, Any] = {}
     rest: list[tuple[str, str]] = []

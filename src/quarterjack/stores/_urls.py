@@ -52,7 +52,7 @@ _OTHER_NAMES: Final = {
     "pg": "postgresql",
     "psql": "postgresql",
 }
-_SECRET: Final = re.compile(r"((?:://[^:/@]*:)|[?&]password=)(?:(?<=:).*(?=@)|(?<==)[^&#]*)", re.IGNORECASE)
+_SECRET: Final = re.compile(r"((?:://[^:/@]*:)|[?&]password=)(?:(?<=:).*(?=@)|(?<==)[^&]*)", re.IGNORECASE)
 """What follows the user's name, up to the last @, as a password may hold any sign; or stands among the options."""
 _FILE: Final = re.compile(r"[^:]*\.(?:db|sqlite3?|sqlite-?db)", re.IGNORECASE)
 
