@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from ._durations import Seconds
+from ._why_words import span
 from .errors import DeadlineExceeded, NotRunning
 from .events import EventStream, JobEventKind
 from .flow.flow import Flow
@@ -90,13 +91,13 @@ class ManagerJobs:
             return "the manager is not entered yet"
         now = engine.monotonic()
         if run.due is not None and run.due > now:
-            return f"it pauses for {run.due - now:.3g} s more" + (f" after {run.reason}" if run.reason else "")
+            return f"it pauses for {_in_words(run.due - now)} more" + (f" after {run.reason}" if run.reason else "")
         held = engine.room.why(run) if run.seat is None else run.seat.why()
         if held is None:
             return "its turn comes in the loop's next turn"
         if math.isinf(held.until):
             return f"{held.label} {held.words}"
-        return f"{held.label} lets it start in {max(0.0, held.until - now):.3g} s"
+        return f"{held.label} lets it start in {_in_words(max(0.0, held.until - now))}"
 
     def stats(self) -> dict[str, Any]:
         """Return counts: jobs that wait, pause, run and have failed, and what each gate tells (per key, too)."""
@@ -215,3 +216,8 @@ def _each(known: Callable[[Any], None] | None) -> list[Callable[[Any], None]]:
     if known is None:
         return []
     return list(known) if isinstance(known, _Several) else [known]
+
+
+def _in_words(seconds: float) -> str:
+    """Return a span as an app tells it; flows of a manager wait for milliseconds, too."""
+    return span(seconds) if seconds >= 0.1 else f"{round(seconds, 3):g} seconds"

@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
 from types import FrameType, FunctionType, SimpleNamespace
-from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_type_hints
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, cast, get_type_hints
 
 from .errors import InvalidOption, UsageError
 
@@ -102,6 +102,8 @@ class Explained:
     """A class whose constructor, and those of its subclasses in this library, are `explained`."""
 
     __slots__ = ()
+    _meant: ClassVar[Mapping[str, str]] = {}
+    """What to write in place of options that people look for here."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -120,6 +122,9 @@ def _misuse(fn: Callable[..., Any], owner: object, args: tuple[Any, ...], kwargs
     takes = f"it takes {', '.join([*others, *options])}"
     for given in kwargs:
         if given not in options:
+            meant: str | None = getattr(owner, "_meant", {}).get(given)
+            if meant is not None:
+                return f"{name} has no option {given!r}; {meant}"
             near = difflib.get_close_matches(given, options, n=1)
             if near or all(one.kind is not one.VAR_KEYWORD for one in parameters):
                 return f"{name} has no option {given!r}; " + (f"did you mean {near[0]!r}?" if near else takes)

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Any, ClassVar, Final, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 from ._crossing import from_thread
 from ._durations import Seconds, to_seconds
@@ -110,6 +110,8 @@ class TaskManager:
     Raises:
         InvalidOption: If the strategies cannot work together, or *store* names no store, or no gate needs one.
     """
+
+    _meant: ClassVar = {"max_concurrent": "write TaskManager(ConcurrencyLimit(5))"}
 
     @explained
     def __init__(self, *strategies: Strategy | Flow, grace: Seconds = 30.0, store: Store | str | None = None) -> None:

@@ -356,7 +356,7 @@ async def test_of_jobs_with_keys_those_that_wait_long_make_room() -> None:
         assert len(back) >= 2 * AHEAD
         record = next(job._record for job in back if job._record.attempt)
         assert 55e9 < record.run_at_ns - world.clock.now_ns() <= 60e9
-        assert "its flow lets it start in 60 s" in (record.reason or "")
+        assert "its flow lets it start in 1 minute" in (record.reason or "")
 
 
 async def test_the_order_chooses_among_what_is_claimed() -> None:

@@ -456,7 +456,7 @@ async def test_all_callers_gone_the_body_is_interrupted_and_one_gone_it_is_not()
             assert await other.cancel()
             assert (body.running, clock.monotonic() - begun) == (0, 0)
             waiting = manager.submit(batched, "c")
-            assert manager.why_waiting(waiting) == "its batch lets it start in 0.05 s"
+            assert manager.why_waiting(waiting) == "its batch lets it start in 0.05 seconds"
             assert manager.stats()["waiting"] == 1
             assert await waiting.cancel()
             assert manager.stats()["waiting"] == 0

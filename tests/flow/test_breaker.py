@@ -211,9 +211,11 @@ async def test_held_jobs_wait_for_the_probe_and_follow_it() -> None:
             began = clock.monotonic()
             jobs = [manager.submit(work) for _ in range(6)]
             await asyncio.sleep(2)
-            assert manager.why_waiting(jobs[-1]) == "CircuitBreaker lets it start in 9 s"
+            assert manager.why_waiting(jobs[-1]) == "CircuitBreaker lets it start in 9 seconds"
+            assert gate.stats()["retry_in_s"] == pytest.approx(9)
             await manager.idle()
     assert [round(at) for at in starts] == [0, 0, 11, 32, 33, 33]
+    assert gate.stats()["retry_in_s"] is None
     assert gate.state == "closed"
 
 

@@ -240,7 +240,7 @@ async def test_update_counts_at_once_for_those_who_wait() -> None:
             began = clock.monotonic()
             jobs = [manager.submit(call) for _ in range(5)]
             await asyncio.sleep(3)
-            assert manager.why_waiting(jobs[1]) == "SlidingWindow lets it start in 7 s"
+            assert manager.why_waiting(jobs[1]) == "SlidingWindow lets it start in 7 seconds"
             limit.update(max_requests=3)
             await asyncio.sleep(1)
             limit.update(per=5)

@@ -233,8 +233,15 @@ async def test_it_says_when_it_opens() -> None:
         async with TaskManager(gate) as manager:
             job = manager.submit(call)
             await asyncio.sleep(1)
-            assert manager.why_waiting(job) == "office hours lets it start in 39 s"
+            assert manager.why_waiting(job) == "office hours lets it start in 39 seconds"
             assert gate.stats() == {"is_open": False, "opens_in": pytest.approx(39)}
+    with virtual_loop(start="2026-03-02T07:23:59Z"):
+        async with TaskManager(TimeWindow(Between("09:00", "17:00"), name="office hours")) as manager:
+            job = manager.submit(call)
+            await asyncio.sleep(1)
+            words = manager.why_waiting(job)
+            assert words == "office hours lets it start in 1 hour and 36 minutes"
+            await manager.stop(drain=False)
     opening = gate.next_opening(datetime(2026, 3, 2, 18, tzinfo=UTC))
     assert opening == datetime(2026, 3, 3, 9, tzinfo=UTC)
 

@@ -70,6 +70,14 @@ async def many(rows: list[int]) -> list[int]:
         (lambda: EVERYTHING["ConcurrencyLimit"](limit=5), "it takes max_concurrent, by, reentrant, name"),
         (lambda: EVERYTHING["SlidingWindow"](30), "SlidingWindow needs per; it takes max_requests, per, smooth"),
         (lambda: EVERYTHING["Timeout"](1, seconds=1), "Timeout got seconds twice"),
+        (
+            lambda: EVERYTHING["TaskManager"](max_concurrent=5),
+            r"'max_concurrent'; write TaskManager\(ConcurrencyLimit\(5\)\)",
+        ),
+        (
+            lambda: EVERYTHING["CircuitBreaker"](scope="fleet"),
+            "'scope'; it holds in one process: ConcurrencyLimit, Slid",
+        ),
         (lambda: EVERYTHING["Flow"](max_que=3), "'max_que'; did you mean 'max_queue'"),
         (lambda: APP.batch(100), r"Quarterjack.batch takes its options by name, got 1 by position; it takes max_size"),
         (lambda: APP.batch(many), "it takes max_size, max_wait, max_bytes, on_error"),

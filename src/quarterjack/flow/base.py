@@ -41,6 +41,11 @@ _PLAIN: Final = frozenset({bool, float, int, str, type(None)})
 """What cannot change, and is most of what a gate holds: copying it deeply costs more than all the rest of a new key."""
 
 
+_NO_FLEET_FORM: Final = {
+    "scope": "it holds in one process: ConcurrencyLimit, SlidingWindow, FixedWindow and TokenBucket have a form for all"
+}
+
+
 class Gate(Explained, Passable, ABC):
     """Says when a job may start. A subclass needs `eta` alone.
 
@@ -53,6 +58,7 @@ class Gate(Explained, Passable, ABC):
         name: What it is called in `why_waiting` and `stats`.
     """
 
+    _meant: ClassVar = _NO_FLEET_FORM
     _is_contract: ClassVar[bool] = True
     _spares_light: ClassVar[bool] = False
     """The `check` of this very class never refuses a job that costs 1 or less."""

@@ -339,6 +339,7 @@ class CircuitBreaker(Gate):
             "failures": self._tally.failures,
             "inside": len(self._passes),
             "openings": self._openings,
+            "retry_in_s": self._until - now if self._state == "open" and self._until > now else None,
         }
 
     def _check_changes(self, changes: Mapping[str, Any]) -> None:

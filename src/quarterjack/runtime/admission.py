@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from quarterjack._why_words import span
 from quarterjack.errors import InvalidOption
 from quarterjack.executors import Executor
 from quarterjack.flow.alarms import Alarm
@@ -212,9 +213,8 @@ class Admission:
                 break
             if entry.leave():
                 gate_closed_s = -eta
-                self._host.give_back(
-                    entry.run, f"its flow lets it start in {gate_closed_s:.3g} s", round(gate_closed_s * 1e9)
-                )
+                reason = f"its flow lets it start in {span(gate_closed_s)}"
+                self._host.give_back(entry.run, reason, round(gate_closed_s * 1e9))
                 entrance.forget(entry)
         if entrance.room.size >= self._ahead:
             self._look_later(entrance, FAR_S / 2)
