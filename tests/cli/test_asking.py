@@ -234,7 +234,7 @@ def test_id_of_a_job_where_a_schedule_is_meant_leads_to_show(stored: Path, qj: Q
         (("retry", "shop.py"), 2, "qj retry JOB, or qj retry --state failed --task NAME"),
         (("retry", "shop.py", "--state", "open", "--yes"), 2, "qj retry shop.py --state failed"),
         (("cancel", "shop.py", "--state", "done", "--yes"), 2, "qj cancel shop.py --state open"),
-        (("jobs", "--store", "jobs.db"), 2, "qj jobs --store sqlite:///jobs.db"),
+        (("jobs", "--store", "jobs.db"), 2, "the same with the URL mended, or without --store: qj check APP"),
         (("cancel", "shop.py", "what?"), 2, "qj jobs shop.py:app lists them"),
     ],
 )
