@@ -165,7 +165,7 @@ class Member:
                 log.warning("worker %s has died and cannot be struck off yet: %s", worker_id, error)
                 await asyncio.sleep(FORGET_PAUSE_S)
                 continue
-            except Exception:
+            except Exception:  # nobody awaits this; the one who asked hears that it is over, and the leases do the rest
                 log.exception(
                     "worker %s has died and cannot be struck off: its leases run out by themselves", worker_id
                 )
