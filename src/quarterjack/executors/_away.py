@@ -13,8 +13,9 @@ everything else happens on the app's loop."""
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import copy_context
 from threading import Lock
 from typing import Any, Final
@@ -26,7 +27,7 @@ from quarterjack.model import Outcome, OutcomeKind
 
 from .base import Call, Executor, Home, Report
 
-__all__ = ["UNKILLABLE_S", "Away", "Desk", "DeskExecutor"]
+__all__ = ["UNKILLABLE_S", "Away", "Desk", "DeskExecutor", "Killable", "end_all"]
 
 UNKILLABLE_S: Final = 10.0
 """A process that SIGKILL has not ended after so long hangs in the kernel."""
@@ -271,6 +272,32 @@ class Away:
             self.give_up()
         self._is_abandoned = True
         self.desk.forget(self)
+
+
+class Killable(Away, ABC):
+    """A call whose body can be ended whatever it makes of that."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End the body, now."""
+
+
+async def end_all(desk: Desk, calls: Sequence[Killable], grace_s: float, gone: Callable[[], Awaitable[None]]) -> None:
+    """End *calls* at a stop: interrupt them, kill them after *grace_s* seconds, give up who is left after *gone*."""
+    for one in calls:
+        one.cancel("shutdown")
+    try:
+        await desk.wait_for(calls, grace_s)
+        for one in calls:
+            if one in desk.out:
+                one.kill()
+        await gone()
+    finally:
+        for one in calls:
+            if one in desk.out:
+                one.abandon()
 
 
 class DeskExecutor(Executor):

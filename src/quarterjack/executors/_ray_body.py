@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import UNKILLABLE_S, Away, Desk
+from ._away import UNKILLABLE_S, Desk, Killable
 from ._frames import Frame
 from ._remote import outcome_of
 from .base import Call, Report
@@ -23,7 +23,7 @@ class Hands(Protocol):
     def withdraw(self, sent: Sent) -> None: ...
 
 
-class Sent(Away):
+class Sent(Killable):
     """One attempt; the handle that the runtime holds."""
 
     __slots__ = ("_executor", "_is_accepted", "_kept", "_said", "number", "request")

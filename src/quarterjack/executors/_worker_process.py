@@ -24,7 +24,7 @@ from pydantic_core import from_json, to_json
 from quarterjack.errors import BodyDied
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import UNKILLABLE_S, Away, Desk
+from ._away import UNKILLABLE_S, Desk, Killable
 from ._files import REQUEST, remove
 from ._frames import LARGE, Frame, Frames, pack
 from ._gate import DOORBELL
@@ -63,7 +63,7 @@ def words_of(code: int | None) -> str:
     return f"{name}: it crashed, or was killed from outside"
 
 
-class Running(Away):
+class Running(Killable):
     """One body in a child, or on its way to one; the handle the runtime holds."""
 
     __slots__ = ("_crew", "_moves", "child", "has_turn", "is_sent", "request")

@@ -27,7 +27,7 @@ from quarterjack.command import Command
 from quarterjack.errors import CommandFailed, InvalidOption
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
-from ._away import UNKILLABLE_S, Away, Desk, DeskExecutor
+from ._away import UNKILLABLE_S, Away, Desk, DeskExecutor, Killable, end_all
 from ._leash import fasten_group, has_leash, not_for_forks, unfasten
 from ._output import Output
 from .base import Call, Capabilities, Home, Report
@@ -96,21 +96,10 @@ class CommandExecutor(DeskExecutor):
         if desk is None:
             return
         out = [away for away in desk.out if isinstance(away, _Running)]
-        for running in out:
-            running.cancel("shutdown")
-        try:
-            await desk.wait_for(out, grace_s)
-            for running in out:
-                if running in desk.out:
-                    running.kill()
-            await desk.wait_for(out, UNKILLABLE_S)
-        finally:
-            for running in out:
-                if running in desk.out:
-                    running.abandon()
+        await end_all(desk, out, grace_s, partial(desk.wait_for, out, UNKILLABLE_S))
 
 
-class _Running(Away):
+class _Running(Killable):
     """One command; the handle the runtime holds."""
 
     __slots__ = ("_command", "_fd", "_leash", "_output", "_pid", "_signalled", "_task")

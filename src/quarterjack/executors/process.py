@@ -25,7 +25,7 @@ from typing import ClassVar, Final, Literal
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack.errors import ExecutorClosed, InvalidOption, UsageError
 
-from ._away import DeskExecutor
+from ._away import DeskExecutor, end_all
 from ._crew import Crew, Rules
 from ._remote import request_of
 from ._starting import Nursery
@@ -163,16 +163,7 @@ class ProcessExecutor(DeskExecutor):
             return
         crew.halt()
         out = [away for away in desk.out if isinstance(away, Running)]
-        for running in out:
-            running.cancel("shutdown")
         try:
-            await desk.wait_for(out, grace_s)
-            for running in out:
-                if running in desk.out:
-                    running.kill()
-            await crew.end()
+            await end_all(desk, out, grace_s, crew.end)
         finally:
-            for running in out:
-                if running in desk.out:
-                    running.abandon()
             await crew.close()

@@ -22,6 +22,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -29,7 +30,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from quarterjack.errors import InvalidOption, MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import DeskExecutor
+from ._away import DeskExecutor, end_all
 from ._frames import Frame, numbered
 from ._ray_body import Sent
 from ._ray_link import Link
@@ -153,18 +154,9 @@ class RayExecutor(DeskExecutor):
             self._again.cancel()
             self._again = None
         out = [away for away in desk.out if isinstance(away, Sent)]
-        for sent in out:
-            sent.cancel("shutdown")
         try:
-            await desk.wait_for(out, grace_s)
-            for sent in out:
-                if sent in desk.out:
-                    sent.kill()
-            await desk.wait_for(out, KILLED_S)
+            await end_all(desk, out, grace_s, partial(desk.wait_for, out, KILLED_S))
         finally:
-            for sent in out:
-                if sent in desk.out:
-                    sent.abandon()
             await self._hang_up()
 
     async def _hang_up(self) -> None:
