@@ -17,6 +17,7 @@ pytest.importorskip("celery")
 
 from quarterjack import JobCancelled, JobFailed, JobTimedOut, Quarterjack
 from quarterjack.executors import Executor, _celery_results
+from quarterjack.executors._celery_message import Message
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.testing.executor_contract import ExecutorContract
 from tests.clusters.kit import ROOT, end
@@ -85,6 +86,21 @@ async def test_task_of_theirs_is_ended_by_its_timeout(celery: Any, at_work: None
     async with app:
         with pytest.raises(JobTimedOut):
             await (await app.submit(sleep, 60.0, str(tmp_path / "begun")))
+
+
+async def test_task_of_theirs_whose_message_expires_first_has_timed_out(
+    celery: Any, at_work: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message expires at its timeout, and a worker that meets it then may be quicker than the app's own alarm."""
+    monkeypatch.setattr(Message, "arm", lambda *_: None)
+    app = Quarterjack()
+
+    @app.task(executor=CeleryTask("shop.sleep", celery), timeout=0.001)
+    def sleep(seconds: float, note: str) -> None: ...
+
+    async with app:
+        with pytest.raises(JobTimedOut, match=r"timeout of 0\.001 s"):
+            await (await app.submit(sleep, 0.0, os.devnull))
 
 
 async def test_progress_of_theirs_is_their_own_business(celery: Any, at_work: None) -> None:

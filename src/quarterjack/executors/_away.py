@@ -210,7 +210,10 @@ class Away:
 
     def _time_out(self) -> None:
         self._timer = None
-        self.ask(_TIMED_OUT, f"ran longer than its timeout of {self.call.timeout_s:g} s")
+        self.ask(_TIMED_OUT, self._timeout_words())
+
+    def _timeout_words(self) -> str:
+        return f"ran longer than its timeout of {self.call.timeout_s:g} s"
 
     def _on_began(self, at_mono_ns: int) -> None:
         if self._is_begun or self._is_abandoned:
