@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any, ClassVar, Final, Protocol
 
 from quarterjack._durations import NS_PER_S
@@ -56,7 +57,7 @@ class Message(Away):
         is_sent: It may be in Celery's hands already, from another process.
     """
 
-    __slots__ = ("_executor", "_is_accepted", "_said", "_silent_since_ns", "is_sent", "looking", "ref", "times_out_ns")
+    __slots__ = ("_executor", "_is_accepted", "_said", "_silent_since_ns", "expires", "is_sent", "looking", "ref")
 
     def __init__(self, desk: Desk, call: Call, report: Report, executor: Hands, *, is_sent: bool) -> None:
         super().__init__(desk, call, report)
@@ -68,8 +69,8 @@ class Message(Away):
         self.is_sent = is_sent
         self.looking: asyncio.Task[None] | None = None
         self.ref = call.ref
-        self.times_out_ns: int | None = None
-        """When its timeout passes at the latest, where that counts from the hand-over: the message expires then."""
+        self.expires: datetime | None = None
+        """When Celery drops it, if no worker has begun it by then: at its start deadline or its timeout."""
         if call.deadline_ns is not None and executor.capabilities.can_report_start:
             self.arm((call.deadline_ns - desk.clock.now_ns()) / NS_PER_S, self._pass_deadline)
 
@@ -209,10 +210,11 @@ class Message(Away):
 
     def _revoked(self) -> Outcome:
         """Return what it means that its process was ended, or its message dropped."""
-        now_ns, deadline_ns = self.desk.clock.now_ns(), self.call.deadline_ns
+        now_ns = self.desk.clock.now_ns()
+        deadline_ns = self.call.deadline_ns
         if deadline_ns is not None and not self.is_asked and now_ns >= deadline_ns:
             return Outcome(OutcomeKind.MISSED, reason="its message came after its start deadline")
-        if self.times_out_ns is not None and now_ns >= self.times_out_ns:  # its alarm, set later, has yet to ring
+        if self.expires is not None and now_ns >= self.expires.timestamp() * NS_PER_S:  # its alarm has yet to ring
             return Outcome(OutcomeKind.TIMED_OUT, reason=self._timeout_words())
         return Outcome(OutcomeKind.CANCELLED, reason="revoked in Celery")
 

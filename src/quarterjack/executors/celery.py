@@ -194,15 +194,15 @@ class CeleryExecutor(DeskExecutor):
             return
         message.is_sent = True
         if is_new:
-            limits = self._limits(message)
+            limits = self._limits(message.call)
+            message.expires = limits.get("expires")
             await self._client.publish(letter, message.ref, queue=self._queue, **limits)
         message.on_accepted()
         if not is_new:
             message.on_begun()
 
-    def _limits(self, message: Message) -> dict[str, Any]:
+    def _limits(self, call: Call) -> dict[str, Any]:
         """Return what ends a body that no worker of ours watches any more."""
-        call = message.call
         return {} if call.timeout_s is None else {"time_limit": call.timeout_s + call.cancel_grace_s + MORE_S}
 
     # -- what messages ask ---------------------------------------------------------------
@@ -269,13 +269,13 @@ class CeleryTask(CeleryExecutor):
         args, kwargs = from_json(call.payload())
         return Letter(self.task, args, kwargs)
 
-    def _limits(self, message: Message) -> dict[str, Any]:
+    def _limits(self, call: Call) -> dict[str, Any]:
         """Return, besides, until when its message may be taken: a revoke is forgotten by workers that are not there."""
-        limits, call = super()._limits(message), message.call
-        if call.timeout_s is not None:
-            message.times_out_ns = message.desk.clock.now_ns() + round(call.timeout_s * NS_PER_S)
-        ends_ns = [end_ns for end_ns in (call.deadline_ns, message.times_out_ns) if end_ns is not None]
-        return {**limits, "expires": datetime.fromtimestamp(min(ends_ns) / NS_PER_S, UTC)} if ends_ns else limits
+        limits = super()._limits(call)
+        ends = [] if call.deadline_ns is None else [call.deadline_ns / NS_PER_S]
+        if call.timeout_s is not None and self._desk is not None:
+            ends.append(self._desk.clock.now_ns() / NS_PER_S + call.timeout_s)
+        return {**limits, "expires": datetime.fromtimestamp(min(ends), UTC)} if ends else limits
 
     async def withdraw(self, message: Message) -> bool:
         """Say no: nobody knows whether it has begun."""
