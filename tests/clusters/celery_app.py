@@ -10,15 +10,15 @@ from typing import Any
 
 from celery import Celery
 
-from quarterjack.executors import _celery_worker
+from quarterjack.executors import _celery_pulse
 from quarterjack.executors.celery import serve_bodies
 
 URL = os.environ["QJ_TEST_CELERY_URL"]
 celery: Any = Celery("contract", broker=f"{URL}/0", backend=f"{URL}/1")
 celery.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
-serve_bodies(celery, "quarterjack.testing._contract_bodies:app")
+serve_bodies(celery, os.environ.get("QJ_TEST_CELERY_BODIES", "quarterjack.testing._contract_bodies:app"))
 if alive_s := int(os.environ.get("QJ_TEST_CELERY_ALIVE", "0")):
-    _celery_worker.ALIVE_S, _celery_worker.PULSE_S = alive_s, alive_s / 4
+    _celery_pulse.ALIVE_S, _celery_pulse.PULSE_S = alive_s, alive_s / 4
 
 
 def named(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -30,6 +30,11 @@ def named(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
 @named("shop.add")
 def add(x: int, y: int) -> int:
     return x + y
+
+
+@named("shop.quiet", ignore_result=True)
+def quiet() -> int:
+    return 5
 
 
 @named("shop.fail")

@@ -53,11 +53,11 @@ def app_on(port: int, *, broker: int = 0) -> Any:
 
 
 @asynccontextmanager
-async def started(celery: Any, bench: ExecutorBench) -> AsyncIterator[Any]:
+async def started(celery: Any, bench: ExecutorBench, **options: Any) -> AsyncIterator[Any]:
     """Start an executor of one slot."""
     from quarterjack.executors.celery import CeleryExecutor  # noqa: PLC0415  # likewise
 
-    executor = CeleryExecutor(celery, slots=1)
+    executor = CeleryExecutor(celery, slots=1, **options)
     await executor.start(bench.home())
     try:
         yield executor

@@ -17,7 +17,7 @@ from redis import Redis
 from quarterjack import JobCancelled, JobMissed, Quarterjack
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import BodyDied
-from quarterjack.executors import _celery_message, _celery_results, _celery_worker
+from quarterjack.executors import _celery_message, _celery_pulse, _celery_results
 from quarterjack.executors._celery_client import Letter
 from quarterjack.executors._celery_fence import alive_key, wanted_key
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
@@ -126,6 +126,15 @@ async def test_body_that_is_wanted_no_more_is_interrupted(celery: Any, at_work: 
     assert bench.notes("a") == ["began", "interrupted"]
 
 
+async def test_module_that_ends_its_interpreter_refuses_its_jobs(valkey: OwnServer, bench: ExecutorBench) -> None:
+    """It ended the process of the pool, which the job's policy tried again, three times; nobody was told why."""
+    with worker(valkey.port, "--queues=ends", QJ_TEST_CELERY_BODIES="tests.clusters.ends_itself:app"):
+        async with started(app_on(valkey.port), bench, queue="ends") as executor:
+            outcome = await bench.run(executor, "double", 1)
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert "there are no settings here" in (outcome.reason or "")
+
+
 # ---------------------------------------------------------------- deaths and silence
 
 
@@ -228,9 +237,9 @@ async def test_listening_survives_an_error_that_nobody_expects(
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's
 def test_pulse_ends_with_its_body(celery: Any, valkey: OwnServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that waited on for orders held a connection for seconds: a hundred quick bodies, and there was none left."""
-    monkeypatch.setattr(_celery_worker, "PULSE_S", 60.0)
-    fence = _celery_worker.Fence(celery.backend, "job-1.1")
-    with _celery_worker.Pulse(celery.backend, fence, "job-1.1") as pulse:
+    monkeypatch.setattr(_celery_pulse, "PULSE_S", 60.0)
+    fence = _celery_pulse.Fence(celery.backend, "job-1.1")
+    with _celery_pulse.Pulse(celery.backend, fence, "job-1.1") as pulse:
         pass
     pulse._thread.join(20.0)
     assert not pulse._thread.is_alive()

@@ -15,17 +15,16 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import FrameType
 from typing import Any, Final
 
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.errors import Orphaned
 
 from ._frames import Frame
 from ._gate import Gate
 from ._loading import load_bodies
-from ._remote import Answer, Bodies, Request
+from ._remote import Answer, Bodies, Request, take_or_answer
 from ._stage import Said, Stage
 from .base import AppRef
 
@@ -79,12 +78,9 @@ def run_body(app: Sequence[Any], data: bytes, number: int, board: Any) -> tuple[
 def _answer(place: _Place, app: AppRef, request: Request, said: Said, words: _Words) -> bytes:
     if request.deadline_ns is not None and SYSTEM_CLOCK.now_ns() > request.deadline_ns:
         return Answer.missed("Ray had room for it after its start deadline")
-    try:
-        body = _bodies_of(app).take(request, said)
-    except Orphaned as error:
-        return Answer.orphaned(error.why)
-    except (Exception, SystemExit) as error:  # the user's module is loaded here
-        return Answer.rejected(f"it cannot be run by this Ray worker: {error}", error)
+    body = take_or_answer(partial(_bodies_of, app), request, said, "Ray worker")
+    if isinstance(body, bytes):
+        return body
     words.tell(Frame.STARTED, b"")
     return place.stage.answer(body)
 

@@ -50,6 +50,7 @@ __all__ = [
     "request_of",
     "run",
     "run_async",
+    "take_or_answer",
 ]
 
 _HERE: Final = str(Path(__file__).parent)
@@ -141,6 +142,24 @@ class Bodies:
         args, kwargs = read_call(definition, request.arguments)
         job = Elsewhere(request.task, request.meta, told)
         return Body(request, fn, args, kwargs, is_coroutine, job.context(), job)
+
+
+def take_or_answer(load: Callable[[], Bodies], request: Request, told: Told, where: str) -> Body | bytes:
+    """Return the body that a request names, or the answer that it cannot be run there.
+
+    Args:
+        load: Returns the app's bodies; it may import the user's module.
+        request: What is asked.
+        told: Who hears what the body says.
+        where: What runs bodies here, in words.
+    """
+    try:
+        return load().take(request, told)
+    except Orphaned as error:
+        return Answer.orphaned(error.why)
+    except (Exception, SystemExit) as error:  # the user's module is loaded here, and may end its interpreter
+        why = "".join(traceback.format_exception_only(error)).strip()
+        return Answer.rejected(f"it cannot be run by this {where}: {why}", error)
 
 
 # -- there: running it -------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from quarterjack import Discard, Quarterjack, Snooze, current_job
 from quarterjack.codec import encode_call, result_codec
 from quarterjack.errors import InvalidArguments, NoCurrentJob, Orphaned, RaisedElsewhere
-from quarterjack.executors._remote import Bodies, Request, outcome_of, request_of, run
+from quarterjack.executors._remote import Bodies, Request, outcome_of, request_of, run, take_or_answer
 from quarterjack.executors.elsewhere import meta_of
 from quarterjack.model import FinishKind, JobRecord, Origin, Outcome, OutcomeKind
 from quarterjack.policies.backoff import NO_RETRY, Retry
@@ -148,6 +148,23 @@ def test_a_task_that_the_other_side_does_not_know_is_told() -> None:
     request = Request.read(request_of(TravellingCall("tell")))
     with pytest.raises(Orphaned, match="elsewhere"):
         Bodies(app).take(request._replace(task="elsewhere"), Ear())
+
+
+@pytest.mark.parametrize(
+    ("error", "says"), [(SystemExit(3), "SystemExit: 3"), (ImportError("no such"), "ImportError: no such")]
+)
+def test_module_that_cannot_be_loaded_there_refuses_its_jobs(error: BaseException, says: str) -> None:
+    """One that ends its interpreter would end the process of a cluster, and every retry one more."""
+
+    def load() -> Bodies:
+        raise error
+
+    call = TravellingCall("tell")
+    answer = take_or_answer(load, Request.read(request_of(call)), Ear(), "worker of theirs")
+    assert isinstance(answer, bytes)
+    outcome = outcome_of(call, answer)
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert outcome.reason == f"it cannot be run by this worker of theirs: {says}"
 
 
 @pytest.mark.parametrize("pickles", [True, False])
