@@ -305,6 +305,42 @@ async def test_an_executor_that_fails_to_hear_of_an_end_ends_nobody_elses(caplog
     assert caplog.text.count("failed to hear that job") == 2
 
 
+class Late(ToCluster):
+    """Its bodies return while it is stopped, and it keeps their results until the store has them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self.heard: list[str] = []
+
+    async def stop(self, grace_s: float) -> None:
+        self.heard.append("stop")
+        for ref in list(self.cluster.reports):
+            self.cluster.end(ref, Outcome(OutcomeKind.DONE, 7))
+
+    def settled(self, ref: str, *, is_stored: bool) -> None:
+        self.heard.append(f"settled {is_stored}")
+
+    async def all_settled(self) -> None:
+        self.heard.append("all settled")
+        raise RuntimeError("a third party's")
+
+
+async def test_an_executor_hears_of_what_is_recorded_after_its_stop(caplog: pytest.LogCaptureFixture) -> None:
+    """It keeps results until then, so it must also hear when there is nothing more to come."""
+    cluster = Cluster()
+    cluster.is_deaf = True
+    executor, app = Late(cluster), Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=executor)
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        await app.submit(work)
+        await until(lambda: cluster.reports)
+    assert executor.heard == ["stop", "settled True", "all settled"]
+    assert "raised when all was settled" in caplog.text
+
+
 async def test_what_came_too_late_to_begin_was_missed() -> None:
     """Its deadline may pass in the cluster's queue, as it may in ours."""
     cluster = Cluster()

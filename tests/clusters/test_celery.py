@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from quarterjack.executors._celery_message import Message
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.testing.executor_contract import ExecutorContract
 from tests.clusters.kit import ROOT, end
-from tests.real_time import is_alive, until
+from tests.real_time import LONG_S, is_alive, until
 from tests.servers.running import OwnServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_redis]
@@ -58,6 +59,18 @@ async def test_task_of_theirs_runs_by_its_name(celery: Any, at_work: None) -> No
         assert await (await app.submit(add, 20, y=22)) == 42
         with pytest.raises(JobFailed, match=r"LookupError: no such thing"):
             await (await app.submit(fail))
+
+
+async def test_task_of_theirs_that_keeps_no_results_keeps_ours(celery: Any, at_work: None) -> None:
+    """Celery's tasks may say that nobody wants to hear of their ends: then the job would wait for ever."""
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=CeleryTask("shop.quiet", celery))
+    def quiet() -> int: ...  # type: ignore[empty-body]  # it is theirs
+
+    async with app:
+        async with asyncio.timeout(LONG_S):
+            assert await (await app.submit(quiet)) == 5
 
 
 async def test_task_of_theirs_is_ended_by_a_cancel(celery: Any, at_work: None, tmp_path: Path) -> None:

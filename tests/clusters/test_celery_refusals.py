@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.model import OutcomeKind
 from quarterjack.testing._executor_bench import TestCall, Track
 from quarterjack.testing.executor_contract import ExecutorBench
-from tests.real_time import until
+from tests.real_time import LONG_S, until
 
 pytestmark = pytest.mark.slow  # what one Python shows is enough
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -102,6 +103,48 @@ async def test_executors_of_one_celery_app_share_the_thread_that_speaks_to_its_b
     for executor in (first, second):
         await executor.stop(0)
     await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+
+
+async def test_messages_go_the_way_that_the_app_of_the_user_says(bench: ExecutorBench) -> None:
+    """RabbitMQ refuses whoever declares a queue in another way than it was made."""
+    celery: Any = Celery("away", broker=NOWHERE, backend=NOWHERE)
+    celery.conf.update(task_default_queue="high", task_queue_max_priority=9, task_create_missing_queue_type="quorum")
+    executor = CeleryExecutor(celery)
+    await executor.start(bench.home())
+    try:
+        ours = executor._client._celery
+        for name in ("high", "another"):
+            declared = [app.amqp.queues[name].as_dict(recurse=True) for app in (ours, celery)]
+            assert declared[0] == declared[1]
+        assert ours.amqp.queues["high"].queue_arguments["x-max-priority"] == 9
+    finally:
+        await executor.stop(0)
+
+
+def test_what_an_app_left_that_ended_without_stopping_it_is_let_go(bench: ExecutorBench) -> None:
+    """Each loop that came to such an end kept a thread, its connection and itself."""
+    executor = CeleryExecutor(Celery("away", broker=NOWHERE, backend=NOWHERE), slots=1)
+
+    async def leave() -> threading.Thread:
+        await executor.start(bench.home())
+        bench.begin(executor, "double", 1)
+        return executor._client._thread
+
+    async def begin_again() -> None:
+        await executor.start(bench.home())
+        assert not executor._chores
+        await executor.stop(0)
+
+    loop = asyncio.new_event_loop()
+    thread = loop.run_until_complete(leave())
+    while left := asyncio.all_tasks(loop):  # redis-py may swallow a cancel
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left, timeout=0.1))
+    loop.close()
+    asyncio.run(begin_again())
+    thread.join(LONG_S)
     assert not thread.is_alive()
 
 

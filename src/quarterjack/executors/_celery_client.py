@@ -14,12 +14,8 @@ import celery
 __all__ = ["Client", "Letter", "client_of"]
 
 _POLICY: Final = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
-_TAKEN: Final = (
-    "broker_url", "broker_write_url", "broker_use_ssl", "broker_transport_options", "broker_connection_timeout",
-    "task_default_queue", "task_default_exchange", "task_default_routing_key", "task_queues", "task_routes",
-    "control_exchange", "worker_pidbox_queue_prefix",
-)  # fmt: skip
-"""What the user's app says about the way to its broker; its result backend is none of the client's business."""
+_TAKEN: Final = ("broker_", "control_", "task_create_missing_", "task_default_", "task_queue", "task_routes")
+"""How the settings begin of the user's app that say how messages go; its results are none of the client's business."""
 
 
 class Letter(NamedTuple):
@@ -41,7 +37,7 @@ class Client:
         self.users = 0
         self._key = key
         self._celery = _without_results(theirs.main)
-        self._celery.conf.update({key: theirs.conf[key] for key in _TAKEN if theirs.conf.get(key) is not None})
+        self._celery.conf.update({key: theirs.conf[key] for key in theirs.conf if key.startswith(_TAKEN)})
         self._celery.control.mailbox.producer_pool = None  # else it takes connections of a pool that all apps share
         self._connection: Any = None
         self._loop = asyncio.get_running_loop()
@@ -63,6 +59,7 @@ class Client:
                 kwargs=letter.kwargs,
                 task_id=ref,
                 serializer="json",
+                ignore_result=False,  # whatever the task says: here somebody waits for it
                 retry=True,
                 retry_policy=_POLICY,
                 **options,
@@ -79,8 +76,11 @@ class Client:
         """End the thread with its last user, once it has done what was asked of it; wait for nothing."""
         self.users -= 1
         if not self.users:
-            del _clients[self._key]
-            self._steps.put(None)
+            _clients.pop(self._key).end()
+
+    def end(self) -> None:
+        """End the thread."""
+        self._steps.put(None)
 
     async def _do(self, step: Callable[[Any], object]) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
@@ -109,14 +109,17 @@ class Client:
             connection.release()
 
 
-_Key = tuple[int, asyncio.AbstractEventLoop]
+_Key = tuple[Any, asyncio.AbstractEventLoop]
 _clients: Final[dict[_Key, Client]] = {}
 """One for each Celery app and loop, however many of its tasks have an executor each."""
 
 
 def client_of(theirs: Any) -> Client:
     """Return what speaks to the broker of the user's app, for one more user on this loop, who is to close it."""
-    key = id(theirs), asyncio.get_running_loop()
+    for key in list(_clients):
+        if key[1].is_closed():  # its app ended without stopping its executors
+            _clients.pop(key).end()
+    key = theirs, asyncio.get_running_loop()
     client = _clients.get(key)
     if client is None:
         client = _clients[key] = Client(theirs, key)

@@ -290,5 +290,12 @@ class Executor(ABC):
         """The outcome of *ref* is in the store; or that refused it, as the job is another attempt's by now.
 
         Called only where `Capabilities.survives_worker_restart`. Until then what is known there of a body that
-        returned is kept: should this process die before, the next attempt finds it by `reattach`.
+        returned is kept: should this process die before, the next attempt finds it by `reattach`. What ended last is
+        recorded after `stop`.
+        """
+
+    async def all_settled(self) -> None:
+        """The app that has stopped this executor records nothing more; `settled` will not be called any more.
+
+        Another app may have started it since.
         """

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
@@ -100,7 +101,9 @@ class CeleryExecutor(DeskExecutor):
         self._celery, self._queue = celery, queue
         self._client: Client
         self._ledger: Ledger
+        self._stopped: Ledger | None = None
         self._chores: set[asyncio.Task[None]] = set()
+        self._context = copy_context()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._celery.main!r}, queue={self._queue!r}, slots={self.slots})"
@@ -113,7 +116,8 @@ class CeleryExecutor(DeskExecutor):
         Raises:
             UsageError: If another app uses the executor.
         """
-        self._desk = self._new_desk(home)
+        self._desk, self._context = self._new_desk(home), copy_context()
+        self._chores.clear()  # of an app that ended without stopping it
         self._ledger = Ledger(self._celery, is_fenced=self._is_fenced)
         self._ledger.start()
         self._client = client_of(self._celery)
@@ -130,8 +134,14 @@ class CeleryExecutor(DeskExecutor):
         handle.leave()
 
     def settled(self, ref: str, *, is_stored: bool) -> None:
-        if self._desk is not None:
-            self._ledger.settled(ref, is_stored=is_stored)
+        for ledger in (self._ledger, self._stopped):
+            if ledger is not None:
+                ledger.settled(ref, is_stored=is_stored)
+
+    async def all_settled(self) -> None:
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            await stopped.close()
 
     async def stop(self, grace_s: float) -> None:
         desk, self._desk = self._desk, None
@@ -142,6 +152,7 @@ class CeleryExecutor(DeskExecutor):
         try:
             await desk.wait_for(desk.out.copy(), grace_s)
         finally:
+            self._stopped = self._ledger
             for message in _messages(desk):
                 message.abandon()
                 log.warning("job %s may still run on Celery", message.ref)
@@ -231,8 +242,8 @@ class CeleryExecutor(DeskExecutor):
         await self._client.revoke(message.ref, "SIGKILL")
 
     def chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something beside the loop's other work."""
-        task = asyncio.get_running_loop().create_task(work)
+        """Do something beside the loop's other work, in the context the executor was started in."""
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
         return task

@@ -37,6 +37,7 @@ class Places:
         self.own: dict[str, Executor] = {"loop": self.loop, "thread": ThreadExecutor()}
         self.executors: set[Executor] = set(self.own.values())
         self.prepared: dict[str, PreparedTask] = {}
+        self._stopped: set[Executor] = set()
         self._batches: dict[str, BatchExecutor] = {}
         self._starting = asyncio.Lock()
 
@@ -70,8 +71,19 @@ class Places:
     async def stop(self, grace_s: float) -> None:
         """Stop each executor once, side by side, so that all share one grace; a shared one counts its apps."""
         executors = tuple(self.executors)
+        self._stopped.update(executors)
         self.executors.clear()
         await asyncio.gather(*(_stop(executor, grace_s) for executor in executors))
+
+    async def all_settled(self) -> None:
+        """Tell executors that were stopped that all outcomes are recorded that will be."""
+        executors = tuple(self._stopped)
+        self._stopped.clear()
+        for executor in executors:
+            try:
+                await executor.all_settled()
+            except Exception:  # a third party's, as in `_stop`
+                log.exception("executor %s raised when all was settled", executor.name)
 
     def flush_batches(self) -> None:
         """Let batches begin that wait for more items."""

@@ -153,6 +153,7 @@ class Stopping:
     async def close(self) -> None:
         """Let go of everything else; also after a start that failed half-way."""
         await self.places.stop(0)
+        await self.places.all_settled()
         if self._is_open:  # else another app has the store, and its rows are not ours to clear
             await self._leftovers()
             await self._hints.settled(0)

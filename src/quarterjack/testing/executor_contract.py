@@ -287,6 +287,25 @@ class ExecutorContract:
                 executor.settled(call.ref, is_stored=False)  # refused: it is the other one's by now
                 another.settled(again.ref, is_stored=True)
 
+    async def test_a_result_that_no_store_has_outlives_a_stop(self, bench: ExecutorBench) -> None:
+        """What ends last is recorded after the stop, if the store is there: until then it can be taken up."""
+        async with bench.started(1) as executor:
+            if not executor.capabilities.survives_worker_restart:
+                return
+            call = TestCall(bench.name("mark"), (bench.file("a"),), {}, track := Track())
+            executor.submit(call, track)
+            await track.end()
+        await executor.all_settled()  # no `settled`: its process was killed, or the store did not answer
+        for attempt, times in ((2, 1), (3, 2)):
+            async with bench.started(1) as executor:
+                again = TestCall(bench.name("mark"), (bench.file("a"),), {}, track := Track())
+                again.job_id, again.ref = call.job_id, f"{call.job_id}.{attempt}"
+                executor.reattach(f"{call.job_id}.{attempt - 1}", again, track)
+                assert (await track.end()).kind is OutcomeKind.DONE
+            assert bench.notes("a") == ["ran"] * times
+            executor.settled(again.ref, is_stored=True)
+            await executor.all_settled()
+
     async def test_submit_is_idempotent(self, bench: ExecutorBench) -> None:
         """True: the same attempt handed over twice runs once. False: it runs twice, so nobody may do that."""
         async with bench.started(2) as executor:
