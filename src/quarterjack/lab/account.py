@@ -20,6 +20,8 @@ __all__ = ["Account", "count", "percentile", "served"]
 
 EARLIEST_NS: Final = 5_000_000
 """A start this much before a tick still counts as that tick's, and as early; timers' roundings stay below 2 ms."""
+PUNCTUAL_PART: Final = 20
+"""A start within this part of a period after a tick is that tick's, and no late one of the tick before."""
 STRETCHES: Final = 6
 """On a grid, drift is what lies between the medians of the first and the last of so many stretches of the starts."""
 STEADY_PART: Final = 20
@@ -123,23 +125,32 @@ def percentile(ordered: Sequence[int], share: float) -> int:
 def served(starts_ns: Sequence[int], origin_ns: int, period_ns: int) -> list[tuple[int, int]]:
     """Return each start with the tick of a grid that it serves: the last one due, or the next if it is a little early.
 
-    Two starts within one period serve two ticks when the tick before got none: the first is
-    then more than a period late. Otherwise the tick was doubled. In the same way a start just
-    before a tick is not early but nearly a period late when the tick before it got none.
+    A second start within one period is the late one of a tick before that got none, and all starts between them are
+    then late by as much: a queue that once fell behind serves its ticks one after the other. A start that is
+    punctual has an end of that: what was not served before it is missed, and a second start after it doubles a tick.
+    In the same way a start just before a tick is not early but nearly a period late when the tick before it got none.
     """
-    early_ns = min(EARLIEST_NS, period_ns // 10)
-    slots = [(at - origin_ns + early_ns) // period_ns for at in starts_ns]
-    taken = set(slots)
-    following: int | None = None  # the tick that the start after this one serves
-    for i in reversed(range(len(slots))):
-        is_shared = following is not None and slots[i] >= following
-        is_early = starts_ns[i] < origin_ns + slots[i] * period_ns
-        before = (following if following is not None and is_shared else slots[i]) - 1
-        if (is_shared or is_early) and before >= 0 and before not in taken:
-            slots[i] = before
-            taken.add(before)
-        following = slots[i]
-    return list(zip(starts_ns, slots, strict=True))
+    slack_ns = min(EARLIEST_NS, period_ns // 10)
+    ticks: list[int] = []
+    free: list[int] = []  # ticks before that a second start may serve
+    following = 0  # the first tick that none of the starts so far belongs to
+    is_cut = False
+    for at in starts_ns:
+        tick = (at - origin_ns + slack_ns) // period_ns
+        lag_ns = at - origin_ns - tick * period_ns
+        if tick >= following:
+            if is_cut:
+                free.clear()
+            free += range(following, tick)
+            following, is_cut = tick, lag_ns <= max(slack_ns, period_ns // PUNCTUAL_PART)
+            if lag_ns < 0 and free and free[-1] == tick - 1:
+                tick, is_cut = free.pop(), False
+            else:
+                following += 1
+        elif tick >= 0 and free:
+            tick = free.pop()
+        ticks.append(tick)
+    return list(zip(starts_ns, sorted(ticks), strict=True))
 
 
 def _in_turn(starts_ns: Sequence[int], period_ns: int) -> list[tuple[int, int]]:

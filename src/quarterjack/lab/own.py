@@ -64,8 +64,9 @@ def _run(case: Case, app: Quarterjack, body: Task[[], None], before: Task[[], No
             start = datetime.fromtimestamp(case.origin_ns / NS_PER_S, UTC)
             phase = case.origin_ns % case.period_ns / NS_PER_S
             every = Every(milliseconds=case.period_ns // 1_000_000, phase=phase)
-            # As the other grids do: a body that is still at work when the next tick comes keeps it from nothing.
-            await app.schedule(body.bind(), every, start=start, overlap="allow")
+            # As other grids do: a body that is still at work when the next tick comes keeps it from nothing, and
+            # ticks that pass while the loop is blocked run late. So a tick without a start was lost.
+            await app.schedule(body.bind(), every, start=start, overlap="allow", missed="all")
             await asyncio.Event().wait()
 
     run_on_loop(serve, case)

@@ -82,6 +82,29 @@ def test_two_starts_in_one_period_after_a_stall_serve_two_ticks() -> None:
     assert found.max_ns == 1_050 * MS
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(60, 940)), min_size=3, max_size=40))
+def test_ticks_that_wait_for_a_processor_are_late_and_neither_missed_nor_doubled(late: list[tuple[int, int]]) -> None:
+    """The bug: of a queue that was behind by more than a period, ticks were told as missed and others as doubled."""
+    ticks = len(late)
+    late += [(0, 940)] * 6  # it catches up after the end
+    offsets: list[float] = sorted(1_000 * (tick + periods) + ms for tick, (periods, ms) in enumerate(late))
+    found = counted(offsets, ticks=ticks)
+    assert (found.starts, found.missed, found.doubled, found.early) == (ticks, 0, 0, 0)
+    assert [lag // MS for _, lag in found.points] == [at - 1_000 * tick for tick, at in enumerate(offsets[:ticks])]
+
+
+def test_a_punctual_start_ends_the_wait_of_those_before() -> None:
+    """Else one tick that is lost and one that is doubled much later would look like minutes of late starts."""
+    found = counted([0, 1_000, 3_001, 4_001, 5_001, 5_300, 6_100], ticks=7)
+    assert (found.missed, found.doubled, found.max_ns) == (1, 1, 300 * MS)
+
+
+def test_the_last_tick_may_be_as_late_as_any_other() -> None:
+    """Its start comes when the time is over; it is no more missed than one in the middle."""
+    found = counted([0, 1_000, 2_000, 4_060, 4_070], ticks=4)
+    assert (found.starts, found.missed, found.max_ns) == (4, 0, 1_060 * MS)
+
+
 @pytest.mark.parametrize("loss_ms", [0.2, 3, 450])
 def test_what_each_turn_loses_adds_up_for_who_promises_an_interval(loss_ms: float) -> None:
     """The answer of the laboratory: what a loop loses each second is what it loses an hour."""

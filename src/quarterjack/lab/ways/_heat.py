@@ -33,6 +33,8 @@ SET_UP_S: Final = 60.0
 NS_PER_MS: Final = 1_000_000
 LEAD_NS: Final = NS_PER_S // 2
 """How much before the first tick the ways are told of it."""
+LATE_NS: Final = 2 * NS_PER_S
+"""A start of the last tick is waited for so long, or for a period where that is less: it may be late, as all others."""
 LOOK_S: Final = 0.2
 MAIN: Final = Path(__file__).with_name("__main__.py")
 
@@ -128,7 +130,8 @@ class Heat:
             runner.meter()
         self._sleep_until(self._origin_ns + round(self._seconds * NS_PER_S), on_look)
         self._used = [runner.used() for runner in self._runners]
-        self._sleep_until(self._runners[-1].origin_ns + round(self._seconds * NS_PER_S), on_look)
+        end_ns = self._runners[-1].origin_ns + round(self._seconds * NS_PER_S)
+        self._sleep_until(end_ns + min(self._period_ns, LATE_NS), on_look)
 
     def results(self) -> list[Recorded]:
         """Return what there is so far; the processes end with it."""
