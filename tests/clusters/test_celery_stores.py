@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.clusters.holder import LEASE_S, application
 from tests.clusters.kit import ROOT
 from tests.real_time import LONG_S, until
 from tests.servers.running import OwnServer
+from tests.takeover import is_taken_over_in_time
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_redis, pytest.mark.timeout(90)]
 
@@ -59,14 +61,15 @@ async def play(url: str, port: int, folder: Path) -> None:
             await until(notes.exists)
             await (await client.submit(block, 1.5 * LEASE_S))
             assert (await job.refresh()).attempt == 1, "its lease was renewed while the loop stood still"
-            with serving(url, port, logs[1]) as second:
+            with serving(url, port, logs[1]) as second, ExitStack() as stack:
                 first.send_signal(signal.SIGSTOP)
                 await attempt_after(job, 1)  # taken up by the other one
                 first.send_signal(signal.SIGCONT)
                 await until(lambda: "its body is left to who has it" in logs[0].read_text())
-                second.kill()
-                async with asyncio.timeout(LEASE_S + 1 + 10):  # the last for a busy machine
-                    await attempt_after(job, job.attempt)
+                more = (folder / f"more-{n}" for n in count())
+                assert await is_taken_over_in_time(
+                    client, [job], second, first, lambda: stack.enter_context(serving(url, port, next(more)))
+                )
                 (folder / "go").touch()
                 assert await job == "let go"
     assert notes.read_text().split() == ["began"], "it went on through all of that"

@@ -47,6 +47,8 @@ SLACK_NS: Final = 100_000
 """An alarm for the store's time is left as it is unless it is off by more: each reading of two clocks differs."""
 POLL_S: Final = 1.0
 """On a shared store hints may be lost; looking again this often (jittered) is what counts."""
+POLL_SHARE: Final = (0.7, 0.95)
+"""A look at what may be claimed comes after this part of it: within a second of a lease's end somebody has its job."""
 
 
 class Claimer:
@@ -224,7 +226,8 @@ class Claimer:
         if self._store.is_shared:
             if self._poll is not None:
                 self._poll.cancel()
-            self._poll = asyncio.get_running_loop().call_later(POLL_S * self._rng.uniform(0.8, 1.2), self._worker.poke)
+            pause_s = POLL_S * self._rng.uniform(*POLL_SHARE)
+            self._poll = asyncio.get_running_loop().call_later(pause_s, self._worker.poke)
         due_ns = None if next_run_at_ns is None else self._host.time.local_ns(next_run_at_ns)
         if self._due is not None:
             if due_ns is not None and abs(self._due.due_ns - due_ns) <= self._slack_ns:
