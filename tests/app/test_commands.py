@@ -21,7 +21,7 @@ from quarterjack.cli.show import lines
 from quarterjack.errors import CommandFailed
 from quarterjack.executors._leash import has_leash
 from quarterjack.executors._output import KEPT, Output
-from tests.real_time import LONG_S, is_alive, until
+from tests.real_time import LONG_S, heirs_of, is_alive, until
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -160,6 +160,30 @@ async def test_lines_of_progress_are_progress(app: Quarterjack) -> None:
     assert job.progress is not None
     assert job.progress == (1.0, 2.0, "half the tables")
     assert (await job).output == "begin\n::qj progress x\n::qj"
+
+
+@pytest.mark.slow
+async def test_commands_leave_no_descriptor_and_no_process(app: Quarterjack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many that end, fail, and are ended with what they started."""
+    monkeypatch.setenv("QJ_TEST_COMMANDS", "1")
+    quick = app.command("quick", ["true"])
+    wrong = app.command("wrong", "echo no; exit 3", shell=True)
+    stuck = app.command("stuck", "sleep 60 & sleep 60", shell=True, cancel_grace=0.3)
+
+    def held() -> int:
+        return len([*Path("/proc/self/fd").iterdir()])
+
+    before = held()
+    async with app:
+        waits = [await app.submit(stuck) for _ in range(3)]
+        jobs = [await app.submit(task) for task in (quick, wrong) for _ in range(100)]
+        for job in jobs:
+            await ended(job)
+        await until(lambda: len(heirs_of("QJ_TEST_COMMANDS")) >= 6)
+        for job in waits:
+            assert await job.cancel(wait=LONG_S)
+    assert held() <= before
+    await until(lambda: heirs_of("QJ_TEST_COMMANDS") == [])
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,15 @@ HEAD = """
 import asyncio, os, sys, time
 from quarterjack import ProcessExecutor, Quarterjack
 app = Quarterjack(shutdown_grace=1)
-pool = ProcessExecutor(2, start_method=os.environ.get("START_METHOD") or None)
+pool = ProcessExecutor(3, start_method=os.environ.get("START_METHOD") or None)
 
 @app.task(executor=pool)
 def idle() -> int:
     return os.getpid()
+
+@app.task(executor=pool)
+def nap() -> None:
+    time.sleep(0.2)
 
 @app.task(executor=pool, cancel_grace=0.2)
 def sleep() -> None:
@@ -77,10 +82,33 @@ def is_gone_within(pid: int, seconds: float) -> bool:
         os.close(watch)
 
 
+def seconds_until_gone(pids: Collection[int], kill: Callable[[], object]) -> float:
+    """Return how long after the call *kill* the last of them ends."""
+    with ExitStack() as stack:
+        left = {os.pidfd_open(pid) for pid in pids}
+        for watch in left:
+            stack.callback(os.close, watch)
+        began = time.monotonic()
+        kill()
+        while left:
+            gone, _, _ = select.select(left, [], [], LONG_S)
+            assert gone, "they live on"
+            left -= set(gone)
+        return time.monotonic() - began
+
+
+def is_ever_within_a_second(measured: Callable[[], float]) -> bool:
+    """Say whether it takes a second at the most; a machine that is busy gets three tries."""
+    return any(measured() <= 1.0 for _ in range(3))
+
+
 SERVES = """
 async def main():
     async with app:
-        print("child", await (await app.submit(idle)), flush=True)
+        while len(pool.pids) < pool.slots:
+            for job in [await app.submit(nap) for _ in range(pool.slots)]:
+                await job
+        print("children", *pool.pids, flush=True)
         {submits}
         await asyncio.sleep(60)
 
@@ -89,24 +117,37 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("portable", ["", "1"], ids=["leash", "portable"])
-def test_children_end_with_a_parent_that_is_killed(portable: str, tmp_path: Path) -> None:
+def test_children_end_within_a_second_of_a_parent_that_is_killed(portable: str, tmp_path: Path) -> None:
     """Idle, asleep or in a C call that holds the interpreter: nobody works on for an app that is gone."""
-    submits = "await app.submit(sleep); await app.submit(in_c)"
-    with program(tmp_path, SERVES.format(submits=submits), QUARTERJACK_PORTABLE=portable) as process:
-        pids = {int(line.split()[1]) for line in lines_of(process, 3)}
-        process.send_signal(signal.SIGKILL)
-        assert [pid for pid in pids if not is_gone_within(pid, 15.0)] == []
+    body = SERVES.format(submits="await app.submit(sleep); await app.submit(in_c)")
+
+    def measured() -> float:
+        with program(tmp_path, body, QUARTERJACK_PORTABLE=portable) as process:
+            idle, *busy = lines_of(process, 3)
+            pids = {int(pid) for pid in idle.split()[1:]}
+            assert len(pids) == 3
+            assert {int(line.split()[1]) for line in busy} < pids
+            return seconds_until_gone(pids, process.kill)
+
+    assert is_ever_within_a_second(measured)
 
 
 @pytest.mark.skipif(not has_leash(), reason="the leash is Linux's")
 def test_the_leash_holds_without_the_nursery(tmp_path: Path) -> None:
     """Who kills the app may have killed its helpers before: the kernel sees to the children then."""
-    with program(tmp_path, SERVES.format(submits="await app.submit(in_c)")) as process:
-        pids = {int(line.split()[1]) for line in lines_of(process, 2)}
-        for nursery in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
-            os.kill(int(nursery), signal.SIGKILL)
-        process.send_signal(signal.SIGKILL)
-        assert [pid for pid in pids if not is_gone_within(pid, 15.0)] == []
+
+    def measured() -> float:
+        with program(tmp_path, SERVES.format(submits="await app.submit(in_c)")) as process:
+            pids = {int(pid) for pid in lines_of(process, 2)[0].split()[1:]}
+            helpers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+
+            def kill() -> None:
+                for pid in (*map(int, helpers), process.pid):
+                    os.kill(pid, signal.SIGKILL)
+
+            return seconds_until_gone(pids, kill)
+
+    assert is_ever_within_a_second(measured)
 
 
 def test_a_fork_of_the_app_does_not_keep_its_children_alive(tmp_path: Path) -> None:
@@ -115,9 +156,8 @@ def test_a_fork_of_the_app_does_not_keep_its_children_alive(tmp_path: Path) -> N
         "await asyncio.sleep(60)", "os.fork() or time.sleep(20); await asyncio.sleep(60)"
     )
     with program(tmp_path, body) as process:
-        pids = {int(line.split()[1]) for line in lines_of(process, 2)}
-        process.send_signal(signal.SIGKILL)
-        assert [pid for pid in pids if not is_gone_within(pid, 15.0)] == []
+        pids = {int(pid) for pid in lines_of(process, 2)[0].split()[1:]}
+        assert seconds_until_gone(pids, process.kill) < 15.0  # the fork lives for 20
         os.killpg(process.pid, signal.SIGKILL)
 
 

@@ -16,7 +16,7 @@ from quarterjack.errors import BodyDied, RaisedElsewhere, ResultUnavailable, Usa
 from quarterjack.executors import _crew
 from tests.app import process_bodies as bodies
 from tests.app.process_bodies import app, pool
-from tests.real_time import is_alive, until
+from tests.real_time import heirs_of, is_alive, until
 
 pytestmark = pytest.mark.usefixtures("quiet")
 on_one_python = pytest.mark.slow  # each starts processes: what one Python shows is enough
@@ -233,8 +233,9 @@ async def test_a_job_alone_may_ask_for_a_process() -> None:
 
 
 @on_one_python
-async def test_a_thousand_jobs_and_no_descriptor_more() -> None:
-    """Each begins and ends once, and the app holds as many files and children as before."""
+async def test_a_thousand_jobs_leave_no_descriptor_and_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each begins and ends once, and afterwards all is as it was: children, and who started them, are gone."""
+    monkeypatch.setenv("QJ_TEST_THOUSAND", "1")
 
     def held() -> int:
         return len([*Path("/proc/self/fd").iterdir()])
@@ -244,7 +245,9 @@ async def test_a_thousand_jobs_and_no_descriptor_more() -> None:
         jobs = [await app.submit(bodies.pid) for _ in range(1_000)]
         assert {await job for job in jobs} <= pool.pids
         assert all(job.attempt == 1 for job in jobs)
+        assert pool.pids < set(heirs_of("QJ_TEST_THOUSAND"))
     assert held() <= before
+    await until(lambda: heirs_of("QJ_TEST_THOUSAND") == [])
 
 
 @on_one_python
