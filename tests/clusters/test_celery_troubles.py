@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,9 +18,10 @@ from redis import Redis
 from quarterjack import JobCancelled, JobMissed, Quarterjack
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import BodyDied
-from quarterjack.executors import _celery_message, _celery_pulse, _celery_results
+from quarterjack.executors import _celery_message, _celery_pulse, _celery_results, _celery_search
 from quarterjack.executors._celery_client import Letter
-from quarterjack.executors._celery_fence import alive_key, wanted_key
+from quarterjack.executors._celery_fence import alive_key, begun_key, wanted_key
+from quarterjack.executors._celery_worker import TASK
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.model import OutcomeKind
 from quarterjack.runtime import endings
@@ -27,7 +29,7 @@ from quarterjack.testing import _contract_bodies
 from quarterjack.testing._executor_bench import TestCall, Track
 from quarterjack.testing.executor_contract import ExecutorBench
 from tests.clusters.kit import app_on, end, started, worker
-from tests.real_time import until
+from tests.real_time import LONG_S, until
 from tests.servers.running import VALKEY, OwnServer, own
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_redis]
@@ -126,6 +128,65 @@ async def test_body_that_is_wanted_no_more_is_interrupted(celery: Any, at_work: 
     assert bench.notes("a") == ["began", "interrupted"]
 
 
+async def test_message_that_vanished_is_sent_again(celery: Any, at_work: None, bench: ExecutorBench) -> None:
+    """An operator purged the queue, or a worker was killed that had taken it: its job waited for ever."""
+    queue = f"purged-{os.getpid()}"
+    async with started(celery, bench, queue=queue) as executor:
+        _, track = bench.begin(executor, "mark", bench.file("a"))
+        await track.heard("accepted")
+        with Redis(port=celery.backend.connparams["port"]) as broker:
+            for _ in range(_celery_search.PATIENCE):
+                await executor._search.look()
+            assert broker.llen(queue) == 1, "it may wait for its turn"
+            broker.delete(queue)
+            async with asyncio.timeout(LONG_S):  # the worker may have yet to start
+                while not broker.llen(queue):
+                    await executor._search.look()
+        control = executor._client._celery.control
+        await executor._client._do(lambda link: control.add_consumer(queue, connection=link))
+        assert (await track.end()).kind is OutcomeKind.DONE
+        await executor._client._do(lambda link: control.cancel_consumer(queue, connection=link))
+        track.check()
+    assert bench.notes("a") == ["ran"]
+
+
+async def test_message_that_a_worker_holds_is_not_sent_again(
+    celery: Any, at_work: None, bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers take more than they have room for: then the queue is empty, and all is well."""
+    executor = CeleryExecutor(celery, slots=3)
+    await executor.start(bench.home())
+    try:
+        tracks = [bench.begin(executor, "hold", bench.file(name), bench.file("go"))[1] for name in ("a", "b", "c")]
+        await until(lambda: sum(map(bool, map(bench.notes, "abc"))) == 2)
+        asked: list[set[str]] = []
+        missing = executor._client.missing
+
+        async def spy(*given: Any) -> set[str]:
+            asked.append(await missing(*given))
+            return asked[-1]
+
+        monkeypatch.setattr(executor._client, "missing", spy)
+        for _ in range(_celery_search.PATIENCE):
+            await executor._search.look()
+        assert asked == [set()]
+        bench.let_go("go")
+        assert [(await track.end()).result for track in tracks] == ["let go"] * 3
+    finally:
+        await executor.stop(10)
+
+
+async def test_nothing_is_missing_while_no_worker_answers(valkey: OwnServer, bench: ExecutorBench) -> None:
+    """They may have taken what is not in the queue, and be out of reach."""
+    async with started(app_on(valkey.port, broker=NOBODY), bench, queue="nobody") as executor:
+        _, track = bench.begin(executor, "mark", bench.file("a"))
+        await track.heard("accepted")
+        [message] = executor._ledger.messages()
+        with Redis(port=valkey.port, db=NOBODY) as broker:
+            assert broker.delete("nobody")
+        assert await executor._client.missing([message.ref], TASK, "nobody") == set()
+
+
 async def test_module_that_ends_its_interpreter_refuses_its_jobs(valkey: OwnServer, bench: ExecutorBench) -> None:
     """It ended the process of the pool, which the job's policy tried again, three times; nobody was told why."""
     with worker(valkey.port, "--queues=ends", QJ_TEST_CELERY_BODIES="tests.clusters.ends_itself:app"):
@@ -168,6 +229,19 @@ async def test_job_whose_celery_worker_was_killed_runs_again(bench: ExecutorBenc
             with worker(server.port):
                 assert await job == "let go"
     assert bench.notes("a").count("began") > 1
+
+
+async def test_body_whose_process_died_before_it_could_say_so_is_lost(
+    valkey: OwnServer, bench: ExecutorBench, quick_looks: None
+) -> None:
+    """It had passed the fence, and nobody else may: its job waited for ever for a message that was gone."""
+    async with started(app_on(valkey.port, broker=NOBODY), bench) as executor:
+        _, track = bench.begin(executor, "double", 1)
+        await track.heard("accepted")
+        [message] = executor._ledger.messages()
+        await executor._ledger.results._client.set(begun_key(message.ref), "1", ex=60)
+        assert (await track.end()).kind is OutcomeKind.LOST
+        track.check()
 
 
 async def test_two_looks_in_a_row_are_no_silence(

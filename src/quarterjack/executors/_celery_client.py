@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
@@ -13,6 +13,10 @@ import celery
 
 __all__ = ["Client", "Letter", "client_of"]
 
+ANSWER_S: Final = 1.0
+"""Workers that are there answer within that."""
+NO_QUEUE: Final = "404"
+"""What brokers say of a queue that is not there; in Redis each empty one."""
 _POLICY: Final = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 _TAKEN: Final = ("broker_", "control_", "task_create_missing_", "task_default_", "task_queue", "task_routes")
 """How the settings begin of the user's app that say how messages go; its results are none of the client's business."""
@@ -24,6 +28,13 @@ class Letter(NamedTuple):
     task: str
     args: list[Any]
     kwargs: dict[str, Any]
+
+
+_Step = Callable[[Any], object]
+
+
+class _Steps(SimpleQueue[tuple[_Step, asyncio.Future[Any]] | None]):
+    """What a thread is to do with its connection to the broker, up to None."""
 
 
 class Client:
@@ -39,11 +50,9 @@ class Client:
         self._celery = _without_results(theirs.main)
         self._celery.conf.update({key: theirs.conf[key] for key in theirs.conf if key.startswith(_TAKEN)})
         self._celery.control.mailbox.producer_pool = None  # else it takes connections of a pool that all apps share
-        self._connection: Any = None
         self._loop = asyncio.get_running_loop()
-        self._steps: SimpleQueue[tuple[Callable[[Any], object], asyncio.Future[None]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"quarterjack-{theirs.main or 'celery'}", daemon=True)
-        self._thread.start()
+        self._steps = _Steps()
+        self._thread = self._begin(self._steps)
 
     async def publish(self, letter: Letter, ref: str, **options: Any) -> None:
         """Send a message; the broker has it when this returns.
@@ -72,6 +81,22 @@ class Client:
             lambda connection: self._celery.control.revoke(ref, connection=connection, terminate=True, signal=signal)
         )
 
+    async def missing(self, refs: Collection[str], task: str, queue: str | None) -> set[str]:
+        """Return which of these messages are nowhere: the queue is empty, and no worker has them.
+
+        Of nothing that can be said unless a worker answers. The answers take `ANSWER_S`,
+        in a thread of their own: nothing else is to wait for them.
+
+        Raises:
+            Exception: The broker's, as kombu has it.
+        """
+        steps = _Steps()
+        asked = self._put(steps, lambda connection: self._missing(connection, set(refs), task, queue))
+        steps.put(None)
+        self._begin(steps)
+        missing: set[str] = await asked
+        return missing
+
     def close(self) -> None:
         """End the thread with its last user, once it has done what was asked of it; wait for nothing."""
         self.users -= 1
@@ -82,31 +107,47 @@ class Client:
         """End the thread."""
         self._steps.put(None)
 
-    async def _do(self, step: Callable[[Any], object]) -> None:
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._steps.put((step, done))
-        await done
+    async def _do(self, step: _Step) -> None:
+        await self._put(self._steps, step)
 
-    def _run(self) -> None:
-        while (item := self._steps.get()) is not None:
+    def _put(self, steps: _Steps, step: _Step) -> asyncio.Future[Any]:
+        done: asyncio.Future[Any] = self._loop.create_future()
+        steps.put((step, done))
+        return done
+
+    # -- in a thread -------------------------------------------------------------------
+
+    def _begin(self, steps: _Steps) -> threading.Thread:
+        name = f"quarterjack-{self._celery.main or 'celery'}"
+        thread = threading.Thread(target=self._run, args=(steps,), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _run(self, steps: _Steps) -> None:
+        connection: Any = None
+        while (item := steps.get()) is not None:
             step, done = item
+            value: Any = None
             error: Exception | None = None
             try:
-                if self._connection is None:
-                    self._connection = self._celery.connection_for_write()
-                step(self._connection)
+                connection = connection or self._celery.connection_for_write()
+                value = step(connection)
             except Exception as caught:  # kombu raises the exceptions of every transport there is
                 error = caught
-                self._hang_up()
+                _hang_up(connection)
+                connection = None
             with suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(_settle, done, error)
-        self._hang_up()
-        self._celery.close()
+                self._loop.call_soon_threadsafe(_settle, done, value, error)
+        _hang_up(connection)
+        if steps is self._steps:
+            self._celery.close()
 
-    def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
-        with suppress(Exception):  # a broker that is away cannot be left in good order
-            connection.release()
+    def _missing(self, connection: Any, refs: set[str], task: str, queue: str | None) -> set[str]:
+        route = self._celery.amqp.router.route({} if queue is None else {"queue": queue}, task)
+        if "queue" not in route or _waiting_in(route["queue"].name, connection):
+            return set()  # sent to an exchange, or it may wait for its turn
+        answers = self._celery.control.inspect(connection=connection, timeout=ANSWER_S).query_task(*refs)
+        return refs.difference(*answers.values()) if answers else set()
 
 
 _Key = tuple[Any, asyncio.AbstractEventLoop]
@@ -131,10 +172,27 @@ def _without_results(name: str) -> Any:
     return celery.Celery(name, set_as_current=False, backend="disabled://")
 
 
-def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+def _hang_up(connection: Any) -> None:
+    with suppress(Exception):  # a broker that is away cannot be left in good order
+        connection.release()
+
+
+def _waiting_in(queue: str, connection: Any) -> int:
+    """Return how many messages no worker has taken yet."""
+    try:
+        with connection.channel() as channel:
+            found: int = channel.queue_declare(queue=queue, passive=True).message_count
+    except connection.channel_errors as error:
+        if str(error.reply_code) != NO_QUEUE:
+            raise
+        return 0
+    return found
+
+
+def _settle(done: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
     if done.done():  # who waited was cancelled
         return
     if error is None:
-        done.set_result(None)
+        done.set_result(value)
     else:
         done.set_exception(error)

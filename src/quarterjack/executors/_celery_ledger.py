@@ -132,7 +132,7 @@ class Ledger:
         for message in list(self._out.get(ref, ())):
             message.on_state(meta["status"], meta.get("result"), meta.get("traceback") or "")
 
-    def _on_pulse(self, ref: str, is_alive: bool, is_wanted: bool) -> None:
+    def _on_pulse(self, ref: str, is_alive: bool, is_wanted: bool, has_begun: bool) -> None:
         if self._is_fenced:
             for message in list(self._out.get(ref, ())):
-                message.on_pulse(is_alive, is_wanted)
+                message.on_pulse(is_alive, is_wanted, has_begun)

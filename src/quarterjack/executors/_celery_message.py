@@ -79,6 +79,11 @@ class Message(Away):
         """True once nobody waits for it."""
         return self._is_reported or self._is_abandoned
 
+    @property
+    def is_waiting(self) -> bool:
+        """True while the broker has it, and its body may yet begin."""
+        return self._is_accepted and not (self._is_begun or self.is_asked or self.is_over)
+
     def on_accepted(self) -> None:
         """The broker has it."""
         if not (self._is_accepted or self._is_begun or self.is_over):
@@ -235,8 +240,10 @@ class Message(Away):
         kinds = (f"{told.get('exc_module', 'builtins')}.{name}",)
         return Outcome(OutcomeKind.RAISED, error=RaisedElsewhere(name, text, trace, kinds), info=info)
 
-    def on_pulse(self, is_alive: bool, is_wanted: bool) -> None:
+    def on_pulse(self, is_alive: bool, is_wanted: bool, has_begun: bool) -> None:
         """The process of its body has, or has not, said lately that it is there; the fence knows it, or not."""
+        if has_begun and not self.is_over:  # its process may have died before it could say so
+            self.on_begun()
         now_ns = self.desk.clock.monotonic_ns()
         if is_alive if self._is_begun else is_wanted or not self.is_sent:
             self._silent_since_ns = None

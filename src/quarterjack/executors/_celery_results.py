@@ -89,15 +89,15 @@ class Results:
     Args:
         celery: The user's app; its backend is a Redis.
         on_state: Called with an attempt and what its result key holds now.
-        on_pulse: Called with an attempt, whether its process has said lately that it is there, and whether the
-            fence still knows that it is wanted.
+        on_pulse: Called with an attempt, whether its process has said lately that it is there, whether the
+            fence still knows that it is wanted, and whether it has begun.
     """
 
     def __init__(
         self,
         celery: Any,
         on_state: Callable[[str, Mapping[str, Any]], None],
-        on_pulse: Callable[[str, bool, bool], None],
+        on_pulse: Callable[[str, bool, bool, bool], None],
     ) -> None:
         backend = celery.backend
         self._client = _client_like(backend.connparams)
@@ -220,14 +220,16 @@ class Results:
         refs = dict(self._refs)
         if not refs:
             return
+        count = len(refs)
         async with self._client.pipeline(transaction=False) as pipe:
-            pipe.mget([*refs, *map(alive_key, refs.values())])
+            pipe.mget([*refs, *map(alive_key, refs.values()), *map(begun_key, refs.values())])
             for ref in refs.values():
                 pipe.expire(wanted_key(ref), KEPT_S)
             values, *wanted = await pipe.execute()
-        for ref, alive, is_wanted in zip(refs.values(), values[len(refs) :], wanted, strict=True):
-            self._on_pulse(ref, alive is not None, bool(is_wanted))
-        for key, value in zip(refs, values[: len(refs)], strict=True):
+        fences = zip(refs.values(), values[count : 2 * count], wanted, values[2 * count :], strict=True)
+        for ref, alive, is_wanted, begun in fences:
+            self._on_pulse(ref, alive is not None, bool(is_wanted), begun is not None)
+        for key, value in zip(refs, values[:count], strict=True):
             if value is not None:
                 self._tell(key, value)
 

@@ -38,6 +38,7 @@ try:
     from ._celery_ledger import Ledger
     from ._celery_message import Message
     from ._celery_results import check_results
+    from ._celery_search import Search
     from ._celery_worker import TASK, serve
 except ImportError as error:
     if isinstance(error, MissingExtra):
@@ -102,6 +103,7 @@ class CeleryExecutor(DeskExecutor):
         self._client: Client
         self._ledger: Ledger
         self._stopped: Ledger | None = None
+        self._search: Search
         self._chores: set[asyncio.Task[None]] = set()
         self._context = copy_context()
 
@@ -121,6 +123,9 @@ class CeleryExecutor(DeskExecutor):
         self._ledger = Ledger(self._celery, is_fenced=self._is_fenced)
         self._ledger.start()
         self._client = client_of(self._celery)
+        if self._is_fenced:
+            self._search = Search(self._ledger.messages, self._missing, self._send_again)
+            self.chore(self._search.run())
 
     def submit(self, call: Call, report: Report) -> Handle:
         return self._begin(call, report, before=None)
@@ -211,6 +216,12 @@ class CeleryExecutor(DeskExecutor):
         message.on_accepted()
         if not is_new:
             message.on_begun()
+
+    async def _send_again(self, message: Message) -> None:
+        await self._send(message, self._letter(message.call))
+
+    async def _missing(self, refs: list[str]) -> set[str]:
+        return await self._client.missing(refs, TASK, self._queue)
 
     def _limits(self, call: Call) -> dict[str, Any]:
         """Return what ends a body that no worker of ours watches any more."""

@@ -1,0 +1,81 @@
+"""Messages that are nowhere any more: a queue was emptied, or a worker died that had taken them and not begun.
+
+The broker is trusted for long: one asks only for what has waited a minute, and
+then after twice as long each time. A message is missing if its queue is empty and no
+worker has it, as those say that answer. It is sent again, as it was: should it turn
+up after all, the fence lets only one of the two begin."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ._celery_message import Message
+
+__all__ = ["Search"]
+
+log = logging.getLogger("quarterjack.celery")
+
+LOOK_S: Final = 30.0
+PATIENCE: Final = 2
+"""Looks before a message is asked for."""
+ASKED_MOST: Final = 10
+"""How many are asked for at once: workers answer with the whole messages that they have."""
+
+
+class Search:
+    """Looks for the messages of one executor that wait.
+
+    Args:
+        messages: Returns those that are watched.
+        missing: Returns which of these are nowhere.
+        send: Sends one again.
+    """
+
+    def __init__(
+        self,
+        messages: Callable[[], list[Message]],
+        missing: Callable[[list[str]], Awaitable[set[str]]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        self._messages, self._missing, self._send = messages, missing, send
+        self._looks: dict[Message, tuple[int, int]] = {}
+        """How many more until it is asked for, and how many there were to be."""
+
+    async def run(self) -> None:
+        """Look from time to time, for good."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+            except Exception as error:  # of kombu's transports, or of redis-py
+                log.debug("what waits in Celery could not be looked for: %s", error)
+
+    async def look(self) -> None:
+        """Ask for what has waited for long, and send again what is missing."""
+        due = self._due()
+        if not due:
+            return
+        missing = await self._missing([message.ref for message in due])
+        for message in due:
+            if message.ref in missing and message.is_waiting:
+                log.warning(
+                    "job %s: its message is neither in Celery's queue nor with a worker, and is sent again", message.ref
+                )
+                await self._send(message)
+
+    def _due(self) -> list[Message]:
+        due: list[Message] = []
+        before, self._looks = self._looks, {}
+        for message in self._messages():
+            if not message.is_waiting:
+                continue
+            left, of = before.get(message, (PATIENCE, PATIENCE))
+            left -= 1
+            if left <= 0 and len(due) < ASKED_MOST:
+                due.append(message)
+                left = of = 2 * of
+            self._looks[message] = left, of
+        return due
