@@ -16,7 +16,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.errors import BodyDied
+from quarterjack.errors import BodyDied, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._remote import Answer, Relayed, Request
@@ -49,6 +49,7 @@ class Relay:
         self._preload = preload
         self._pools: dict[AppRef, _Pool] = {}
         self._bodies: dict[str, _Body] = {}
+        self._is_over = False
 
     async def run(self, app: AppRef, request: bytes, tell: Tell, refusal: Refusal, cancel_grace_s: float) -> bytes:
         """Run the body that a request names, and return its answer; cancelled, interrupt it first.
@@ -67,6 +68,8 @@ class Relay:
             if refused is not None:
                 return refused
             async with self._pool(app) as executor:
+                if self._is_over:
+                    return Answer.died(None, "its worker process ends")
                 return await body.run(executor, call, _Said(tell))
         finally:
             del self._bodies[call.ref]
@@ -82,7 +85,8 @@ class Relay:
         return self._pools[app]
 
     async def close(self) -> None:
-        """End all bodies and their processes."""
+        """End all bodies and their processes, and begin no more."""
+        self._is_over = True
         pools, self._pools = self._pools, {}
         await asyncio.gather(*(pool.close() for pool in pools.values()))
 
@@ -95,7 +99,10 @@ class _Body:
         self._reason: str | None = None
 
     async def run(self, executor: Executor, call: _Onward, said: _Said) -> bytes:
-        handle = self._handle = executor.submit(call, said)
+        try:
+            handle = self._handle = executor.submit(call, said)
+        except ExecutorFull as error:  # as when a process cannot be started
+            return Answer.died(None, str(error))
         if self._reason is not None:
             handle.cancel(self._reason)
         try:
@@ -126,13 +133,20 @@ class _Pool:
     async def __aenter__(self) -> Executor:
         self._users += 1
         self._stay()
-        async with self._turn:  # it may just be ending
-            if not self._is_open:
-                await self._executor.start(self._home)
-                self._is_open = True
+        try:
+            async with self._turn:  # it may just be ending
+                if not self._is_open:
+                    await self._executor.start(self._home)
+                    self._is_open = True
+        except BaseException:
+            self._leave()
+            raise
         return self._executor
 
     async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         self._users -= 1
         if not self._users:
             self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._end)

@@ -23,7 +23,7 @@ from contextvars import copy_context
 from typing import ClassVar, Final, Literal
 
 from quarterjack._durations import Seconds, to_seconds
-from quarterjack.errors import ExecutorClosed, InvalidOption, UsageError
+from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, UsageError
 
 from ._away import DeskExecutor, end_all
 from ._crew import Crew, Rules
@@ -144,13 +144,16 @@ class ProcessExecutor(DeskExecutor):
         """Hand the call to an idle child, or have it wait for one that begins.
 
         Raises:
-            ExecutorFull: If all slots are taken.
+            ExecutorFull: If all slots are taken, or the system has no room for a pool of processes.
             ExecutorClosed: If it is not started, or was stopped.
             InvalidArguments: If the arguments cannot travel.
             UsageError: If no other process could find the app.
         """
         desk = self._desk_with_room()
-        crew = self._open()
+        try:
+            crew = self._open()
+        except OSError as error:  # its folder: no space, no descriptors; later there may be
+            raise ExecutorFull(f"the executor {self.name!r} cannot begin: {error}") from error
         running = Running(crew, desk, call, report, request_of(call))
         crew.take(running)
         return running

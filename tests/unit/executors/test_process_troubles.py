@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.errors import UsageError
+from quarterjack.errors import ExecutorFull, UsageError
 from quarterjack.executors import AppRef, CommandExecutor, Executor, Home, ProcessExecutor, ThreadExecutor
 from quarterjack.executors import _crew as crews
 from quarterjack.executors import _starting as starting
@@ -75,6 +76,26 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lines(caplog: pytest.LogCaptureFixture, words: str) -> int:
     return sum(words in record.getMessage() for record in caplog.records)
+
+
+# -- no room for them ---------------------------------------------------------------------
+
+
+async def test_pool_that_finds_no_room_refuses_the_call_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is no fault of the job's: it goes back to the queue, and later there may be room."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    executor = ProcessExecutor(1)
+    bench = ExecutorBench(lambda _: executor, "plain", tmp_path)
+    await executor.start(bench.home())
+    monkeypatch.setattr(crews, "Files", full)
+    with pytest.raises(ExecutorFull, match="No space left"):
+        bench.begin(executor, "double", 1)
+    await executor.stop(0)
 
 
 # -- children that do not get ready -------------------------------------------------------

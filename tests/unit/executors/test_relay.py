@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quarterjack.executors import AppRef, _relay
+from quarterjack.executors import AppRef, _crew, _relay
 from quarterjack.executors._relay import Relay
 from quarterjack.executors._remote import Answer, outcome_of, request_of
 from quarterjack.model import Outcome, OutcomeKind
@@ -91,3 +92,37 @@ async def test_processes_end_when_nothing_was_to_do_for_a_while(relay: Relay, mo
     [pool] = relay._pools.values()
     await until(lambda: not pool._executor.pids)
     assert (await Sent(relay, "double", 2).run()).result == 4
+
+
+async def test_run_that_is_cancelled_as_it_waits_for_its_pool_holds_it_no_longer(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask forgets a task in the moment in which its app's processes end: the next ones must end as well."""
+    monkeypatch.setattr(_relay, "IDLE_S", 0.05)
+    assert (await Sent(relay, "double", 1).run()).result == 2
+    [pool] = relay._pools.values()
+    async with pool._turn:  # it ends
+        run = asyncio.create_task(Sent(relay, "double", 1).run())
+        await until(lambda: pool._users == 1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    await until(lambda: not pool._executor.pids)
+
+
+async def test_body_that_no_process_can_be_had_for_has_died(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has no room for a while: the retry policy decides, and the reason is the true one."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_crew, "Files", full)
+    outcome = await Sent(relay, "double", 1).run()
+    assert (outcome.kind, "No space left" in str(outcome.error)) == (OutcomeKind.DIED, True)
+
+
+async def test_relay_that_has_ended_begins_nothing(relay: Relay) -> None:
+    """A run may have asked whether it may begin while the Dask worker was closing."""
+    await relay.close()
+    assert (await Sent(relay, "double", 1).run()).kind is OutcomeKind.DIED
+    assert not [pool for pool in relay._pools.values() if pool._executor.pids]
