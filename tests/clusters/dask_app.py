@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from quarterjack import Quarterjack
+from quarterjack import Quarterjack, RetryLater, current_job
 from quarterjack.testing import _contract_bodies
 
-__all__ = ["app", "crash", "hold", "odd", "wait_for_ever"]
+__all__ = ["app", "crash", "hold", "huge", "odd", "wait_for_ever"]
 
 app = Quarterjack(os.environ.get("QJ_TEST_DASK_STORE", "memory"), lease=2)
 hold = app.task(_contract_bodies.hold.__wrapped__)
@@ -20,6 +20,17 @@ hold = app.task(_contract_bodies.hold.__wrapped__)
 def odd() -> object:
     """Return what is no JSON."""
     return object()
+
+
+@app.task(retry=2)
+def huge(number: int) -> int:
+    """Say a number and keep it; return it in the second attempt."""
+    me = current_job()
+    me.progress(number, number)
+    if me.last_checkpoint is None:
+        me.checkpoint(number)
+        raise RetryLater(after=0)
+    return int(me.last_checkpoint)
 
 
 @app.task

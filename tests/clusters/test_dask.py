@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,11 +26,11 @@ from quarterjack.executors._dask_fence import WITHDRAWN, Holder, take
 from quarterjack.executors._dask_worker import run_body
 from quarterjack.executors._remote import outcome_of
 from quarterjack.executors.dask import DaskExecutor
-from quarterjack.model import OutcomeKind
+from quarterjack.model import Outcome, OutcomeKind
 from quarterjack.testing import _contract_bodies, _executor_bench
 from quarterjack.testing._executor_bench import TestCall, Track, until
 from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
-from tests.clusters.dask_app import app, crash, odd
+from tests.clusters.dask_app import app, crash, huge, odd
 from tests.clusters.kit import ROOT, end
 from tests.repo.checkout import blocks
 
@@ -98,7 +100,7 @@ def bench(address: str, tmp_path: Path) -> ExecutorBench:
 async def holder_of(executor: DaskExecutor) -> Holder:
     """Return the Dask worker that runs the one body."""
     [errand] = executor._errands.values()
-    holder = await take(errand.client.scheduler, errand.ref, WITHDRAWN)
+    holder = await take(errand.client.scheduler, errand.key, WITHDRAWN)
     assert isinstance(holder, Holder)
     return holder
 
@@ -133,6 +135,14 @@ async def test_result_that_is_no_json_leaves_the_job_done(address: str) -> None:
         with pytest.raises(ResultUnavailable):
             await job
     assert job.state is JobState.DONE
+
+
+async def test_numbers_of_any_size_come_through(address: str) -> None:
+    """Dask's own events take 64 bits: one more would break what the body has to its Dask worker, and end it."""
+    async with app:
+        job = await app.submit(huge.options(executor=DaskExecutor(address)), 2**70)
+        assert await job == 2**70
+        assert job.progress == Progress(2**70, 2**70, "")
 
 
 async def test_app_that_dask_cannot_load_is_told(bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +188,22 @@ async def test_attempt_that_was_handed_in_twice_ends_once_for_each(bench: Execut
     assert bench.notes("a") == ["began", "interrupted"]
 
 
+async def test_attempt_that_is_handed_in_again_as_it_ends_is_answered(bench: ExecutorBench) -> None:
+    """What ends carries nobody else; whoever waits with it would wait for ever."""
+
+    class Again(Track):
+        def finished(self, outcome: Outcome, at_mono_ns: int | None = None) -> None:
+            super().finished(outcome, at_mono_ns)
+            asyncio.get_running_loop().call_soon(executor.submit, call, track)
+
+    track = Track()
+    async with bench.started(1) as executor:
+        call = TestCall("double", (1,), {}, track)
+        executor.submit(call, first := Again())
+        assert (await first.end()).result == 2
+        assert (await track.end()).kind in {OutcomeKind.DONE, OutcomeKind.LOST}
+
+
 async def test_crash_of_a_body_is_told_with_its_exit_code(address: str, tmp_path: Path) -> None:
     """It runs in a process of its own: the Dask worker lives on, and Dask begins nothing anew."""
     async with app:
@@ -199,6 +225,25 @@ async def test_killed_dask_worker_ends_the_attempt_and_the_body_runs_once(bench:
         bench.let_go("go")
         assert (await bench.run(executor, "double", 1)).result == 2  # in the worker's successor
     assert bench.notes("a") == ["began"]
+
+
+async def test_dask_worker_that_dies_as_it_gets_its_turn_is_known_to_the_next(bench: ExecutorBench) -> None:
+    """Whatever moment it dies in: nobody may hear that the job was cancelled, and the retry policy decides."""
+
+    def arm(dask_worker: Any) -> None:
+        asks = dask_worker.scheduler.quarterjack_take
+
+        async def die(**words: Any) -> None:
+            await asks(**words)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        dask_worker.scheduler.quarterjack_take = die
+
+    async with bench.started(1) as executor:
+        client = await dask(executor)._link.client()
+        await client.run(arm)
+        outcome = await bench.run(executor, "mark", bench.file("a"))
+    assert (outcome.kind, bench.notes("a")) == (OutcomeKind.DIED, [])
 
 
 async def test_dask_worker_that_closes_interrupts_its_bodies(bench: ExecutorBench) -> None:
@@ -232,20 +277,28 @@ async def test_killed_app_leaves_no_body_behind(address: str, tmp_path: Path) ->
     await until(lambda: "interrupted" in (tmp_path / "a").read_text())
 
 
-async def test_killed_scheduler_loses_its_jobs_and_the_lease_brings_them_back(tmp_path: Path) -> None:
-    """Nobody knows what its workers do: somebody else begins once the lease has run out, and that is no failure."""
-    with cluster(1, 1) as old:
+async def test_killed_scheduler_loses_what_it_had_and_the_lease_brings_it_back(tmp_path: Path) -> None:
+    """Nobody knows what its workers do: somebody else begins once the lease has run out, and that is no failure.
+
+    What comes while it is away was nowhere yet: it waits, and its first attempt is its last.
+    """
+    with cluster(1, 2) as old, ExitStack() as later_on:
         lasting = Quarterjack(f"sqlite:///{tmp_path}/jobs.db", lease=2)
         body = lasting.task(executor=Findable(old.address))(_contract_bodies.hold.__wrapped__)
         async with lasting:
             job = await lasting.submit(body, str(tmp_path / "a"), str(tmp_path / "go"))
             await until((tmp_path / "a").exists)
             old.process.kill()
-            with cluster(1, 1, int(old.address.rpartition(":")[2])):
-                await until(lambda: (tmp_path / "a").read_text().count("began") == 2)
-                (tmp_path / "go").touch()
-                assert await job == "let go"
+            old.process.wait()
+            later = await lasting.submit(body, str(tmp_path / "b"), str(tmp_path / "go"))
+            again = cluster(1, 2, int(old.address.rpartition(":")[2]))
+            await asyncio.to_thread(later_on.enter_context, again)
+            await until(lambda: (tmp_path / "a").read_text().count("began") == 2)
+            (tmp_path / "go").touch()
+            assert await job == "let go"
+            assert await later == "let go"
     assert (job.attempt, job.failures, job.rescues) == (2, 0, 1)
+    assert (later.attempt, (tmp_path / "b").read_text().split()) == (1, ["began"])
 
 
 def test_place_that_is_no_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +334,78 @@ async def test_stop_answers_what_no_scheduler_took(
     await until(lambda: "could not be handed to Dask" in caplog.text)
     await executor.stop(0.2)
     assert (await track.end()).kind is OutcomeKind.CANCELLED
+
+
+@pytest.mark.leaks("tasks")
+def test_app_that_ended_without_stopping_it_leaves_the_next_one_nothing(
+    bench: ExecutorBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test or a notebook has one loop after the other, and closes one with all that was under way."""
+    monkeypatch.setattr(_dask_link, "CONNECT_S", 0.1)
+    executor = DaskExecutor("tcp://127.0.0.1:1", slots=1)
+
+    async def leave() -> asyncio.Task[None]:
+        await executor.start(bench.home())
+        bench.begin(executor, "double", 1)
+        await until(lambda: "could not be handed to Dask" in caplog.text)
+        [errand] = executor._errands.values()
+        return errand.task
+
+    async def go_on() -> None:
+        await executor.start(bench.home())
+        await executor.stop(1.0)
+
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(leave())
+    loop.close()
+    asyncio.run(go_on())
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was left on purpose
+
+
+async def test_scheduler_that_leaves_as_it_is_to_be_handed_a_job_is_waited_for(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask's client keeps what it cannot send, and its next scheduler would not know who may run it."""
+    async with bench.started(1) as executor:
+        link = dask(executor)._link
+        leaving: list[Any] = [SimpleNamespace(status="connecting")]
+
+        async def ready(key: str) -> Any:
+            return leaving.pop() if leaving else await whole(key)
+
+        whole = link.ready
+        monkeypatch.setattr(link, "ready", ready)
+        assert (await bench.run(executor, "double", 1)).result == 2
+
+
+async def test_scheduler_without_quarterjack_fails_the_job_with_the_install_line(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for ever for what is not going to come."""
+
+    async def open_fence(client: Any, key: str) -> None:
+        raise ModuleNotFoundError("No module named 'quarterjack'")
+
+    monkeypatch.setattr(_dask_link, "open_fence", open_fence)
+    async with bench.started(1) as executor:
+        outcome = await bench.run(executor, "double", 1)
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert "quarterjack[dask] installed for its scheduler" in (outcome.reason or "")
+
+
+async def test_what_others_say_on_a_topic_of_all_is_not_misread(
+    bench: ExecutorBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may say anything there, also what looks like an event of Dask's."""
+    async with bench.started(1) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        client = await dask(executor)._link.client()
+        for words in ("remove-worker", {"action": "remove-worker"}):
+            await client.log_event("all", words)
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+    assert not caplog.records
 
 
 # ---------------------------------------------------------------- what the pages show

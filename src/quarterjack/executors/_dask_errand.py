@@ -12,12 +12,13 @@ from distributed import KilledWorker
 from quarterjack.errors import BodyDied
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
+from ._dask_fence import key_of
 from ._dask_message import Message
 from .base import AppRef, Call
 
 __all__ = ["Errand"]
 
-_CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError)
+_OUT_OF_REACH: Final = (OSError, asyncio.CancelledError, concurrent.futures.CancelledError)
 """What Dask raises of a future whose scheduler is gone, by its release."""
 
 
@@ -29,10 +30,13 @@ class Errand:
     def __init__(self, call: Call, app: AppRef, request: bytes) -> None:
         self.call, self.app = call, app
         self.ref = call.ref
+        self.key = key_of(call.task, call.ref)
         self.request = request
         self.messages: list[Message] = []
         self.client: Any = None
         self.future: Any = None
+        self.is_ending = False
+        """It is carried no further: who comes now needs another one."""
 
     @property
     def is_wanted(self) -> bool:
@@ -53,7 +57,7 @@ class Errand:
 def _failure(error: Exception, message: Message) -> Outcome:
     """Return what Dask's own failure means for an attempt."""
     words = f"{type(error).__name__}: {error}"
-    if message.is_begun or isinstance(error, (OSError, *_CANCELLED)):
+    if message.is_begun or isinstance(error, _OUT_OF_REACH):
         return Outcome(OutcomeKind.LOST, reason=f"Dask has lost it: {words}")
     if isinstance(error, KilledWorker):
         died = BodyDied(None, f"the Dask workers that were to run it ended: {words}")

@@ -1,29 +1,39 @@
-"""Who runs an attempt on Dask: a queue on its scheduler for each, which holds one thing at any time.
+"""Who runs an attempt on Dask: the first who asks its scheduler, and nobody after that.
 
-    "free"          the body may begin: whoever finds this puts himself there
+Dask runs a task anew whose worker died, up to four times. A plugin of its
+scheduler keeps, by the key of each task of ours, whose turn it is:
+
+    "free"          the body may begin: whoever asks now is put there
     a `Holder`      there the body was begun
     "withdrawn"     it was cancelled before that
 
-Dask runs a task anew whose worker died, up to four times. The run that comes
-second finds out here who was first, and does not begin."""
+To ask and to be put there is one step of the scheduler's, so that one who dies
+thereafter is known to whoever comes next. What stands there goes with the task,
+or with the client that wanted it."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
+import sys
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psutil
 
-__all__ = ["WITHDRAWN", "Holder", "close_fence", "fence_of", "key_of", "open_fence", "take"]
+if TYPE_CHECKING:  # where Dask is not installed, its classes are no classes
 
+    class SchedulerPlugin:
+        """Dask's."""
+else:
+    from distributed import SchedulerPlugin
+
+__all__ = ["WITHDRAWN", "Fences", "Holder", "key_of", "open_fence", "take"]
+
+NAME: Final = "quarterjack"
 FREE: Final = "free"
 WITHDRAWN: Final = "withdrawn"
-TRIES: Final = 50
-PAUSE_S: Final = 0.02
-"""Another one may hold what stands there in his hands; not for longer than a second."""
+UNKNOWN: Final = "unknown"
 
 
 class Holder(NamedTuple):
@@ -34,20 +44,24 @@ class Holder(NamedTuple):
     """Where its pid means something."""
     pid: int
     born: float
+    """When it began, as the system counts it."""
 
     @classmethod
     def here(cls, address: str) -> Holder:
         """Return this process."""
-        return cls(address, _place(), os.getpid(), psutil.Process().create_time())
+        return cls(address, _place(), os.getpid(), _birth(os.getpid()))
 
     def is_gone(self) -> bool:
         """Say whether it has certainly ended; False as well if that cannot be told from here."""
         if self.place != _place():
             return False
         try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.born) > 1.0)
-        except psutil.NoSuchProcess:
+            os.kill(self.pid, 0)
+            return _birth(self.pid) != self.born
+        except (ProcessLookupError, psutil.NoSuchProcess):
             return True
+        except (OSError, psutil.Error):  # somebody else's, and hidden from us
+            return False
 
 
 def _place() -> str:
@@ -59,42 +73,86 @@ def _place() -> str:
         return socket.gethostname()
 
 
+def _birth(pid: int) -> float:
+    """Return when a process began, in figures that a step of the wall clock does not change.
+
+    Raises:
+        ProcessLookupError: If it has ended, and nobody has asked how.
+    """
+    if not sys.platform.startswith("linux"):  # the system itself has noted it
+        return float(psutil.Process(pid).create_time())
+    state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    if state in {b"Z", b"X"}:
+        raise ProcessLookupError(pid)
+    return float(fields[18])  # in ticks since the system began, which is part of its place
+
+
+class Fences(SchedulerPlugin):
+    """On Dask's scheduler: whose turn each task is."""
+
+    idempotent = True
+    """Once there is one, another one is not wanted."""
+
+    def __init__(self) -> None:
+        self._turn_by_key: dict[str, str | Holder] = {}
+        self._client_by_key: dict[str, str] = {}
+
+    async def start(self, scheduler: Any) -> None:
+        """Answer what is asked below."""
+        scheduler.handlers.update({"quarterjack_open": self.open, "quarterjack_take": self.take})
+
+    def open(self, key: str, client: str) -> str | Holder:
+        """Let the body of *key* begin; return whose turn it is."""
+        self._client_by_key[key] = client
+        return self._turn_by_key.setdefault(key, FREE)
+
+    def take(self, key: str, mine: str | Holder) -> str | Holder:
+        """Put *mine* there if it is free; return what stood there."""
+        turn = self._turn_by_key.get(key, UNKNOWN)
+        if turn == FREE:
+            self._turn_by_key[key] = mine
+        return turn
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """Forget a task that Dask forgets."""
+        del start, args, kwargs
+        if finish == "forgotten" and key in self._turn_by_key:
+            self._forget(key)
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """Forget what a client has not handed over any more."""
+        del scheduler
+        for key in [key for key, owner in self._client_by_key.items() if owner == client]:
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        del self._turn_by_key[key], self._client_by_key[key]
+
+
 def key_of(task: str, ref: str) -> str:
     """Return an attempt's key: Dask counts, draws and estimates by what stands before the first figures."""
     return f"{task}-{ref}"
 
 
-def fence_of(ref: str) -> str:
-    """Return the name of an attempt's queue."""
-    return f"quarterjack-{ref}"
+async def open_fence(client: Any, key: str) -> None:
+    """Let the body of *key* begin, once.
+
+    Raises:
+        ImportError: If the scheduler does not find this module.
+    """
+    await client.register_plugin(Fences(), name=NAME)  # each time: a scheduler that was started anew has none
+    await client.scheduler.quarterjack_open(key=key, client=client.id)
 
 
-async def open_fence(client: Any, ref: str) -> None:
-    """Let the body of *ref* begin, once."""
-    name = fence_of(ref)
-    await client.scheduler.queue_create(name=name, client=client.id, maxsize=0)
-    await client.scheduler.queue_put(name=name, data=FREE, client=client.id, timeout=None)
-
-
-def close_fence(client: Any, ref: str) -> None:
-    """Forget *ref*."""
-    if client.status == "running":
-        client._send_to_scheduler({"op": "queue_release", "name": fence_of(ref)})
-
-
-async def take(scheduler: Any, ref: str, mine: str | Holder) -> str | Holder | None:
+async def take(scheduler: Any, key: str, mine: str | Holder) -> str | Holder | None:
     """Put *mine* into the place that is free; return None, or who has been there before.
 
     Raises:
-        LookupError: If nobody wants *ref* any more.
+        LookupError: If nobody wants *key* any more, or the scheduler was started anew.
     """
-    name = fence_of(ref)
-    for _ in range(TRIES):
-        found = await scheduler.queue_get(name=name, timeout=None, batch=True)
-        if found:
-            value = found[0]["value"]
-            new = mine if value == FREE else value
-            await scheduler.queue_put(name=name, data=new, client="", timeout=None)
-            return None if value == FREE else value if isinstance(value, str) else Holder(*value)
-        await asyncio.sleep(PAUSE_S)
-    raise LookupError(ref)
+    turn = await scheduler.quarterjack_take(key=key, mine=mine)
+    if turn is None or turn == UNKNOWN:  # None is its answer to what it does not understand
+        raise LookupError(key)
+    if turn == FREE:
+        return None
+    return turn if isinstance(turn, str) else Holder(*turn)

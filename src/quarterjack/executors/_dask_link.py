@@ -14,7 +14,7 @@ from distributed import Client
 
 from quarterjack.errors import InvalidOption
 
-from ._dask_fence import WITHDRAWN, Holder, close_fence, open_fence, take
+from ._dask_fence import WITHDRAWN, Holder, open_fence, take
 
 __all__ = ["Link", "address_of"]
 
@@ -102,27 +102,24 @@ class Link:
         finally:
             self._connecting = None
 
-    async def ready(self, ref: str) -> Any:
-        """Return the client once it hears of *ref*, whose body may begin.
+    async def ready(self, key: str) -> Any:
+        """Return the client once it hears of *key*, whose body may begin.
 
         Raises:
             OSError: If the scheduler is out of reach.
             TimeoutError: If it does not answer.
+            ImportError: If it has no quarterjack.
         """
         async with asyncio.timeout(2 * CONNECT_S):
             client = await self.client()
-            try:
-                await open_fence(client, ref)
-            except BaseException:
-                close_fence(client, ref)
-                raise
+            await open_fence(client, key)
         # Each time: a scheduler that was started anew knows of no earlier subscription.
         client.subscribe_topic(client.id, partial(_hear, self._on_news))
         client.subscribe_topic(EVERYBODY, partial(_hear, self._on_event))
         return client
 
-    async def withdraw(self, ref: str) -> str | None:
-        """See that the body of *ref* does not begin; return the address of the Dask worker if it has.
+    async def withdraw(self, key: str) -> str | None:
+        """See that the body of *key* does not begin; return the address of the Dask worker if it has.
 
         Raises:
             OSError: If the scheduler is out of reach.
@@ -131,7 +128,7 @@ class Link:
         """
         async with asyncio.timeout(2 * CONNECT_S):
             client = await self.client()
-            holder = await take(client.scheduler, ref, WITHDRAWN)
+            holder = await take(client.scheduler, key, WITHDRAWN)
         return holder.address if isinstance(holder, Holder) else None
 
     async def run(self, address: str, function: Callable[..., object], *args: Any) -> None:

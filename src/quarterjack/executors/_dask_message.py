@@ -6,6 +6,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
+from pydantic_core import from_json
+
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import UNKILLABLE_S, Away, Desk
@@ -92,9 +94,9 @@ class Message(Away):
         elif kind == "began":
             self._on_began(self.desk.clock.monotonic_ns())
         elif kind == "keep":
-            self._report.keep(value)
+            self._report.keep(from_json(value))
         else:
-            self._report.progress(*value)
+            self._report.progress(*from_json(value))
 
     def on_removed(self) -> None:
         """The Dask worker that runs it has left: wait for what others tell of it, but not for long."""

@@ -1,7 +1,8 @@
 """Inside a Dask worker: runs a body of ours in a process of its own, and says by events how far it is.
 
 Events go to the topic that is named like the client that waits for them. Each is
-a dict: *ref*, *kind* (``began``, ``progress``, ``keep``, ``answer``) and *value*;
+a dict: *ref*, *kind* (``began``, ``progress``, ``keep``, ``answer``) and *value*,
+which is JSON (Dask's own events take no number of more than 64 bits) or an answer;
 Dask adds *worker*. An answer that is small goes as an event too: it arrives
 though its worker ends in the same moment, and a step sooner than Dask's result."""
 
@@ -13,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from distributed import get_worker
+from pydantic_core import to_json
 
 from ._dask_fence import Holder, key_of, take
 from ._relay import Relay
@@ -72,7 +74,8 @@ class News:
 
     def tell(self, kind: str, value: Any) -> None:
         """Tell something."""
-        self._worker.log_event(self._topic, {"ref": self.ref, "kind": kind, "value": value})
+        data = value if isinstance(value, bytes) else to_json(value)
+        self._worker.log_event(self._topic, {"ref": self.ref, "kind": kind, "value": data})
 
 
 class Hands(WorkerPlugin):
@@ -98,15 +101,15 @@ class Hands(WorkerPlugin):
             return Answer.lost("it was begun in this Dask worker before")
         self._ref_by_key[key] = news.ref
         try:
-            return await self.relay.run(app, request, news.tell, partial(self._refusal, news.ref), cancel_grace_s)
+            return await self.relay.run(app, request, news.tell, partial(self._refusal, key), cancel_grace_s)
         finally:
             del self._ref_by_key[key]
 
-    async def _refusal(self, ref: str) -> bytes | None:
+    async def _refusal(self, key: str) -> bytes | None:
         try:
-            holder = await take(self._worker.scheduler, ref, Holder.here(self._worker.address))
-        except LookupError:
-            return Answer.cancelled("nobody waits for it any more")
+            holder = await take(self._worker.scheduler, key, Holder.here(self._worker.address))
+        except LookupError:  # if anybody still waits for it, that is all that he can be told
+            return Answer.lost("Dask's scheduler does not know who is to run it")
         if holder is None:
             return None
         if isinstance(holder, str):

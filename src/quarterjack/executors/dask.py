@@ -29,7 +29,7 @@ from .base import Call, Capabilities, Handle, Home, Report
 
 try:
     from ._dask_errand import Errand
-    from ._dask_fence import close_fence, key_of
+    from ._dask_fence import key_of
     from ._dask_link import Link, address_of
     from ._dask_message import Message
     from ._dask_worker import run_body, stop_body
@@ -97,6 +97,7 @@ class DaskExecutor(DeskExecutor):
     async def start(self, home: Home) -> None:
         self._desk = self._new_desk(home)
         self._home, self._context = home, copy_context()
+        self._errands, self._chores = {}, set()  # an app that ended without stopping it may have left some
         self._link = Link(self._cluster, self._on_news, self._on_event)
 
     async def warm(self) -> None:
@@ -108,7 +109,7 @@ class DaskExecutor(DeskExecutor):
         app, request = self._home.find_app(), request_of(call)  # what cannot travel is refused before anything is sent
         message = Message(desk, call, report, self)
         errand = self._errands.get(call.ref)
-        if errand is None:
+        if errand is None or errand.is_ending:
             errand = self._errands[call.ref] = Errand(call, app, request)
             errand.task = self._begin(self._carry(errand))
         errand.messages.append(message)
@@ -145,20 +146,24 @@ class DaskExecutor(DeskExecutor):
         except Exception as error:  # Dask's; `run_body` itself answers with all that there is to say
             errand.tell_failure(error)
         finally:
-            del self._errands[errand.ref]
             errand.future = None  # Dask forgets it with this
-            if errand.client is not None:
-                close_fence(errand.client, errand.ref)
+            if self._errands.get(errand.ref) is errand:
+                del self._errands[errand.ref]
 
     async def _hand_over(self, errand: Errand) -> Any:
         """Return what Dask's task is to bring to the body, once its scheduler is there; None if nobody wants that."""
         pause_s = HAND_OVER_S[0]
         while errand.is_wanted:
             try:
-                errand.client = client = await self._link.ready(errand.ref)
-                if len(errand.request) <= LARGE:
-                    return errand.request
-                return await client.scatter(errand.request, hash=False)  # a task that brings so much makes Dask warn
+                errand.client = client = await self._link.ready(errand.key)
+                payload = errand.request
+                if len(payload) > LARGE:
+                    payload = await client.scatter(payload, hash=False)  # a task that brings so much makes Dask warn
+                if client.status != "running":  # else it would reach a scheduler that knows no fence for it, or none
+                    raise ConnectionError("its scheduler has left meanwhile")
+                return payload
+            except ImportError:  # there is a scheduler, without quarterjack
+                raise
             except Exception as error:  # whatever Dask raises when its scheduler is away
                 log.warning("job %s could not be handed to Dask, tried again in %.1f s: %s", errand.ref, pause_s, error)
             await asyncio.sleep(pause_s)
@@ -178,7 +183,7 @@ class DaskExecutor(DeskExecutor):
                 call.ref,
                 errand.client.id,
                 call.cancel_grace_s,
-                key=key_of(call.task, call.ref),
+                key=errand.key,
                 pure=False,
                 retries=0,
                 resources=self._resources,
@@ -189,10 +194,11 @@ class DaskExecutor(DeskExecutor):
 
     async def interrupt(self, message: Message, reason: str) -> bool:
         """Withdraw a body that has not begun, and say so; else interrupt it there."""
-        address = await self._link.withdraw(message.call.ref)
+        call = message.call
+        address = await self._link.withdraw(key_of(call.task, call.ref))
         if address is None:
             return True
-        await self._link.run(address, stop_body, message.call.ref, reason)
+        await self._link.run(address, stop_body, call.ref, reason)
         return False
 
     def part(self, message: Message) -> None:
@@ -201,6 +207,7 @@ class DaskExecutor(DeskExecutor):
         if errand is None or errand.future is None or errand.is_wanted:
             return
         if errand.task is not asyncio.current_task():
+            errand.is_ending = True
             errand.task.cancel()
 
     # -- what is heard -----------------------------------------------------------------
@@ -220,7 +227,7 @@ class DaskExecutor(DeskExecutor):
         if event.get("action") == "remove-worker":
             for errand in self._errands.values():
                 for message in errand.messages:
-                    if message.is_begun and message.worker == event["worker"]:
+                    if message.is_begun and message.worker == event.get("worker"):
                         message.on_removed()
 
     def chore(self, work: Coroutine[Any, Any, None]) -> None:

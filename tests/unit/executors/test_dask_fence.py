@@ -2,85 +2,146 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 pytest.importorskip("distributed")
 
-from quarterjack.executors._dask_fence import WITHDRAWN, Holder, fence_of, open_fence, take
+from quarterjack.executors._dask_fence import WITHDRAWN, Fences, Holder, _birth, open_fence, take
+
+HERE = Holder.here("tcp://a")
+ELSEWHERE = HERE._replace(address="tcp://b")
 
 
 class Scheduler:
     """As much of Dask's scheduler as the fence asks."""
 
     def __init__(self) -> None:
-        self.queues: dict[str, list[Any]] = {}
+        self.handlers: dict[str, Callable[..., Any]] = {}
+        self.plugins: dict[str, Any] = {}
 
-    async def queue_create(self, *, name: str, client: str, maxsize: int) -> None:
-        self.queues.setdefault(name, [])
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def ask(**words: Any) -> Any:
+            sent = {word: list(one) if isinstance(one, tuple) else one for word, one in words.items()}  # as by a wire
+            return self.handlers[name](**sent) if name in self.handlers else None
 
-    async def queue_put(self, *, name: str, data: Any, client: str, timeout: float | None) -> None:
-        self.queues[name].append(list(data) if isinstance(data, tuple) else data)  # as it comes back from a wire
-
-    async def queue_get(self, *, name: str, timeout: float | None, batch: bool) -> list[dict[str, Any]]:
-        found, self.queues[name] = self.queues[name], []
-        return [{"type": "msgpack", "value": one} for one in found]
+        return ask
 
 
 class Client:
     """A client of it."""
 
-    id = "client"
-    status = "running"
+    def __init__(self, scheduler: Scheduler, name: str = "client") -> None:
+        self.scheduler, self.id = scheduler, name
 
-    def __init__(self) -> None:
-        self.scheduler = Scheduler()
+    async def register_plugin(self, plugin: Any, *, name: str) -> None:
+        if name not in self.scheduler.plugins:
+            self.scheduler.plugins[name] = plugin
+            await plugin.start(self.scheduler)
 
 
 @pytest.fixture
 async def scheduler() -> Scheduler:
     """Return one on which the attempt ``job.1`` may begin."""
-    client = Client()
-    await open_fence(client, "job.1")
-    return client.scheduler
+    scheduler = Scheduler()
+    await open_fence(Client(scheduler), "job.1")
+    return scheduler
+
+
+def fences_of(scheduler: Scheduler) -> Fences:
+    """Return what stands there."""
+    [fences] = scheduler.plugins.values()
+    assert isinstance(fences, Fences)
+    return fences
 
 
 async def test_first_begins_and_whoever_comes_later_is_told_who_that_was(scheduler: Scheduler) -> None:
     """A body must not run twice at the same time, whatever Dask does with its task."""
-    mine, other = Holder.here("tcp://a"), Holder.here("tcp://b")
-    assert await take(scheduler, "job.1", mine) is None
-    assert await take(scheduler, "job.1", other) == mine
-    assert await take(scheduler, "job.1", WITHDRAWN) == mine
+    assert await take(scheduler, "job.1", HERE) is None
+    assert await take(scheduler, "job.1", ELSEWHERE) == HERE
+    assert await take(scheduler, "job.1", WITHDRAWN) == HERE
 
 
 async def test_withdrawn_attempt_never_begins(scheduler: Scheduler) -> None:
     """Who cancelled it has been told that it did not run."""
     assert await take(scheduler, "job.1", WITHDRAWN) is None
-    assert await take(scheduler, "job.1", Holder.here("tcp://a")) == WITHDRAWN
+    assert await take(scheduler, "job.1", HERE) == WITHDRAWN
 
 
 async def test_attempt_that_was_handed_over_twice_begins_once(scheduler: Scheduler) -> None:
     """An answer of the scheduler's that was lost on the way has the attempt put there once more."""
-    await scheduler.queue_put(name=fence_of("job.1"), data="free", client="", timeout=None)
-    assert await take(scheduler, "job.1", Holder.here("tcp://a")) is None
-    assert await take(scheduler, "job.1", Holder.here("tcp://b")) is not None
+    await open_fence(Client(scheduler), "job.1")
+    assert await take(scheduler, "job.1", HERE) is None
+    await open_fence(Client(scheduler), "job.1")
+    assert await take(scheduler, "job.1", ELSEWHERE) == HERE
 
 
-async def test_attempt_that_nobody_knows_any_more_does_not_begin(scheduler: Scheduler) -> None:
-    """Who waited for it has gone, or has its outcome."""
+async def test_attempt_that_nobody_knows_does_not_begin(scheduler: Scheduler) -> None:
+    """Who waited for it has gone, or has its outcome; or the scheduler was started anew, and has never heard of us."""
     with pytest.raises(LookupError):
-        await take(scheduler, "job.2", Holder.here("tcp://a"))
+        await take(scheduler, "job.2", HERE)
+    with pytest.raises(LookupError):
+        await take(Scheduler(), "job.1", HERE)
 
 
-def test_process_is_gone_only_where_that_is_certain() -> None:
+async def test_what_dask_forgets_is_forgotten(scheduler: Scheduler) -> None:
+    """A scheduler lives for months."""
+    fences = fences_of(scheduler)
+    fences.transition("somebody's", "released", "forgotten", stimulus_id="")
+    fences.transition("job.1", "processing", "memory", stimulus_id="")
+    assert await take(scheduler, "job.1", HERE) is None
+    fences.transition("job.1", "released", "forgotten", stimulus_id="")
+    with pytest.raises(LookupError):
+        await take(scheduler, "job.1", ELSEWHERE)
+
+
+async def test_what_a_client_has_left_goes_with_it_alone(scheduler: Scheduler) -> None:
+    """It was killed between the opening and the hand-over; another app's attempts are none of its business."""
+    await open_fence(Client(scheduler, "other"), "other.1")
+    fences_of(scheduler).remove_client(scheduler, "client")
+    with pytest.raises(LookupError):
+        await take(scheduler, "job.1", HERE)
+    assert await take(scheduler, "other.1", HERE) is None
+
+
+def test_process_is_gone_only_where_that_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks dead from another machine may go on there: then only the lease decides."""
-    here = Holder.here("tcp://a")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert not here.is_gone()
-    assert here._replace(pid=ended.pid).is_gone()
-    assert here._replace(born=here.born - 100).is_gone()  # its number went to another process
-    assert not here._replace(pid=ended.pid, place="another machine").is_gone()
+    assert not HERE.is_gone()
+    assert HERE._replace(pid=ended.pid).is_gone()
+    assert HERE._replace(born=HERE.born - 100).is_gone()  # its number went to another process
+    assert not HERE._replace(pid=ended.pid, place="another machine").is_gone()
+
+    def hidden(pid: int, number: int) -> None:
+        raise PermissionError(pid, number)
+
+    monkeypatch.setattr(os, "kill", hidden)
+    assert not HERE._replace(pid=ended.pid).is_gone()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system notes when a process began")
+def test_step_of_the_wall_clock_makes_no_process_look_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker would be taken for dead, and the body begun once more beside the one that runs."""
+    create_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) + 60)
+    assert not HERE.is_gone()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there is it asked")
+def test_process_that_has_ended_is_gone_before_anybody_asks_how() -> None:
+    """In a container the first process may bury nobody: those whose parents died stay in the list for ever."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    holder = Holder("tcp://a", HERE.place, child.pid, _birth(child.pid))
+    assert not holder.is_gone()
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert holder.is_gone()
+    child.wait()

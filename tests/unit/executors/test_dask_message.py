@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+pytest.importorskip("distributed")
+
+from distributed import KilledWorker
+
 from quarterjack.clock import SYSTEM_CLOCK
-from quarterjack.executors import _dask_message
+from quarterjack.executors import AppRef, _dask_message
 from quarterjack.executors._away import Desk
+from quarterjack.executors._dask_errand import Errand
 from quarterjack.executors._dask_message import Message
 from quarterjack.executors._remote import Answer
 from quarterjack.model import OutcomeKind
 from quarterjack.testing._executor_bench import TestCall, Track
+
+A_WORKER: Any = SimpleNamespace(address="tcp://a")
 
 
 class Hands:
@@ -37,7 +46,7 @@ class Hands:
 class Case:
     """A body that runs on a Dask worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, begins: bool = True) -> None:
         self.track = Track()
         self.hands = Hands()
         self.desk = Desk(asyncio.get_running_loop(), SYSTEM_CLOCK)
@@ -45,7 +54,8 @@ class Case:
         self.message = Message(self.desk, call, self.track, self.hands)
         self.message.may_begin()
         self.message.on_accepted()
-        self.message.on_news("began", None)
+        if begins:
+            self.message.on_news("began", None)
 
 
 @pytest.fixture
@@ -93,3 +103,21 @@ async def test_body_that_nobody_can_stop_keeps_its_slot_until_it_has_ended(case:
     assert case.track.log[-1] == "ended"
     assert (case.message.is_over, case.desk.out) == (True, set())
     case.track.check()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError("the scheduler is away"), OutcomeKind.LOST),
+        (concurrent.futures.CancelledError(), OutcomeKind.LOST),
+        (KilledWorker("double", A_WORKER, 3), OutcomeKind.DIED),
+        (TypeError("run_body() takes other arguments there"), OutcomeKind.REJECTED),
+    ],
+)
+async def test_failure_of_dask_itself_is_told_as_what_it_means(error: Exception, kind: OutcomeKind) -> None:
+    """A job that another try may save must not end for good, nor begin beside itself."""
+    case = Case(begins=False)
+    errand = Errand(case.message.call, AppRef("app", None, "app"), b"")
+    errand.messages.append(case.message)
+    errand.tell_failure(error)
+    assert (await case.track.end()).kind is kind
