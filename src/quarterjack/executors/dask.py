@@ -155,13 +155,7 @@ class DaskExecutor(DeskExecutor):
         pause_s = HAND_OVER_S[0]
         while errand.is_wanted:
             try:
-                errand.client = client = await self._link.ready(errand.key)
-                payload = errand.request
-                if len(payload) > LARGE:
-                    payload = await client.scatter(payload, hash=False)  # a task that brings so much makes Dask warn
-                if client.status != "running":  # else it would reach a scheduler that knows no fence for it, or none
-                    raise ConnectionError("its scheduler has left meanwhile")
-                return payload
+                return await self._open(errand)
             except ImportError:  # there is a scheduler, without quarterjack
                 raise
             except Exception as error:  # whatever Dask raises when its scheduler is away
@@ -169,6 +163,15 @@ class DaskExecutor(DeskExecutor):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
         return None
+
+    async def _open(self, errand: Errand) -> Any:
+        errand.client = client = await self._link.ready(errand.key)
+        payload = errand.request
+        if len(payload) > LARGE:
+            payload = await client.scatter(payload, hash=False)  # a task that brings so much makes Dask warn
+        if client.status != "running":  # else it would reach a scheduler that knows no fence for it, or none
+            raise ConnectionError("its scheduler has left meanwhile")
+        return payload
 
     def _send(self, errand: Errand, payload: Any) -> bool:
         """Hand an attempt to Dask; False if it was withdrawn meanwhile."""
