@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from celery.exceptions import Ignore
+from celery.utils.imports import cwd_in_path
 
 from quarterjack.clock import SYSTEM_CLOCK
 
@@ -87,4 +88,5 @@ def _bodies_of(app: HasBodies | str) -> Bodies:
     if not isinstance(app, str):
         return Bodies(app)
     module, _, attribute = app.partition(":")
-    return load_bodies(AppRef(module, None, attribute or "app"))
+    with cwd_in_path():  # as for modules of Celery's own: its command does not have that on the path otherwise
+        return load_bodies(AppRef(module, None, attribute or "app"))
