@@ -1,9 +1,8 @@
 """Calls whose bodies run in another thread: the half that stays on the app's loop.
 
 What every such executor needs, once: letters from other threads that reach the
-loop in order, many by one wake-up (`Desk`), a handle that reports exactly
-once whatever races with what (`Away`), and slots that such calls hold
-(`DeskExecutor`).
+loop in order, many by one wake-up (`Desk`), and a handle that reports exactly
+once whatever races with what (`Away`). `_desk_executor` has the executor's side.
 
 Two sides touch an `Away`. Who takes its turn first decides: the other side's
 thread by `Away.may_begin`, and the body runs; or the app's loop by a cancel,
@@ -15,19 +14,18 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextvars import copy_context
 from threading import Lock
 from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.clock import Clock
-from quarterjack.errors import ExecutorClosed, ExecutorFull, UsageError
 from quarterjack.model import Outcome, OutcomeKind
 
-from .base import Call, Executor, Home, Report
+from .base import Call, Report
 
-__all__ = ["UNKILLABLE_S", "Away", "Desk", "DeskExecutor", "Killable", "end_all"]
+__all__ = ["UNKILLABLE_S", "Away", "Desk", "Killable"]
 
 UNKILLABLE_S: Final = 10.0
 """A process that SIGKILL has not ended after so long hangs in the kernel."""
@@ -285,58 +283,3 @@ class Killable(Away, ABC):
     @abstractmethod
     def kill(self) -> None:
         """End the body, now."""
-
-
-async def end_all(desk: Desk, calls: Sequence[Killable], grace_s: float, gone: Callable[[], Awaitable[None]]) -> None:
-    """End *calls* at a stop: interrupt them, kill them after *grace_s* seconds, give up who is left after *gone*."""
-    for one in calls:
-        one.cancel("shutdown")
-    try:
-        await desk.wait_for(calls, grace_s)
-        for one in calls:
-            if one in desk.out:
-                one.kill()
-        await gone()
-    finally:
-        for one in calls:
-            if one in desk.out:
-                one.abandon()
-
-
-class DeskExecutor(Executor):
-    """An executor of one app whose calls are out at its desk."""
-
-    _desk: Desk | None = None
-    """None before `start` and after `stop`."""
-
-    @property
-    def free(self) -> int:
-        """Slots that no body holds."""
-        return self.slots + self.lent - (0 if self._desk is None else len(self._desk.out))
-
-    def _new_desk(self, home: Home) -> Desk:
-        """Return a desk of the running loop.
-
-        Raises:
-            UsageError: If another app uses the executor.
-        """
-        if self._desk is not None and not self._desk.loop.is_closed():  # else its app ended without stopping it
-            raise UsageError(
-                f"the executor {self.name!r} is in use by an app that has not stopped; make one for each app, "
-                "or share a LoopThread"
-            )
-        return Desk(asyncio.get_running_loop(), home.clock)
-
-    def _desk_with_room(self) -> Desk:
-        """Return where one more call may go out.
-
-        Raises:
-            ExecutorFull: If all slots are taken.
-            ExecutorClosed: If it is not started, or was stopped.
-        """
-        desk = self._desk
-        if desk is None:
-            raise ExecutorClosed(f"the executor {self.name!r} is not started, or was stopped")
-        if self.free <= 0:
-            raise ExecutorFull(f"all {self.slots} slots of the executor {self.name!r} are taken")
-        return desk

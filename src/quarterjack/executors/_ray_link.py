@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from ._starting import in_thread, program
 __all__ = ["Link", "Owner"]
 
 LAST_WORDS_S: Final = 2.0
-"""How long after its socket the process itself may take to end."""
+"""How long after its socket the process itself may take to end, and the other way round."""
 EXIT_S: Final = 10.0
 """How long it may take to leave Ray, and to end a Ray that it has started."""
 
@@ -48,6 +49,7 @@ class Link(asyncio.Protocol):
         self._leash = -1
         self._timer: asyncio.TimerHandle | None = None
         self._is_unwanted = False
+        self._is_cut = asyncio.Event()
         self.is_ready = False
         self.is_over = False
         self.code: int | None = None
@@ -62,6 +64,9 @@ class Link(asyncio.Protocol):
         try:
             await self._open(settings)
             self.code = await in_thread(self._wait)
+            with contextlib.suppress(TimeoutError):  # a process that it has started may hold its socket open
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._is_cut.wait()  # behind everything that it has written
         finally:
             self._close()
         self._owner.on_gone(self)
@@ -149,4 +154,5 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc  # whatever it was, nothing more comes
+        self._is_cut.set()
         self._kill_in(LAST_WORDS_S)

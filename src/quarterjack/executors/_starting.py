@@ -28,6 +28,7 @@ log = logging.getLogger("quarterjack.executors")
 T = TypeVar("T")
 CLOSE_S: Final = 2.0
 """How long the process may take to end by itself; one that stands still, or swaps, is killed."""
+ENDED: Final = "the process that starts children has ended"
 _CODE: Final = "import sys; sys.path[:] = {path!r}; from quarterjack.executors.{module} import main; main()"
 _ROOT: Final = str(Path(__file__).parents[2])
 
@@ -101,6 +102,8 @@ class Nursery:
         self._buffer = b""
         self._unborn: dict[int, Newborn] = {}
         self._children: dict[int, Newborn] = {}
+        self._strays: set[int] = set()
+        """Children that have outlived the process that started them."""
 
     async def open(self) -> None:
         """Start the process, unless it runs.
@@ -128,7 +131,13 @@ class Nursery:
         self._send({"do": "begin", "preload": self._preload, "spawns": self._spawns, "argv": sys.argv})
 
     def start(self, child: Newborn, link: int, leash: int) -> None:
-        """Start a child with these descriptors; its `on_started` follows."""
+        """Start a child with these descriptors; its `on_started` follows.
+
+        Raises:
+            OSError: If the process has ended since `open`.
+        """
+        if self._link is None:
+            raise OSError(ENDED)
         number = next(self._numbers)
         self._unborn[number] = child
         self._send({"do": "start", "number": number}, (link, leash))
@@ -137,7 +146,7 @@ class Nursery:
         """Send a signal to a child, if it has not ended."""
         if pid in self._children:
             self._send({"do": "signal", "pid": pid, "signal": number})
-        elif self._link is None:
+        elif pid in self._strays:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left who knows for certain
                 os.kill(pid, number)
 
@@ -190,11 +199,12 @@ class Nursery:
         process, self._process, self._opening = self._process, None, None
         if process is not None:
             _bury(process)
+        self._strays.update(self._children)
         unborn, children = list(self._unborn.values()), list(self._children.values())
         self._unborn.clear()
         self._children.clear()
         for child in unborn:
-            child.on_unstarted("the process that starts children has ended")
+            child.on_unstarted(ENDED)
         for child in children:
             child.on_ended(None)
 

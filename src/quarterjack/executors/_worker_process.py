@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -38,12 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Running", "WorkerProcess", "words_of"]
 
+log = logging.getLogger("quarterjack.executors")
+
 CHUNK: Final = 64 * 1024
 """Read at once, into one buffer: a new one for each read costs more than all the rest of it."""
 LAST_WORDS_S: Final = 0.05
 """How long a dead child's socket is read: another process that it forked may hold it open."""
 NEWS_S: Final = 2.0
 """How long after its socket a child's exit code is waited for."""
+LEAVE_S: Final = 10.0
+"""How long a child that is to run nothing more may take to end."""
 MOVES_MOST: Final = 2
 """How often a body is given to another child because the one that had it died before the body began."""
 
@@ -184,24 +189,23 @@ class WorkerProcess(asyncio.BufferedProtocol):
         """Have the child started; it has *load_s* seconds to load the app.
 
         Raises:
-            OSError: If there are no descriptors left for it.
+            OSError: If there are no descriptors left for it, or its nursery has ended meanwhile.
         """
         ours, theirs = socket.socketpair()
-        with theirs:
-            held, self._leash = os.pipe()
-            not_for_forks(self._leash, partial(os.close, self._leash))
+        with theirs, contextlib.ExitStack() as its_own:
             try:
+                held, self._leash = os.pipe()
+                its_own.callback(os.close, held)
+                not_for_forks(self._leash, partial(os.close, self._leash))
                 ours.setblocking(False)
                 self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
                 self._transport.set_write_buffer_limits(high=0)  # `resume_writing` is when all is written
                 self._wait(load_s, partial(self._on_late, load_s))
                 self._nursery.start(self, theirs.fileno(), held)
             except BaseException:
-                ours.close()
                 self._let_go()
+                ours.close()
                 raise
-            finally:
-                os.close(held)
         self.send(Frame.HELLO, to_json({**settings, "files": self._files}))
 
     def _on_late(self, load_s: float) -> None:
@@ -273,8 +277,14 @@ class WorkerProcess(asyncio.BufferedProtocol):
     def retire(self) -> None:
         """Let it end, once it is idle."""
         self.is_retiring = True
-        if self.running is None:
+        if self.running is None and not self._has_code and not self._is_cut:
             self.send(Frame.EXIT)
+            self._wait(LEAVE_S, self._on_lingering)
+
+    def _on_lingering(self) -> None:
+        """It does not end: a thread that a body has left there holds it up, or what was registered for the end."""
+        log.warning("a process that has run its last body has not ended after %g s; it is killed", LEAVE_S)
+        self.kill()
 
     # -- what it says ----------------------------------------------------------------------
 
@@ -330,7 +340,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
     def _end_body(self, outcome: Outcome) -> None:
         running, self.running = self.running, None
         if self.is_retiring:
-            self.send(Frame.EXIT)
+            self.retire()
         # First the child, then the outcome: who hears of the outcome may submit into this slot.
         self._crew.on_idle(self)
         if running is not None:

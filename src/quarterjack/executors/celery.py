@@ -26,10 +26,11 @@ from typing import Any, ClassVar, Final
 from pydantic_core import from_json, to_json
 
 from quarterjack._durations import NS_PER_S
-from quarterjack.errors import InvalidOption, MissingExtra
+from quarterjack.errors import MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import Desk, DeskExecutor
+from ._away import Desk
+from ._desk_executor import DeskExecutor, at_least_one
 from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
@@ -95,10 +96,8 @@ class CeleryExecutor(DeskExecutor):
     )
 
     def __init__(self, celery: Any, *, queue: str | None = None, slots: int = 100, name: str = "celery") -> None:
-        if type(slots) is not int or slots < 1:
-            raise InvalidOption(f"slots must be a whole number from 1, got {slots!r}")
+        self.name, self.slots = name, at_least_one("slots", slots)
         check_results(celery)
-        self.name, self.slots = name, slots
         self._celery, self._queue = celery, queue
         self._client: Client
         self._ledger: Ledger

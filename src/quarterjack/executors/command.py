@@ -24,10 +24,11 @@ from functools import partial
 from typing import Any, ClassVar, Final, cast
 
 from quarterjack.command import Command
-from quarterjack.errors import CommandFailed, InvalidOption
+from quarterjack.errors import BodyDied, CommandFailed, InvalidOption
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
-from ._away import UNKILLABLE_S, Away, Desk, DeskExecutor, Killable, end_all
+from ._away import UNKILLABLE_S, Away, Desk, Killable
+from ._desk_executor import DeskExecutor, at_least_one
 from ._leash import fasten_group, has_leash, not_for_forks, unfasten
 from ._output import Output
 from .base import Call, Capabilities, Home, Report
@@ -40,6 +41,7 @@ log = logging.getLogger("quarterjack.executors")
 CHUNK: Final = 64 * 1024
 _NEVER: Final = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.E2BIG, errno.ENOEXEC, errno.ELOOP})
 """What starting it once more would not mend."""
+UNKNOWN_END: Final = "nobody knows how it ended: SIGCHLD is ignored in this process, or others took its exit code"
 
 
 class CommandExecutor(DeskExecutor):
@@ -50,7 +52,7 @@ class CommandExecutor(DeskExecutor):
         name: What it is called in logs.
 
     Raises:
-        InvalidOption: If *slots* is below 1.
+        InvalidOption: If *slots* is no whole number from 1.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -65,9 +67,7 @@ class CommandExecutor(DeskExecutor):
     )
 
     def __init__(self, slots: int | None = None, name: str = "command") -> None:
-        if slots is not None and slots < 1:
-            raise InvalidOption(f"slots must be 1 or more, got {slots}")
-        self.slots = slots or default_slots()
+        self.slots = default_slots() if slots is None else at_least_one("slots", slots)
         self.name = name
 
     async def start(self, home: Home) -> None:
@@ -95,20 +95,27 @@ class CommandExecutor(DeskExecutor):
         desk, self._desk = self._desk, None
         if desk is None:
             return
-        out = [away for away in desk.out if isinstance(away, _Running)]
-        await end_all(desk, out, grace_s, partial(desk.wait_for, out, UNKILLABLE_S))
+        await self._end_all(desk, grace_s, partial(_all_gone, desk))
+
+
+async def _all_gone(desk: Desk) -> None:
+    """Wait for what was killed; a coroutine that is to say what to run, and goes on, is not waited for."""
+    killed = [away for away in desk.out if isinstance(away, _Running) and not away.is_asking]
+    await desk.wait_for(killed, UNKILLABLE_S)
 
 
 class _Running(Killable):
     """One command; the handle the runtime holds."""
 
-    __slots__ = ("_command", "_fd", "_leash", "_output", "_pid", "_signalled", "_task")
+    __slots__ = ("_command", "_fd", "_leash", "_output", "_pid", "_signalled", "_task", "is_asking")
 
     def __init__(self, desk: Desk, call: Call, report: Report) -> None:
         super().__init__(desk, call, report)
         self._command: Command | None = None
         self._output = Output(report.progress)
         self._task: asyncio.Task[None] | None = None
+        self.is_asking = False
+        """Its body is at work: the coroutine function that says what to run."""
         self._pid = 0
         self._signalled = 0
         """The last signal that it was to get."""
@@ -118,7 +125,7 @@ class _Running(Killable):
     # -- what to run: on the loop ------------------------------------------------------------
 
     def begin(self) -> None:
-        """Ask the body, in its own context; a coroutine function is awaited."""
+        """Ask the body, in its own context; a coroutine function is awaited. With that its run begins."""
         loop = self.desk.loop
         if self.call.is_coroutine:
             self._task = loop.create_task(self._ask_later(), context=self.call.context)
@@ -126,8 +133,9 @@ class _Running(Killable):
             loop.call_soon(self._ask_now, context=self.call.context)
 
     def _ask_now(self) -> None:
-        if self.is_asked:
+        if not self.may_begin():
             return
+        self.began()
         try:
             planned = self.call.fn(*self.call.args, **self.call.kwargs)
         except BaseException as error:  # the user's code ran here
@@ -136,24 +144,31 @@ class _Running(Killable):
         self._plan(planned)
 
     async def _ask_later(self) -> None:
+        if not self.may_begin():
+            return
+        self.began()
+        self.is_asking = True
         try:
             planned = await self.call.fn(*self.call.args, **self.call.kwargs)
         except BaseException as error:  # likewise
             self._fail(error)
             return
+        finally:
+            self.is_asking = False
         self._plan(planned)
 
     def _fail(self, error: BaseException) -> None:
         kind = OutcomeKind.CANCELLED if isinstance(error, asyncio.CancelledError) else OutcomeKind.RAISED
-        if self.may_begin():
-            self.finished(Outcome(kind, error=error))
+        self.finished(Outcome(kind, error=error))
 
     def _plan(self, planned: Any) -> None:
+        if self.is_asked:  # it made nothing of that, and now nobody wants to run it
+            self.finished(Outcome(OutcomeKind.CANCELLED))
+            return
         try:
             self._command = planned if isinstance(planned, Command) else _command_of(planned)
         except InvalidOption as error:
-            if self.may_begin():
-                self.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
+            self.finished(Outcome(OutcomeKind.REJECTED, error=error, reason=str(error)))
             return
         try:
             threading.Thread(target=self._run, args=(self._command,), name="qj-command", daemon=True).start()
@@ -163,7 +178,8 @@ class _Running(Killable):
     # -- running it: in a thread -----------------------------------------------------------------
 
     def _run(self, command: Command) -> None:
-        if not self.may_begin():
+        if self.is_asked:  # since it was planned
+            self.finished(Outcome(OutcomeKind.CANCELLED))
             return
         try:
             process, fd, leash = _popen(command)
@@ -171,12 +187,7 @@ class _Running(Killable):
             self.finished(_not_started(command, error))
             return
         self.desk.post(self._started, (process.pid, fd, leash))
-        self.began()
-        if has_leash() and hasattr(os, "waitid"):  # it is not buried before the rest of its group was ended
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        else:
-            process.wait()
-        self.desk.post(self._on_exit, process)
+        self.desk.post(self._on_exit, (process, _ended(process)))
 
     # -- on the loop ---------------------------------------------------------------------------
 
@@ -199,10 +210,12 @@ class _Running(Killable):
         self._output.feed(data)
         return True
 
-    def _on_exit(self, process: subprocess.Popen[bytes]) -> None:
+    def _on_exit(self, found: tuple[subprocess.Popen[bytes], int | None]) -> None:
+        process, code = found
         if self.is_asked:
             self._signal(signal.SIGKILL)  # what it started and left behind
-        code, self._pid = process.wait(), 0
+        process.wait()
+        self._pid = 0
         for _ in range(16):  # what fits into a pipe; another process may go on filling it
             if not self._read():
                 break
@@ -213,13 +226,16 @@ class _Running(Killable):
         self._ended_mono_ns = self.desk.clock.monotonic_ns()
         self._on_finished(outcome)
 
-    def _outcome(self, code: int) -> Outcome:
+    def _outcome(self, code: int | None) -> Outcome:
         command, text = self._command, self._output.text()
         if command is None:
             raise AssertionError
         if self.is_asked:
             what = f"{_name(command)} was ended"
             return Outcome(OutcomeKind.CANCELLED, info=ErrorInfo("CommandEnded", what, text))
+        if code is None:
+            died = BodyDied(None, UNKNOWN_END)
+            return Outcome(OutcomeKind.DIED, error=died, reason=str(died), info=ErrorInfo("BodyDied", str(died), text))
         if code in command.ok_codes:
             return Outcome(OutcomeKind.DONE, command.ended(code, text, self._output.size))
         error = CommandFailed(_name(command), code, text)
@@ -239,20 +255,19 @@ class _Running(Killable):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, number)
 
-    def withdraw(self, reason: str) -> None:
-        """End a call whose command was not started."""
-        if self._task is not None:
-            self._task.cancel(reason)
-        super().withdraw(reason)
-
     def interrupt(self, reason: str) -> None:
-        """Tell the command and all that it has started to end."""
-        del reason
-        self._signal(signal.SIGTERM)
+        """Cancel the body that says what to run; tell the command and all that it has started to end."""
+        if self.is_asking and self._task is not None:
+            self._task.cancel(reason)
+        else:
+            self._signal(signal.SIGTERM)
         self.arm(self.call.cancel_grace_s, self.kill)
 
     def kill(self) -> None:
-        """End them now; the thread that waits tells when."""
+        """End them now; the thread that waits tells when. A coroutine cannot be killed."""
+        if self.is_asking:
+            self.give_up()
+            return
         self._signal(signal.SIGKILL)
         self.arm(UNKILLABLE_S, self.give_up)
 
@@ -285,6 +300,21 @@ def _popen(command: Command) -> tuple[subprocess.Popen[bytes], int, tuple[int, i
         not_for_forks(leash, partial(os.close, leash))
         ours.pop_all()
         return process, read, (held, leash)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait for the end of a process; return its exit code, None if that went to somebody else.
+
+    Where the system can, it is not buried yet: its number is that of its group, the rest of which may have to be ended.
+    """
+    try:
+        if has_leash() and hasattr(os, "waitid"):
+            told = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            return None if told is None else told.si_status * (1 if told.si_code == os.CLD_EXITED else -1)
+        process.returncode = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+    except ChildProcessError:
+        return None
+    return process.returncode
 
 
 def _command_of(planned: Any) -> Command:

@@ -20,9 +20,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from quarterjack.errors import InvalidOption, MissingExtra
+from quarterjack.errors import MissingExtra
 
-from ._away import DeskExecutor
+from ._desk_executor import DeskExecutor, at_least_one
 from ._frames import LARGE
 from ._remote import outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
@@ -78,9 +78,7 @@ class DaskExecutor(DeskExecutor):
         resources: Mapping[str, float] | None = None,
         name: str = "dask",
     ) -> None:
-        if type(slots) is not int or slots < 1:
-            raise InvalidOption(f"slots must be a whole number from 1, got {slots!r}")
-        self.name, self.slots = name, slots
+        self.name, self.slots = name, at_least_one("slots", slots)
         self._cluster, self._address = cluster, address_of(cluster)
         self._resources = None if resources is None else dict(resources)
         self._home: Home

@@ -21,10 +21,11 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption
+from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import Away, Desk
+from ._desk_executor import at_least_one
 from .base import Call, Capabilities, Executor, Home, Report
 from .loop import LoopExecutor
 
@@ -51,16 +52,14 @@ class LoopThread(Executor):
         loop_factory: Makes the loop, such as ``uvloop.new_event_loop``; None is asyncio's default.
 
     Raises:
-        InvalidOption: If *slots* is below 1.
+        InvalidOption: If *slots* is no whole number from 1.
     """
 
     capabilities: ClassVar[Capabilities] = LoopExecutor.capabilities
 
     def __init__(self, name: str, *, slots: int = 100, loop_factory: LoopFactory | None = None) -> None:
-        if slots < 1:
-            raise InvalidOption(f"slots must be 1 or more, got {slots}")
         self.name = name
-        self.slots = slots
+        self.slots = at_least_one("slots", slots)
         self._loop_factory = loop_factory or asyncio.new_event_loop
         self._lock = threading.Lock()  # apps on different threads start, stop and submit
         self._users: dict[asyncio.AbstractEventLoop, _User] = {}

@@ -25,8 +25,8 @@ from typing import ClassVar, Final, Literal
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, UsageError
 
-from ._away import DeskExecutor, end_all
 from ._crew import Crew, Rules
+from ._desk_executor import DeskExecutor, at_least_one
 from ._remote import request_of
 from ._starting import Nursery
 from ._worker_process import Running
@@ -88,8 +88,8 @@ class ProcessExecutor(DeskExecutor):
         name: str = "process",
     ) -> None:
         for field, value in (("workers", workers), ("max_jobs", max_jobs), ("max_rss", max_rss)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InvalidOption(f"{field} must be a whole number from 1, got {value!r}")
+            if value is not None:
+                at_least_one(field, value)
         if isinstance(preload, str):
             raise InvalidOption(f"preload must be a list of modules such as ['numpy'], got {preload!r}")
         if start_method not in {None, "forkserver", "spawn"}:
@@ -165,8 +165,7 @@ class ProcessExecutor(DeskExecutor):
         if desk is None or crew is None:
             return
         crew.halt()
-        out = [away for away in desk.out if isinstance(away, Running)]
         try:
-            await end_all(desk, out, grace_s, crew.end)
+            await self._end_all(desk, grace_s, crew.end)
         finally:
             await crew.close()

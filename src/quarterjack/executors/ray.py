@@ -20,8 +20,10 @@ import importlib.util
 import itertools
 import logging
 import math
+import traceback
 from collections import deque
 from collections.abc import Mapping
+from contextvars import copy_context
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -30,7 +32,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from quarterjack.errors import InvalidOption, MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import DeskExecutor, end_all
+from ._desk_executor import DeskExecutor, at_least_one
 from ._frames import Frame, numbered
 from ._ray_body import Sent
 from ._ray_link import Link
@@ -94,14 +96,15 @@ class RayExecutor(DeskExecutor):
         spec = importlib.util.find_spec("ray")
         if spec is None or spec.origin is None:
             raise MissingExtra("the Ray executor", "ray")
-        if type(slots) is not int or slots < 1:
-            raise InvalidOption(f"slots must be a whole number from 1, got {slots!r}")
         self._needs = {
             "num_cpus": _amount("num_cpus", num_cpus),
             "num_gpus": _amount("num_gpus", num_gpus),
             "resources": {key: _amount(f"resources[{key!r}]", value) for key, value in (resources or {}).items()},
         }
-        self.name, self.slots, self._address = name, slots, address
+        self.name, self.slots = name, at_least_one("slots", slots)
+        if address is not None and not isinstance(address, str):
+            raise InvalidOption(f"address must be a text such as 'auto' or '10.0.0.5:6379', got {address!r}")
+        self._address = address
         self._init = _as_json(init or {})
         self._home: Home
         self._link: Link | None = None
@@ -111,6 +114,7 @@ class RayExecutor(DeskExecutor):
         self._out: dict[int, Sent] = {}
         self._again: asyncio.TimerHandle | None = None
         self._pause_s = PAUSE_S[0]
+        self._context = copy_context()
 
     def __repr__(self) -> str:
         return f"RayExecutor({self._address!r}, slots={self.slots})"
@@ -119,7 +123,7 @@ class RayExecutor(DeskExecutor):
 
     async def start(self, home: Home) -> None:
         """Bind to the running loop; Ray is connected to when a task names this executor, or with the first body."""
-        self._desk, self._home = self._new_desk(home), home
+        self._desk, self._home, self._context = self._new_desk(home), home, copy_context()
         self._pause_s = PAUSE_S[0]
         self._link = self._life = self._again = None  # of an app that ended without stopping it
         self._waiting.clear()
@@ -153,9 +157,8 @@ class RayExecutor(DeskExecutor):
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        out = [away for away in desk.out if isinstance(away, Sent)]
         try:
-            await end_all(desk, out, grace_s, partial(desk.wait_for, out, KILLED_S))
+            await self._end_all(desk, grace_s, partial(desk.wait_for, desk.out, KILLED_S))
         finally:
             await self._hang_up()
 
@@ -178,13 +181,15 @@ class RayExecutor(DeskExecutor):
                 "init": self._init,
             }
             self._link = Link(self)
-            self._life = asyncio.get_running_loop().create_task(self._live(self._link, settings))
+            # In the context the executor was started in: what it hears is reported there, for as long as it lives.
+            live = self._live(self._link, settings)
+            self._life = asyncio.get_running_loop().create_task(live, context=self._context.copy())
 
     async def _live(self, link: Link, settings: dict[str, Any]) -> None:
         try:
             await link.live(settings)
-        except OSError as error:
-            self.on_unready(str(error), "")
+        except Exception as error:  # whatever it was: those that wait are told, and it is tried again
+            self.on_unready(f"{type(error).__name__}: {error}", traceback.format_exc())
             self.on_gone(link)
 
     def on_ready(self) -> None:

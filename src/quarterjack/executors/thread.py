@@ -25,10 +25,11 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any, ClassVar, Final
 
-from quarterjack.errors import ExecutorFull, InvalidOption
+from quarterjack.errors import ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import Away, Desk, DeskExecutor
+from ._away import Away, Desk
+from ._desk_executor import DeskExecutor, at_least_one
 from .base import Call, Capabilities, Home, Report
 
 __all__ = ["ThreadExecutor", "default_slots"]
@@ -58,7 +59,7 @@ class ThreadExecutor(DeskExecutor):
         name: What the threads are named by, and the executor in logs.
 
     Raises:
-        InvalidOption: If *slots* is below 1.
+        InvalidOption: If *slots* is no whole number from 1.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -73,9 +74,7 @@ class ThreadExecutor(DeskExecutor):
     )
 
     def __init__(self, slots: int | None = None, name: str = "thread") -> None:
-        if slots is not None and slots < 1:
-            raise InvalidOption(f"slots must be 1 or more, got {slots}")
-        self.slots = default_slots() if slots is None else slots
+        self.slots = default_slots() if slots is None else at_least_one("slots", slots)
         self.name = name
         self._idle: list[_Thread] = []
         self._busy: set[_Thread] = set()

@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import Context
+from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -42,6 +42,7 @@ class Track:
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.log: list[str] = []
+        self._contexts: dict[str, Context] = {}
         self.said: list[tuple[float, float | None, str]] = []
         self.broken: list[str] = []
         self.outcome: Outcome | None = None
@@ -54,6 +55,7 @@ class Track:
         if threading.get_ident() != self.thread:
             self.broken.append(f"{what} in {threading.current_thread().name}")
         self.log.append(what)
+        self._contexts[what] = copy_context()
         self._changed.set()
 
     def accepted(self) -> None:
@@ -90,6 +92,11 @@ class Track:
             while what not in self.log:
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def heard_in(self, what: str) -> Context:
+        """Wait until it is told, and return the context it was told in."""
+        await self.heard(what)
+        return self._contexts[what]
 
     async def end(self) -> Outcome:
         """Wait for the outcome."""

@@ -15,7 +15,9 @@ functions says ``kind = "coroutine"``."""
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Final
 
 from quarterjack.errors import ExecutorClosed, ExecutorFull, MissingExtra
 from quarterjack.executors import Executor, Handle
@@ -30,6 +32,7 @@ except ImportError as error:
 
 __all__ = ["ExecutorBench", "ExecutorContract"]
 
+_COLOUR: Final[ContextVar[str]] = ContextVar("_COLOUR")
 SHORT_S = 0.05
 TRIES = 20
 """An idle thread or process may begin a body before it is cancelled; not so many in a row."""
@@ -101,6 +104,17 @@ class ExecutorContract:
                 assert (outcome.kind, why in (outcome.reason or "")) == (OutcomeKind.ORPHANED, True)
                 assert "began" not in track.log
                 track.check()
+
+    async def test_reports_come_in_the_context_of_the_start(self, bench: ExecutorBench) -> None:
+        """A job that begins with the report of another one must not inherit the variables of whoever asked for it."""
+        async with bench.started(1) as executor:
+            if not executor.is_remote:  # in this process a body is reported where it ends
+                return
+            token = _COLOUR.set("of the one who asked")
+            _, track = bench.begin(executor, "double", 21)
+            _COLOUR.reset(token)
+            context = await track.heard_in("finished")
+        assert _COLOUR not in context
 
     # -- room ----------------------------------------------------------------------------
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from contextvars import Context, ContextVar
 from random import Random
+from typing import Any
 
 import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption
-from quarterjack.executors import Home, LoopThread, ThreadExecutor
+from quarterjack.executors import CommandExecutor, Executor, Home, LoopThread, ProcessExecutor, ThreadExecutor
 from quarterjack.executors._away import Away
 from quarterjack.model import OutcomeKind
 from tests.unit.executors.kit import (
@@ -411,11 +413,16 @@ async def test_a_body_that_has_returned_is_done_although_its_cancel_comes_before
     assert listener.log == ["began", "finished"]
 
 
-@pytest.mark.parametrize("make", [lambda: ThreadExecutor(0), lambda: LoopThread("x", slots=0)])
-def test_no_slots_is_an_error_at_once(make: object) -> None:
-    """An executor without slots would leave every job waiting for ever."""
-    with pytest.raises(InvalidOption, match="slots"):
-        make()  # type: ignore[operator]
+@pytest.mark.parametrize("slots", [0, 2.5, True, "2"])
+@pytest.mark.parametrize(
+    "make", [ThreadExecutor, CommandExecutor, ProcessExecutor, lambda slots: LoopThread("x", slots=slots)]
+)
+def test_slots_that_are_no_whole_number_from_1_are_an_error_at_once(
+    make: Callable[[Any], Executor], slots: Any
+) -> None:
+    """Without slots every job would wait for ever; with half of one they would never be all taken."""
+    with pytest.raises(InvalidOption, match=f"(slots|workers) must be a whole number from 1, got {slots!r}"):
+        make(slots)
 
 
 def any_thread() -> bool:

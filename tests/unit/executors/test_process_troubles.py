@@ -8,65 +8,24 @@ import os
 import select
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import ExecutorFull, UsageError
-from quarterjack.executors import AppRef, CommandExecutor, Executor, Home, ProcessExecutor, ThreadExecutor
+from quarterjack.executors import CommandExecutor, Executor, ProcessExecutor, ThreadExecutor
 from quarterjack.executors import _crew as crews
 from quarterjack.executors import _starting as starting
 from quarterjack.executors import _worker_process as worker_process
 from quarterjack.executors._files import ANSWER
 from quarterjack.executors._gate import DOORBELL
 from quarterjack.model import OutcomeKind
-from quarterjack.testing._executor_bench import ExecutorBench, TestCall, Track, until
-from tests.unit.executors.kit import FakeCall, Listener
+from quarterjack.testing._executor_bench import ENOUGH_S, ExecutorBench, TestCall, Track, until
+from tests.unit.executors.pool import BODIES, Pool
 
 in_processes = pytest.mark.slow  # each starts some: what one Python shows is enough
-ENOUGH_S = 30.0
-BODIES = "from quarterjack.testing._contract_bodies import app\n"
-
-
-class Pool:
-    """An executor whose children load a script of the test's."""
-
-    def __init__(self, folder: Path, script: str, slots: int = 1, **options: Any) -> None:
-        self.executor = ProcessExecutor(slots, **options)
-        self.bench = ExecutorBench(lambda _: self.executor, "plain", folder)
-        self.script = folder / "script.py"
-        self.script.write_text(script, encoding="utf-8")
-
-    @asynccontextmanager
-    async def started(self) -> AsyncGenerator[Pool, None]:
-        await self.executor.start(Home(SYSTEM_CLOCK, lambda: AppRef(None, str(self.script), "app")))
-        await self.executor.warm()
-        try:
-            yield self
-        finally:
-            await self.executor.stop(0)
-
-    def begin(self, task: str, *args: Any) -> Track:
-        return self.bench.begin(self.executor, task, *args)[1]
-
-    @property
-    def crew(self) -> crews.Crew:
-        assert self.executor._crew is not None
-        return self.executor._crew
-
-    @property
-    def nursery_pid(self) -> int:
-        process = self.crew._nursery._process
-        assert process is not None
-        return process.pid
-
-    async def ready(self, count: int = 1) -> None:
-        """Wait until so many children are idle."""
-        await until(lambda: len(self.crew._idle) == count)
 
 
 @pytest.fixture
@@ -362,36 +321,3 @@ def test_an_executor_whose_app_never_stopped_serves_the_next_one(make: Callable[
     for _ in range(2):
         asyncio.run(executor.start(ExecutorBench.home()))
     assert executor.free == executor.slots
-
-
-# -- commands ------------------------------------------------------------------------------------
-
-
-async def test_a_stop_between_a_commands_start_and_the_news_of_it_kills_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asked before its pid was known, it would get SIGTERM alone, and be left behind if it ignores that."""
-    from quarterjack.executors import command  # noqa: PLC0415
-
-    is_there, go_on, popen = threading.Event(), threading.Event(), command._popen
-
-    def slowly(planned: Any) -> Any:
-        found = popen(planned)
-        is_there.set()
-        go_on.wait(ENOUGH_S)
-        return found
-
-    monkeypatch.setattr(command, "_popen", slowly)
-    executor, listener = CommandExecutor(1), Listener()
-    await executor.start(Home(SYSTEM_CLOCK))
-    ready = tmp_path / "ready"
-    words = ["sh", "-c", f"trap '' TERM; touch {ready}; sleep 60 & wait; sleep 60"]
-    executor.submit(FakeCall(lambda: words), listener)
-    await until(lambda: is_there.is_set() and ready.exists())
-    stop = asyncio.create_task(executor.stop(0))
-    await asyncio.sleep(0)
-    asyncio.get_running_loop().call_later(0.01, go_on.set)
-    outcome = await listener.end()
-    await stop
-    assert (outcome.kind, outcome.stopped) == (OutcomeKind.CANCELLED, True)
-    listener.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from quarterjack import InvalidOption, MissingExtra
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.executors import AppRef, Executor, Home, _ray_link, ray
+from quarterjack.executors._frames import Frame
 from quarterjack.executors.ray import RayExecutor
 from quarterjack.model import OutcomeKind
 from quarterjack.testing._executor_bench import ENOUGH_S, TestCall, Track, until
@@ -52,6 +54,7 @@ def test_without_the_extra_the_install_line_is_named(monkeypatch: pytest.MonkeyP
         ({"num_cpus": -1}, "num_cpus must be a number from 0, got -1"),
         ({"num_gpus": "1"}, "num_gpus must be a number from 0, got '1'"),
         ({"resources": {"fast": float("inf")}}, r"resources\['fast'\] must be a number from 0, got inf"),
+        ({"address": object()}, "address must be a text such as"),
         ({"init": {"job_config": object()}}, "init must be JSON, for it is sent to another process"),
     ],
 )
@@ -116,6 +119,65 @@ async def test_what_a_dead_process_had_is_lost_and_the_next_one_takes_what_comes
         assert (await first.end()).kind is OutcomeKind.LOST
         bench.let_go("go")  # Ray ends what it had begun; the stand-in does not
         assert (await bench.run(executor, "double", 4)).result == 8
+
+
+class Owner:
+    """Takes what a link hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Frame, int, bytes]] = []
+        self.gone: list[int | None] = []
+
+    def on_ready(self) -> None: ...
+    def on_unready(self, why: str, trace: str) -> None: ...
+
+    def on_frame(self, kind: Frame, number: int, data: bytes) -> None:
+        self.heard.append((kind, number, data))
+
+    def on_gone(self, link: _ray_link.Link) -> None:
+        self.gone.append(link.code)
+
+
+async def test_what_a_process_said_before_it_ended_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug: what one read did not take went with the socket; of bodies that had returned nobody heard that."""
+    program = (
+        "import os, sys; from quarterjack.executors._frames import Frame, numbered, pack\n"
+        "os.write(int(sys.argv[1]), pack(Frame.ENDED, numbered(7, b'x' * 100_000))); os._exit(0)"
+    )
+
+    def popen(_: _ray_link.Link, link: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", program, str(link)], pass_fds=[link])
+
+    monkeypatch.setattr(_ray_link.Link, "_popen", popen)
+    monkeypatch.setattr("asyncio.selector_events._SelectorTransport.max_size", 64)  # as if it were much
+    owner = Owner()
+    await _ray_link.Link(owner).live({})
+    assert owner.heard == [(Frame.ENDED, 7, b"x" * 100_000)]
+    assert owner.gone == [0]
+
+
+async def test_a_connection_that_fails_in_any_way_is_told_and_made_anew(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The bug: but for an OSError all that wait for it did so for ever, without a word."""
+    monkeypatch.setattr(ray, "PAUSE_S", (0.01, 0.01))
+    lives: list[_ray_link.Link] = []
+
+    async def live(link: _ray_link.Link, settings: object) -> None:
+        lives.append(link)
+        raise TypeError(f"not {type(settings).__name__}")
+
+    monkeypatch.setattr(_ray_link.Link, "live", live)
+    async with started(bench) as executor:
+        bench.begin(executor, "double", 1)
+        await until(lambda: len(lives) > 1)
+    assert "Ray cannot be reached: TypeError: not dict" in caplog.text
+
+
+@pytest.mark.slow
+async def test_what_is_heard_is_told_in_the_context_of_the_start(bench: ExecutorBench) -> None:
+    """The bug: it was told in that of the job whose call connected, for as long as the connection lived."""
+    await ExecutorContract().test_reports_come_in_the_context_of_the_start(bench)
 
 
 @pytest.mark.slow
