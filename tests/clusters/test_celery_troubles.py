@@ -135,13 +135,16 @@ async def test_message_that_vanished_is_sent_again(celery: Any, at_work: None, b
         _, track = bench.begin(executor, "mark", bench.file("a"))
         await track.heard("accepted")
         with Redis(port=celery.backend.connparams["port"]) as broker:
+            async with asyncio.timeout(LONG_S):  # the worker may have yet to start
+                while not await executor._client.missing(["another"], TASK, f"not-{queue}"):
+                    pass
             for _ in range(_celery_search.PATIENCE):
                 await executor._search.look()
             assert broker.llen(queue) == 1, "it may wait for its turn"
             broker.delete(queue)
-            async with asyncio.timeout(LONG_S):  # the worker may have yet to start
-                while not broker.llen(queue):
-                    await executor._search.look()
+            for _ in range(2 * _celery_search.PATIENCE):
+                await executor._search.look()
+            assert broker.llen(queue) == 1
         control = executor._client._celery.control
         await executor._client._do(lambda link: control.add_consumer(queue, connection=link))
         assert (await track.end()).kind is OutcomeKind.DONE

@@ -131,6 +131,21 @@ def test_nothing_is_stored_over_the_end(results: Results, pulse: Pulse) -> None:
     assert [state for state, _ in so_far] == ["STARTED", "PROGRESS", "PROGRESS"]
 
 
+def test_the_end_waits_for_a_word_that_is_on_its_way(results: Results, pulse: Pulse) -> None:
+    """It would arrive after the outcome, and hide that."""
+    pulse.__enter__()
+    results.goes_on.clear()
+    pulse.progress(1, 2, "")
+    wait_until(lambda: results.asked == 2)
+    end = threading.Thread(target=pulse.__exit__, daemon=True)
+    end.start()
+    end.join(0.05)  # a moment in which it might go wrong; nothing else depends on how long it is
+    assert end.is_alive()
+    results.goes_on.set()
+    end.join(LONG_S)
+    assert [state for state, _ in results.stored] == ["STARTED", "PROGRESS"]
+
+
 def test_start_that_could_not_be_stored_is_stored_later(results: Results, pulse: Pulse) -> None:
     """Else the body would count as waiting all the while it runs."""
     results.fails = 2
