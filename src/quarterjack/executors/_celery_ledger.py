@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from contextvars import copy_context
 from typing import Any, Final
 
 from quarterjack.model import OutcomeKind
@@ -39,7 +38,6 @@ class Ledger:
         """Under which name a body ran that returned, by the attempt that the app's store is to have it for."""
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
-        self._context = copy_context()
 
     def start(self) -> None:
         """Begin to listen."""
@@ -115,16 +113,12 @@ class Ledger:
                 if self._closing.get(job) is asyncio.current_task():
                     del self._closing[job]
 
-        self._closing[job] = self._begin(close())
+        self._closing[job] = asyncio.get_running_loop().create_task(close())
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._begin(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do it in the context the executor was started in, not in that of the job that happens to end."""
-        return asyncio.get_running_loop().create_task(work, context=self._context.copy())
 
     # -- what is heard -------------------------------------------------------------------
 

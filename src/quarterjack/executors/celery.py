@@ -29,7 +29,6 @@ from quarterjack._durations import NS_PER_S
 from quarterjack.errors import MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import Desk
 from ._desk_executor import DeskExecutor, at_least_one
 from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
@@ -151,15 +150,10 @@ class CeleryExecutor(DeskExecutor):
         desk, self._desk = self._desk, None
         if desk is None:
             return
-        for message in _messages(desk):
-            message.cancel("shutdown")
         try:
-            await desk.wait_for(desk.out.copy(), grace_s)
+            await self._end_all(desk, grace_s)
         finally:
             self._stopped = self._ledger
-            for message in _messages(desk):
-                message.abandon()
-                log.warning("job %s may still run on Celery", message.ref)
             for chore in self._chores:
                 chore.cancel()
             await asyncio.gather(*self._chores, return_exceptions=True)
@@ -315,7 +309,3 @@ class CeleryTask(CeleryExecutor):
         """Have its worker end its process; one that has not begun is dropped by the worker that meets it."""
         await self._client.revoke(message.ref, "SIGTERM")
         return False
-
-
-def _messages(desk: Desk) -> list[Message]:
-    return [away for away in desk.out if isinstance(away, Message)]

@@ -42,7 +42,8 @@ class Track:
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.log: list[str] = []
-        self._contexts: dict[str, Context] = {}
+        self.contexts: dict[str, Context] = {}
+        """In which each report came last."""
         self.said: list[tuple[float, float | None, str]] = []
         self.broken: list[str] = []
         self.outcome: Outcome | None = None
@@ -55,7 +56,7 @@ class Track:
         if threading.get_ident() != self.thread:
             self.broken.append(f"{what} in {threading.current_thread().name}")
         self.log.append(what)
-        self._contexts[what] = copy_context()
+        self.contexts[what] = copy_context()
         self._changed.set()
 
     def accepted(self) -> None:
@@ -92,11 +93,6 @@ class Track:
             while what not in self.log:
                 self._changed.clear()
                 await self._changed.wait()
-
-    async def heard_in(self, what: str) -> Context:
-        """Wait until it is told, and return the context it was told in."""
-        await self.heard(what)
-        return self._contexts[what]
 
     async def end(self) -> Outcome:
         """Wait for the outcome."""
