@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from quarterjack import Job, JobState, Quarterjack
+from quarterjack.executors._leash import has_leash
 from tests.real_time import LONG_S, is_alive, until
 from tests.takeover import is_taken_over_in_time
 
@@ -113,6 +115,9 @@ async def play(url: str, folder: Path) -> None:
                 assert await is_taken_over_in_time(
                     client, jobs, second, first, lambda: stack.enter_context(worker(script, url))
                 )
+                if not has_leash():  # then a command goes on, which the guide says: so it is ended here
+                    for pid in both[1].notes[1][1:]:
+                        os.kill(int(pid), signal.SIGKILL)
                 await until(lambda: not any(one.is_alive(2) for one in both))
                 for one in both:
                     last = (await one.job.refresh()).attempt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quarterjack._timerfd import timerfds
+from quarterjack._timerfd import PORTABLE, timerfds
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import InvalidOption, NaiveDatetime, NotPeriodic, UsageError
 from quarterjack.policies.missed import MissedMode
@@ -380,6 +381,7 @@ def test_on_the_real_clock(loop: str) -> None:
         runner.run(main())
 
 
+@pytest.mark.skipif(bool(os.environ.get(PORTABLE)), reason="timerfd is Linux's")
 @pytest.mark.leaks("tasks")  # to be cancelled by the loop's end
 @pytest.mark.parametrize("loop", LOOPS)
 def test_loop_that_ends_in_the_middle_of_a_wait(loop: str) -> None:
