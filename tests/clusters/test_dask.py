@@ -155,6 +155,21 @@ async def test_app_that_dask_cannot_load_is_told(bench: ExecutorBench, monkeypat
     assert "there_is_no_such_module" in (outcome.reason or "")
 
 
+async def test_app_whose_cluster_is_configured_here_is_loaded_there(
+    bench: ExecutorBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``DaskExecutor()`` stands in its module, and a Dask worker has no DASK_SCHEDULER_ADDRESS."""
+    script = tmp_path / "configured.py"
+    imports = (
+        "from quarterjack.executors.dask import DaskExecutor\nfrom quarterjack.testing._contract_bodies import app\n"
+    )
+    script.write_text(f"{imports}DaskExecutor()\n", encoding="utf-8")
+    configured = Home(SYSTEM_CLOCK, lambda: AppRef(None, str(script), "app"))
+    monkeypatch.setattr(ExecutorBench, "home", staticmethod(lambda: configured))
+    async with bench.started(1) as executor:
+        assert (await bench.run(executor, "double", 1)).result == 2
+
+
 # ---------------------------------------------------------------- what goes wrong on a cluster
 
 
@@ -360,6 +375,15 @@ def test_app_that_ended_without_stopping_it_leaves_the_next_one_nothing(
     loop.close()
     asyncio.run(go_on())
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was left on purpose
+
+
+async def test_connection_that_was_given_up_is_made_anew_and_let_go_quietly(bench: ExecutorBench) -> None:
+    """Dask's client closes itself when its scheduler was away for some seconds: neither a job nor a stop may mind."""
+    async with bench.started(1) as executor:
+        link = dask(executor)._link
+        for _ in range(2):
+            assert (await bench.run(executor, "double", 1)).result == 2
+            await (await link.client()).close()
 
 
 async def test_scheduler_that_leaves_as_it_is_to_be_handed_a_job_is_waited_for(

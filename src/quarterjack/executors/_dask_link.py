@@ -147,9 +147,11 @@ class Link:
         if self._connecting is not None:
             await asyncio.wait([self._connecting])
         client, self._client = self._client, None
-        if client is not None:
+        if client is None:
+            return
+        if client.status == "running":
             for topic in (client.id, EVERYBODY):
                 with suppress(ValueError, RuntimeError):  # it was not subscribed to, or the scheduler is gone
                     client.unsubscribe_topic(topic)  # else the scheduler tells us that we go, and fails
-            with suppress(OSError, TimeoutError):
-                await client.close(CLOSE_S)
+        with suppress(OSError, TimeoutError):
+            await client.close(CLOSE_S)

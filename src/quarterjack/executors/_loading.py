@@ -18,7 +18,7 @@ from typing import Any, Final
 from ._remote import MAIN_ELSEWHERE, Bodies
 from .base import AppRef
 
-__all__ = ["AppStarts", "hold_if_loading", "load_bodies"]
+__all__ = ["AppStarts", "hold_if_loading", "is_loading", "load_bodies"]
 
 _loads: Final[list[AppStarts]] = []
 """What to raise where an app would be started; empty while no program is being loaded."""
@@ -40,6 +40,11 @@ def hold_if_loading() -> None:
     if _loads:
         _loads[-1].is_raised = True
         raise _loads[-1]
+
+
+def is_loading() -> bool:
+    """Say whether the app is being loaded for its bodies only: it will not be started in this process."""
+    return bool(_loads)
 
 
 def load_bodies(ref: AppRef) -> Bodies:

@@ -24,6 +24,7 @@ from quarterjack.errors import MissingExtra
 
 from ._desk_executor import DeskExecutor, at_least_one
 from ._frames import LARGE
+from ._loading import is_loading
 from ._remote import outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
@@ -79,7 +80,8 @@ class DaskExecutor(DeskExecutor):
         name: str = "dask",
     ) -> None:
         self.name, self.slots = name, at_least_one("slots", slots)
-        self._cluster, self._address = cluster, address_of(cluster)
+        self._cluster = cluster
+        self._address = None if is_loading() else address_of(cluster)  # a Dask worker need not know how it is found
         self._resources = None if resources is None else dict(resources)
         self._home: Home
         self._link: Link
@@ -157,7 +159,8 @@ class DaskExecutor(DeskExecutor):
             except ImportError:  # there is a scheduler, without quarterjack
                 raise
             except Exception as error:  # whatever Dask raises when its scheduler is away
-                log.warning("job %s could not be handed to Dask, tried again in %.1f s: %s", errand.ref, pause_s, error)
+                words = str(error) or type(error).__name__  # that it does not answer has no words
+                log.warning("job %s could not be handed to Dask, tried again in %.1f s: %s", errand.ref, pause_s, words)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
         return None
