@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ def named(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
 @named("shop.add")
 def add(x: int, y: int) -> int:
     return x + y
+
+
+@named("shop.moment")
+def moment(day: int) -> datetime:
+    return datetime(2026, 3, day, tzinfo=UTC)
 
 
 @named("shop.quiet", ignore_result=True)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,14 @@ async def test_task_of_theirs_runs_by_its_name(celery: Any, at_work: None) -> No
     def add(x: int, y: int) -> int:
         raise AssertionError("this says what the task takes, and is never run")
 
+    @app.task(executor=CeleryTask("shop.moment", celery))
+    def moment(day: int) -> datetime: ...  # type: ignore[empty-body]  # it is theirs
+
     @app.task(executor=CeleryTask("shop.fail", celery))
     def fail() -> None: ...
 
     async with app:
+        assert await (await app.submit(moment, 4)) == datetime(2026, 3, 4, tzinfo=UTC)
         assert await (await app.submit(add, 20, y=22)) == 42
         with pytest.raises(JobFailed, match=r"LookupError: no such thing"):
             await (await app.submit(fail))

@@ -16,6 +16,7 @@ pytest.importorskip("celery")
 from celery import Celery
 
 from quarterjack import InvalidOption, UsageError
+from quarterjack.executors import _celery_client
 from quarterjack.executors import celery as executors
 from quarterjack.executors._celery_results import Results
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
@@ -142,6 +143,44 @@ def test_what_an_app_left_that_ended_without_stopping_it_is_let_go(bench: Execut
     asyncio.run(begin_again())
     thread.join(LONG_S)
     assert not thread.is_alive()
+
+
+async def test_broker_that_does_not_answer_is_told_and_asked_again(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network that swallows everything held up all messages for as long as the system waits, and nobody knew why."""
+    monkeypatch.setattr(_celery_client, "SILENT_S", 0.05)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def listen(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        executor = CeleryTask("theirs.add", Celery("mute", broker=f"redis://127.0.0.1:{port}/0", backend=NOWHERE))
+        await executor.start(bench.home())
+        try:
+            _, track = bench.begin(executor, "double", 1)
+            await until(lambda: "could not be handed over" in caplog.text)
+        finally:
+            await executor.stop(0.1)
+        assert (await track.end()).kind is OutcomeKind.CANCELLED
+        await asyncio.to_thread(executor._client._thread.join, LONG_S)
+        for writer in writers:
+            writer.close()
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+async def test_results_are_read_as_celery_writes_them(compression: str | None) -> None:
+    """Compressed, if its app says so; with the types that Celery's JSON knows."""
+    celery: Any = Celery("x", broker="memory://", backend=NOWHERE)
+    celery.conf.result_compression = compression
+    heard: list[Any] = []
+    results = Results(celery, lambda ref, meta: heard.append((ref, dict(meta))), lambda *_: None)
+    await results.watch("job-1.1")
+    when = datetime(2026, 2, 3, tzinfo=UTC)
+    results._tell(results._key_of("job-1.1"), celery.backend.encode({"status": "SUCCESS", "result": when}))
+    assert heard == [("job-1.1", {"status": "SUCCESS", "result": when})]
 
 
 @pytest.mark.parametrize("kind", ["ours", "theirs"])

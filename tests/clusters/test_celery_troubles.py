@@ -86,6 +86,41 @@ async def test_message_that_comes_past_its_deadline_begins_no_body(
     assert bench.notes("a") == []
 
 
+async def test_deadline_waits_until_it_is_known_which_body_goes_on(
+    celery: Any, at_work: None, bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that takes up the body of the one before it has not missed the beginning."""
+    async with started(celery, bench) as executor:
+        handle, _ = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await until(lambda: bool(bench.notes("a")))
+        executor.leave(handle)
+        results, is_known = executor._ledger.results, asyncio.Event()
+        take_up, withdraw, asked = results.take_up, results.withdraw, []
+
+        async def slow(*given: str) -> str | None:
+            await is_known.wait()
+            found: str | None = await take_up(*given)
+            return found
+
+        async def spy(*given: str) -> bool:
+            asked.append(given)
+            return bool(await withdraw(*given))
+
+        monkeypatch.setattr(results, "take_up", slow)
+        monkeypatch.setattr(results, "withdraw", spy)
+        call = TestCall("hold", ("", ""), {}, track := Track())
+        call.deadline_ns = SYSTEM_CLOCK.now_ns() - 1
+        call.job_id, call.ref = handle.call.job_id, f"{handle.call.job_id}.2"
+        message = executor.reattach(handle.ref, call, track)
+        while message._timer is not None or len(executor._chores) < 3:  # the deadline rings at once
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        is_known.set()
+        await until(lambda: asked)
+        bench.let_go("go")
+        assert (await track.end()).result == "let go"
+
+
 async def test_slot_of_a_message_that_nobody_stops_comes_back_with_its_end(
     valkey: OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,12 @@ ANSWER_S: Final = 1.0
 """Workers that are there answer within that."""
 NO_QUEUE: Final = "404"
 """What brokers say of a queue that is not there; in Redis each empty one."""
+SILENT_S = 30.0
+"""A Redis that takes so long for one message is away; kombu would wait for as long as the system does.
+
+It is also how long the largest message may take.
+"""
+_REDIS: Final = ("redis", "sentinel")
 _POLICY: Final = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 _TAKEN: Final = ("broker_", "control_", "task_create_missing_", "task_default_", "task_queue", "task_routes")
 """How the settings begin of the user's app that say how messages go; its results are none of the client's business."""
@@ -49,6 +55,9 @@ class Client:
         self._key = key
         self._celery = _without_results(theirs.main)
         self._celery.conf.update({key: theirs.conf[key] for key in theirs.conf if key.startswith(_TAKEN)})
+        if str(theirs.conf.broker_write_url or theirs.conf.broker_url).startswith(_REDIS):
+            limits = {"socket_timeout": SILENT_S, "socket_connect_timeout": SILENT_S}
+            self._celery.conf.broker_transport_options = {**limits, **(theirs.conf.broker_transport_options or {})}
         self._celery.control.mailbox.producer_pool = None  # else it takes connections of a pool that all apps share
         self._loop = asyncio.get_running_loop()
         self._steps = _Steps()

@@ -104,8 +104,7 @@ class Message(Away):
 
     async def _interrupt(self) -> None:
         """Ask until somebody answers; also when the outcome was told, as long as the slot is taken."""
-        if self.looking is not None:  # which body it is to be is being found out
-            await asyncio.wait({self.looking})
+        await self._found()
         while self in self.desk.out:
             try:
                 is_withdrawn = await self._executor.interrupt(self)
@@ -116,6 +115,11 @@ class Message(Away):
             if is_withdrawn:
                 self.on_withdrawn()
             return
+
+    async def _found(self) -> None:
+        """Wait until it is known which body it is to be."""
+        if self.looking is not None:
+            await asyncio.wait({self.looking})
 
     def on_withdrawn(self) -> None:
         """It was asked to end, and its body will never begin."""
@@ -140,6 +144,7 @@ class Message(Away):
 
     async def _miss(self) -> None:
         """It still waits when it is too late: it is to begin no more."""
+        await self._found()
         try:
             is_withdrawn = await self._executor.withdraw(self)
         except Exception as error:  # the results are away; the worker looks at the deadline, too

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ try:
 except ImportError as error:
     raise MissingExtra("results of Celery in Redis", "celery") from error
 
-__all__ = ["ENDS", "Results", "check_results"]
+__all__ = ["ENDS", "Outage", "Results", "check_results"]
 
 log = logging.getLogger("quarterjack.celery")
 
@@ -61,6 +60,30 @@ _KINDS: Final[Mapping[Any, Any]] = {
 }
 _OURS: Final = frozenset({"connection_class", "max_connections", "decode_responses"})
 """What Celery says of its connection that is another matter here."""
+
+
+class Outage:
+    """Tells once that something is away, and once that it is back.
+
+    Args:
+        what: What that is, in words.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lasts = False
+
+    def failed(self, doing: str, error: Exception) -> None:
+        """Something could not be done; it will be tried again."""
+        level, self._lasts = logging.DEBUG if self._lasts else logging.WARNING, True
+        text = "%s may be away: %s, tried again until it works, at least every %g s: %s"
+        log.log(level, text, self._what, doing, PAUSE_S[1], str(error) or type(error).__name__)
+
+    def worked(self) -> None:
+        """It could be done."""
+        if self._lasts:
+            self._lasts = False
+            log.warning("%s can be reached again", self._what)
 
 
 def check_results(celery: Any) -> None:
@@ -102,6 +125,8 @@ class Results:
         backend = celery.backend
         self._client = _client_like(backend.connparams)
         self._key_of: Callable[[str], bytes] = backend.get_key_for_task
+        self._decode: Callable[[bytes], Any] = backend.decode
+        self._outage = Outage("Celery's results")
         self._on_state, self._on_pulse = on_state, on_pulse
         self._refs: dict[bytes, str] = {}
         self._pubsub: Any = None
@@ -175,7 +200,7 @@ class Results:
 
     async def _has_ended(self, ref: str) -> bool:
         value = await self._client.get(self._key_of(ref))
-        return value is not None and json.loads(value)["status"] in ENDS
+        return value is not None and self._decode(value)["status"] in ENDS
 
     async def withdraw(self, ref: str, order: str = "") -> bool:
         """Return whether the body of *ref* will never begin; one that has begun is given the order."""
@@ -193,6 +218,7 @@ class Results:
                     self._pubsub = pubsub  # who watches something from here on subscribes to it at once
                     await pubsub.subscribe(CHANNEL, *self._refs)
                     await self.look()
+                    self._outage.worked()
                     pause_s = PAUSE_S[0]
                     while not self._is_over:
                         message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LOOK_S)
@@ -201,7 +227,7 @@ class Results:
             except Exception as error:  # redis-py also has errors of its own of a connection that is torn down
                 if self._is_over:
                     return
-                log.warning("Celery's results are away, tried again in %.1f s: %s", pause_s, error)
+                self._outage.failed("they could not be listened to", error)
             finally:
                 self._pubsub = None
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads reconnects, keeps no secret
@@ -238,7 +264,7 @@ class Results:
         if ref is None:
             return
         try:
-            self._on_state(ref, json.loads(value))
+            self._on_state(ref, self._decode(value))
         except Exception:  # whatever a task of theirs has put there, the others go on
             log.exception("what Celery keeps of %s cannot be read", ref)
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from celery.exceptions import Ignore
 from celery.utils.imports import cwd_in_path
 
 from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.errors import InvalidOption
 
 from ._celery_pulse import Bell, Fence, Pulse
 from ._gate import DOORBELL
@@ -22,10 +24,18 @@ from .base import AppRef
 __all__ = ["TASK", "serve"]
 
 TASK: Final = "quarterjack.run"
+_served: Final[WeakKeyDictionary[Any, HasBodies | str]] = WeakKeyDictionary()
+"""Whose bodies the workers of each Celery app run."""
 
 
 def serve(celery: Any, app: HasBodies | str) -> None:
     """Register the task that runs the bodies of *app*; see `quarterjack.executors.celery.serve_bodies`."""
+    served = _served.setdefault(celery, app)
+    if served != app:  # Celery keeps the first task of a name, in silence
+        raise InvalidOption(
+            f"workers of the Celery app {celery.main!r} run the bodies of {served!r}, and cannot run those of "
+            f"{app!r} as well: make a Celery app for each, with a queue of its own"
+        )
     place = _Place(app)
 
     # Acknowledged before it runs: one that is delivered again after a crash would only meet the fence.

@@ -17,7 +17,6 @@ used for nothing but carrying it. Results come from Redis or Valkey."""
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -37,7 +36,7 @@ try:
     from ._celery_client import Client, Letter, client_of
     from ._celery_ledger import Ledger
     from ._celery_message import Message
-    from ._celery_results import check_results
+    from ._celery_results import Outage, check_results
     from ._celery_search import Search
     from ._celery_worker import TASK, serve
 except ImportError as error:
@@ -46,8 +45,6 @@ except ImportError as error:
     raise MissingExtra("the Celery executor", "celery") from error
 
 __all__ = ["CeleryExecutor", "CeleryTask", "serve_bodies"]
-
-log = logging.getLogger("quarterjack.celery")
 
 HAND_OVER_S: Final = (0.2, 5.0)
 """Before a message is sent again that the broker did not take: the first and the longest pause."""
@@ -61,6 +58,9 @@ def serve_bodies(celery: Any, app: HasBodies | str) -> None:
     Args:
         celery: The Celery app.
         app: The Quarterjack app, or ``"module:attribute"``, imported when the first body is to run.
+
+    Raises:
+        InvalidOption: If its workers run the bodies of another app already.
     """
     serve(celery, app)
 
@@ -102,6 +102,7 @@ class CeleryExecutor(DeskExecutor):
         self._ledger: Ledger
         self._stopped: Ledger | None = None
         self._search: Search
+        self._outage = Outage("Celery")
         self._chores: set[asyncio.Task[None]] = set()
         self._context = copy_context()
 
@@ -181,15 +182,13 @@ class CeleryExecutor(DeskExecutor):
                 if before is not None and await self._ledger.take_up(message, before):
                     message.on_accepted()
                     await self._ledger.results.look()
-                    return
-                if not message.is_asked:
+                elif not message.is_asked:
                     await self._send(message, letter)
             except Exception as error:  # of kombu's transports, or of redis-py
                 message.is_sent = message.is_sent and self._is_fenced  # the fence knows better
-                log.warning(
-                    "job %s could not be handed to Celery, tried again in %.1f s: %s", message.ref, pause_s, error
-                )
+                self._outage.failed(f"job {message.ref} could not be handed over", error)
             else:
+                self._outage.worked()
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
