@@ -93,6 +93,7 @@ async def test_deadline_waits_until_it_is_known_which_body_goes_on(
     async with started(celery, bench) as executor:
         handle, _ = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
         await until(lambda: bool(bench.notes("a")))
+        [before] = executor._ledger.messages()
         executor.leave(handle)
         results, is_known = executor._ledger.results, asyncio.Event()
         take_up, withdraw, asked = results.take_up, results.withdraw, []
@@ -110,8 +111,8 @@ async def test_deadline_waits_until_it_is_known_which_body_goes_on(
         monkeypatch.setattr(results, "withdraw", spy)
         call = TestCall("hold", ("", ""), {}, track := Track())
         call.deadline_ns = SYSTEM_CLOCK.now_ns() - 1
-        call.job_id, call.ref = handle.call.job_id, f"{handle.call.job_id}.2"
-        message = executor.reattach(handle.ref, call, track)
+        call.job_id, call.ref = before.call.job_id, f"{before.call.job_id}.2"
+        message = executor.reattach(before.ref, call, track)
         while message._timer is not None or len(executor._chores) < 3:  # the deadline rings at once
             await asyncio.sleep(0)
         await asyncio.sleep(0)
