@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import abstractmethod
+from asyncio import current_task
 from collections.abc import Hashable
 from datetime import datetime
+from threading import get_ident
+from types import TracebackType
 from typing import Final
 
 from quarterjack._durations import NS_PER_S, Seconds, to_seconds
@@ -22,8 +25,8 @@ from quarterjack.triggers.base import instant_ns
 
 from ._keys import By
 from .base import Gate
-from .outcome import Ended, EndKind
-from .permit import Pass
+from .outcome import RETURNED, Ended, EndKind
+from .permit import BarePass, Pass
 from .waiting import Waiting
 
 __all__ = ["LONG_AGO", "Pace", "RateGate"]
@@ -78,6 +81,37 @@ class RateGate(Gate):
     def give(self, job: Waiting, now: float, ended: Ended) -> None:
         if ended.kind is EndKind.NOT_STARTED:
             self._release(job)
+
+    # -- alone: the start is all that counts of a pass, which is over with it ------------
+
+    async def __aenter__(self) -> None:
+        turnstile = self._turnstile
+        if (
+            turnstile is None
+            or not turnstile.is_fast
+            or current_task(turnstile.loop) is None
+            or turnstile.thread != get_ident()
+            or turnstile.posts[0].entries  # somebody waits
+            or (dispatcher := turnstile.dispatcher)._ready  # or is about to be asked for
+            or not self._take_one(dispatcher.monotonic())
+        ):
+            await self._enter_slowly()
+
+    async def _enter_slowly(self) -> None:
+        if not self._has_fast_path:
+            await super().__aenter__()
+            return
+        turnstile, one = self._turnstile_here(), BarePass()
+        one.resource = None
+        if not turnstile.room.pass_at_once(one):
+            await turnstile.wait(one)
+        turnstile.dispatcher.give(one, RETURNED)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if not self._has_fast_path:
+            await super().__aexit__(kind, error, tb)
 
     def check(self, job: Waiting) -> None:
         if job.cost > self._capacity:

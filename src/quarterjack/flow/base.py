@@ -62,12 +62,18 @@ class Gate(Explained, Passable, ABC):
     _is_contract: ClassVar[bool] = True
     _spares_light: ClassVar[bool] = False
     """The `check` of this very class never refuses a job that costs 1 or less."""
+    _has_fast_path: ClassVar[bool] = False
+    """A pass without a job may go by `_take_one` through gates of this very class; its subclasses say so anew."""
     by: By | None = None
     name: str | None = None
     clock: Clock = SYSTEM_CLOCK
     """The wall clock of its loop, for gates that go by it."""
     follows_wall_clock: bool = False
     """The instant it names is waited for on the wall clock, and it is asked again after each jump of that."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._has_fast_path = vars(cls).get("_has_fast_path", False)  # never inherited: a subclass may say otherwise
 
     # The dispatcher's, and of one gate per key the keys'. Class attributes: a subclass need not call __init__.
     _post: Post | None = None
@@ -175,6 +181,19 @@ class Gate(Explained, Passable, ABC):
         return {key: gate.stats() for key, gate in (self._by_key or {}).items()}
 
     # -- alone -----------------------------------------------------------------------
+
+    def _take_one(self, now: float) -> bool:
+        """Let a pass that costs 1 take what it needs and begin if the gate is open: `eta`, `take`, `started` in one.
+
+        The fast path: asked only where nobody waits. Not if it is closed, or cannot tell: then nothing has changed.
+        """
+        return False
+
+    def _untake_one(self) -> None:
+        """Undo a `_take_one` of this very instant: another gate was closed."""
+
+    def _give_one(self) -> None:
+        """What `_take_one` took is given back."""
 
     def _room_of_passes(
         self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]

@@ -16,16 +16,12 @@ from ._options import CRUMBS, changed, number
 from ._purse import SlotPurse
 from .base import Gate
 from .outcome import Ended
-from .permit import BarePass, Turnstile
+from .permit import ANY_ONE
 from .waiting import Waiting
 
 __all__ = ["ConcurrencyLimit", "FleetConcurrencyLimit"]
 
 _SETTINGS: Final = ("max_concurrent",)
-
-_ONE: Final = BarePass()
-"""Stands for each pass of one slot that no gate need tell from another."""
-_ONE.below = None
 
 
 class ConcurrencyLimit(Gate):
@@ -96,28 +92,33 @@ class ConcurrencyLimit(Gate):
             turnstile is None
             or task is None
             or task in turnstile.inside
-            or (lane := turnstile.lane) is None
-            or lane.posts[0].entries  # somebody waits
+            or not turnstile.is_fast
+            or turnstile.posts[0].entries  # somebody waits
             or turnstile.dispatcher._ready  # or is about to be asked for
             or self.used + 1.0 > self.max_concurrent + CRUMBS
             or turnstile.thread != get_ident()
-            or type(self) is not ConcurrencyLimit
         ):
             return await super().__aenter__()  # type: ignore[no-any-return]  # it routes nothing
         self._users += 1
         self.used += 1.0
-        turnstile.inside[task] = _ONE
+        turnstile.inside[task] = ANY_ONE
         return None
 
-    def _left(self, turnstile: Turnstile, one: BarePass, error: BaseException | None) -> None:
-        if one is not _ONE:
-            super()._left(turnstile, one, error)
-            return
+    _has_fast_path = True
+
+    def _take_one(self, now: float) -> bool:
+        used = self.used + 1.0
+        if used > self.max_concurrent + CRUMBS:
+            return False
+        self.used = used
+        self._users += 1
+        return True
+
+    def _give_one(self) -> None:
         self._users = users = self._users - 1
         self.used = self.used - 1.0 if users else 0.0
-        lane = turnstile.lane
-        if lane is not None and lane.posts[0].entries:
-            turnstile.dispatcher.open(lane.posts[0])
+
+    _untake_one = _give_one
 
     # -- as a gate ---------------------------------------------------------------------
 

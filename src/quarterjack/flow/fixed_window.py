@@ -99,6 +99,17 @@ class FixedWindow(RateGate):
     def _count(self, job: Waiting, now: float) -> None:
         self._windows.add(job.cost, now, self.clock)
 
+    _has_fast_path = True
+
+    def _take_one(self, now: float) -> bool:
+        if now < self._held_until or self._jobs_reserved:
+            return False
+        self._counted_by = self.clock
+        return self._windows.add_one(self.max_requests - 1, now, self.clock)
+
+    def _untake_one(self) -> None:
+        self._windows.undo_one()
+
     def is_idle(self, now: float) -> bool:
         return not self._jobs_reserved and not self._windows.look(now, self.clock)[0] and self._held_until <= now
 
@@ -148,6 +159,15 @@ class _Windows(Protocol):
 
     def add(self, cost: float, now: float, clock: Clock) -> None:
         """Something starts now."""
+        ...
+
+    def add_one(self, most: float, now: float, clock: Clock) -> bool:
+        """Something that costs 1 starts now, unless more than *most* has started; say whether it does."""
+        ...
+
+    def undo_one(self) -> None:
+        """What `add_one` has added just now did not start."""
+        ...
 
 
 def _windows(per: Any, anchor: Any) -> _Windows:
@@ -191,6 +211,8 @@ class _FromTheFirst:
         self._per_s = per_s
         self._began_at = LONG_AGO
         self._used = 0.0
+        self._before = (LONG_AGO, 0.0)
+        """The window before this one, and what had started in that."""
 
     def look(self, now: float, clock: Clock) -> tuple[float, float]:
         ends_at = self._began_at + self._per_s
@@ -198,8 +220,20 @@ class _FromTheFirst:
 
     def add(self, cost: float, now: float, clock: Clock) -> None:
         if now >= self._began_at + self._per_s:
+            self._before = (self._began_at, self._used)
             self._began_at, self._used = now, 0.0
         self._used += cost
+
+    def add_one(self, most: float, now: float, clock: Clock) -> bool:
+        is_open = self.look(now, clock)[0] <= most + CRUMBS
+        if is_open:
+            self.add(1.0, now, clock)
+        return is_open
+
+    def undo_one(self) -> None:
+        self._used -= 1.0
+        if self._used < CRUMBS:  # it had begun with that
+            self._began_at, self._used = self._before
 
 
 class _OnTheClock:
@@ -218,6 +252,21 @@ class _OnTheClock:
 
     def add(self, cost: float, now: float, clock: Clock) -> None:
         start, _ = self.window_at(clock.now_ns())
+        self._add(cost, start)
+
+    def add_one(self, most: float, now: float, clock: Clock) -> bool:
+        start, end = self._last
+        if not start <= (wall_ns := clock.now_ns()) < end:
+            start, _ = self.window_at(wall_ns)
+        is_open = self._used_by_start.get(start, 0.0) <= most + CRUMBS
+        if is_open:
+            self._add(1.0, start)
+        return is_open
+
+    def undo_one(self) -> None:
+        self._used_by_start[self._last[0]] -= 1.0
+
+    def _add(self, cost: float, start: int) -> None:
         used = self._used_by_start
         used[start] = used.pop(start, 0.0) + cost
         if len(used) > _KEPT:

@@ -7,18 +7,22 @@ from asyncio import current_task
 from collections.abc import Callable, Hashable, Mapping
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from quarterjack.context import CURRENT
 from quarterjack.errors import UsageError
 
 from .deadlock import held_by, waits_of
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, Post
+from .lane import says
 from .outcome import NOT_STARTED, RETURNED, ended_by
 from .room import WaitingRoom
 from .waiting import NO_KEY, Phase, Waiting
 
-__all__ = ["BarePass", "Pass", "Passable", "Permit", "Turnstile"]
+if TYPE_CHECKING:
+    from .base import Gate
+
+__all__ = ["ANY_ONE", "BarePass", "Pass", "Passable", "Permit", "Turnstile"]
 
 
 MakeRoom = Callable[[Dispatcher, Callable[[Any], None], Callable[[Any, Exception], None]], WaitingRoom]
@@ -26,6 +30,8 @@ MakeRoom = Callable[[Dispatcher, Callable[[Any], None], Callable[[Any, Exception
 
 
 _NEW: Final = Phase.NEW
+_STARTED: Final = Phase.STARTED
+_OVER: Final = Phase.OVER
 _IN_USE: Final = frozenset({Phase.WAITING, Phase.TAKEN, Phase.STARTED})
 
 
@@ -40,6 +46,11 @@ class BarePass(Waiting):
     """Set when it has to wait."""
     below: BarePass | None
     """Which its task took before at the same gate, and still holds."""
+
+
+ANY_ONE: Final = BarePass()
+"""Stands for each pass that costs 1 and that no gate need tell from another."""
+ANY_ONE.below = None
 
 
 class Pass(BarePass):
@@ -57,7 +68,20 @@ class Pass(BarePass):
 class Turnstile:
     """The waiting room of bare passes through some gates, on one loop."""
 
-    __slots__ = ("__weakref__", "dispatcher", "inside", "lane", "left_behind", "loop", "room", "thread")
+    __slots__ = (
+        "__weakref__",
+        "_giving",
+        "_taking",
+        "dispatcher",
+        "inside",
+        "is_fast",
+        "lane",
+        "left_behind",
+        "loop",
+        "posts",
+        "room",
+        "thread",
+    )
 
     def __init__(self, make_room: MakeRoom, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -66,11 +90,44 @@ class Turnstile:
         self.room = make_room(self.dispatcher, _let_in, _turn_away)
         self.lane: Final = self.room.only
         """That of all passes; None where gates go by keys."""
+        self.posts: Final[tuple[Post, ...]] = () if self.lane is None else self.lane.posts
+        gates = [post.gate for post in self.posts]
+        self.is_fast: Final = bool(gates) and all(gate._has_fast_path for gate in gates)
+        """A pass that costs 1 may go by `pass_fast` and `leave_fast`."""
+        self._taking: Final = [(post, post.gate) for post in self.posts]
+        self._giving: Final = [(post, post.gate) for post in self.posts if says(post.gate, "_give_one")]
         self.inside: dict[asyncio.Task[Any] | None, BarePass] = {}
         """The last pass of each task, for ``async with gate``."""
         self.left_behind: list[object] = []
         """Tasks whose loop was closed while they were inside. Python would close their coroutines at any moment, and
         those leave their blocks then: kept here, they cannot be taken for somebody who is inside now."""
+
+    def pass_fast(self, now: float) -> bool:
+        """Let a pass that costs 1 in, if it `is_fast`, nobody waits and every gate is open. The caller is on this loop.
+
+        It keeps nothing of the pass, as the general way does, `WaitingRoom.pass_at_once`.
+        """
+        if self.dispatcher._ready:  # somebody is about to be asked for
+            return False
+        for post, gate in self._taking:
+            if post.entries or not gate._take_one(now):
+                self._untake(gate)
+                return False
+        return True
+
+    def _untake(self, closed: Gate) -> None:
+        """Undo what the gates before *closed* took."""
+        for _, gate in self._taking:
+            if gate is closed:
+                return
+            gate._untake_one()
+
+    def leave_fast(self) -> None:
+        """A pass is over that came in by `pass_fast`."""
+        for post, gate in self._giving:
+            gate._give_one()
+            if post.entries:
+                self.dispatcher.open(post)
 
     async def wait(self, one: BarePass) -> None:
         """Wait until every gate lets *one* through. Cancelled meanwhile, it leaves nothing taken."""
@@ -158,11 +215,14 @@ class Passable:
         task = None if turnstile is None else current_task(turnstile.loop)
         if turnstile is None or task is None or turnstile.thread != get_ident():
             turnstile, task = self._turnstile_here(), current_task()
+        inside = turnstile.inside
+        if turnstile.is_fast and task not in inside and turnstile.pass_fast(turnstile.dispatcher.monotonic()):
+            inside[task] = ANY_ONE
+            return None
         one = BarePass()
         one.resource = None
         if not turnstile.room.pass_at_once(one):
             await turnstile.wait(one)
-        inside = turnstile.inside
         one.below = inside.get(task) if inside else None
         inside[task] = one
         return one.resource
@@ -182,10 +242,10 @@ class Passable:
             one = turnstile.held_by_another() if mine is None else mine
         if one.below is not None:
             inside[task] = one.below
-        self._left(turnstile, one, error)
-
-    def _left(self, turnstile: Turnstile, one: BarePass, error: BaseException | None) -> None:
-        turnstile.dispatcher.give(one, RETURNED if error is None else ended_by(error))
+        if one is ANY_ONE:
+            turnstile.leave_fast()
+        else:
+            turnstile.dispatcher.give(one, RETURNED if error is None else ended_by(error))
 
     def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
         """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for."""
@@ -210,7 +270,7 @@ class Passable:
 class Permit(Pass):
     """``async with gate.permit(…)``: a pass with a key and a cost, not to be entered again before it was left."""
 
-    __slots__ = ("_owner", "_turnstile")
+    __slots__ = ("_came_fast", "_owner", "_turnstile")
 
     def __init__(self, owner: Passable, key: Mapping[str, Hashable], cost: float) -> None:
         self._owner = owner
@@ -232,6 +292,12 @@ class Permit(Pass):
         if turnstile is None or current_task(turnstile.loop) is None or turnstile.thread != get_ident():
             turnstile = self._owner._turnstile_here()  # see `Passable`
         self._turnstile = turnstile
+        if turnstile.is_fast and self.cost == 1.0 and turnstile.pass_fast(now := turnstile.dispatcher.monotonic()):
+            self.enqueued_at = self.started_at = now
+            self._phase = _STARTED
+            self._came_fast = True
+            return self
+        self._came_fast = False
         if not turnstile.room.pass_at_once(self):
             await turnstile.wait(self)
         return self
@@ -240,5 +306,10 @@ class Permit(Pass):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         turnstile = self._turnstile
-        if turnstile is not None and not turnstile.loop.is_closed():  # else its pass went with the loop
+        if turnstile is None or turnstile.loop.is_closed():  # its pass went with the loop
+            return
+        if self._came_fast:
+            self._phase = _OVER
+            turnstile.leave_fast()
+        else:
             turnstile.dispatcher.give(self, RETURNED if error is None else ended_by(error))

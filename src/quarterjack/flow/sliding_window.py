@@ -117,6 +117,30 @@ class SlidingWindow(RateGate):
         if not starts:
             self._counted = 0.0
 
+    _has_fast_path = True
+
+    def _take_one(self, now: float) -> bool:
+        starts = self._starts
+        while starts and starts[0][0] + self.per <= now:  # as `_leave`, which is a call
+            self._counted -= starts.popleft()[1]
+        if not starts:
+            self._counted = 0.0
+        if (
+            self._counted + 1.0 > self.max_requests + CRUMBS
+            or now < self._held_until
+            or self._jobs_reserved
+            or self.smooth
+        ):
+            return False
+        starts.append((starts[-1][0] if starts and starts[-1][0] > now else now, 1.0))
+        self._counted += 1.0
+        self._counted_by = self.clock
+        return True
+
+    def _untake_one(self) -> None:
+        self._starts.pop()
+        self._counted -= 1.0
+
     def is_idle(self, now: float) -> bool:
         has_left = not self._starts or self._starts[-1][0] + self.per <= now
         return has_left and not self._jobs_reserved and self._held_until <= now

@@ -89,6 +89,25 @@ class TokenBucket(RateGate):
     def _count(self, job: Waiting, now: float) -> None:
         self._full_at_ns = max(self._full_at_ns, round(now * NS_PER_S)) + math.ceil(job.cost * self._token_ns)
 
+    _has_fast_path = True
+
+    def _take_one(self, now: float) -> bool:
+        now_ns, full_at_ns = round(now * NS_PER_S), self._full_at_ns
+        if full_at_ns < now_ns:  # noqa: PLR1730  # max() is a call, and this is the fast path
+            full_at_ns = now_ns
+        if (
+            full_at_ns - now_ns > int((self.burst - 1.0) * self._token_ns)
+            or now < self._held_until
+            or self._jobs_reserved
+        ):
+            return False
+        self._full_at_ns = full_at_ns + self._token_ns
+        self._counted_by = self.clock
+        return True
+
+    def _untake_one(self) -> None:
+        self._full_at_ns -= self._token_ns
+
     def is_idle(self, now: float) -> bool:
         return not self._jobs_reserved and max(self._full_at_ns / NS_PER_S, self._held_until) <= now
 
