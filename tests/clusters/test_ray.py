@@ -37,11 +37,19 @@ pytestmark = [
 
 @contextmanager
 def head(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a cluster of one node with two processors, in a group of its own; end all of it."""
+    """Run a cluster of one node with two processors."""
+    with tempfile.TemporaryDirectory(prefix="qj-ray-") as folder:
+        words = ["--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder}/ray"]
+        with ray_start(*words) as process:
+            yield process
+
+
+@contextmanager
+def ray_start(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a node, in a group of its own; end all of it."""
     with tempfile.TemporaryDirectory(prefix="qj-ray-") as folder, Path(folder, "told").open("wb") as told:
-        words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"]
-        more = ["--include-dashboard=false", f"--temp-dir={folder}/ray", "--disable-usage-stats"]
-        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", *words, *more]
+        words = ["start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats", *options]
+        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", *words]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, start_new_session=True)
         try:
             while b"Ray runtime started" not in Path(told.name).read_bytes():
@@ -212,6 +220,29 @@ async def test_cluster_that_dies_loses_what_it_had_and_the_next_one_serves(
         with head(port):
             await until(lambda: track.outcome is not None, BEGINS_S)
         assert (await track.end()).result == 8
+    finally:
+        await executor.stop(10)
+
+
+async def test_body_that_no_node_has_room_for_waits_for_one_and_is_lost_with_it(
+    address: str, bench: ExecutorBench
+) -> None:
+    """A node that comes takes what waited for it; of one that dies nobody knows what it had done."""
+    executor = Connected(address, resources={"second": 1}, slots=2)
+    await executor.start(bench.home())
+    try:
+        _, runs = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        handle, waits = bench.begin(executor, "mark", bench.file("b"))
+        for track in (runs, waits):
+            await track.heard("accepted")
+        with ray_start(f"--address={address}", "--num-cpus=1", '--resources={"second": 1}'):
+            await runs.heard("began")
+        outcome = await runs.end()
+        assert (outcome.kind, "NodeDied" in (outcome.reason or "")) == (OutcomeKind.LOST, True)
+        assert waits.log == ["accepted"]
+        handle.cancel("not wanted")
+        assert (await waits.end()).kind is OutcomeKind.CANCELLED
+        assert bench.notes("b") == []
     finally:
         await executor.stop(10)
 

@@ -124,6 +124,9 @@ class _Driver:
     def _run(self, number: int, request: bytes) -> None:
         try:
             self._refs[number] = self._body.remote(self._app, request, number, self._board)
+        except ConnectionError as error:  # of Ray's client
+            self._send(Frame.ENDED, numbered(number, Answer.lost(f"nobody knows whether Ray has it: {error}")))
+            return
         except Exception as error:  # likewise: such as a request that its store has no room for
             self._send(Frame.ENDED, numbered(number, Answer.rejected(f"Ray does not take it: {error}")))
             return
@@ -155,6 +158,10 @@ class _Driver:
                     self._tell(*letter)
             except exceptions.RayError:  # the actor has died: Ray starts it anew
                 await asyncio.sleep(AGAIN_S)
+            except Exception:  # of Ray's client, which has lost the cluster for good, and would refuse all that comes
+                traceback.print_exc()
+                self._writer.close()  # with that this process ends
+                return
 
     def _tell(self, number: int, kind: int, data: bytes) -> None:
         if number in self._refs:

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from quarterjack.errors import InvalidOption, MissingExtra
+from quarterjack.errors import InvalidOption, MissingExtra, UsageError
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._desk_executor import DeskExecutor, at_least_one
@@ -54,7 +54,8 @@ class RayExecutor(DeskExecutor):
     """Runs bodies in the worker processes of a Ray cluster.
 
     Args:
-        address: The cluster, as `ray.init` has it: ``"auto"``, ``"10.0.0.5:6379"``, ``"local"`` for one that is begun
+        address: The cluster, as `ray.init` has it: ``"auto"``, ``"10.0.0.5:6379"``, ``"ray://10.0.0.5:10001"`` from
+            a machine that is none of its own (with ``ray[client]``), ``"local"`` for one that is begun
             here and ends with the executor. None: the one of the variable RAY_ADDRESS, else the one that was started
             on this machine, else a local one.
         num_cpus: How many processors Ray sets aside for a body; a part of one is allowed.
@@ -68,6 +69,7 @@ class RayExecutor(DeskExecutor):
     Raises:
         InvalidOption: If one of them is not that.
         MissingExtra: If Ray is not installed.
+        UsageError: If the address needs Ray's client, and that is not installed.
     """
 
     is_remote = True
@@ -102,9 +104,7 @@ class RayExecutor(DeskExecutor):
             "resources": {key: _amount(f"resources[{key!r}]", value) for key, value in (resources or {}).items()},
         }
         self.name, self.slots = name, at_least_one("slots", slots)
-        if address is not None and not isinstance(address, str):
-            raise InvalidOption(f"address must be a text such as 'auto' or '10.0.0.5:6379', got {address!r}")
-        self._address = address
+        self._address = _checked(address)
         self._init = _as_json(init or {})
         self._home: Home
         self._link: Link | None = None
@@ -253,6 +253,14 @@ class RayExecutor(DeskExecutor):
         if kind is Frame.ENDED:
             del self._out[number]
         sent.hear(kind, data)
+
+
+def _checked(address: Any) -> str | None:
+    if address is not None and not isinstance(address, str):
+        raise InvalidOption(f"address must be a text such as 'auto' or '10.0.0.5:6379', got {address!r}")
+    if address is not None and address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
+        raise UsageError(f"the address {address!r} needs Ray's client: pip install 'ray[client]'")
+    return address
 
 
 def _amount(field: str, value: float) -> float:

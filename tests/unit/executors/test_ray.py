@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from quarterjack import InvalidOption, MissingExtra
+from quarterjack import InvalidOption, MissingExtra, UsageError
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.executors import AppRef, Executor, Home, _ray_link, ray
 from quarterjack.executors._frames import Frame
@@ -62,6 +62,14 @@ def test_wrong_options_are_refused_where_they_are_written(options: dict[str, Any
     """Ray would tell of them later, in another process."""
     with pytest.raises(InvalidOption, match=words):
         RayExecutor(**options)
+
+
+def test_address_of_rays_client_is_refused_where_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug: its jobs waited, and the log said it again and again."""
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(UsageError, match=r"'ray://10.0.0.5:10001' needs Ray's client: pip install 'ray\[client\]'"):
+        RayExecutor("ray://10.0.0.5:10001")
+    RayExecutor("10.0.0.5:6379")
 
 
 # ---------------------------------------------------------------- the contract
@@ -119,6 +127,20 @@ async def test_what_a_dead_process_had_is_lost_and_the_next_one_takes_what_comes
         assert (await first.end()).kind is OutcomeKind.LOST
         bench.let_go("go")  # Ray ends what it had begun; the stand-in does not
         assert (await bench.run(executor, "double", 4)).result == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mood", ["cut", "gone"])
+async def test_bodies_of_a_cluster_that_rays_client_has_lost_are_lost(mood: str, bench: ExecutorBench) -> None:
+    """The bug: a dead connection by ``ray://`` was kept, and all that came later was refused, for good."""
+    executor = RayExecutor(init={"mood": mood})
+    await executor.start(bench.home())
+    try:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        assert (await track.end()).kind is OutcomeKind.LOST
+    finally:
+        bench.let_go("go")
+        await executor.stop(ENOUGH_S)
 
 
 class Owner:

@@ -40,6 +40,10 @@ def init(address: str | None, *, include_dashboard: bool, mood: str = "") -> Non
         raise ConnectionError("there is no cluster")
     if mood == "dies":
         os._exit(3)
+    if mood == "cut":
+        _Actor.news_most = 1
+    if mood == "gone":
+        _Ref.is_out_of_reach = True
 
 
 def shutdown() -> None:
@@ -76,15 +80,28 @@ def cancel(ref: _Ref, *, force: bool) -> None:
 class _Actor:
     """An actor's handle, in the driver."""
 
+    news_most: float = float("inf")
+    """After so many the cluster is out of reach, as Ray's client tells it."""
+
     def __init__(self, itself: Any) -> None:
-        self.news = SimpleNamespace(remote=itself.news)
+        self.news = SimpleNamespace(remote=self._news)
         self.itself = itself
+
+    async def _news(self) -> Any:
+        if self.news_most <= 0:
+            raise ConnectionError("Failed to reconnect within the reconnection grace period")
+        self.news_most -= 1
+        return await self.itself.news()
 
 
 class _Ref:
     """What a body will have returned."""
 
+    is_out_of_reach = False
+
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if self.is_out_of_reach:
+            raise ConnectionError("Failed to reconnect within the reconnection grace period")
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.pid = 0
         self._function, self._args = function, args
