@@ -286,6 +286,13 @@ class Crew:
             steps.push_async_callback(self._end_tasks)
             await self._nursery.close()
 
+    def desert(self) -> None:
+        """Let go of everything without a loop: that of the app is closed, and nobody had stopped this."""
+        self._nursery.desert()
+        for child in self._children:
+            child.desert()
+        self._files.close()
+
     def _drop(self) -> None:
         for child in tuple(self._children):
             child.drop()

@@ -229,6 +229,15 @@ class Nursery:
         self._unborn.clear()
         self._children.clear()
 
+    def desert(self) -> None:
+        """End the process, and every child with it, without a loop: that of the app is closed."""
+        link, self._link = self._link, None
+        if link is not None:
+            not_for_forks(link.fileno(), None)
+            link.close()
+        if self._process is not None:
+            threading.Thread(target=_see_off, args=(self._process,), name="qj-bury", daemon=True).start()
+
     async def _ended(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for its end, which takes its children with it; if it does not come, end them all."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -248,6 +257,14 @@ def _bury(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     with contextlib.suppress(RuntimeError):  # no thread for it: the next process that is started buries it
         threading.Thread(target=process.wait, name="qj-bury", daemon=True).start()
+
+
+def _see_off(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(CLOSE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _popen(link: socket.socket) -> subprocess.Popen[bytes]:

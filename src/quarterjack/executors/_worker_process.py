@@ -354,6 +354,10 @@ class WorkerProcess(asyncio.BufferedProtocol):
         if self.is_killed:
             self._nursery.signal(pid, signal.SIGKILL)
 
+    def desert(self) -> None:
+        """End it without a loop: that of the app is closed."""
+        self._cut_leash()
+
     def drop(self) -> None:
         """Forget it: its executor has stopped."""
         self._close()

@@ -115,6 +115,8 @@ class ProcessExecutor(DeskExecutor):
         if sys.platform == "win32":
             raise UsageError(f"the executor {self.name!r} needs a POSIX system; use executor='thread' on this one")
         self._desk = self._new_desk(home)
+        if self._crew is not None:  # of an app that ended without stopping it
+            self._crew.desert()
         self._home, self._crew, self._context = home, None, copy_context()
 
     async def warm(self) -> None:

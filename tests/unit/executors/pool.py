@@ -27,12 +27,16 @@ class Pool:
 
     @asynccontextmanager
     async def started(self) -> AsyncGenerator[Pool, None]:
-        await self.executor.start(Home(SYSTEM_CLOCK, lambda: AppRef(None, str(self.script), "app")))
+        await self.executor.start(self.home)
         await self.executor.warm()
         try:
             yield self
         finally:
             await self.executor.stop(0)
+
+    @property
+    def home(self) -> Home:
+        return Home(SYSTEM_CLOCK, lambda: AppRef(None, str(self.script), "app"))
 
     def begin(self, task: str, *args: Any) -> Track:
         return self.bench.begin(self.executor, task, *args)[1]

@@ -89,6 +89,23 @@ async def test_a_child_for_which_there_are_no_descriptors_is_tried_again_and_lea
         assert (await pool.begin("double", 21).end()).result == 42
 
 
+@pytest.mark.leaks("tasks")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio's: the loop was closed under its transport
+def test_an_app_that_ended_without_stopping_it_leaves_the_next_one_nothing(tmp_path: Path) -> None:
+    """The bug: a test or a notebook has one loop after the other, and each left its processes, for good."""
+    pool = Pool(tmp_path, BODIES)
+
+    async def use(*, stops: bool) -> object:
+        await pool.executor.start(pool.home)
+        result = (await pool.begin("double", 4).end()).result
+        if stops:
+            await pool.executor.stop(1)
+        return result
+
+    assert asyncio.run(use(stops=False)) == 8
+    assert asyncio.run(use(stops=True)) == 8
+
+
 # -- children ----------------------------------------------------------------------------------
 
 
