@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.exceptions import ConnectionError as AwayError
 from redis.exceptions import ReadOnlyError
@@ -26,12 +27,13 @@ from ._stage import Stage
 
 __all__ = ["Bell", "Fence", "Pulse"]
 
+T = TypeVar("T")
 ALIVE_S = 15
 """A process that says nothing for so long is dead, or stands still."""
 PULSE_S = 2.0
 """How often a process says that it is there, and stores again what could not be stored."""
 ASKED_MOST: Final = 30
-"""How often a backend that is away is asked whether a body may begin."""
+"""How often a backend that is away is asked when a body begins, and when it ends."""
 _AWAY: Final = (AwayError, SlowError, ReadOnlyError, OSError)
 """What a backend raises that is away, or not ready yet."""
 BETWEEN_S: Final = 0.1
@@ -77,19 +79,12 @@ class Fence:
         self._keys = wanted_key(ref), begun_key(ref), alive_key(ref)
 
     def may_begin(self) -> bool:
-        """Take the attempt's one turn; wait while the backend is away: nobody could be told how the body ended.
+        """Take the attempt's one turn; wait while the backend is away.
 
         Raises:
             Exception: The backend's, if it stays away, or refuses the question.
         """
-        for _ in range(ASKED_MOST - 1):
-            with suppress(*_AWAY):
-                return self._takes_turn()
-            threading.Event().wait(PULSE_S)
-        return self._takes_turn()
-
-    def _takes_turn(self) -> bool:
-        return bool(self.client.eval(BEGIN, 3, *self._keys, self.ref, KEPT_S, ALIVE_S))
+        return bool(_once_there(lambda: self.client.eval(BEGIN, 3, *self._keys, self.ref, KEPT_S, ALIVE_S)))
 
     def pulse(self) -> bool:
         """Say that this process is there; return whether its body is still wanted."""
@@ -100,11 +95,26 @@ class Fence:
         return self.client.blpop([orders_key(self.ref)], timeout=within_s) is not None
 
     def end(self) -> None:
-        """The body is over: who waits for an order waits no longer, and keeps no connection."""
+        """The body is over: who waits for an order waits no longer, and keeps no connection.
+
+        Waits while the backend is away: Celery would try to store the result once, and lose it.
+        """
+        _once_there(self._end_orders)
+
+    def _end_orders(self) -> None:
         with self.client.pipeline(transaction=False) as pipe:
             pipe.rpush(orders_key(self.ref), "over")
             pipe.expire(orders_key(self.ref), ALIVE_S)
             pipe.execute()
+
+
+def _once_there(ask: Callable[[], T]) -> T:
+    """Return what the backend answers, once it is there; raise what it raises when it stays away."""
+    for _ in range(ASKED_MOST - 1):
+        with suppress(*_AWAY):
+            return ask()
+        threading.Event().wait(PULSE_S)
+    return ask()
 
 
 class Pulse:
@@ -134,11 +144,11 @@ class Pulse:
         with self._lock:  # from here on nobody is interrupted
             self._is_over.set()
             self._changed.notify()
+        with suppress(Exception):  # the backend stays away: then nobody can be told of the end
+            self._fence.end()
         with self._storing:  # nor does anybody write over the end
             if self._has_news:
                 self._is_stored("PROGRESS")
-        with suppress(Exception):  # the backend is away: then it waits a while
-            self._fence.end()
 
     # -- what the body says ------------------------------------------------------------
 
