@@ -33,6 +33,7 @@ from tests.real_time import LONG_S, until
 from tests.servers.running import VALKEY, OwnServer, own
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_redis]
+TELLING = "tests.clusters.telling_bodies:app"
 NOBODY: int = 4
 """The database of a broker whose messages no worker gets."""
 
@@ -321,18 +322,17 @@ async def test_jobs_that_wait_run_after_a_restart_of_the_server(bench: ExecutorB
 async def test_result_waits_in_its_worker_until_the_server_is_back(
     bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Celery asks once before it stores a result: of a body that ended while the server was restarted there was none."""
+    """Celery asks once before it stores a result: of a body that ended while the server was away there was none."""
     monkeypatch.setattr(_celery_message, "SILENT_S", 60.0)  # a server may take long to start
-    with own(VALKEY, "--appendonly", "yes") as server:
-        with worker(server.port, QJ_TEST_CELERY_BODIES="tests.clusters.telling_bodies:app"):
-            async with started(app_on(server.port), bench) as executor:
-                _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
-                await track.heard("began")
-                server.stop()
-                bench.let_go("go")
-                await until(lambda: bench.notes("a") == ["began", "ended"])
-                server.start()
-                assert (await track.end()).result == "let go"
+    with own(VALKEY, "--appendonly", "yes") as server, worker(server.port, QJ_TEST_CELERY_BODIES=TELLING):
+        async with started(app_on(server.port), bench) as executor:
+            _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+            await track.heard("began")
+            server.stop()
+            bench.let_go("go")
+            await until(lambda: bench.notes("a") == ["began", "ended"])
+            server.start()
+            assert (await track.end()).result == "let go"
 
 
 async def test_outcome_is_found_after_the_server_was_away(celery: Any, at_work: None, bench: ExecutorBench) -> None:
