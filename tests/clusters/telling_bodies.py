@@ -13,7 +13,7 @@ app = Quarterjack()
 @app.task
 def hold(file: str, until: str) -> str:
     """Wait, and note that it has ended."""
-    result = _contract_bodies.hold.__wrapped__(file, until)
+    result: str = _contract_bodies.hold.__wrapped__(file, until)
     with Path(file).open("a", encoding="utf-8") as notes:
         notes.write("ended\n")
     return result
