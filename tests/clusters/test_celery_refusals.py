@@ -134,7 +134,7 @@ def test_what_an_app_left_that_ended_without_stopping_it_is_let_go(bench: Execut
 
     async def begin_again() -> None:
         await executor.start(bench.home())
-        assert {chore.get_loop() for chore in executor._chores} == {asyncio.get_running_loop()}
+        assert {chore.get_loop() for chore in executor._chores.tasks} == {asyncio.get_running_loop()}
         await executor.stop(0)
 
     loop = asyncio.new_event_loop()
@@ -212,7 +212,8 @@ async def test_message_that_was_cancelled_before_it_could_be_sent_is_never_sent(
         assert (await track.end()).kind is OutcomeKind.CANCELLED
         assert executor.free == 1
         so_far = len(tries)
-        await until(lambda: len(executor._chores) == (kind == "ours"))  # nobody tries any more; one looks on for all
+        # Nobody tries any more; one looks on for all.
+        await until(lambda: len(executor._chores.tasks) == (kind == "ours"))
         assert len(tries) - so_far <= 1, "a revoke, at most"
         track.check()
     finally:

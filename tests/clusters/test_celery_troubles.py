@@ -114,7 +114,7 @@ async def test_deadline_waits_until_it_is_known_which_body_goes_on(
         call.deadline_ns = SYSTEM_CLOCK.now_ns() - 1
         call.job_id, call.ref = before.call.job_id, f"{before.call.job_id}.2"
         message = executor.reattach(before.ref, call, track)
-        while message._timer is not None or len(executor._chores) < 3:  # the deadline rings at once
+        while message._timer is not None or len(executor._chores.tasks) < 3:  # the deadline rings at once
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         is_known.set()

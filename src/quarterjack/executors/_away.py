@@ -98,6 +98,7 @@ class Away:
         "_ended_mono_ns",
         "_hold",
         "_is_abandoned",
+        "_is_accepted",
         "_is_begun",
         "_is_reported",
         "_reason",
@@ -119,7 +120,7 @@ class Away:
         self._turn = Lock()
         self._asked: OutcomeKind | None = None
         self._reason = ""
-        self._is_begun = self._is_reported = self._is_abandoned = False
+        self._is_accepted = self._is_begun = self._is_reported = self._is_abandoned = False
         self._timer: asyncio.TimerHandle | None = None
         self._hold = desk.clock.hold()
         desk.out.add(self)
@@ -212,6 +213,16 @@ class Away:
 
     def _timeout_words(self) -> str:
         return f"ran longer than its timeout of {self.call.timeout_s:g} s"
+
+    def on_accepted(self) -> None:
+        """It waits in a queue elsewhere."""
+        if not (self._is_accepted or self._is_begun or self._is_reported or self._is_abandoned):
+            self._is_accepted = True
+            self._report.accepted()
+
+    def on_begun(self) -> None:
+        """Its body has begun elsewhere, as was heard just now."""
+        self._on_began(self.desk.clock.monotonic_ns())
 
     def _on_began(self, at_mono_ns: int) -> None:
         if self._is_begun or self._is_abandoned:

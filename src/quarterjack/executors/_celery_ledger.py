@@ -7,7 +7,7 @@ that (until then another process may have to take the outcome up)."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from quarterjack.model import OutcomeKind
@@ -15,6 +15,7 @@ from quarterjack.model import OutcomeKind
 from ._celery_fence import job_of
 from ._celery_message import Message
 from ._celery_results import Results
+from ._chores import Chores
 
 __all__ = ["Ledger"]
 
@@ -37,7 +38,7 @@ class Ledger:
         self._kept: dict[str, str] = {}
         """Under which name a body ran that returned, by the attempt that the app's store is to have it for."""
         self._closing: dict[str, asyncio.Task[None]] = {}
-        self._chores: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
 
     def start(self) -> None:
         """Begin to listen."""
@@ -47,10 +48,7 @@ class Ledger:
         """Listen no more; what the app's store does not have yet is left there. To be called again if `settled` was."""
         if self._closing:
             await asyncio.wait(self._closing.values(), timeout=LAST_S)
-        left = {*self._chores, *self._closing.values()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await self._chores.end()
         await self.results.close()
 
     # -- who waits for what --------------------------------------------------------------
@@ -91,9 +89,9 @@ class Ledger:
         if same:
             return
         del self._out[message.ref]
-        self._chore(self.results.forget(message.ref))
+        self._chores.do(self.results.forget(message.ref))
         if is_kept:
-            self._chore(self.results.keep(message.ref))
+            self._chores.do(self.results.keep(message.ref))
         elif end is not OutcomeKind.LOST:
             self._close_attempt(message.ref)
 
@@ -113,12 +111,7 @@ class Ledger:
                 if self._closing.get(job) is asyncio.current_task():
                     del self._closing[job]
 
-        self._closing[job] = asyncio.get_running_loop().create_task(close())
-
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+        self._closing[job] = self._chores.do(close())
 
     # -- what is heard -------------------------------------------------------------------
 

@@ -57,13 +57,12 @@ class Message(Away):
         is_sent: It may be in Celery's hands already, from another process.
     """
 
-    __slots__ = ("_executor", "_is_accepted", "_said", "_silent_since_ns", "expires", "is_sent", "looking", "ref")
+    __slots__ = ("_executor", "_said", "_silent_since_ns", "expires", "is_sent", "looking", "ref")
 
     def __init__(self, desk: Desk, call: Call, report: Report, executor: Hands, *, is_sent: bool) -> None:
         super().__init__(desk, call, report)
         self.may_begin()  # whose turn it is, the fence knows: nothing is withdrawn by this side alone
         self._executor = executor
-        self._is_accepted = False
         self._silent_since_ns: int | None = None
         self._said: list[Any] = [None, None]
         self.is_sent = is_sent
@@ -85,12 +84,12 @@ class Message(Away):
         return self._is_accepted and not (self._is_begun or self.is_asked or self.is_over)
 
     def on_accepted(self) -> None:
-        """The broker has it."""
-        if not (self._is_accepted or self._is_begun or self.is_over):
-            self._is_accepted = True
-            self._report.accepted()
-            if not self._executor.capabilities.can_report_start and self.call.timeout_s is not None:
-                self.arm(self.call.timeout_s, self._time_out)
+        """The broker has it; where nobody says when it begins, its time counts from there."""
+        is_new = not self._is_accepted
+        super().on_accepted()
+        timeout_s = None if self._executor.capabilities.can_report_start else self.call.timeout_s
+        if is_new and self.is_waiting and timeout_s is not None:
+            self.arm(timeout_s, self._time_out)
 
     # -- ending it ---------------------------------------------------------------------
 
@@ -198,7 +197,7 @@ class Message(Away):
         if not self._is_begun:
             if not self.is_asked:
                 self._disarm()
-            self._on_began(self.desk.clock.monotonic_ns())
+            super().on_begun()
 
     def _on_said(self, result: Any) -> None:
         told = _fields(result)

@@ -17,7 +17,6 @@ import logging
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
-from contextvars import Context
 from typing import Any, Final, NamedTuple
 
 from quarterjack._durations import NS_PER_S
@@ -25,6 +24,7 @@ from quarterjack.errors import BodyDied
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._away import Desk
+from ._chores import Chores
 from ._files import Files, sweep
 from ._starting import Nursery, in_thread
 from ._worker_process import Running, WorkerProcess, words_of
@@ -62,22 +62,21 @@ class Crew:
         desk: The app's.
         app: How they find it.
         nursery: Starts them.
-        context: What is done beside all calls runs in it.
+        chores: What is done beside all calls.
     """
 
-    def __init__(self, name: str, rules: Rules, desk: Desk, app: AppRef, nursery: Nursery, context: Context) -> None:
+    def __init__(self, name: str, rules: Rules, desk: Desk, app: AppRef, nursery: Nursery, chores: Chores) -> None:
         self._name = name
         self._rules = rules
         self._desk = desk
         self._nursery = nursery
-        self._context = context
+        self._chores = chores
         self._settings = {"app": list(app), "memory": rules.max_rss_kib is not None}
         self._files = Files()
         self._numbers = itertools.count(1)
         self._children: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._queue: deque[Running] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._trial = 0
         self._failures = 0
@@ -158,10 +157,8 @@ class Crew:
             child.on_unstarted(str(error))
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:
-        """Do something that nobody waits for, in the context the executor was started in."""
-        task = self._desk.loop.create_task(call, context=self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Do something that nobody waits for."""
+        self._chores.do(call)
 
     def _start_later(self) -> None:
         if self._pause is None:
@@ -283,7 +280,7 @@ class Crew:
         async with AsyncExitStack() as steps:  # last one first
             steps.callback(self._files.close)
             steps.callback(self._drop)
-            steps.push_async_callback(self._end_tasks)
+            steps.push_async_callback(self._chores.end)
             await self._nursery.close()
 
     def desert(self) -> None:
@@ -296,12 +293,6 @@ class Crew:
     def _drop(self) -> None:
         for child in tuple(self._children):
             child.drop()
-
-    async def _end_tasks(self) -> None:
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _swept() -> None:

@@ -33,12 +33,11 @@ class Hands(Protocol):
 class Message(Away):
     """One attempt that was handed to Dask; the handle the runtime holds."""
 
-    __slots__ = ("_hands", "_is_accepted", "worker")
+    __slots__ = ("_hands", "worker")
 
     def __init__(self, desk: Desk, call: Call, report: Report, hands: Hands) -> None:
         super().__init__(desk, call, report)
         self._hands = hands
-        self._is_accepted = False
         self.worker = ""
         """The address of the Dask worker that has begun it."""
 
@@ -46,11 +45,6 @@ class Message(Away):
     def is_over(self) -> bool:
         """True once nobody waits for it."""
         return (self._is_reported or self._is_abandoned) and not self.is_zombie
-
-    @property
-    def is_begun(self) -> bool:
-        """True once it was heard that its body has begun."""
-        return self._is_begun
 
     # -- ending it ---------------------------------------------------------------------
 
@@ -79,12 +73,6 @@ class Message(Away):
 
     # -- what is heard -----------------------------------------------------------------
 
-    def on_accepted(self) -> None:
-        """Dask has it."""
-        if not (self._is_accepted or self._is_begun or self._is_reported):
-            self._is_accepted = True
-            self._report.accepted()
-
     def on_news(self, kind: str, value: Any) -> None:
         """Its Dask worker says something."""
         if kind == "answer":
@@ -92,7 +80,7 @@ class Message(Away):
         elif self._is_reported or self._is_abandoned:
             return
         elif kind == "began":
-            self._on_began(self.desk.clock.monotonic_ns())
+            self.on_begun()
         elif kind == "keep":
             self._report.keep(from_json(value))
         else:

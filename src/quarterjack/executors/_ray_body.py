@@ -26,12 +26,11 @@ class Hands(Protocol):
 class Sent(Killable):
     """One attempt; the handle that the runtime holds."""
 
-    __slots__ = ("_executor", "_is_accepted", "_kept", "_said", "number", "request")
+    __slots__ = ("_executor", "_kept", "_said", "number", "request")
 
     def __init__(self, executor: Hands, desk: Desk, call: Call, report: Report, number: int, request: bytes) -> None:
         super().__init__(desk, call, report)
         self._executor = executor
-        self._is_accepted = False
         self._said = self._kept = b""
         self.number = number
         self.request = request
@@ -63,24 +62,15 @@ class Sent(Killable):
         if self._is_reported or self._is_abandoned:
             return
         if kind is Frame.ACCEPTED:
-            self._on_accepted()
+            self.on_accepted()
         elif kind is Frame.STARTED:
-            self._on_begun()
+            self.on_begun()
         elif kind is Frame.ENDED:
             outcome = outcome_of(self.call, data)
             is_killed = outcome.kind is OutcomeKind.DIED and self.is_asked  # for it did not stop
             self.on_over(Outcome(OutcomeKind.CANCELLED) if is_killed else outcome)
         else:
             self._on_said(kind, data)
-
-    def _on_accepted(self) -> None:
-        if not (self._is_accepted or self._is_begun):
-            self._is_accepted = True
-            self._report.accepted()
-
-    def _on_begun(self) -> None:
-        if not self._is_begun:
-            self._on_began(self.desk.clock.monotonic_ns())
 
     def _on_said(self, kind: Frame, data: bytes) -> None:
         """Pass it on; the last words come twice."""

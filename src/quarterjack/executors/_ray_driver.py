@@ -23,6 +23,7 @@ from pydantic_core import from_json, to_json
 
 from quarterjack.errors import MissingExtra
 
+from ._chores import Chores
 from ._frames import Frame, Frames, number_of, numbered, pack
 from ._leash import fasten
 from ._ray_worker import Board, Letter, run_body
@@ -67,7 +68,7 @@ class _Driver:
         self._body: Any = None
         self._board: Any = None
         self._refs: dict[int, Any] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
 
     async def serve(self, link: socket.socket) -> None:
         """Do what frames say, until the end."""
@@ -102,7 +103,7 @@ class _Driver:
             self._send(Frame.UNLOADABLE, to_json([why, traceback.format_exc()]))
             return
         signal.signal(signal.SIGTERM, _stay)  # Ray has taken it
-        self._keep(self._listen())
+        self._chores.do(self._listen())
         self._send(Frame.READY)
 
     def _connect(self, settings: dict[str, Any]) -> None:
@@ -113,11 +114,6 @@ class _Driver:
         here = strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Board)
         self._board = actor.remote()
-
-    def _keep(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # -- bodies ----------------------------------------------------------------------------
 
@@ -131,7 +127,7 @@ class _Driver:
             self._send(Frame.ENDED, numbered(number, Answer.rejected(f"Ray does not take it: {error}")))
             return
         self._send(Frame.ACCEPTED, numbered(number))
-        self._keep(self._wait(number))
+        self._chores.do(self._wait(number))
 
     async def _wait(self, number: int) -> None:
         letters: list[Letter]

@@ -111,10 +111,6 @@ class Running(Killable):
             self.child.kill()
         self.arm(UNKILLABLE_S, self.give_up)
 
-    def on_began(self) -> None:
-        """The body begins."""
-        self._on_began(self.desk.clock.monotonic_ns())
-
     def tell(self, kind: Frame, data: bytes) -> None:
         """The body says something."""
         if self._is_reported or self._is_abandoned:
@@ -314,7 +310,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
         elif running is None:
             pass  # the last words of a body that is over
         elif kind is Frame.STARTED:
-            running.on_began()
+            running.on_begun()
         elif kind is Frame.ENDED:
             self._end_body(outcome_of(running.call, data))
         elif kind is Frame.ENDED_FILE:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
@@ -28,6 +27,7 @@ from quarterjack._durations import NS_PER_S
 from quarterjack.errors import MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
+from ._chores import Chores
 from ._desk_executor import DeskExecutor, at_least_one
 from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
@@ -103,8 +103,7 @@ class CeleryExecutor(DeskExecutor):
         self._stopped: Ledger | None = None
         self._search: Search
         self._outage = Outage("Celery")
-        self._chores: set[asyncio.Task[None]] = set()
-        self._context = copy_context()
+        self._chores = Chores()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._celery.main!r}, queue={self._queue!r}, slots={self.slots})"
@@ -117,8 +116,7 @@ class CeleryExecutor(DeskExecutor):
         Raises:
             UsageError: If another app uses the executor.
         """
-        self._desk, self._context = self._new_desk(home), copy_context()
-        self._chores.clear()  # of an app that ended without stopping it
+        self._desk, self._chores = self._new_desk(home), Chores()
         self._ledger = Ledger(self._celery, is_fenced=self._is_fenced)
         self._ledger.start()
         self._client = client_of(self._celery)
@@ -155,9 +153,7 @@ class CeleryExecutor(DeskExecutor):
             await self._end_all(desk, grace_s)
         finally:
             self._stopped = self._ledger
-            for chore in self._chores:
-                chore.cancel()
-            await asyncio.gather(*self._chores, return_exceptions=True)
+            await self._chores.end()
             self._client.close()
             await self._ledger.close()
 
@@ -245,11 +241,8 @@ class CeleryExecutor(DeskExecutor):
         await self._client.revoke(message.ref, "SIGKILL")
 
     def chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something beside the loop's other work, in the context the executor was started in."""
-        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-        return task
+        """Do something beside the loop's other work."""
+        return self._chores.do(work)
 
 
 class CeleryTask(CeleryExecutor):

@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from contextvars import copy_context
 from functools import partial
 from typing import Any, ClassVar, Final
 
 from quarterjack.errors import MissingExtra
 
+from ._chores import Chores
 from ._desk_executor import DeskExecutor, at_least_one
 from ._frames import LARGE
 from ._loading import is_loading
@@ -86,8 +86,7 @@ class DaskExecutor(DeskExecutor):
         self._home: Home
         self._link: Link
         self._errands: dict[str, Errand] = {}
-        self._chores: set[asyncio.Task[None]] = set()
-        self._context = copy_context()
+        self._chores = Chores()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address!r}, slots={self.slots})"
@@ -96,8 +95,8 @@ class DaskExecutor(DeskExecutor):
 
     async def start(self, home: Home) -> None:
         self._desk = self._new_desk(home)
-        self._home, self._context = home, copy_context()
-        self._errands, self._chores = {}, set()  # an app that ended without stopping it may have left some
+        self._home = home
+        self._errands, self._chores = {}, Chores()  # an app that ended without stopping it may have left some
         self._link = Link(self._cluster, self._on_news, self._on_event)
 
     async def warm(self) -> None:
@@ -111,7 +110,7 @@ class DaskExecutor(DeskExecutor):
         errand = self._errands.get(call.ref)
         if errand is None or errand.is_ending:
             errand = self._errands[call.ref] = Errand(call, app, request)
-            errand.task = self._begin(self._carry(errand))
+            errand.task = self._chores.do(self._carry(errand))
         errand.messages.append(message)
         if errand.future is not None:  # the same attempt once more: it shares what becomes of it
             message.may_begin()
@@ -122,17 +121,10 @@ class DaskExecutor(DeskExecutor):
         desk, self._desk = self._desk, None
         if desk is None:
             return
-        for away in desk.out.copy():
-            away.cancel("shutdown")
         try:
-            await desk.wait_for(desk.out.copy(), grace_s)
+            await self._end_all(desk, grace_s)
         finally:
-            for away in desk.out.copy():
-                log.warning("job %s may still run on Dask", away.call.ref)
-                away.abandon()
-            for chore in self._chores:
-                chore.cancel()
-            await asyncio.gather(*self._chores, return_exceptions=True)
+            await self._chores.end()
             await self._link.close()
 
     # -- there and back ----------------------------------------------------------------
@@ -236,11 +228,4 @@ class DaskExecutor(DeskExecutor):
 
     def chore(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the loop's other work."""
-        self._begin(work)
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do it in the context the executor was started in, not in that of the job that happens to ask."""
-        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-        return task
+        self._chores.do(work)

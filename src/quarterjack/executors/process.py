@@ -19,12 +19,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextvars import copy_context
 from typing import ClassVar, Final, Literal
 
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, UsageError
 
+from ._chores import Chores
 from ._crew import Crew, Rules
 from ._desk_executor import DeskExecutor, at_least_one
 from ._remote import request_of
@@ -102,7 +102,7 @@ class ProcessExecutor(DeskExecutor):
         self._spawns = start_method == "spawn" or (start_method is None and not sys.platform.startswith("linux"))
         self._home: Home | None = None
         self._crew: Crew | None = None
-        self._context = copy_context()
+        self._chores = Chores()
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class ProcessExecutor(DeskExecutor):
         self._desk = self._new_desk(home)
         if self._crew is not None:  # of an app that ended without stopping it
             self._crew.desert()
-        self._home, self._crew, self._context = home, None, copy_context()
+        self._home, self._crew, self._chores = home, None, Chores()
 
     async def warm(self) -> None:
         """Start the first child: a task names this executor.
@@ -134,7 +134,7 @@ class ProcessExecutor(DeskExecutor):
         if self._crew is None:
             app = home.find_app()
             nursery = Nursery(desk.loop, self._preload, spawns=self._spawns)
-            self._crew = Crew(self.name, self._rules, desk, app, nursery, self._context)
+            self._crew = Crew(self.name, self._rules, desk, app, nursery, self._chores)
         return self._crew
 
     @property
