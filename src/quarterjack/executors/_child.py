@@ -7,6 +7,7 @@ body's threads may write progress."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from quarterjack.errors import Orphaned
 
@@ -25,7 +26,7 @@ from ._frames import LARGE, Frame, Frames, pack
 from ._gate import Gate
 from ._leash import fasten
 from ._loading import load_bodies
-from ._remote import Answer, Bodies, Request
+from ._remote import Answer, Bodies, Request, in_words
 from ._stage import Said, Stage
 from .base import AppRef
 
@@ -77,7 +78,7 @@ class _Child:
                 if kind is Frame.EXIT:
                     break
                 if kind is Frame.HELLO:
-                    self._load(from_json(data))
+                    self._load(json.loads(data))
                 elif kind is Frame.RUN:
                     self._run(data)
                 elif kind is Frame.RUN_FILE:
@@ -122,7 +123,7 @@ class _Child:
             self._bodies = load_bodies(AppRef(*settings["app"]))
         except BaseException as error:  # the user's module runs here: the app tells of it, and ends us
             why = "".join(traceback.format_exception_only(error)).strip()
-            self.send(Frame.UNLOADABLE, to_json([why, traceback.format_exc()]))
+            self.send(Frame.UNLOADABLE, to_json([in_words(why), in_words(traceback.format_exc())]))
             return
         self.send(Frame.READY)
 

@@ -153,7 +153,7 @@ class Crew:
         try:
             await self._nursery.open()
             await child.open(self._settings, self._rules.load_s)
-        except OSError as error:
+        except Exception as error:  # whatever it is, what waits is told
             child.on_unstarted(str(error))
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import json
 import signal
 import socket
 import sys
 import traceback
 from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from quarterjack.errors import MissingExtra
 
@@ -27,7 +28,7 @@ from ._chores import Chores
 from ._frames import Frame, Frames, number_of, numbered, pack
 from ._leash import fasten
 from ._ray_worker import Board, Letter, run_body
-from ._remote import Answer
+from ._remote import Answer, in_words
 
 __all__ = ["main"]
 
@@ -87,7 +88,7 @@ class _Driver:
 
     def _hear(self, kind: Frame, data: bytes) -> None:
         if kind is Frame.HELLO:
-            self._begin(from_json(data))
+            self._begin(json.loads(data))
             return
         number, rest = number_of(data)
         if kind is Frame.RUN:
@@ -100,7 +101,7 @@ class _Driver:
             self._connect(settings)
         except Exception as error:  # Ray's, in great variety
             why = "".join(traceback.format_exception_only(error)).strip()
-            self._send(Frame.UNLOADABLE, to_json([why, traceback.format_exc()]))
+            self._send(Frame.UNLOADABLE, to_json([in_words(why), in_words(traceback.format_exc())]))
             return
         signal.signal(signal.SIGTERM, _stay)  # Ray has taken it
         self._chores.do(self._listen())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import sys
 from functools import partial
 from typing import Any, Final, Protocol
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from ._frames import Frame, Frames, number_of, pack
 from ._leash import not_for_forks
@@ -84,7 +85,7 @@ class Link(asyncio.Protocol):
                 raise
         if self._is_unwanted:  # it was ended before it had begun
             self._kill()
-        self.send(Frame.HELLO, to_json(settings))
+        self.send(Frame.HELLO, json.dumps(settings).encode())  # the path of the app may be no UTF-8
 
     def _popen(self, link: int) -> subprocess.Popen[bytes]:
         """Start the process in a session of its own: signals of a terminal are for the app."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from quarterjack.errors import BodyDied
 from quarterjack.model import Outcome, OutcomeKind
@@ -202,7 +203,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
                 self._let_go()
                 ours.close()
                 raise
-        self.send(Frame.HELLO, to_json({**settings, "files": self._files}))
+        self.send(Frame.HELLO, json.dumps({**settings, "files": self._files}).encode())  # paths may be no UTF-8
 
     def _on_late(self, load_s: float) -> None:
         """It has not loaded the app in time: a module waits for a network, or for a lock that nobody frees."""

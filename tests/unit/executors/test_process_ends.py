@@ -89,6 +89,18 @@ async def test_a_child_for_which_there_are_no_descriptors_is_tried_again_and_lea
         assert (await pool.begin("double", 21).end()).result == 42
 
 
+async def test_an_app_in_a_folder_whose_name_is_no_text_is_loaded(tmp_path: Path) -> None:
+    """The bug: its path could not be written down for a child, and nobody heard of that: each waited for a minute."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    async with Pool(folder, BODIES).started() as pool:
+        assert (await pool.begin("double", 21).end()).result == 42
+    async with Pool(folder, "raise RuntimeError(__file__)").started() as pool:
+        outcome = await pool.begin("double", 21).end()
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert r"caf\udce9" in (outcome.reason or "")
+
+
 @pytest.mark.leaks("tasks")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio's: the loop was closed under its transport
 def test_an_app_that_ended_without_stopping_it_leaves_the_next_one_nothing(tmp_path: Path) -> None:
