@@ -93,8 +93,8 @@ class Client:
     async def missing(self, refs: Collection[str], task: str, queue: str | None) -> set[str]:
         """Return which of these messages are nowhere: the queue is empty, and no worker has them.
 
-        Of nothing that can be said unless a worker answers. The answers take `ANSWER_S`,
-        in a thread of their own: nothing else is to wait for them.
+        While no worker answers that cannot be said of any. The answers take `ANSWER_S`, in
+        a thread of their own: nothing else is to wait for them.
 
         Raises:
             Exception: The broker's, as kombu has it.
