@@ -266,6 +266,21 @@ class Dispatcher:
         job._phase = _OVER
         if now is None:
             now = self.monotonic()
+        sole = lane.sole
+        if sole is not None and job.cost == 1.0:
+            sole.gate._give_one()
+            if sole.entries and not sole.is_open:
+                sole.is_open = True
+                self._open.append(sole)
+        else:
+            self._give_all(lane, job, now, ended)
+        lane.inside -= 1
+        if lane.keys and not lane.inside and not lane.size:
+            lane.room.idle(lane)
+        if self._open and not self._is_scheduled:
+            self._schedule()
+
+    def _give_all(self, lane: Lane, job: Waiting, now: float, ended: Ended) -> None:
         for gate in lane.givers:
             try:
                 gate.give(job, now, ended)
@@ -275,11 +290,6 @@ class Dispatcher:
             if post.entries and not post.is_open:
                 post.is_open = True
                 self._open.append(post)
-        lane.inside -= 1
-        if lane.keys and not lane.inside and not lane.size:
-            lane.room.idle(lane)
-        if self._open and not self._is_scheduled:
-            self._schedule()
 
     def started(self, job: Waiting, now: float) -> None:
         """The body of *job* begins."""
@@ -397,6 +407,9 @@ class Dispatcher:
                 heappush(ready, entry)
                 return None
             self._steps -= 1
+            if (sole := lane.sole) is not None and job.cost == 1.0 and not sole.entries and sole.gate._take_one(now):
+                self._admit(lane, job, now, ())
+                continue
             try:
                 for post in lane.posts:
                     if post.entries and (best := post.best) is not None and best < (job._rank, job._seq):
@@ -416,7 +429,7 @@ class Dispatcher:
                     lane.room.turn_away(job, error)
                 continue
             if job._phase is _WAITING:  # else a gate has cancelled it while it was asked
-                self._admit(lane, job, now)
+                self._admit(lane, job, now, lane.takers)
         lane.entry = None
         return None
 
@@ -429,15 +442,15 @@ class Dispatcher:
         if self.waits is not None and eta == NEVER:
             self.waits.look_at_gate(post.gate, job)
 
-    def _admit(self, lane: Lane, job: Waiting, now: float) -> None:
+    def _admit(self, lane: Lane, job: Waiting, now: float, takers: tuple[Gate, ...]) -> None:
         lane.pop(job)
         taken = 0
         try:
-            for gate in lane.takers:
+            for gate in takers:
                 gate.take(job, now)
                 taken += 1
         except Exception as error:  # a user's gate runs here; it fails this job alone
-            self.undo(job, lane.takers[:taken], now)
+            self.undo(job, takers[:taken], now)
             lane.room.turn_away(job, error)
             return
         lane.inside += 1

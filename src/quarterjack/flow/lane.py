@@ -48,6 +48,11 @@ def _spares_light(kind: type[Gate | Order]) -> bool:
     return bool(vars(owner).get("_spares_light", False))
 
 
+def _is_light(gate: Gate) -> bool:
+    """Say whether a slot is all that a job takes: nothing happens at its start, and it is lent to nobody."""
+    return gate._has_fast_path and not gate.lends and not says(gate, "started")
+
+
 class Lane(ABC):
     """Jobs of one room that pass the same gates."""
 
@@ -64,6 +69,7 @@ class Lane(ABC):
         "promoted",
         "room",
         "size",
+        "sole",
         "starters",
         "takers",
     )
@@ -76,6 +82,9 @@ class Lane(ABC):
         self.takers = tuple(gate for gate in gates if says(gate, "take"))
         self.starters = tuple(gate for gate in gates if says(gate, "started"))
         self.givers = tuple(gate for gate in gates if says(gate, "give"))
+        alone = self.posts[0] if len(gates) == 1 else None
+        self.sole = alone if alone is not None and _is_light(alone.gate) else None
+        """Its only gate, where a job that costs 1 may take its slot by `Gate._take_one`."""
         self.size: int = 0
         """Jobs that wait."""
         self.inside = 0
@@ -148,6 +157,16 @@ class FifoLane(Lane):
                 return job
             jobs.popleft()
         return None
+
+    def pop(self, job: Waiting) -> None:
+        if (jobs := self._jobs)[0] is job:  # as `_unlink`, which is a call
+            jobs.popleft()
+        job._phase = _TAKEN
+        self.size -= 1
+        room = self.room
+        room.size -= 1
+        if room._blocked:
+            room.let_next_come()
 
     def _unlink(self, job: Waiting) -> None:
         if self._jobs[0] is job:
