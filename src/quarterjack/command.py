@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .errors import InvalidOption
 
-__all__ = ["Command", "command_body"]
+__all__ = ["Command", "command_body", "unrun"]
+
+_MOST_CODE: Final = 255
+_MOST_SIGNAL: Final = 64
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,13 @@ class Command:
         cwd: The folder to run it in; None is the app's.
         env: Environment variables beside, or instead of, the app's own. They are not stored.
         code: How it ended; None before it has. A negative one is the signal that ended it.
-        output: What it wrote, to stdout and stderr in their order: the first and the last 32 KB.
-        size: How many bytes it wrote.
+        output: What it wrote, to stdout and stderr in their order, without its lines of progress: the first and the
+            last 32 KB.
+        size: How many bytes that was; more than *output* has if some were left out.
 
     Raises:
-        InvalidOption: If *words* is empty or of the wrong kind, or an exit code is no number.
+        InvalidOption: If *words* is empty or of the wrong kind, there is a NUL in a text, or *ok_codes* names what
+            no program ends with.
     """
 
     words: Sequence[str] | str
@@ -48,17 +53,23 @@ class Command:
             )
         if not isinstance(self.words, str):
             words = tuple(str(word) if isinstance(word, Path) else word for word in self.words)
-            if not words or not all(isinstance(word, str) for word in words):
-                raise InvalidOption(f"a command is a list of texts, at least one, got {self.words!r}")
+            if not words:
+                raise InvalidOption("a command is a list of words, at least one: the program")
+            for word in words:
+                if not isinstance(word, str):
+                    kind = type(word).__name__
+                    raise InvalidOption(
+                        f"the words of a command are texts, and {word!r} in {words!r} is of type {kind}"
+                    )
             object.__setattr__(self, "words", words)
         if not self.words:
             raise InvalidOption("a command is a text that is not empty")
-        codes: Any = (self.ok_codes,) if isinstance(self.ok_codes, int) else tuple(self.ok_codes)
-        if not all(isinstance(code, int) for code in codes):
-            raise InvalidOption(f"ok_codes must be numbers such as (0, 1), got {self.ok_codes!r}")
-        object.__setattr__(self, "ok_codes", codes)
+        object.__setattr__(self, "ok_codes", _exit_codes(self.ok_codes))
         if self.cwd is not None:
             object.__setattr__(self, "cwd", os.fspath(self.cwd))
+        for text in (*self.argv, self.cwd, *(item for pair in (self.env or {}).items() for item in pair)):
+            if isinstance(text, str) and "\0" in text:
+                raise InvalidOption(f"no program takes a NUL, and there is one in {text!r}")
 
     @property
     def argv(self) -> list[str]:
@@ -68,6 +79,15 @@ class Command:
     def ended(self, code: int, output: str, size: int) -> Command:
         """Return it with how it went, and without its environment: that may hold secrets."""
         return replace(self, code=code, output=output, size=size, env=None)
+
+
+def _exit_codes(value: Any) -> tuple[int, ...]:
+    codes: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if not codes or not all(type(code) is int and -_MOST_SIGNAL <= code <= _MOST_CODE for code in codes):
+        raise InvalidOption(
+            f"ok_codes must be exit codes such as (0, 1), from 0 to {_MOST_CODE}, -9 for signal 9, got {value!r}"
+        )
+    return codes
 
 
 def command_body(made: Command) -> Callable[..., Command]:
@@ -83,3 +103,18 @@ def command_body(made: Command) -> Callable[..., Command]:
         return replace(made, words=(*made.words, *words))
 
     return body_with_words
+
+
+def unrun(result: Any) -> str | None:
+    """Return what is wrong if a body that was to do its work itself returned a command that nobody has run."""
+    if not isinstance(result, Command) or result.code is not None:
+        return None
+    return (
+        f'its body returned {_short(result)} and nothing has run that: only executor="command" does; '
+        "give it to the task, or make one of it by app.command(…)"
+    )
+
+
+def _short(command: Command) -> str:
+    text = f"Command({command.words!r})"
+    return text if len(text) <= 200 else text[:197] + "…)"

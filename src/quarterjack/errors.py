@@ -51,6 +51,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from ._exit_codes import name_of
+
 __all__ = [
     "BatchMismatch",
     "BodyDied",
@@ -482,8 +484,8 @@ class CommandFailed(ExecutorError):
         self.program, self.code, self.output = program, code, output
 
     def __str__(self) -> str:
-        how = f"with exit code {self.code}" if self.code >= 0 else f"by signal {-self.code}"
-        return f"{self.program} ended {how}"
+        is_odd = ", which is not among its ok_codes" if self.code == 0 else ""
+        return f"{self.program} ended {'by' if self.code < 0 else 'with'} {name_of(self.code)}{is_odd}"
 
 
 class RaisedElsewhere(ExecutorError):

@@ -22,6 +22,7 @@ from .options import (
     check_names,
     overlaid,
     resolve_policies,
+    runs_commands,
     schedule_id_of,
     split_options,
 )
@@ -194,7 +195,14 @@ class TaskRegistry:
             DuplicateName: If the name is taken.
         """
         made = Command(words, shell=shell, ok_codes=ok_codes, cwd=cwd, env=env)
-        given: dict[str, Any] = {"executor": "command", **options}
+        given: dict[str, Any] = dict(options)
+        if given.get("executor") is None:
+            given["executor"] = "command"
+        elif not runs_commands(given["executor"]):
+            raise InvalidOption(
+                f'app.command({name!r}, …) takes executor="command" or a CommandExecutor, '
+                f"got executor={given['executor']!r}: elsewhere nothing would be run"
+            )
         task: Any = self._register(command_body(made), chosen_trigger((trigger,)), given, name)
         command_task: SyncTask[..., Command] = task
         return command_task

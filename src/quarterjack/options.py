@@ -36,6 +36,7 @@ __all__ = [
     "overlaid",
     "resolve_options",
     "resolve_policies",
+    "runs_commands",
     "schedule_id_of",
     "split_options",
     "valid_name",
@@ -216,6 +217,7 @@ def resolve_options(options: Mapping[str, Any], where: str, own_executor: Any = 
     Raises:
         InvalidOption: Naming *where*, the field, the value and what is allowed.
     """
+    _check_place(options, own_executor, where)
     return RunOptions(**_resolved(options, where), own_executor=own_executor)
 
 
@@ -225,7 +227,22 @@ def changed_options(before: RunOptions, changes: Mapping[str, Any], where: str) 
     Raises:
         InvalidOption: Naming *where*, the field, the value and what is allowed.
     """
+    _check_place(changes, before.own_executor, where)
     return replace(before, **_resolved(changes, where))
+
+
+def runs_commands(executor: Any) -> bool:
+    """Say whether an ``executor=`` runs what a body says, and not the body alone."""
+    return executor == "command" or bool(getattr(executor, "runs_commands", False))
+
+
+def _check_place(options: Mapping[str, Any], own_executor: Any, where: str) -> None:
+    """Refuse to send a command where only its body would run: its job would be done, and nothing have been run."""
+    if runs_commands(own_executor) and "executor" in options and not runs_commands(options["executor"]):
+        raise InvalidOption(
+            f'{where} runs a command, which only executor="command" and a CommandExecutor do, '
+            f"got executor={options['executor']!r}"
+        )
 
 
 def _resolved(options: Mapping[str, Any], where: str) -> dict[str, Any]:

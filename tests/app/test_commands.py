@@ -14,11 +14,24 @@ from typing import Any
 
 import pytest
 
-from quarterjack import Command, InvalidOption, Job, JobCancelled, JobFailed, JobState, JobTimedOut, Quarterjack
+from quarterjack import (
+    Command,
+    Every,
+    InvalidOption,
+    Job,
+    JobCancelled,
+    JobFailed,
+    JobState,
+    JobTimedOut,
+    LoopThread,
+    Quarterjack,
+    ThreadExecutor,
+)
 from quarterjack._timerfd import PORTABLE
 from quarterjack.cli.jobs import why
 from quarterjack.cli.show import lines
 from quarterjack.errors import CommandFailed
+from quarterjack.executors import CommandExecutor
 from quarterjack.executors._leash import has_leash
 from quarterjack.executors._output import KEPT, Output
 from tests.real_time import LONG_S, heirs_of, is_alive, until
@@ -105,7 +118,9 @@ async def test_an_exit_code_that_means_failure_is_one_with_the_output_as_its_tra
     other = await run(Quarterjack(), "exit 3", ok_codes=(0, 3))
     assert other.state is JobState.DONE
     killed = await run(Quarterjack(), "kill -9 $$")
-    assert "by signal 9" in (killed.reason or "")
+    assert killed.reason == "CommandFailed: kill -9 $$ ended by SIGKILL"
+    odd = await run(Quarterjack(), "exit 0", ok_codes=(3,))
+    assert odd.reason == "CommandFailed: exit 0 ended with exit code 0, which is not among its ok_codes"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +129,7 @@ async def test_an_exit_code_that_means_failure_is_one_with_the_output_as_its_tra
         ({"words": ["no-such-program"]}, "there is no such program"),
         ({"words": ["echo", "x" * 3_000_000]}, "longer than the system takes"),
         ({"words": ["echo"], "cwd": "/no/such/folder"}, "no folder"),
-        ({"words": ["echo", "a\0b"]}, "null byte"),
+        ({"words": ["echo"], "env": {"A=B": "x"}}, "illegal environment variable name"),
         ({"words": [__file__]}, "Permission denied"),
     ],
 )
@@ -159,7 +174,8 @@ async def test_lines_of_progress_are_progress(app: Quarterjack) -> None:
     job = await run(app, "echo begin; echo '::qj progress 1 2 half the tables'; echo '::qj progress x'; printf '::qj'")
     assert job.progress is not None
     assert job.progress == (1.0, 2.0, "half the tables")
-    assert (await job).output == "begin\n::qj progress x\n::qj"
+    result = await job
+    assert (result.output, result.size) == ("begin\n::qj progress x\n::qj", len(result.output))
 
 
 @pytest.mark.slow
@@ -209,18 +225,103 @@ def test_output_in_any_pieces_is_the_same() -> None:
             output.feed(text[at : at + step])
         whole.append(output.text())
         assert said == [(3.0, None, "words here")] * 50
-        assert output.size == len(text)
+        assert output.size == len(text) - 50 * len(b"::qj progress 3 - words here\n")
     assert whole == ["one\ntwo \ufffd\ufffd\n" * 50 + "::qj progress 9"] * 5
 
 
 @pytest.mark.parametrize(
     ("words", "options"),
-    [("echo hi", {}), (["echo"], {"shell": True}), ([], {}), ([1], {}), (["x"], {"ok_codes": "0"})],
+    [
+        ("echo hi", {}),
+        (["echo"], {"shell": True}),
+        ([], {}),
+        ([1], {}),
+        (["a\0b"], {}),
+        ("a\0b", {"shell": True}),
+        (["x"], {"cwd": "/a\0b"}),
+        (["x"], {"env": {"A": "a\0b"}}),
+        (["x"], {"ok_codes": "0"}),
+        (["x"], {"ok_codes": 300}),
+        (["x"], {"ok_codes": (0, -65)}),
+        (["x"], {"ok_codes": (True,)}),
+        (["x"], {"ok_codes": ()}),
+    ],
 )
-def test_words_of_the_wrong_kind_are_refused_where_they_are_written(words: Any, options: Any) -> None:
-    """A text goes to a shell only if that is written."""
+def test_what_no_program_takes_is_refused_where_it_is_written(words: Any, options: Any) -> None:
+    """A text goes to a shell only if that is written; a code that no program ends with would fail every run."""
     with pytest.raises(InvalidOption):
         Quarterjack().command("it", words, **options)
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread", "process", ThreadExecutor(1)])
+def test_a_command_goes_to_no_place_that_would_not_run_it(executor: Any) -> None:
+    """Its body only says what to run: a backup would be done, with nothing saved."""
+    app = Quarterjack()
+    with pytest.raises(InvalidOption, match="nothing would be run"):
+        app.command("it", ["true"], executor=executor)
+    own = CommandExecutor(1)
+    for task in (app.command("a", ["true"]), app.command("b", ["true"], executor=own)):
+        with pytest.raises(InvalidOption, match="runs a command"):
+            task.options(executor=executor)
+        with pytest.raises(InvalidOption, match="runs a command"):
+            task.bind().options(executor=executor)
+        assert task.options(executor=own).run_options.executor is own
+    assert app.command("c", ["true"], executor=None).run_options.executor == "command"
+
+
+async def test_a_schedule_of_a_command_is_not_sent_elsewhere() -> None:
+    """Its options can be changed at any time, long after the command was written."""
+    app = Quarterjack()
+    task = app.command("it", ["true"])
+    async with app:
+        with pytest.raises(InvalidOption, match="runs a command"):
+            await app.schedule(task.bind(), Every(hours=1), executor="thread")
+        await app.schedule(task.bind(), Every(hours=1))
+        with pytest.raises(InvalidOption, match="runs a command"):
+            await app.update_schedule("it", executor="thread")
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread", LoopThread("aside")])
+async def test_a_command_that_a_body_returns_elsewhere_is_an_error(executor: Any) -> None:
+    """It was not run, and trying again would not run it; one that has been run is a result like any other."""
+    app = Quarterjack()
+
+    @app.task(executor=executor, retry=3)
+    def plan() -> Command:
+        return Command(["echo", "hi"])
+
+    ran = app.command("ran", ["echo", "hi"])
+
+    @app.task
+    async def passes_on() -> Command:
+        return await (await app.submit(ran))
+
+    async with app:
+        job = await app.submit(plan)
+        with pytest.raises(JobFailed, match="nothing has run that"):
+            await job
+        assert (job.state, job.attempt) == (JobState.FAILED, 1)
+        assert (await (await app.submit(passes_on))).output == "hi\n"
+
+
+async def test_a_word_that_is_no_text_is_named() -> None:
+    """The words of a job stand behind those of its task: which of them is meant?"""
+    app = Quarterjack()
+    task = app.command("ls", ["ls", "-l"])
+    async with app:
+        with pytest.raises(JobFailed, match=r"3 in .*3.* is of type int"):
+            await (await app.submit(task, 3))
+
+
+async def test_a_program_that_is_not_there_is_told_without_our_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """The sentence says it all; the way through subprocess says nothing."""
+    caplog.set_level(logging.ERROR, "quarterjack")
+    job = await run(Quarterjack(), ["no-such-program"])
+    assert "there is no such program" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert "subprocess" not in caplog.text
+    assert job.error is not None
+    assert "Traceback" not in (job.error.traceback_text or "")
 
 
 async def test_the_output_is_in_the_row_and_shown(tmp_path: Path) -> None:

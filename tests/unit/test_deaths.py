@@ -23,7 +23,7 @@ def test_three_deaths_in_a_row_park_a_task_and_say_how_it_died(caplog: pytest.Lo
         for code in (-11, 3, None):
             assert deaths.why("crash") is None
             deaths.note("crash", died(code))
-    assert deaths.why("crash") == "its processes died 3 times in a row (signal 11, exit code 3, unknown exit code)"
+    assert deaths.why("crash") == "its processes died 3 times in a row (SIGSEGV, exit code 3, unknown exit code)"
     assert deaths.why("other") is None
     assert told == ["parked"]
     assert "task crash is parked" in caplog.text

@@ -34,12 +34,10 @@ class Output:
         self._line = b""
         self._is_at_start = True
         self.size = 0
-        """Bytes so far."""
-        self._passed = 0
+        """Bytes so far, without lines of progress; a line that may become one counts once `text` was asked for."""
 
     def feed(self, data: bytes) -> None:
         """Take what came."""
-        self.size += len(data)
         data = self._line + data
         self._line = b""
         if PROGRESS in data or _may_begin(data[data.rfind(b"\n") + 1 :]):
@@ -73,7 +71,7 @@ class Output:
     def _keep(self, data: bytes) -> None:
         if not data:
             return
-        self._passed += len(data)
+        self.size += len(data)
         self._is_at_start = data.endswith((b"\n", b"\r"))
         room = KEPT - len(self._head)
         if room > 0:
@@ -92,7 +90,7 @@ class Output:
             line, self._line = self._line, b""
             self._keep(line)
         tail = b"".join(self._tail)[-KEPT:]
-        left_out = self._passed - len(self._head) - len(tail)
+        left_out = self.size - len(self._head) - len(tail)
         gap = f"\n… {left_out} bytes left out …\n".encode() if left_out > 0 else b""
         return (self._head + gap + tail).decode(errors="replace").translate(_PLAIN)
 

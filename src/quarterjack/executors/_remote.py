@@ -31,6 +31,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from quarterjack import errors
 from quarterjack._durations import to_seconds
 from quarterjack.codec import encode_result, read_call
+from quarterjack.command import unrun
 from quarterjack.errors import BodyDied, InvalidArguments, Orphaned, RaisedElsewhere
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 from quarterjack.task import TaskDefinition
@@ -192,6 +193,8 @@ class Answer:
     @staticmethod
     def returned(result: Any, max_bytes: int | None) -> bytes:
         """The body returned."""
+        if (why := unrun(result)) is not None:
+            return Answer.rejected(why)
         try:
             return b'{"kind":"done"}\n' + encode_result(result, max_bytes)
         except ValueError as error:

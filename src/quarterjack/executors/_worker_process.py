@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import from_json
 
+from quarterjack._exit_codes import name_of
 from quarterjack.errors import BodyDied
 from quarterjack.model import Outcome, OutcomeKind
 
@@ -59,14 +60,10 @@ def words_of(code: int | None) -> str:
     if code is None:
         return "nobody knows how it ended"
     if code >= 0:
-        return f"exit code {code}: it ended by itself, by os._exit or in the middle of a library"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+        return f"{name_of(code)}: it ended by itself, by os._exit or in the middle of a library"
     if -code == signal.SIGKILL:
-        return f"{name}: killed from outside, perhaps out of memory"
-    return f"{name}: it crashed, or was killed from outside"
+        return f"{name_of(code)}: killed from outside, perhaps out of memory"
+    return f"{name_of(code)}: it crashed, or was killed from outside"
 
 
 class Running(Killable):

@@ -210,6 +210,8 @@ class Executor(ABC):
     capabilities: ClassVar[Capabilities]
     is_remote: ClassVar[bool] = False
     """Bodies run in other processes: arguments and results travel as JSON."""
+    runs_commands: ClassVar[bool] = False
+    """What a body returns says what to run: a `Command`."""
     lent: int = 0
     """Slots whose bodies wait for other jobs; `free` counts them as free, so that children cannot deadlock."""
 

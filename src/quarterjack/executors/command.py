@@ -65,6 +65,7 @@ class CommandExecutor(DeskExecutor):
         submit_is_idempotent=False,
         runs_coroutines=True,
     )
+    runs_commands: ClassVar[bool] = True
 
     def __init__(self, slots: int | None = None, name: str = "command") -> None:
         self.slots = default_slots() if slots is None else at_least_one("slots", slots)
@@ -277,7 +278,7 @@ def _popen(command: Command) -> tuple[subprocess.Popen[bytes], int, tuple[int, i
 
     Raises:
         OSError: If the system does not start it.
-        ValueError: If it cannot: there is a NUL in a word.
+        ValueError: If it cannot, such as for the name of an environment variable.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         read, write = os.pipe()
@@ -332,6 +333,7 @@ def _name(command: Command) -> str:
 def _not_started(command: Command, error: Exception) -> Outcome:
     text = f"{_name(command)} cannot be started: {_why(command, error)}"
     if isinstance(error, ValueError | TypeError) or (isinstance(error, OSError) and error.errno in _NEVER):
+        error.__traceback__ = None  # the way through our own lines tells nobody anything
         return Outcome(OutcomeKind.REJECTED, error=error, reason=text, info=ErrorInfo(type(error).__name__, text))
     return Outcome(OutcomeKind.RAISED, error=error)  # no memory, or too many processes: later there may be room
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from quarterjack._exit_codes import name_of
 from quarterjack.errors import BodyDied
 from quarterjack.model import Outcome, OutcomeKind
 
@@ -65,4 +66,4 @@ class Deaths:
 def _code_of(outcome: Outcome) -> str:
     error = outcome.error
     code = error.code if isinstance(error, BodyDied) else None
-    return "unknown exit code" if code is None else f"exit code {code}" if code >= 0 else f"signal {-code}"
+    return "unknown exit code" if code is None else name_of(code)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from quarterjack.command import unrun
+from quarterjack.errors import InvalidOption
 from quarterjack.events import CancelIgnored, JobEventKind
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
 from quarterjack.policies.backoff import NO_RETRY
@@ -22,7 +24,7 @@ from .fallback import falls_back
 from .job_events import job_event
 from .run import Attempt
 from .signals import without_handler
-from .verdict import Verdict, decide
+from .verdict import Verdict, decide, describe
 from .worker_host import WorkerHost
 
 if TYPE_CHECKING:
@@ -211,6 +213,9 @@ class Endings(ABC):
         """
         if self.deaths.is_counting:
             self.deaths.note(attempt.record.task, ALIVE)
+        if (why := unrun(result)) is not None:
+            self._end(attempt, Verdict(FinishKind.FAILED, 0, describe(InvalidOption(why)), why))
+            return
         options = attempt.record.options
         may_come_again = options.retry is not NO_RETRY or self.flows is not None
         if may_come_again and not is_final and self._comes_again(attempt, result):

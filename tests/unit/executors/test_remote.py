@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quarterjack import Discard, Quarterjack, Snooze, current_job
+from quarterjack import Command, Discard, Quarterjack, Snooze, current_job
 from quarterjack.codec import encode_call, result_codec
 from quarterjack.errors import InvalidArguments, NoCurrentJob, Orphaned, RaisedElsewhere
 from quarterjack.executors._remote import Bodies, Request, outcome_of, request_of, run, take_or_answer
@@ -55,6 +55,11 @@ def tell() -> list[Any]:
 @app.task
 def unwritable() -> object:
     return object()
+
+
+@app.task
+def plan() -> Any:  # no hint: its result would travel as a mapping
+    return Command(["echo", "hi"])
 
 
 @app.task
@@ -135,6 +140,13 @@ def test_a_result_that_is_no_json_leaves_the_job_done_with_a_reason() -> None:
     assert (outcome.kind, outcome.result) == (OutcomeKind.DONE, None)
     assert outcome.info is not None
     assert outcome.info.type_name == "ResultNotSerializable"
+
+
+def test_a_command_that_nobody_has_run_is_no_result() -> None:
+    """Elsewhere, too, the job would be done with nothing having been run."""
+    outcome = there_and_back(TravellingCall("plan"))
+    assert outcome.kind is OutcomeKind.REJECTED
+    assert "nothing has run that" in (outcome.reason or "")
 
 
 def test_an_argument_that_is_no_json_is_named_before_anything_is_sent() -> None:
