@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -81,8 +81,8 @@ class Command:
         return replace(self, code=code, output=output, size=size, env=None)
 
 
-def _exit_codes(value: Any) -> tuple[int, ...]:
-    codes: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+def _exit_codes(value: Collection[int] | int) -> tuple[int, ...]:
+    codes = tuple(value) if isinstance(value, Collection) else (value,)
     if not codes or not all(type(code) is int and -_MOST_SIGNAL <= code <= _MOST_CODE for code in codes):
         raise InvalidOption(
             f"ok_codes must be exit codes such as (0, 1), from 0 to {_MOST_CODE}, -9 for signal 9, got {value!r}"

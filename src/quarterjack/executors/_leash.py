@@ -11,6 +11,7 @@ gone; a child whose nursery was killed too ends when it next reads."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -52,9 +53,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def fasten_group(leash: int, group: int) -> None:
-    """Have the kernel kill a process group likewise; one of them has to hold *leash* open."""
+    """Have the kernel kill a process group likewise; one of them has to hold *leash* open.
+
+    One that is gone already, and buried because SIGCHLD is ignored here, needs no leash.
+    """
     if has_leash():
-        _fasten(leash, -group)
+        with contextlib.suppress(ProcessLookupError):
+            _fasten(leash, -group)
 
 
 def unfasten(leash: int) -> None:

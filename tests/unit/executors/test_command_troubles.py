@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import BodyDied
 from quarterjack.executors import CommandExecutor, Home, command
 from quarterjack.executors._away import UNKILLABLE_S, Away
+from quarterjack.executors._leash import fasten_group
 from quarterjack.model import OutcomeKind
 from quarterjack.testing._executor_bench import ENOUGH_S, until
 from tests.unit.executors.kit import FakeCall, Listener, all_free
@@ -149,6 +152,18 @@ async def test_a_command_whose_exit_code_nobody_knows_has_died(way: str, monkeyp
     assert "SIGCHLD is ignored" in str(outcome.error)
     assert outcome.info is not None
     assert outcome.info.traceback_text == "half of it\n"
+
+
+def test_a_command_that_is_buried_before_it_is_leashed_needs_no_leash() -> None:
+    """The bug: where SIGCHLD is ignored and the command was quick, its job failed with ProcessLookupError."""
+    process = subprocess.Popen(["true"], start_new_session=True)
+    process.wait()
+    read, write = os.pipe()
+    try:
+        fasten_group(read, process.pid)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 async def test_a_stop_between_a_commands_start_and_the_news_of_it_kills_it(
