@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapp
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from inspect import signature
+from secrets import token_hex
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakSet
 
@@ -132,6 +133,7 @@ class AppBase(TaskRegistry):
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forked = False
+        self._edition = token_hex(8)
         _alive.add(self)
 
     # -- registration ----------------------------------------------------------------
@@ -269,7 +271,8 @@ class AppBase(TaskRegistry):
         Raises:
             UsageError: If it is no global of a module or of a script.
         """
-        return find_app(self, (definition.fn for definition in self._collect().tasks.values()))
+        found = find_app(self, (definition.fn for definition in self._collect().tasks.values()))
+        return found._replace(edition=self._edition)
 
     def bodies(self) -> Mapping[str, tuple[TaskDefinition, Callable[..., Any], bool]]:
         """Return what another process needs to run this app's bodies, by task; the app need not run.

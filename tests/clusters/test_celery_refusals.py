@@ -48,6 +48,15 @@ def test_results_that_cannot_be_listened_for_are_refused(options: dict[str, str]
         CeleryExecutor(celery)
 
 
+def test_what_is_no_celery_app_is_refused() -> None:
+    """Other executors take an address, so this one is given one as well; and two arguments are soon swapped."""
+    celery: Any = Celery("x", broker="memory://", backend=NOWHERE)
+    with pytest.raises(InvalidOption, match=f"a Celery app is wanted, .* got '{NOWHERE}'"):
+        CeleryExecutor(NOWHERE)
+    with pytest.raises(InvalidOption, match="takes the name of a task of theirs, and their Celery app; got <Celery x"):
+        CeleryTask(celery, "shop.add")  # type: ignore[arg-type]
+
+
 def test_without_the_extra_the_line_that_installs_it_is_named() -> None:
     """All else works without it."""
     program = (

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 pytest.importorskip("distributed")
@@ -170,6 +171,33 @@ async def test_app_whose_cluster_is_configured_here_is_loaded_there(
         assert (await bench.run(executor, "double", 1)).result == 2
 
 
+async def test_app_that_was_started_anew_is_run_as_it_is_written_now(address: str, tmp_path: Path) -> None:
+    """A deploy reaches the cluster though bodies keep coming; the processes of the app that was there before end."""
+    script = tmp_path / "shop.py"
+    program = """
+import asyncio, os, sys
+from quarterjack import Quarterjack
+from quarterjack.executors.dask import DaskExecutor
+app = Quarterjack()
+@app.task(executor=DaskExecutor({address!r}))
+def price() -> list[int]:
+    return [{price}, os.getpid()]
+async def main() -> None:
+    async with app:
+        await app.submit(price)
+        print(*await (await app.submit(price)))
+asyncio.run(main())
+"""
+    told = []
+    for price in (1, 2):
+        script.write_text(program.format(address=address, price=price), encoding="utf-8")
+        shop = await asyncio.create_subprocess_exec(sys.executable, script, cwd=ROOT, stdout=subprocess.PIPE)
+        told.append([int(word) for word in (await shop.communicate())[0].split()])
+    (before, first), (now, second) = told
+    assert (before, now) == (1, 2)
+    await until(lambda: not psutil.pid_exists(first) and not psutil.pid_exists(second))
+
+
 # ---------------------------------------------------------------- what goes wrong on a cluster
 
 
@@ -322,6 +350,11 @@ def test_place_that_is_no_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         DaskExecutor()
     with pytest.raises(InvalidOption, match="is an address"):
         DaskExecutor(8786)
+    for address in ("127.0.0.1", "tcp://127.0.0.1", "tcp://:8786", "tcp://127.0.0.1:88888", "http://127.0.0.1:8787"):
+        with pytest.raises(InvalidOption, match=f"'{address}'.* such as 'tcp://127.0.0.1:8786'"):
+            DaskExecutor(address)
+    for address in ("127.0.0.1:8786", "tls://[::1]:8786", "inproc://127.0.0.1/1/2"):
+        assert address in repr(DaskExecutor(address))
     with pytest.raises(InvalidOption, match="from 1"):
         DaskExecutor("tcp://127.0.0.1:8786", slots=0)
 

@@ -1,8 +1,10 @@
-"""The table of what each executor can do is made from its flags, which a suite proves."""
+"""What pages say of each executor: the table of what it can do is made from its flags, which a suite proves."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from inspect import Parameter, signature
+from typing import Any
 
 import pytest
 
@@ -10,8 +12,9 @@ pytest.importorskip("celery")
 pytest.importorskip("distributed")
 
 from quarterjack import Executor, LoopThread, ProcessExecutor, ThreadExecutor
+from quarterjack.errors import BodyDied, CommandFailed
 from quarterjack.executors import Capabilities, CommandExecutor, LoopExecutor
-from quarterjack.executors.celery import CeleryExecutor, CeleryTask
+from quarterjack.executors.celery import CeleryExecutor, CeleryTask, serve_bodies
 from quarterjack.executors.dask import DaskExecutor
 from quarterjack.executors.ray import RayExecutor
 from tests.repo.checkout import ROOT
@@ -53,3 +56,20 @@ def table() -> str:
 def test_the_page_says_of_each_executor_what_its_flags_say() -> None:
     """A promise in a table is one as well; where this fails, the table it shows is the one to put there."""
     assert f"<!-- capabilities -->\n{table()}\n" in PAGE.read_text(encoding="utf-8"), table()
+
+
+def as_written(thing: Any) -> str:
+    """Return how a thing is called, as the reference has it."""
+    bare = signature(thing)
+    plain = [one.replace(annotation=Parameter.empty) for one in bare.parameters.values()]
+    return thing.__name__ + str(bare.replace(parameters=plain, return_annotation=Parameter.empty))
+
+
+@pytest.mark.slow
+def test_the_reference_names_all_that_executors_take() -> None:
+    """A parameter that stands nowhere is met by chance; where this fails, the line it shows is the one to put there."""
+    page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    listed = page.partition("<!-- signatures -->")[2].partition("```text\n")[2].partition("```")[0]
+    lines = [line for line in listed.splitlines() if line and not line.startswith("#")]
+    things = [one for one in EXECUTORS.values() if one is not LoopExecutor]
+    assert sorted(lines) == sorted(map(as_written, [*things, serve_bodies, BodyDied, CommandFailed]))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from celery import Celery
 from celery.backends.redis import RedisBackend, SentinelBackend
 
 from quarterjack.errors import InvalidOption, MissingExtra
@@ -90,8 +91,10 @@ def check_results(celery: Any) -> None:
     """Look whether the results of a Celery app can be listened for.
 
     Raises:
-        InvalidOption: If they cannot.
+        InvalidOption: If they cannot, or it is none.
     """
+    if not isinstance(celery, Celery):
+        raise InvalidOption(f"a Celery app is wanted, such as Celery('shop', broker=…, backend=…), got {celery!r}")
     backend, name = celery.backend, celery.main
     if not isinstance(backend, RedisBackend) or isinstance(backend, SentinelBackend):
         kept = celery.conf.result_backend or "nowhere"

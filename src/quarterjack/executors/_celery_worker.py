@@ -60,7 +60,7 @@ class _Place:
     """The process that runs bodies: those that it knows, and how they are interrupted.
 
     With Celery's own pool of processes they run in the main thread, behind a gate. Other
-    pools run them in other threads: there a body is only told (``current_job().is_unwanted``).
+    pools run them in other threads: there a body is only told (``current_job().cancel_requested``).
 
     Args:
         app: Where they stand; it is loaded with the first body, and not in the process that forks this one.

@@ -9,7 +9,8 @@ scheduler keeps, by the key of each task of ours, whose turn it is:
 
 To ask and to be put there is one step of the scheduler's, so that one who dies
 thereafter is known to whoever comes next. What stands there goes with the task,
-or with the client that wanted it."""
+or with the client that wanted it; the workers that have begun anything for that
+client are told that it has left."""
 
 from __future__ import annotations
 
@@ -28,12 +29,14 @@ if TYPE_CHECKING:  # where Dask is not installed, its classes are no classes
 else:
     from distributed import SchedulerPlugin
 
-__all__ = ["WITHDRAWN", "Fences", "Holder", "key_of", "open_fence", "take"]
+__all__ = ["LEFT", "WITHDRAWN", "Fences", "Holder", "key_of", "open_fence", "take"]
 
 NAME: Final = "quarterjack"
 FREE: Final = "free"
 WITHDRAWN: Final = "withdrawn"
 UNKNOWN: Final = "unknown"
+LEFT: Final = "quarterjack_left"
+"""What Dask workers are told when a client has left."""
 
 
 class Holder(NamedTuple):
@@ -96,6 +99,7 @@ class Fences(SchedulerPlugin):
     def __init__(self) -> None:
         self._turn_by_key: dict[str, str | Holder] = {}
         self._client_by_key: dict[str, str] = {}
+        self._workers_by_client: dict[str, set[str]] = {}
 
     async def start(self, scheduler: Any) -> None:
         """Answer what is asked below."""
@@ -111,6 +115,8 @@ class Fences(SchedulerPlugin):
         turn = self._turn_by_key.get(key, UNKNOWN)
         if turn == FREE:
             self._turn_by_key[key] = mine
+            if not isinstance(mine, str):
+                self._workers_by_client.setdefault(self._client_by_key[key], set()).add(mine[0])
         return turn
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
@@ -121,9 +127,10 @@ class Fences(SchedulerPlugin):
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """Forget what a client has not handed over any more."""
-        del scheduler
         for key in [key for key, owner in self._client_by_key.items() if owner == client]:
             self._forget(key)
+        for address in self._workers_by_client.pop(client, set()) & scheduler.workers.keys():
+            scheduler.worker_send(address, {"op": LEFT, "client": client})
 
     def _forget(self, key: str) -> None:
         del self._turn_by_key[key], self._client_by_key[key]

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import dask.config
 from distributed import Client
+from distributed.comm.addressing import parse_address
+from distributed.comm.registry import get_backend
 
 from quarterjack.errors import InvalidOption
 
@@ -22,6 +24,7 @@ log = logging.getLogger("quarterjack.dask")
 
 CONNECT_S: Final = 5.0
 CLOSE_S: Final = 5.0
+WITH_PORT: Final = frozenset({"tcp", "tls"})
 EVERYBODY: Final = "all"
 """The topic to which the scheduler tells that a worker has left."""
 
@@ -39,11 +42,31 @@ def address_of(place: Any) -> str | None:
         place = settings.get("scheduler-address", None)
     for found in (place, getattr(place, "scheduler_address", None), _address_in(getattr(place, "scheduler", None))):
         if isinstance(found, str) and found:
-            return found
+            return _checked(found)
     raise InvalidOption(
         f"a Dask cluster is an address such as 'tcp://127.0.0.1:8786', a Client or a cluster, got {place!r}; "
         "without one, the environment variable DASK_SCHEDULER_ADDRESS names it"
     )
+
+
+def _checked(address: str) -> str:
+    """Return *address*.
+
+    Raises:
+        InvalidOption: If no scheduler can have it.
+    """
+    scheme, place = parse_address(address)
+    try:
+        backend = get_backend(scheme)
+        if scheme in WITH_PORT:
+            host, port = backend.get_address_host_port(place)
+            if not host or not 0 < port < 2**16:
+                raise ValueError("it needs a host and a port")
+    except ValueError as error:
+        raise InvalidOption(
+            f"no Dask scheduler can be at {address!r} ({error}); an address is one such as 'tcp://127.0.0.1:8786'"
+        ) from None
+    return address
 
 
 def _address_in(scheduler: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from distributed import get_worker
 from pydantic_core import to_json
 
-from ._dask_fence import Holder, key_of, take
+from ._dask_fence import LEFT, Holder, key_of, take
 from ._relay import Relay
 from ._remote import Answer
 from .base import AppRef
@@ -70,12 +70,12 @@ class News:
     """What is told of one attempt."""
 
     def __init__(self, worker: Any, topic: str, ref: str) -> None:
-        self._worker, self._topic, self.ref = worker, topic, ref
+        self._worker, self.topic, self.ref = worker, topic, ref
 
     def tell(self, kind: str, value: Any) -> None:
         """Tell something."""
         data = value if isinstance(value, bytes) else to_json(value)
-        self._worker.log_event(self._topic, {"ref": self.ref, "kind": kind, "value": data})
+        self._worker.log_event(self.topic, {"ref": self.ref, "kind": kind, "value": data})
 
 
 class Hands(WorkerPlugin):
@@ -85,6 +85,7 @@ class Hands(WorkerPlugin):
         self._worker = worker
         self._ref_by_key: dict[str, str] = {}
         self.relay = Relay(["distributed"])
+        worker.stream_handlers[LEFT] = self._on_left
 
     @classmethod
     async def of(cls, worker: Any) -> Hands:
@@ -101,7 +102,8 @@ class Hands(WorkerPlugin):
             return Answer.lost("it was begun in this Dask worker before")
         self._ref_by_key[key] = news.ref
         try:
-            return await self.relay.run(app, request, news.tell, partial(self._refusal, key), cancel_grace_s)
+            may_begin = partial(self._refusal, key)
+            return await self.relay.run(app, news.topic, request, news.tell, may_begin, cancel_grace_s)
         finally:
             del self._ref_by_key[key]
 
@@ -117,6 +119,9 @@ class Hands(WorkerPlugin):
         if holder.is_gone():
             return Answer.died(None, "its Dask worker has ended, and its processes with it")
         return Answer.lost(f"its Dask worker {holder.address} is out of reach")
+
+    def _on_left(self, client: str, **_: Any) -> None:
+        self.relay.on_left(client)
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
         """Stop a body that Dask does not ask for any more: whoever waited for it is gone."""

@@ -40,6 +40,8 @@ except ImportError as error:
     raise MissingExtra("the Ray executor", "ray") from error
 
 CHUNK: Final = 256 * 1024
+REASON_MOST: Final = 500
+"""Characters of Ray's own reason."""
 AGAIN_S: Final = 1.0
 """Before the board is asked again that did not answer."""
 
@@ -100,8 +102,7 @@ class _Driver:
         try:
             self._connect(settings)
         except Exception as error:  # Ray's, in great variety
-            why = "".join(traceback.format_exception_only(error)).strip()
-            self._send(Frame.UNLOADABLE, to_json([in_words(why), in_words(traceback.format_exc())]))
+            self._send(Frame.UNLOADABLE, to_json([in_words(_why_not(error)), in_words(traceback.format_exc())]))
             return
         signal.signal(signal.SIGTERM, _stay)  # Ray has taken it
         self._chores.do(self._listen())
@@ -163,6 +164,13 @@ class _Driver:
     def _tell(self, number: int, kind: int, data: bytes) -> None:
         if number in self._refs:
             self._send(Frame(kind), numbered(number, data))
+
+
+def _why_not(error: BaseException) -> str:
+    """Return why Ray cannot be reached: what it raises, and the reason that it has for that."""
+    why = "".join(traceback.format_exception_only(error)).strip()
+    cause = str(error.__cause__ or "").strip().rpartition("\n")[2]  # a whole traceback, whose last line tells
+    return f"{why} ({cause[:REASON_MOST]})" if cause else why
 
 
 def _answer_for(error: Any) -> bytes:

@@ -2,9 +2,10 @@
 
 For clusters that run bodies in threads, where nobody can end them. A request
 comes as bytes and goes on as bytes; so does its answer. Each app that is asked
-for gets a pool of processes, which ends when it has had nothing to do for a
-while: what an app has left behind holds no memory of a cluster, and the next
-body finds the app as it is written then.
+for gets a pool of processes, and so does one that was started anew: it may have
+other code. A pool ends with its last body once its clients have left, else when
+it has had nothing to do for a while: what an app has left behind holds no
+memory of a cluster.
 
 When the worker process ends, however that happens, the bodies end with it."""
 
@@ -51,11 +52,14 @@ class Relay:
         self._bodies: dict[str, _Body] = {}
         self._is_over = False
 
-    async def run(self, app: AppRef, request: bytes, tell: Tell, refusal: Refusal, cancel_grace_s: float) -> bytes:
+    async def run(
+        self, app: AppRef, client: str, request: bytes, tell: Tell, refusal: Refusal, cancel_grace_s: float
+    ) -> bytes:
         """Run the body that a request names, and return its answer; cancelled, interrupt it first.
 
         Args:
             app: Whose body it is.
+            client: Who wants it; `on_left` tells that he wants nothing more.
             request: As `request_of` made it.
             tell: Hears what the body says.
             refusal: Asked before it begins; what it returns is the answer, and None lets the body begin.
@@ -67,7 +71,7 @@ class Relay:
             refused = await refusal()
             if refused is not None:
                 return refused
-            async with self._pool(app) as executor:
+            async with self._pool(app, client) as executor:
                 if self._is_over:
                     return Answer.died(None, "its worker process ends")
                 return await body.run(executor, call, _Said(tell))
@@ -79,9 +83,15 @@ class Relay:
         if ref in self._bodies:
             self._bodies[ref].stop(reason)
 
-    def _pool(self, app: AppRef) -> _Pool:
+    def on_left(self, client: str) -> None:
+        """A client has left: the pools that nobody else has asked for end with their last body."""
+        for pool in tuple(self._pools.values()):
+            pool.on_left(client)
+
+    def _pool(self, app: AppRef, client: str) -> _Pool:
         if app not in self._pools:
-            self._pools[app] = _Pool(app, self._preload)
+            self._pools[app] = _Pool(app, self._preload, lambda: self._pools.pop(app, None))
+        self._pools[app].clients.add(client)
         return self._pools[app]
 
     async def close(self) -> None:
@@ -119,11 +129,20 @@ class _Body:
 
 
 class _Pool:
-    """The processes of one app; entered by each of its bodies."""
+    """The processes of one app; entered by each of its bodies.
 
-    def __init__(self, app: AppRef, preload: Sequence[str]) -> None:
+    Args:
+        app: How they find it.
+        preload: What they have imported before.
+        on_over: Called when they have ended, and no body has come meanwhile.
+    """
+
+    def __init__(self, app: AppRef, preload: Sequence[str], on_over: Callable[[], object]) -> None:
         self._executor = ProcessExecutor(MOST, preload=preload, name=f"relay of {app}")
         self._home = Home(SYSTEM_CLOCK, lambda: app)
+        self._on_over = on_over
+        self.clients: set[str] = set()
+        """Who has asked for it, and not left."""
         self._users = 0
         self._is_open = False
         self._turn = asyncio.Lock()
@@ -149,7 +168,14 @@ class _Pool:
     def _leave(self) -> None:
         self._users -= 1
         if not self._users:
-            self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._end)
+            self._idle = asyncio.get_running_loop().call_later(IDLE_S if self.clients else 0, self._end)
+
+    def on_left(self, client: str) -> None:
+        """A client has left."""
+        self.clients.discard(client)
+        if not self.clients and self._idle is not None:
+            self._stay()
+            self._end()
 
     def _stay(self) -> None:
         if self._idle is not None:
@@ -157,6 +183,7 @@ class _Pool:
             self._idle = None
 
     def _end(self) -> None:
+        self._idle = None
         self._ending = asyncio.get_running_loop().create_task(self.close(if_idle=True))
 
     async def close(self, *, if_idle: bool = False) -> None:
@@ -166,6 +193,8 @@ class _Pool:
             if not (if_idle and self._users):
                 self._is_open = False
                 await self._executor.stop(STOP_S)
+        if not self._users:
+            self._on_over()
 
 
 class _Said:

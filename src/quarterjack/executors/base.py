@@ -54,6 +54,8 @@ class AppRef(NamedTuple):
     attribute: str
     is_main: bool = False
     """It is the program that was started: elsewhere it goes by another name than ``__main__``."""
+    edition: str = ""
+    """The app object that asks: a process that has loaded the app for another one may have other code."""
 
     def __str__(self) -> str:
         return f"{self.module or self.path}:{self.attribute}"

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final
 from pydantic_core import from_json, to_json
 
 from quarterjack._durations import NS_PER_S
-from quarterjack.errors import MissingExtra
+from quarterjack.errors import InvalidOption, MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._chores import Chores
@@ -269,6 +269,10 @@ class CeleryTask(CeleryExecutor):
     _is_fenced = False
 
     def __init__(self, task: str, celery: Any, *, queue: str | None = None, slots: int = 100) -> None:
+        if not isinstance(task, str) or not task:
+            raise InvalidOption(
+                f"CeleryTask takes the name of a task of theirs, and their Celery app; got {task!r} first"
+            )
         super().__init__(celery, queue=queue, slots=slots, name=f"celery:{task}")
         self.task = task
 

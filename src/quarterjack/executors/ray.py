@@ -20,9 +20,10 @@ import importlib.util
 import itertools
 import logging
 import math
+import sys
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from contextvars import copy_context
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -46,6 +47,8 @@ log = logging.getLogger("quarterjack.ray")
 
 PAUSE_S: Final = (0.5, 30.0)
 """Before Ray is tried again that could not be reached: the first and the longest pause."""
+SLOW_S: Final = 10.0
+"""Ray itself says after a minute that it cannot connect; after so long the log says that it has not yet."""
 KILLED_S: Final = 5.0
 """How long a stop waits for bodies to end that are killed."""
 
@@ -186,11 +189,20 @@ class RayExecutor(DeskExecutor):
             self._life = asyncio.get_running_loop().create_task(live, context=self._context.copy())
 
     async def _live(self, link: Link, settings: dict[str, Any]) -> None:
+        slow = asyncio.get_running_loop().call_later(SLOW_S, self._on_slow, link)
         try:
             await link.live(settings)
         except Exception as error:  # whatever it was: those that wait are told, and it is tried again
             self.on_unready(f"{type(error).__name__}: {error}", traceback.format_exc())
             self.on_gone(link)
+        finally:
+            slow.cancel()
+
+    def _on_slow(self, link: Link) -> None:
+        if not link.is_ready:
+            place = "" if self._address is None else f" at {self._address}"
+            waits = _jobs(self._waiting, "waits", "wait")
+            log.warning("Ray%s has not answered for %.0f s; %s for it", place, SLOW_S, waits)
 
     def on_ready(self) -> None:
         """Ray is there."""
@@ -212,9 +224,9 @@ class RayExecutor(DeskExecutor):
         if self._desk is None:
             return
         if out:
-            log.warning("%d jobs on Ray are lost: %s", len(out), why)
+            log.warning("%s on Ray: %s", _jobs(out, "is lost", "are lost"), why)
         if self._waiting:
-            log.warning("%d jobs wait for Ray; tried again in %.1f s", len(self._waiting), self._pause_s)
+            log.warning("%s for Ray; tried again in %.1f s", _jobs(self._waiting, "waits", "wait"), self._pause_s)
             self._again = asyncio.get_running_loop().call_later(self._pause_s, self._try_again)
             self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
 
@@ -255,12 +267,32 @@ class RayExecutor(DeskExecutor):
         sent.hear(kind, data)
 
 
+def _jobs(jobs: Sized, one: str, more: str) -> str:
+    return f"1 job {one}" if len(jobs) == 1 else f"{len(jobs)} jobs {more}"
+
+
 def _checked(address: Any) -> str | None:
     if address is not None and not isinstance(address, str):
         raise InvalidOption(f"address must be a text such as 'auto' or '10.0.0.5:6379', got {address!r}")
+    if address is not None and not _is_possible(address):
+        raise InvalidOption(
+            f"no Ray cluster can be at {address!r}; an address is 'auto', 'local', one such as '10.0.0.5:6379', "
+            "or, from outside the cluster, 'ray://10.0.0.5:10001'"
+        )
     if address is not None and address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
         raise UsageError(f"the address {address!r} needs Ray's client: pip install 'ray[client]'")
     return address
+
+
+def _is_possible(address: str) -> bool:
+    scheme, mark, place = address.partition("://")
+    if scheme == "ray" and mark:
+        return bool(place)
+    if mark:  # Ray asks a module of that name, of somebody who has written one
+        is_other = scheme.isidentifier() and scheme not in sys.stdlib_module_names
+        return is_other and importlib.util.find_spec(scheme) is not None
+    host, _, port = address.rpartition(":")
+    return address in {"auto", "local"} or bool(host and port.isdecimal() and 0 < int(port) < 2**16)
 
 
 def _amount(field: str, value: float) -> float:

@@ -25,6 +25,11 @@ class Scheduler:
     def __init__(self) -> None:
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.plugins: dict[str, Any] = {}
+        self.workers = {HERE.address: object()}
+        self.sent: list[tuple[str, str]] = []
+
+    def worker_send(self, address: str, message: dict[str, str]) -> None:
+        self.sent.append((address, message["client"]))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         async def ask(**words: Any) -> Any:
@@ -108,6 +113,18 @@ async def test_what_a_client_has_left_goes_with_it_alone(scheduler: Scheduler) -
     with pytest.raises(LookupError):
         await take(scheduler, "job.1", HERE)
     assert await take(scheduler, "other.1", HERE) is None
+
+
+async def test_workers_that_ran_something_for_a_client_hear_that_it_has_left(scheduler: Scheduler) -> None:
+    """Its processes there would wait for nobody; a worker that has left as well hears nothing."""
+    for number, holder in enumerate([HERE, HERE, ELSEWHERE, WITHDRAWN]):
+        await open_fence(Client(scheduler), f"more.{number}")
+        await take(scheduler, f"more.{number}", holder)
+    fences = fences_of(scheduler)
+    fences.remove_client(scheduler, "other")
+    fences.remove_client(scheduler, "client")
+    fences.remove_client(scheduler, "client")
+    assert scheduler.sent == [(HERE.address, "client")]
 
 
 def test_process_is_gone_only_where_that_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:

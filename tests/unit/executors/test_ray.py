@@ -55,6 +55,11 @@ def test_without_the_extra_the_install_line_is_named(monkeypatch: pytest.MonkeyP
         ({"num_gpus": "1"}, "num_gpus must be a number from 0, got '1'"),
         ({"resources": {"fast": float("inf")}}, r"resources\['fast'\] must be a number from 0, got inf"),
         ({"address": object()}, "address must be a text such as"),
+        ({"address": "127.0.0.1"}, "no Ray cluster can be at '127.0.0.1'; an address is 'auto', 'local', one such as"),
+        ({"address": "10.0.0.5:x"}, "no Ray cluster can be at"),
+        ({"address": "ray://"}, "no Ray cluster can be at"),
+        ({"address": "http://10.0.0.5:8265"}, "no Ray cluster can be at"),
+        ({"address": "tcp://10.0.0.5:6379"}, "no Ray cluster can be at"),
         ({"init": {"job_config": object()}}, "init must be JSON, for it is sent to another process"),
     ],
 )
@@ -208,7 +213,7 @@ async def test_call_that_waits_for_a_cluster_is_withdrawn_by_a_cancel_and_by_a_s
 ) -> None:
     """Nothing was handed over, so nobody else has to be asked."""
     monkeypatch.setattr(ray, "PAUSE_S", (0.01, 0.01))
-    async with started(bench, "away") as executor:
+    async with started(bench, "away:1") as executor:
         handle, first = bench.begin(executor, "double", 1)
         _, second = bench.begin(executor, "double", 2)
         handle.cancel("not wanted")
@@ -224,13 +229,28 @@ async def test_cluster_that_is_away_is_tried_again(
 ) -> None:
     """Also where the process ends in the middle of it, as Ray's may."""
     monkeypatch.setattr(ray, "PAUSE_S", (0.01, 0.01))
-    async with started(bench, "away") as executor:
+    async with started(bench, "away:1") as executor:
         _, track = bench.begin(executor, "double", 1)
-        await until(lambda: "Ray cannot be reached: ConnectionError: there is no cluster" in caplog.text)
+        why = "Ray cannot be reached: ConnectionError: there is no cluster (NotFound: nobody listens)"
+        await until(lambda: why in caplog.text)
+        await until(lambda: "1 job waits for Ray" in caplog.text)
         executor._address, executor._init = "there", {"mood": "dies"}
         await until(lambda: "exit code" in caplog.text or executor._link is None)
         executor._init = {}
         assert (await track.end()).result == 2
+
+
+@pytest.mark.slow
+async def test_cluster_that_does_not_answer_is_told(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray itself gives up after a minute; until then nobody would know what the job waits for."""
+    monkeypatch.setattr(ray, "SLOW_S", 0.1)
+    async with started(bench, "10.0.0.5:6379") as executor:
+        executor._init = {"mood": "slow"}
+        _, track = bench.begin(executor, "double", 1)
+        await until(lambda: "Ray at 10.0.0.5:6379 has not answered for 0 s; 1 job waits for it" in caplog.text)
+    assert (await track.end()).kind is OutcomeKind.CANCELLED
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ class Sent:
         def tell(kind: str, value: Any) -> None:
             self.news.append((kind, value))
 
-        answer = await self._relay.run(APP, request_of(self.call), tell, refusal, ENOUGH_S)
+        answer = await self._relay.run(APP, "client", request_of(self.call), tell, refusal, ENOUGH_S)
         return outcome_of(self.call, answer)
 
 
@@ -91,6 +91,19 @@ async def test_processes_end_when_nothing_was_to_do_for_a_while(relay: Relay, mo
     assert (await Sent(relay, "double", 1).run()).result == 2
     [pool] = relay._pools.values()
     await until(lambda: not pool._executor.pids)
+    assert (await Sent(relay, "double", 2).run()).result == 4
+
+
+async def test_processes_end_with_their_last_body_once_their_clients_have_left(relay: Relay, tmp_path: Path) -> None:
+    """A program that is started each minute would leave a pool behind with each start."""
+    run = asyncio.create_task(Sent(relay, "hold", str(tmp_path / "a"), str(tmp_path / "go")).run())
+    await until((tmp_path / "a").exists)
+    [pool] = relay._pools.values()
+    relay.on_left("another")
+    relay.on_left("client")
+    (tmp_path / "go").touch()
+    assert (await run).result == "let go"
+    await until(lambda: not pool._executor.pids and not relay._pools)
     assert (await Sent(relay, "double", 2).run()).result == 4
 
 

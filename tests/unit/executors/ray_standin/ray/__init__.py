@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
@@ -36,8 +37,12 @@ _running: Final[set[_Ref]] = set()
 def init(address: str | None, *, include_dashboard: bool, mood: str = "") -> None:
     """Connect to a cluster; there are all but the one that is away."""
     del include_dashboard
-    if address == "away":
-        raise ConnectionError("there is no cluster")
+    if address == "away:1":
+        raise ConnectionError("there is no cluster") from RuntimeError(
+            "Traceback:\n  a line\nNotFound: nobody listens\n"
+        )
+    if mood == "slow":
+        time.sleep(60)
     if mood == "dies":
         os._exit(3)
     if mood == "cut":
