@@ -54,7 +54,7 @@ def test_what_is_no_celery_app_is_refused() -> None:
     with pytest.raises(InvalidOption, match=f"a Celery app is wanted, .* got '{NOWHERE}'"):
         CeleryExecutor(NOWHERE)
     with pytest.raises(InvalidOption, match="takes the name of a task of theirs, and their Celery app; got <Celery x"):
-        CeleryTask(celery, "shop.add")  # type: ignore[arg-type]
+        CeleryTask(celery, "shop.add")
 
 
 def test_without_the_extra_the_line_that_installs_it_is_named() -> None:

@@ -62,7 +62,7 @@ def as_written(thing: Any) -> str:
     """Return how a thing is called, as the reference has it."""
     bare = signature(thing)
     plain = [one.replace(annotation=Parameter.empty) for one in bare.parameters.values()]
-    return thing.__name__ + str(bare.replace(parameters=plain, return_annotation=Parameter.empty))
+    return str(thing.__name__) + str(bare.replace(parameters=plain, return_annotation=Parameter.empty))
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def _checked(address: str) -> str:
     """
     scheme, place = parse_address(address)
     try:
-        backend = get_backend(scheme)
+        backend: Any = get_backend(scheme)
         if scheme in WITH_PORT:
             host, port = backend.get_address_host_port(place)
             if not host or not 0 < port < 2**16:

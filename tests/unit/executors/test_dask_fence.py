@@ -117,7 +117,8 @@ async def test_what_a_client_has_left_goes_with_it_alone(scheduler: Scheduler) -
 
 async def test_workers_that_ran_something_for_a_client_hear_that_it_has_left(scheduler: Scheduler) -> None:
     """Its processes there would wait for nobody; a worker that has left as well hears nothing."""
-    for number, holder in enumerate([HERE, HERE, ELSEWHERE, WITHDRAWN]):
+    holders: list[str | Holder] = [HERE, HERE, ELSEWHERE, WITHDRAWN]
+    for number, holder in enumerate(holders):
         await open_fence(Client(scheduler), f"more.{number}")
         await take(scheduler, f"more.{number}", holder)
     fences = fences_of(scheduler)
