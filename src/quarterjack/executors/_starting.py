@@ -216,10 +216,16 @@ class Nursery:
             link.close()
 
     async def close(self) -> None:
-        """End the process, and every child that it still has."""
-        if self._opening is not None:
-            with contextlib.suppress(OSError):
-                await asyncio.shield(self._opening)
+        """End the process, and every child that it still has; also one that is about to begin, if this is cancelled."""
+        opening = self._opening
+        if opening is not None:
+            try:
+                await asyncio.shield(opening)
+            except OSError:
+                pass  # there is none
+            except asyncio.CancelledError:
+                opening.add_done_callback(lambda _: self._lose())
+                raise
         self._hang_up()
         process, self._process, self._opening = self._process, None, None
         if process is not None:

@@ -7,6 +7,9 @@ import errno
 import os
 import select
 import signal
+import socket
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,34 @@ async def test_a_body_whose_nursery_has_died_is_interrupted_where_it_stands(
         handle.cancel("not wanted")
         assert (await first.end()).kind is OutcomeKind.CANCELLED
         await until(lambda: "interrupted" in pool.bench.notes("a"))
+
+
+async def test_a_stop_that_is_cancelled_ends_a_nursery_that_is_about_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug: it began all the same, and stayed for as long as the app's process."""
+    popen, is_beginning, go_on = starting._popen, threading.Event(), threading.Event()
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def slowly(link: socket.socket) -> subprocess.Popen[bytes]:
+        is_beginning.set()
+        go_on.wait(ENOUGH_S)
+        begun.append(popen(link))
+        return begun[0]
+
+    monkeypatch.setattr(starting, "_popen", slowly)
+    pool = Pool(tmp_path, BODIES)
+    executor = pool.executor
+    await executor.start(pool.home)
+    await executor.warm()
+    await until(is_beginning.is_set)
+    stop = asyncio.create_task(executor.stop(0))
+    await asyncio.sleep(0)
+    stop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+    go_on.set()
+    await until(lambda: bool(begun) and begun[0].returncode is not None)
 
 
 async def test_a_child_for_which_there_are_no_descriptors_is_tried_again_and_leaves_none(
