@@ -22,8 +22,10 @@ from quarterjack import (
     Fallback,
     Flow,
     InvalidArguments,
+    Resource,
     Retry,
     TaskManager,
+    WeightedRoundRobin,
 )
 from quarterjack.testing import virtual_loop
 
@@ -119,6 +121,16 @@ async def test_arguments_that_do_not_fit_are_refused_at_once(
         with pytest.raises(InvalidArguments, match=match):
             await manager.submit_wait(functools.partial(fetch), *args, **kwargs)
         assert manager.stats()["waiting"] == 0
+
+
+async def test_body_that_asks_a_manager_for_its_resource_is_told_where_that_is() -> None:
+    """Only an app fills in what a router chose; "missing a required argument" alone would be a riddle."""
+
+    async def fetch(path: str, mirror: Resource[str]) -> None: ...
+
+    async with TaskManager(WeightedRoundRobin(Resource("a", 1))) as manager:
+        with pytest.raises(InvalidArguments, match=r"'mirror'; .* current_job\(\)\.resource"):
+            manager.submit(fetch, "x")  # type: ignore[call-arg]
 
 
 def annotated(n: int) -> int:

@@ -81,6 +81,8 @@ def _check_arguments(
         text = f"{label_of(fn)}{signature} cannot be called like that: {error}"
         for name in sorted(options & kwargs.keys() - signature.parameters.keys()):
             text += f"; {name}= is an option: manager.options({name}=…).submit({label_of(fn)}, …)"
+        if any("Resource" in str(one.annotation) for one in signature.parameters.values()):
+            text += "; what a router chose is current_job().resource here: only an app's task has it as an argument"
         raise InvalidArguments(text) from None
 
 
