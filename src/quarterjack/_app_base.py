@@ -28,7 +28,7 @@ from .events import EventStream
 from .executors import AppRef
 from .executors.elsewhere import Elsewhere
 from .flow.flow import Flow, Strategy
-from .flow.for_apps import as_flow, merged
+from .flow.for_apps import as_flow, merged, refuse_twins_of_batches
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
 from .model import JobIds, RunOptions, Schedule
@@ -229,7 +229,9 @@ class AppBase(TaskRegistry):
         """Refuse a task whose flow does not go together with that of its queue."""
         of_queue = self._flow_by_queue.get(definition.options.queue)
         if of_queue is not None:
-            merged(of_queue, definition.flow, f"task {definition.name!r} in queue {definition.options.queue!r}")
+            where = f"task {definition.name!r} in queue {definition.options.queue!r}"
+            merged(of_queue, definition.flow, where)
+            refuse_twins_of_batches(of_queue, definition.batch_flow, where)
 
     def _queue_doubts(self) -> list[str]:
         """Return which queues with a flow no task is in, where a task is in one of almost the same name."""

@@ -54,6 +54,20 @@ async def test_twins_on_a_task_and_its_queue_are_refused_at_the_start_of_the_app
             pytest.fail("it started")
 
 
+async def test_twins_of_which_a_batch_meets_one_and_its_items_the_other_are_refused() -> None:
+    """The items would hold the slot that their batch waits for, until the end of days."""
+    app = Quarterjack()
+    app.queue("q", flow=limit())
+
+    @app.batch(max_size=3, queue="q", flow=limit())
+    async def many(items: list[int]) -> list[int]:
+        return items
+
+    with pytest.raises(InvalidOption, match=rf"many' in queue 'q': its items .*{TWINS}"):
+        async with app:
+            pytest.fail("it started")
+
+
 async def test_twins_of_which_one_is_in_the_queue_that_a_job_names_are_refused_with_the_job() -> None:
     """The task is in another queue by itself, so nothing was wrong at the start."""
     app = Quarterjack()

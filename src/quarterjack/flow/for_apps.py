@@ -11,10 +11,11 @@ from typing import Any
 
 from quarterjack.errors import InvalidOption
 
+from ._fleet import refuse_twins
 from .base import Gate
 from .flow import Flow, Strategy
 
-__all__ = ["as_flow", "flow_of_batches", "gates_of", "merged"]
+__all__ = ["as_flow", "flow_of_batches", "gates_of", "merged", "refuse_twins_of_batches"]
 
 
 def as_flow(value: Any, where: str) -> Flow | None:
@@ -71,6 +72,18 @@ def merged(queue: Flow | None, task: Flow | None, where: str) -> Flow | None:
         )
     except InvalidOption as error:
         raise InvalidOption(f"{where}: its queue's flow and its own do not go together: {error}") from None
+
+
+def refuse_twins_of_batches(queue: Flow, batch: Flow | None, where: str) -> None:
+    """Refuse a limit of a fleet that each item passes in the queue's flow, and once more with its batch.
+
+    Raises:
+        InvalidOption: The items would hold what their batch waits for.
+    """
+    try:
+        refuse_twins(gates_of((queue, batch)))
+    except InvalidOption as error:
+        raise InvalidOption(f"{where}: its items pass the queue's flow, its batches their own: {error}") from None
 
 
 def flow_of_batches(flow: Flow, where: str) -> Flow:
