@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -32,7 +33,7 @@ from .flow.for_apps import as_flow, merged, refuse_twins_of_batches
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
 from .model import JobIds, RunOptions, Schedule
-from .options import schedule_id_of, valid_name
+from .options import is_remote, schedule_id_of, valid_name
 from .runtime.prepare import Around, Preparer
 from .runtime.service import Role, Service
 from .runtime.streams import DeclaredStream
@@ -321,14 +322,15 @@ class AppBase(TaskRegistry):
     def _through_json(
         self, definition: TaskDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Return a call's arguments as a body gets them after a durable store kept them.
+        """Return a call's arguments as a body gets them after a durable store kept them, or they went elsewhere.
 
         Raises:
             InvalidArguments: If they cannot be written as JSON, are too large, or do not fit the type hints.
         """
         codec = self._codecs.get(definition)
         if codec is None:
-            codec = self._codecs[definition] = CallCodec(definition, self.max_argument_bytes)
+            most = self.max_argument_bytes if self._takes_json else sys.maxsize  # what is not stored is of any size
+            codec = self._codecs[definition] = CallCodec(definition, most)
         return codec.round_trip(args, kwargs)
 
     def _checked(self, definition: TaskDefinition, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -338,7 +340,8 @@ class AppBase(TaskRegistry):
             InvalidArguments: If they do not fit the task.
         """
         definition.check_call(args, {})
-        return self._through_json(definition, args, {})[0] if self._takes_json else args
+        travels = self._takes_json or is_remote(definition.options.executor)
+        return self._through_json(definition, args, {})[0] if travels else args
 
     def _service_beside(self) -> Service:
         """Return the service for code without a loop."""

@@ -19,7 +19,7 @@ from .events import Subscription
 from .flow.inheritance import DEFAULT_PRIORITY
 from .job import Job
 from .model import FINISHED, NO_KWARGS, JobFilter, JobRecord, JobState, RunOptions, SubmittedBy
-from .options import instant_ns
+from .options import instant_ns, is_remote
 from .runtime.direct import run_directly
 from .runtime.flows import Flows
 from .runtime.service import Service
@@ -181,7 +181,8 @@ class AppJobs(AppBase):
             raise UnknownTask(
                 f"task {definition.name!r} is not registered in this app; use @app.task or app.include_group"
             )
-        if self.strict or self._is_durable:  # spelled out: a property costs a frame per job
+        # Spelled out: a property costs a frame per job.
+        if self.strict or self._is_durable or (options.executor is not None and is_remote(options.executor)):
             args, named = self._through_json(definition, args, named)
         return definition, options, args, named
 

@@ -13,7 +13,7 @@ from .context import CURRENT
 from .errors import DuplicateName, InvalidOption, UnknownSchedule, UnknownTask
 from .job import Job
 from .model import NO_KWARGS, JobRecord, Origin, Schedule, SchedulePolicies, SubmittedBy, as_datetime
-from .options import changed_options, instant_ns, resolve_policies, schedule_id_of, split_options
+from .options import changed_options, instant_ns, is_remote, resolve_policies, schedule_id_of, split_options
 from .policies.overlap import OverlapMode
 from .runtime.service import Service
 from .runtime.streams import StreamView
@@ -82,7 +82,7 @@ class AppSchedules(AppBackfill):
         own.pop("start_deadline", None)
         options = call.options(**job).run_options if job else call.run_options
         args, kwargs = call.args, call.kwargs
-        if self._takes_json:
+        if self._takes_json or is_remote(options.executor):
             args, kwargs = self._through_json(definition, args, kwargs)
         timing, payload = resolve_policies(
             trigger,

@@ -33,6 +33,7 @@ __all__ = [
     "check_defaults",
     "check_names",
     "instant_ns",
+    "is_remote",
     "overlaid",
     "resolve_options",
     "resolve_policies",
@@ -234,6 +235,11 @@ def changed_options(before: RunOptions, changes: Mapping[str, Any], where: str) 
 def runs_commands(executor: Any) -> bool:
     """Say whether an ``executor=`` runs what a body says, and not the body alone."""
     return executor == "command" or bool(getattr(executor, "runs_commands", False))
+
+
+def is_remote(executor: Any) -> bool:
+    """Say whether the arguments of what runs at an ``executor=`` travel to another process."""
+    return executor == "process" or bool(getattr(executor, "is_remote", False))
 
 
 def _check_place(options: Mapping[str, Any], own_executor: Any, where: str) -> None:

@@ -8,14 +8,26 @@ from typing import Any, ClassVar
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, Flow, JobCancelled, JobFailed, JobMissed, JobState, Quarterjack, Wrap
-from quarterjack.errors import NotRunning
+from quarterjack import (
+    ConcurrencyLimit,
+    Every,
+    Flow,
+    InvalidArguments,
+    JobCancelled,
+    JobFailed,
+    JobLost,
+    JobMissed,
+    JobState,
+    Quarterjack,
+    Wrap,
+)
+from quarterjack.errors import NotRunning, Orphaned
 from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Report
 from quarterjack.executors.elsewhere import Elsewhere
 from quarterjack.model import FinishKind, Outcome, OutcomeKind
-from quarterjack.runtime import claiming, decoding
+from quarterjack.runtime import claiming, decoding, endings
 from quarterjack.stores.base import Hint, Renewal
-from tests.real_time import until
+from tests.real_time import LONG_S, until
 
 
 class Cluster:
@@ -142,6 +154,51 @@ async def test_a_lost_body_is_begun_anew_later_and_not_at_once() -> None:
         assert cluster.submitted == [f"{job.id}.1"]
 
 
+async def test_a_body_that_may_run_once_is_lost_and_not_begun_again() -> None:
+    """The bug: on the memory store `max_rescues=0` was no "at most once", and no loss was ever one too many."""
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+    told: list[str] = []
+
+    @app.task(executor=ToCluster(cluster), max_rescues=0, retry=3)
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    work.on_lost(lambda job: told.append(job.id))
+    async with app:
+        job = await app.submit(work)
+        await until(lambda: cluster.reports)
+        cluster.end(f"{job.id}.1", Outcome(OutcomeKind.LOST, reason="the scheduler is gone"))
+        with pytest.raises(JobLost, match="max_rescues=0"):
+            await asyncio.wait_for(job.wait(), LONG_S)
+        assert (job.state, job.attempt, told) == (JobState.LOST, 1, [job.id])
+        await app.drain()
+
+
+async def test_losses_count_and_a_lost_body_that_nobody_wants_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a store with leases: after `max_rescues` of them the job is over, and a cancel needs no answer."""
+    monkeypatch.setattr(endings, "LOST_S", 0.01)
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster), max_rescues=1)
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job, unwanted = await app.submit(work), await app.submit(work)
+        await until(lambda: len(cluster.reports) == 2)
+        cluster.is_deaf = True
+        assert not await unwanted.cancel(wait=0)
+        for one in (job, unwanted):
+            cluster.end(f"{one.id}.1", Outcome(OutcomeKind.LOST, reason="the scheduler is gone"))
+        with pytest.raises(JobCancelled):
+            await asyncio.wait_for(unwanted.wait(), LONG_S)
+        await until(lambda: cluster.reports)
+        cluster.end(f"{job.id}.2", Outcome(OutcomeKind.LOST, reason="the scheduler is gone"))
+        with pytest.raises(JobLost, match="2 times"):
+            await asyncio.wait_for(job.wait(), LONG_S)
+        assert list(cluster.reports) == []
+
+
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
 async def test_an_orphan_waits_for_a_cluster_that_knows_its_task(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -166,6 +223,67 @@ async def test_an_orphan_waits_for_a_cluster_that_knows_its_task(
         cluster.end(f"{job.id}.3", Outcome(OutcomeKind.DONE, 7))
         assert await job == 7
     assert caplog.text.count("waits for a worker that can run it: no job of 'work' can run here") == 1
+
+
+async def test_an_orphan_of_the_memory_store_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug: its job waited for a worker that can run it, and there is none but this one."""
+    monkeypatch.setattr(decoding, "AGAIN_S", 0.01)
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster, begins=False), retry=5)
+    def work() -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work)
+        for attempt in (1, 2, 3):
+            await until(lambda: cluster.reports)
+            cluster.end(f"{job.id}.{attempt}", Outcome(OutcomeKind.ORPHANED, reason="it does not know the task"))
+        with pytest.raises(JobFailed, match="it does not know the task; it was offered 3 times") as failed:
+            await asyncio.wait_for(job.wait(), LONG_S)
+        assert isinstance(failed.value.__cause__, Orphaned)
+        assert job.attempt == 3
+
+
+async def test_arguments_that_cannot_travel_are_refused_where_they_are_submitted() -> None:
+    """The bug: on the memory store they were taken, and the job waited for ever for another version of the code."""
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster))
+    def work(n: int) -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    @app.task
+    async def here(n: int) -> object:
+        return n
+
+    wrong: Any = "seven"
+    async with app:
+        with pytest.raises(InvalidArguments, match="argument n of work"):
+            await app.submit(work, wrong)
+        with pytest.raises(InvalidArguments, match="argument n of work"):
+            await app.submit_many([work.bind(1), work.bind(wrong)])
+        with pytest.raises(InvalidArguments, match="argument n of here"):
+            await app.submit(here.options(executor="process"), wrong)
+        with pytest.raises(InvalidArguments, match="argument n of work"):
+            await app.schedule(work.bind(wrong), Every(hours=1))
+        assert await (await app.submit(here, wrong)) == "seven"  # in this process live objects are passed
+        assert cluster.submitted == []
+
+
+async def test_arguments_that_are_not_stored_may_be_of_any_size() -> None:
+    """A store has to keep them, a process only takes them."""
+    cluster = Cluster()
+    app = Quarterjack(shutdown_grace=0)
+
+    @app.task(executor=ToCluster(cluster))
+    def work(data: str) -> int: ...  # type: ignore[empty-body]  # it runs elsewhere
+
+    async with app:
+        job = await app.submit(work, "x" * 2_000_000)
+        await until(lambda: cluster.reports)
+        cluster.end(f"{job.id}.1", Outcome(OutcomeKind.DONE, 7))
+        assert await job == 7
 
 
 async def test_an_orphan_says_why_it_waits_and_can_be_cancelled(tmp_path: Path) -> None:

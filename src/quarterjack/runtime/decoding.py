@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quarterjack._payload import Unreadable
 from quarterjack.errors import Orphaned
+from quarterjack.model import Outcome, OutcomeKind
 from quarterjack.why_waiting import ORPHANED
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ AGAIN_S: Final = 5.0
 AGAIN_MOST_S: Final = 60.0
 """How soon, at first and at last, a job is offered again that a worker of another version may be able to run."""
 OFFERS_KEPT: Final = 1_000
+OFFERS_ALONE: Final = 3
+"""How often it is offered where there are no other workers: only what its executor reaches could change meanwhile."""
 
 
 class DecoderHost(Protocol):
@@ -59,6 +62,14 @@ class Orphans:
         if self._has_others:
             self._worker.claimer.avoid(record.lane, again_s)
         self._worker.give_back(attempt, f"{ORPHANED}: {why}", round(again_s * 1e9))
+
+    def given_up(self, attempt: Attempt, why: str) -> Outcome | None:
+        """Return the end of a job that was offered often enough, as nobody else could run it; None if it goes back."""
+        if self._has_others or self._offers.get(attempt.job_id, 0) < OFFERS_ALONE - 1:
+            return None
+        del self._offers[attempt.job_id]
+        error = Orphaned(attempt.record.task, f"{why}; it was offered {OFFERS_ALONE} times, and there are no others")
+        return Outcome(OutcomeKind.REJECTED, error=error, reason=str(error))
 
     def _again_in_s(self, job_id: str) -> float:
         """Return when a job is offered again: later each time."""

@@ -9,6 +9,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ from quarterjack.errors import InvalidOption
 from quarterjack.events import CancelIgnored, JobEventKind
 from quarterjack.model import ErrorInfo, Fenced, Finish, FinishKind, JobRecord, Outcome, OutcomeKind
 from quarterjack.policies.backoff import NO_RETRY
-from quarterjack.stores.base import Renewal
+from quarterjack.stores.base import Claim, Renewal, Store
 
 from ._ends import age_s, log_failure
 from .fallback import falls_back
@@ -107,6 +108,9 @@ class Endings(ABC):
         if error is not None and not isinstance(error, Exception) and outcome.kind is OutcomeKind.RAISED:
             self._host.fatal(without_handler(error))
         self.deaths.note(attempt.record.task, outcome)
+        if outcome.kind is OutcomeKind.ORPHANED and not attempt.record.cancel_requested:
+            outcome = self.orphans.given_up(attempt, outcome.reason or "") or outcome
+            error = outcome.error
         if self._decides_nothing(attempt, outcome):
             return
         has_begun = attempt.running_at_ns is not None
@@ -141,10 +145,7 @@ class Endings(ABC):
         if is_lost and not self._store.is_shared:
             self._on_lost(attempt)
         elif is_lost or (not attempt.is_current and _is_nobodys(outcome)):
-            if self.held_by_id.get(attempt.job_id) is attempt:
-                del self.held_by_id[attempt.job_id]
-            self.recorder.recorded.set()
-            self.claimer.wake.set()
+            self._leave(attempt)
         elif outcome.kind is OutcomeKind.ORPHANED and not attempt.record.cancel_requested:
             self.orphans.send_back(attempt, outcome.reason or "")
         else:
@@ -152,11 +153,26 @@ class Endings(ABC):
         return True
 
     def _on_lost(self, attempt: Attempt) -> None:
-        """Nobody knows whether a body still runs, and no lease will run out: wait as long as one would."""
-        log.warning(
-            "job %s (%s) is out of reach; it is begun anew in %g s", attempt.job_id, attempt.record.task, LOST_S
-        )
+        """Nobody knows whether a body still runs, and no lease will run out: wait as long as one would, and count it.
+
+        One that is not to be begun again is taken from us at once, and the store ends it.
+        """
+        record = attempt.record
+        if record.cancel_requested or record.rescues >= record.options.max_rescues:
+            log.warning("job %s (%s) is out of reach; it is not begun again", record.id, record.task)
+            self._leave(attempt)
+            self.recorder.errands.insist("ending a lost job", partial(_expire, self._store, attempt))
+            return
+        log.warning("job %s (%s) is out of reach; it is begun anew in %g s", record.id, record.task, LOST_S)
+        record.rescues += 1  # the row itself, where a store is of one process
         self.give_back(attempt, "its body was lost", round(LOST_S * 1e9))
+
+    def _leave(self, attempt: Attempt) -> None:
+        """Hold an attempt no more, whatever becomes of its job."""
+        if self.held_by_id.get(attempt.job_id) is attempt:
+            del self.held_by_id[attempt.job_id]
+        self.recorder.recorded.set()
+        self.claimer.wake.set()
 
     def entry_of(self, attempt: Attempt) -> Entry | None:
         """Return what stands for *attempt* in its flow; None if it has none."""
@@ -290,3 +306,9 @@ class Endings(ABC):
     def send(self, kind: JobEventKind, record: JobRecord) -> None:
         """Tell the event stream about a job's move."""
         self.events.send(job_event(kind, record))
+
+
+async def _expire(store: Store, attempt: Attempt) -> None:
+    """Have a lease run out now, and the store do what it does then."""
+    await store.jobs_renew(attempt.owner, [attempt.renewal()], 0.0)
+    await store.jobs_claim(Claim(attempt.owner, [], None))

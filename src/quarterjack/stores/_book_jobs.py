@@ -137,7 +137,8 @@ class BookJobs(BookBase):
             return
         job.rescues += 1
         if job.rescues > job.options.max_rescues:
-            reason = f"its worker died {job.rescues} times (max_rescues={job.options.max_rescues})"
+            times = "once" if job.rescues == 1 else f"{job.rescues} times"
+            reason = f"its worker died, or lost its body, {times} (max_rescues={job.options.max_rescues})"
             self.end_here(job, Move.LOST, now, reason)
         elif job.cancel_requested:
             self.end_here(job, Move.CANCELLED, now, "cancelled; its worker died")
