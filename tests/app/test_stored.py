@@ -29,6 +29,7 @@ from quarterjack import (
     StartupFailed,
     ThreadExecutor,
     current_job,
+    gather,
 )
 from quarterjack.testing import VirtualClock
 from quarterjack.testing._loop import virtual_loop
@@ -250,6 +251,8 @@ async def test_payloads_are_unreadable_on_disk_and_with_the_wrong_key(url: str, 
     async with running(wrong, START + timedelta(hours=1)):
         with pytest.raises(ResultUnavailable, match="it cannot be read"):
             await (await wrong.job(job_id))
+        with pytest.raises(ResultUnavailable, match="it cannot be read"):
+            await gather([await wrong.job(job_id)])
 
 
 async def test_a_checkpoint_that_cannot_be_read_is_not_begun_without(url: str) -> None:
