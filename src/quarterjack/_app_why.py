@@ -8,12 +8,13 @@ from typing import Any
 from ._app_base import AppBase, known_schedule
 from ._at_work import unfired, why_nobody
 from .errors import UsageError
+from .executors import Executor
 from .job import Job
 from .model import JobFilter, JobRecord, Schedule, WorkerInfo
 from .options import instant_ns
 from .runtime.service import Service
 from .why import Why, why_at, why_blocked, why_next, why_open
-from .why_waiting import Others, Place, why_waiting
+from .why_waiting import Cluster, Others, Place, why_waiting
 
 __all__ = ["AppWhy"]
 
@@ -125,7 +126,16 @@ def _place(service: Service, record: JobRecord, workers: list[WorkerInfo] | None
         free -= worker.kept_of(slots)
     held, ahead = (None, 0) if worker is None else worker.in_flow(record)
     parked = None if worker is None else worker.deaths.why(record.task)
-    return Place(True, executor.name, slots, free, held, ahead, others, parked)
+    return Place(
+        True, executor.name, slots, free, held, ahead, others, parked, _cluster(executor, is_ours=others is None)
+    )
+
+
+def _cluster(executor: Executor, *, is_ours: bool) -> Cluster | None:
+    """Return whose queue bodies wait in there, None if they begin at once; what is wrong, its holder knows."""
+    if not executor.handed_to:
+        return None
+    return Cluster(executor.handed_to, executor.capabilities.can_report_start, executor.trouble if is_ours else None)
 
 
 def _gates(service: Service, record: JobRecord) -> tuple[str, ...] | None:

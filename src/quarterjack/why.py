@@ -45,6 +45,7 @@ WhyKind = Literal[
     "finished",
     "running",
     "held",
+    "handed",
     "not_due",
     "retry",
     "orphaned",
@@ -60,10 +61,10 @@ Of what comes next: ``due``; ``late`` (due already); ``blocked`` (a job that is 
 ``chained`` (it waits for its own job to end); ``paused``; ``parked`` (its trigger raised); ``ended``; ``unserved``
 (no process fires it, or runs its jobs). Of an instant: ``ran``; ``open`` (its job is not finished); ``skipped``;
 ``missed``; ``paused``; ``before`` (the schedule existed); ``to_come``; ``unknown`` (a fire time of which nothing is
-kept); ``no_fire_time``. Of a job: ``finished``, ``running``, ``held`` (by a worker), ``not_due``, ``retry``,
-``orphaned`` (nobody knows its task, or its arguments do not fit), ``unserved``, ``serial`` (its overlap key is
-another's), ``flow`` (a gate holds it up, or jobs before it fill its flow), ``no_slot``, ``task_parked`` (its bodies'
-processes kept dying), ``next`` (it is about to begin)."""
+kept); ``no_fire_time``. Of a job: ``finished``, ``running``, ``held`` (by a worker), ``handed`` (to a cluster, where
+nobody has begun it), ``not_due``, ``retry``, ``orphaned`` (nobody knows its task, or its arguments do not fit),
+``unserved``, ``serial`` (its overlap key is another's), ``flow`` (a gate holds it up, or jobs before it fill its flow),
+``no_slot``, ``task_parked`` (its bodies' processes kept dying), ``next`` (it is about to begin)."""
 
 _LATE_NS: Final = 1_000_000_000
 """A start is called late from a second on."""
@@ -366,7 +367,7 @@ def why_blocked(found: Why, cause: Why) -> Why:
 
 
 _HOLDS_UP: Final = frozenset[WhyKind](
-    {"not_due", "retry", "orphaned", "serial", "unserved", "flow", "no_slot", "task_parked"}
+    {"handed", "not_due", "retry", "orphaned", "serial", "unserved", "flow", "no_slot", "task_parked"}
 )
 
 

@@ -16,12 +16,14 @@ from .model import JobRecord, JobState, WorkerInfo
 from .triggers.base import from_ns
 from .why import Why
 
-__all__ = ["ORPHANED", "Held", "Others", "Place", "why_waiting"]
+__all__ = ["ORPHANED", "Cluster", "Held", "Others", "Place", "why_waiting"]
 
 ORPHANED: Final = "ORPHANED"
 """How the reason of a job begins that a worker gave back because its arguments did not fit the task it knows."""
 _READ_NS: Final = 10_000_000
 """No two readings of clocks for one question are further apart than some milliseconds."""
+_AT_ONCE_S: Final = 5.0
+"""A hand-over to a cluster that takes longer does not go as it should."""
 
 
 class Held(NamedTuple):
@@ -43,6 +45,16 @@ class Others(NamedTuple):
     """What the job's flow is made of; None if its task is not known here."""
 
 
+class Cluster(NamedTuple):
+    """A cluster in whose queue a job waits, or is to wait, for somebody to begin it."""
+
+    name: str
+    tells_start: bool = True
+    """One hears when a body begins there."""
+    trouble: str | None = None
+    """Why nothing can be handed over now, where that is known."""
+
+
 class Place(NamedTuple):
     """What a process knows of the place where a job would run."""
 
@@ -60,6 +72,8 @@ class Place(NamedTuple):
     """What is asked where the job is not this process's to run; None if it is."""
     parked: str | None = None
     """Why its task is begun here no more, if its bodies kept killing their processes."""
+    cluster: Cluster | None = None
+    """Where its body is to run, if that is a cluster, as far as the task is known here."""
 
 
 def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None = None) -> Why:
@@ -82,7 +96,7 @@ def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | N
     if job.state is JobState.SCHEDULED and place.held is not None:
         return _in_flow(place.held, now_ns)
     if job.state is not JobState.SUBMITTED:
-        return _held(job, now_ns, place.others)
+        return _held(job, now_ns, place)
     if job.run_at_ns > now_ns:
         return _not_due(job, now_ns)
     return _due_but_waiting(job, now_ns, place, holder)
@@ -160,22 +174,47 @@ def _running(job: JobRecord, now_ns: int, others: Others | None) -> str:
     return f"it runs at worker {holder.id} ({holder.host}, process {holder.pid}), last seen {ago} ago"
 
 
-def _held(job: JobRecord, now_ns: int, others: Others | None) -> Why:
+def _held(job: JobRecord, now_ns: int, place: Place) -> Why:
     """Return how a leased job stands that does not wait in a flow here."""
-    if others is None:
-        return Why(kind="held", words=f"worker {job.owner} has it and is about to begin", reason=job.reason)
-    holder = next((one for one in others.workers if one.id == job.owner), None)
-    if holder is None or is_lost(holder, now_ns):
-        gone = "is gone" if holder is None else f"was last seen {span((now_ns - holder.seen_at_ns) / 1e9)} ago"
-        words = f"worker {job.owner} had it and {gone}; it is taken up anew when its lease has run out"
-        return Why(kind="held", words=words, reason=job.reason)
-    if others.gates is None:
-        then = "about to begin, or waits there in its flow"
-    elif others.gates and job.state is JobState.SCHEDULED:
-        then = f"waiting there in its flow ({', '.join(others.gates)}), or about to begin"
+    others = place.others
+    if others is not None:
+        holder = next((one for one in others.workers if one.id == job.owner), None)
+        if holder is None or is_lost(holder, now_ns):
+            gone = "is gone" if holder is None else f"was last seen {span((now_ns - holder.seen_at_ns) / 1e9)} ago"
+            words = f"worker {job.owner} had it and {gone}; it is taken up anew when its lease has run out"
+            return Why(kind="held", words=words, reason=job.reason)
+    if job.state is JobState.STARTED:
+        return _handed(job, now_ns, place.cluster)
+    next_, late = _next_there(job, now_ns, place.cluster)
+    if others is not None and others.gates is None:
+        then = f"{next_}, or waits there in its flow"
+    elif others is not None and others.gates:
+        then = f"waiting there in its flow ({', '.join(others.gates)}), or {next_}"
     else:
-        then = "about to begin"
+        then = late or next_
     return Why(kind="held", words=f"worker {job.owner} has it: it is {then}", reason=job.reason)
+
+
+def _handed(job: JobRecord, now_ns: int, cluster: Cluster | None) -> Why:
+    """Return to whom a job was handed over, and since when nobody there has begun it."""
+    ago = "" if job.started_at_ns is None else f" {span(max(0, now_ns - job.started_at_ns) / 1e9)} ago"
+    head = f"worker {job.owner} handed it to {'its executor' if cluster is None else cluster.name}{ago}"
+    if cluster is not None and not cluster.tells_start:
+        return Why(kind="held", words=f"{head}, which does not tell when it begins", reason=job.reason)
+    return Why(kind="handed", words=f"{head}; nobody there has begun it yet", reason=job.reason)
+
+
+def _next_there(job: JobRecord, now_ns: int, cluster: Cluster | None) -> tuple[str, str]:
+    """Return what comes next of a leased job that nothing holds up, and what is wrong if that has not come by now."""
+    if cluster is None:
+        return "about to begin", ""
+    to_come = f"about to be handed to {cluster.name}"
+    if cluster.trouble is not None:
+        return to_come, f"to be handed to {cluster.name}: {cluster.trouble}"
+    waits_s = 0.0 if job.scheduled_at_ns is None else (now_ns - job.scheduled_at_ns) / 1e9
+    if waits_s < _AT_ONCE_S:
+        return to_come, ""
+    return to_come, f"to be handed to {cluster.name}, since {span(waits_s)}: what that process logs says what is wrong"
 
 
 def _taken_elsewhere(job: JobRecord, now_ns: int, others: Others) -> Why:

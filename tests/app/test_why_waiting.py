@@ -114,14 +114,15 @@ def test_flow_that_may_keep_a_due_job_is_named() -> None:
         (JobState.SCHEDULED, (), "worker w1 has it: it is about to begin"),
         (JobState.SCHEDULED, ("door",), "worker w1 has it: it is waiting there in its flow (door), or about to begin"),
         (JobState.SCHEDULED, None, "worker w1 has it: it is about to begin, or waits there in its flow"),
-        (JobState.STARTED, ("door",), "worker w1 has it: it is about to begin"),
+        (JobState.STARTED, ("door",), "worker w1 handed it to its executor; nobody there has begun it yet"),
     ],
 )
 def test_job_that_another_process_holds_is_told_with_its_flow(
     state: JobState, gates: tuple[str, ...] | None, words: str
 ) -> None:
     """A gate may keep it for hours: only one that has passed its flow is about to begin."""
-    assert told(job(state), worker(), gates=gates) == ("held", words)
+    kind = "handed" if state is JobState.STARTED else "held"
+    assert told(job(state), worker(), gates=gates) == (kind, words)
 
 
 @pytest.mark.parametrize(("workers", "how"), [((), "is gone"), ((worker(ago=90),), "was last seen 1 minute and 30")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from quarterjack import Quarterjack
+from quarterjack import Quarterjack, why_waiting
+from quarterjack.cli import check
 
 Qj = Callable[..., Result]
 
@@ -28,6 +30,46 @@ async def plain(n: int) -> int:
 async def narrow(seconds: float) -> None:
     await asyncio.sleep(seconds)
 """
+
+FARM = """
+from dataclasses import replace
+from quarterjack import Quarterjack
+from quarterjack.executors import LoopExecutor
+from quarterjack.model import Outcome, OutcomeKind
+
+class Sent:
+    def __init__(self, report):
+        self.report = report
+
+    def cancel(self, reason):
+        self.report.finished(Outcome(OutcomeKind.CANCELLED, reason=reason))
+
+class Farm(LoopExecutor):
+    handed_to = "the farm"
+
+    def submit(self, call, report):
+        if self.trouble is None:
+            report.accepted()
+        return Sent(report)
+
+class Mute(Farm):
+    capabilities = replace(LoopExecutor.capabilities, can_report_start=False)
+
+class Away(Farm):
+    trouble = "it may be away"
+
+app = Quarterjack("sqlite:///jobs.db")
+
+@app.task(executor=Farm(2))
+async def reap(n: int) -> None: ...
+
+@app.task(executor=Mute(2))
+async def theirs(n: int) -> None: ...
+
+@app.task(executor=Away(2))
+async def away(n: int) -> None: ...
+"""
+"""An app on a cluster in which nobody begins anything."""
 
 
 @pytest.fixture
@@ -132,3 +174,50 @@ def _orphaned(qj: Qj, job_id: str) -> dict[str, str]:
             return told
         states.append(told["state"])
     raise AssertionError(states)
+
+
+def test_job_in_the_queue_of_a_cluster_is_told_with_whom_it_was_handed_to(
+    stored: Path, qj: Qj, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug: it was about to begin for as long as no worker of the cluster was there, and all was in order."""
+    (stored / "shop.py").write_text(FARM)
+    monkeypatch.setattr(check, "LATE_S", 0.0)
+    with at_work(FARM) as app:
+        theirs = submitted(qj, "theirs", "1")
+        waits_until(app, theirs, "started")
+        before = qj("check", "shop.py").stdout
+        ours = submitted(qj, "reap", "1")
+        waits_until(app, ours, "started")
+        told, blind, mute = shown(qj, ours), shown(qj, ours, "--store", "sqlite:///jobs.db"), shown(qj, theirs)
+        after = qj("check", "shop.py").stdout
+        qj("cancel", "shop.py", ours, theirs)
+    worker = told["waits"].split()[1]
+    since = r"[0-9.]+ seconds? ago"
+    assert re.fullmatch(rf"worker {worker} handed it to the farm {since}; nobody there has begun it yet", told["waits"])
+    assert re.fullmatch(rf"worker {worker} handed it to its executor {since}; nobody .* yet", blind["waits"])
+    assert re.fullmatch(rf"worker {worker} handed it to the farm {since}, which does not .* begins", mute["waits"])
+    assert "ok handed     1 job handed over, and not known to have begun\n" in before
+    assert f"!! handed     2 jobs handed over, and not known to have begun; of reap ({ours}): worker " in after
+
+
+def test_job_for_a_cluster_that_is_away_is_not_said_to_begin(
+    stored: Path, qj: Qj, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug: it was about to begin, for as long as the cluster was away."""
+    (stored / "shop.py").write_text(FARM)
+
+    async def why(app: Quarterjack, job_id: str) -> str:
+        return (await app.why_waiting(await app.job(job_id))).words
+
+    with at_work(FARM) as app:
+        job_id = submitted(qj, "away", "1")
+        waits_until(app, job_id, "scheduled")
+        there = asyncio.run(why(app, job_id))
+        soon = shown(qj, job_id)["waits"]
+        monkeypatch.setattr(why_waiting, "_AT_ONCE_S", 0.0)
+        later = shown(qj, job_id)["waits"]
+        qj("cancel", "shop.py", job_id)
+    worker = soon.split()[1]
+    assert there == f"worker {worker} has it: it is to be handed to the farm: it may be away"
+    assert soon == f"worker {worker} has it: it is about to be handed to the farm"
+    assert re.fullmatch(rf"worker {worker} has it: it is to be handed to the farm, since .* seconds?: what .*", later)

@@ -48,6 +48,8 @@ _LOOKED_AT: Final = 1_000
 """So many jobs are looked at for one whose id was meant."""
 _SILENT_S: Final = 1.0
 """What has not begun by then has a reason worth telling."""
+_LATER_S: Final = 6.0
+"""After so much longer what was about to go to a cluster is there, or something is wrong."""
 URL_MENDED: Final = "the same with the URL mended, or without --store: qj check APP"
 """What to try of a ``--store`` that cannot be read: never another store."""
 _NO_OTHER: Final = "give it a store that several processes share, such as Quarterjack('sqlite:///jobs.db')"
@@ -225,13 +227,17 @@ async def schedule_id_of(app: Quarterjack, schedule_id: str, target: Target) -> 
 
 
 async def ended(app: Quarterjack, job: Job[Any]) -> Job[Any]:
-    """Wait for the end of a job, however it ends; say why it has not begun, if it has not after a second."""
+    """Wait for the end of a job, however it ends; say why it has not begun, and later if that has changed."""
     end = asyncio.ensure_future(_end(job))
-    done, _ = await asyncio.wait({end}, timeout=_SILENT_S)
-    if not done:
-        why = await app.why_waiting(job)
-        if why.kind not in {"running", "finished"}:
+    told = ""
+    for seconds in (_SILENT_S, _LATER_S):
+        done, _ = await asyncio.wait({end}, timeout=seconds)
+        why = None if done else await app.why_waiting(job)
+        if why is None or why.kind in {"running", "finished"}:
+            break
+        if why.kind != told:
             tell_notes([f"{job.id} waits: {why.words}"])
+            told = why.kind
     await end
     return await job.refresh()
 

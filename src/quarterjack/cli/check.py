@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import click
 
-from quarterjack import Quarterjack
+from quarterjack import Job, JobState, Quarterjack
 from quarterjack._at_work import NOBODY, at_work, is_lost, serving
 from quarterjack.errors import QuarterjackError
 from quarterjack.model import WorkerInfo
@@ -47,6 +47,10 @@ class Finding(NamedTuple):
 _NOBODY: Final = Finding("degraded", "workers", NOBODY)
 _ORPHANS: Final = 20
 """So many jobs are looked at for the tasks to be named."""
+_HANDED: Final = 1_000
+"""So many of the jobs that were handed to clusters are looked at."""
+_ASKED: Final = 20
+"""Of so many of them, the oldest, it is asked whether they wait there; some clusters do not tell when a body begins."""
 
 
 @click.command("check")
@@ -116,6 +120,7 @@ async def _look(app: Quarterjack, target: Target) -> list[Finding]:
         ),
         of_workers(workers, now_ns, target.words),
         of_waiting(stats, workers, now_ns),
+        *await _handed(app, stats, now_ns),
         await _schedules(app),
         await _errors(app, stats),
     ]
@@ -157,6 +162,25 @@ def of_waiting(stats: StoreStats, workers: Sequence[WorkerInfo], now_ns: int) ->
     if late_s > LATE_S:
         return Finding("degraded", "waiting", f"{told}, one of them due {in_words(-late_s)}")
     return Finding("ok", "waiting", told)
+
+
+async def _handed(app: Quarterjack, stats: StoreStats, now_ns: int) -> list[Finding]:
+    """Judge what was handed to a cluster: whether anybody there begins it, and in time."""
+    if not stats.states.get(JobState.STARTED):
+        return []
+    jobs = await app.jobs(state=JobState.STARTED, limit=_HANDED)
+    words = f"{_count(stats.states[JobState.STARTED], 'job')} handed over, and not known to have begun"
+    late = {job: (job.timestamps.started_at, job.id) for job in jobs if _has_waited(job, now_ns)}
+    for job in sorted(late, key=late.__getitem__)[:_ASKED]:
+        why = await app.why_waiting(job)
+        if why.kind == "handed":
+            return [Finding("degraded", "handed", f"{words}; of {job.task} ({job.id}): {why.words}")]
+    return [Finding("ok", "handed", words)]
+
+
+def _has_waited(job: Job[Any], now_ns: int) -> bool:
+    at = job.timestamps.started_at
+    return at is not None and now_ns - at.timestamp() * 1e9 > LATE_S * 1e9
 
 
 async def _schedules(app: Quarterjack) -> Finding:

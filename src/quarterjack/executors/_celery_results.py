@@ -26,6 +26,7 @@ from ._celery_fence import (
     orders_key,
     wanted_key,
 )
+from ._outage import Outage
 
 try:
     import redis as sync
@@ -34,7 +35,7 @@ try:
 except ImportError as error:
     raise MissingExtra("results of Celery in Redis", "celery") from error
 
-__all__ = ["ENDS", "Outage", "Results", "check_results"]
+__all__ = ["ENDS", "Results", "check_results"]
 
 log = logging.getLogger("quarterjack.celery")
 
@@ -61,30 +62,6 @@ _KINDS: Final[Mapping[Any, Any]] = {
 }
 _OURS: Final = frozenset({"connection_class", "max_connections", "decode_responses"})
 """What Celery says of its connection that is another matter here."""
-
-
-class Outage:
-    """Tells once that something is away, and once that it is back.
-
-    Args:
-        what: What that is, in words.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._lasts = False
-
-    def failed(self, doing: str, error: Exception) -> None:
-        """Something could not be done; it will be tried again."""
-        level, self._lasts = logging.DEBUG if self._lasts else logging.WARNING, True
-        text = "%s may be away: %s, tried again until it works, at least every %g s: %s"
-        log.log(level, text, self._what, doing, PAUSE_S[1], str(error) or type(error).__name__)
-
-    def worked(self) -> None:
-        """It could be done."""
-        if self._lasts:
-            self._lasts = False
-            log.warning("%s can be reached again", self._what)
 
 
 def check_results(celery: Any) -> None:
@@ -130,7 +107,7 @@ class Results:
         self._client = _client_like(backend.connparams)
         self._key_of: Callable[[str], bytes] = backend.get_key_for_task
         self._decode: Callable[[bytes], Any] = backend.decode
-        self._outage = Outage("Celery's results")
+        self.outage = Outage("Celery's results", PAUSE_S[1], log)
         self._on_state, self._on_pulse = on_state, on_pulse
         self._refs: dict[bytes, str] = {}
         self._pubsub: Any = None
@@ -222,7 +199,7 @@ class Results:
                     self._pubsub = pubsub  # who watches something from here on subscribes to it at once
                     await pubsub.subscribe(CHANNEL, *self._refs)
                     await self.look()
-                    self._outage.worked()
+                    self.outage.worked()
                     pause_s = PAUSE_S[0]
                     while not self._is_over:
                         message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LOOK_S)
@@ -231,7 +208,7 @@ class Results:
             except Exception as error:  # redis-py also has errors of its own of a connection that is torn down
                 if self._is_over:
                     return
-                self._outage.failed("they could not be listened to", error)
+                self.outage.failed("they could not be listened to", error)
             finally:
                 self._pubsub = None
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads reconnects, keeps no secret

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -19,8 +18,6 @@ from quarterjack.errors import InvalidOption
 from ._dask_fence import WITHDRAWN, Holder, open_fence, take
 
 __all__ = ["Link", "address_of"]
-
-log = logging.getLogger("quarterjack.dask")
 
 CONNECT_S: Final = 5.0
 CLOSE_S: Final = 5.0
@@ -92,13 +89,6 @@ class Link:
         self._on_news, self._on_event = on_news, on_event
         self._client: Any = None
         self._connecting: asyncio.Task[None] | None = None
-
-    async def warm(self) -> None:
-        """Connect before there is anything to do, and tell if that cannot be."""
-        try:
-            await self.client()
-        except Exception as error:  # whatever Dask raises; it is tried again when there is something to do
-            log.warning("the Dask scheduler at %s is out of reach: %s", address_of(self._place), error)
 
     async def client(self) -> Any:
         """Return the client, connected.

@@ -214,6 +214,8 @@ class Executor(ABC):
     """Bodies run in other processes: arguments and results travel as JSON."""
     runs_commands: ClassVar[bool] = False
     """What a body returns says what to run: a `Command`."""
+    handed_to: ClassVar[str] = ""
+    """Whose queue bodies wait in, as ``"Celery"``, where `Report.accepted` is told; empty where they begin at once."""
     lent: int = 0
     """Slots whose bodies wait for other jobs; `free` counts them as free, so that children cannot deadlock."""
 
@@ -231,6 +233,11 @@ class Executor(ABC):
         Raises:
             UsageError: If bodies cannot run there.
         """
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be handed over just now, and since when, in words; None if nothing is known to be wrong."""
+        return None
 
     @property
     @abstractmethod

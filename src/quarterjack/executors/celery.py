@@ -17,6 +17,7 @@ used for nothing but carrying it. Results come from Redis or Valkey."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -29,6 +30,7 @@ from quarterjack.model import Outcome, OutcomeKind
 
 from ._chores import Chores
 from ._desk_executor import DeskExecutor, at_least_one
+from ._outage import Outage
 from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
@@ -36,7 +38,7 @@ try:
     from ._celery_client import Client, Letter, client_of
     from ._celery_ledger import Ledger
     from ._celery_message import Message
-    from ._celery_results import Outage, check_results
+    from ._celery_results import check_results
     from ._celery_search import Search
     from ._celery_worker import TASK, serve
 except ImportError as error:
@@ -45,6 +47,8 @@ except ImportError as error:
     raise MissingExtra("the Celery executor", "celery") from error
 
 __all__ = ["CeleryExecutor", "CeleryTask", "serve_bodies"]
+
+log = logging.getLogger("quarterjack.celery")
 
 HAND_OVER_S: Final = (0.2, 5.0)
 """Before a message is sent again that the broker did not take: the first and the longest pause."""
@@ -81,6 +85,7 @@ class CeleryExecutor(DeskExecutor):
     """
 
     is_remote = True
+    handed_to = "Celery"
     _is_fenced: ClassVar[bool] = True
     """Its bodies ask before they begin, and say that they are there."""
     capabilities: ClassVar[Capabilities] = Capabilities(
@@ -102,13 +107,17 @@ class CeleryExecutor(DeskExecutor):
         self._ledger: Ledger
         self._stopped: Ledger | None = None
         self._search: Search
-        self._outage = Outage("Celery")
+        self._outage = Outage("Celery", HAND_OVER_S[1], log)
         self._chores = Chores()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._celery.main!r}, queue={self._queue!r}, slots={self.slots})"
 
     # -- the contract ------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        return self._outage.words
 
     async def start(self, home: Home) -> None:
         """Begin to listen for results, on connections that are made when they can be.

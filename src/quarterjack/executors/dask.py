@@ -25,6 +25,7 @@ from ._chores import Chores
 from ._desk_executor import DeskExecutor, at_least_one
 from ._frames import LARGE
 from ._loading import is_loading
+from ._outage import Outage
 from ._remote import outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
@@ -60,6 +61,7 @@ class DaskExecutor(DeskExecutor):
     """
 
     is_remote: ClassVar[bool] = True
+    handed_to = "Dask"
     capabilities: ClassVar[Capabilities] = Capabilities(
         can_cancel_queued=True,
         can_interrupt=True,
@@ -85,6 +87,7 @@ class DaskExecutor(DeskExecutor):
         self._resources = None if resources is None else dict(resources)
         self._home: Home
         self._link: Link
+        self._outage = Outage("Dask", HAND_OVER_S[1], log)
         self._errands: dict[str, Errand] = {}
         self._chores = Chores()
 
@@ -93,15 +96,26 @@ class DaskExecutor(DeskExecutor):
 
     # -- the contract ------------------------------------------------------------------
 
+    @property
+    def trouble(self) -> str | None:
+        return self._outage.words
+
     async def start(self, home: Home) -> None:
         self._desk = self._new_desk(home)
         self._home = home
         self._errands, self._chores = {}, Chores()  # an app that ended without stopping it may have left some
+        self._outage = Outage("Dask", HAND_OVER_S[1], log, home.clock)
         self._link = Link(self._cluster, self._on_news, self._on_event)
 
     async def warm(self) -> None:
         self._home.find_app()
-        self.chore(self._link.warm())
+        self.chore(self._warm())
+
+    async def _warm(self) -> None:
+        try:
+            await self._link.client()
+        except Exception as error:  # whatever Dask raises; it is tried again when there is something to do
+            self._outage.failed(f"its scheduler at {self._address} is out of reach", error)
 
     def submit(self, call: Call, report: Report) -> Handle:
         desk = self._desk_with_room()
@@ -147,12 +161,14 @@ class DaskExecutor(DeskExecutor):
         pause_s = HAND_OVER_S[0]
         while errand.is_wanted:
             try:
-                return await self._open(errand)
+                payload = await self._open(errand)
             except ImportError:  # there is a scheduler, without quarterjack
                 raise
             except Exception as error:  # whatever Dask raises when its scheduler is away
-                words = str(error) or type(error).__name__  # that it does not answer has no words
-                log.warning("job %s could not be handed to Dask, tried again in %.1f s: %s", errand.ref, pause_s, words)
+                self._outage.failed(f"job {errand.ref} could not be handed over", error)
+            else:
+                self._outage.worked()
+                return payload
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
         return None

@@ -35,6 +35,7 @@ from quarterjack.model import Outcome, OutcomeKind
 
 from ._desk_executor import DeskExecutor, at_least_one
 from ._frames import Frame, numbered
+from ._outage import Outage
 from ._ray_body import Sent
 from ._ray_link import Link
 from ._remote import request_of
@@ -76,6 +77,7 @@ class RayExecutor(DeskExecutor):
     """
 
     is_remote = True
+    handed_to = "Ray"
     capabilities: ClassVar[Capabilities] = Capabilities(
         can_cancel_queued=True,
         can_interrupt=True,
@@ -117,12 +119,17 @@ class RayExecutor(DeskExecutor):
         self._out: dict[int, Sent] = {}
         self._again: asyncio.TimerHandle | None = None
         self._pause_s = PAUSE_S[0]
+        self._outage = Outage("Ray", PAUSE_S[1], log)
         self._context = copy_context()
 
     def __repr__(self) -> str:
         return f"RayExecutor({self._address!r}, slots={self.slots})"
 
     # -- the contract ----------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        return self._outage.words
 
     async def start(self, home: Home) -> None:
         """Bind to the running loop; Ray is connected to when a task names this executor, or with the first body."""
@@ -202,16 +209,17 @@ class RayExecutor(DeskExecutor):
         if not link.is_ready:
             place = "" if self._address is None else f" at {self._address}"
             waits = _jobs(self._waiting, "waits", "wait")
-            log.warning("Ray%s has not answered for %.0f s; %s for it", place, SLOW_S, waits)
+            self._outage.failed(f"{waits} for it", f"Ray{place} has not answered for {SLOW_S:.0f} s")
 
     def on_ready(self) -> None:
         """Ray is there."""
         self._pause_s = PAUSE_S[0]
+        self._outage.worked()
         self._pump()
 
     def on_unready(self, why: str, trace: str) -> None:
         """Ray could not be reached."""
-        log.warning("Ray cannot be reached: %s", why)
+        self._outage.failed("it could not be connected to", why)
         log.debug("%s", trace)
 
     def on_gone(self, link: Link) -> None:
@@ -226,7 +234,7 @@ class RayExecutor(DeskExecutor):
         if out:
             log.warning("%s on Ray: %s", _jobs(out, "is lost", "are lost"), why)
         if self._waiting:
-            log.warning("%s for Ray; tried again in %.1f s", _jobs(self._waiting, "waits", "wait"), self._pause_s)
+            self._outage.failed(f"{_jobs(self._waiting, 'waits', 'wait')} for it", why)
             self._again = asyncio.get_running_loop().call_later(self._pause_s, self._try_again)
             self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
 

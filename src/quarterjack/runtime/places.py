@@ -28,11 +28,15 @@ class Places:
         preparer: Makes tasks ready to run.
         concurrency: Slots on the app's loop.
         on_new: Told when there is one more executor.
+        runs_bodies: False in a process that only asks, or only fires: it connects to no cluster.
     """
 
-    def __init__(self, preparer: Preparer, concurrency: int, on_new: Callable[[], None]) -> None:
+    def __init__(
+        self, preparer: Preparer, concurrency: int, on_new: Callable[[], None], *, runs_bodies: bool = True
+    ) -> None:
         self._preparer = preparer
         self._on_new = on_new
+        self._runs_bodies = runs_bodies
         self.loop = LoopExecutor(concurrency)
         self.own: dict[str, Executor] = {"loop": self.loop, "thread": ThreadExecutor()}
         self.executors: set[Executor] = set(self.own.values())
@@ -49,17 +53,21 @@ class Places:
 
     async def start(self, home: Home) -> None:
         """Get the executors ready, those of prepared tasks too."""
-        for executor in {*self.executors, *(task.executor for task in self.prepared.values())}:
+        named = {task.executor for task in self.prepared.values() if self._is_ours(task.executor)}
+        for executor in {*self.executors, *named}:
             await executor.start(home)
             self.executors.add(executor)
-        for executor in {task.executor for task in self.prepared.values()}:
+        for executor in named:
             await executor.warm()
+
+    def _is_ours(self, executor: Executor) -> bool:
+        return self._runs_bodies or not executor.is_remote
 
     async def ensure(self, executor: Executor | str | None, home: Home) -> None:
         """Start an executor that only single jobs or schedules name."""
         if isinstance(executor, str):
             executor = self._own(executor)
-        if executor is None or executor in self.executors:
+        if executor is None or executor in self.executors or not self._is_ours(executor):
             return
         async with self._starting:
             if executor not in self.executors:

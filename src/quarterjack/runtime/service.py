@@ -108,7 +108,6 @@ class Service(Stopping):
         self.handles = Handles(self, tasks, events, clock, lambda: self.context, on_fatal)
         if not store.keeps_objects:
             self.handles.afar = Afar(self)
-        self.places = Places(preparer, concurrency, self._on_new_executor)
         self._preparer = preparer
         self.declarations = Declarations(self, declared)
         self._fixed_queues = queues is not None
@@ -118,6 +117,7 @@ class Service(Stopping):
         self._pid = os.getpid()
         self._started_ns = clock.now_ns()
         works = role in {"both", "worker"}
+        self.places = Places(preparer, concurrency, self._on_new_executor, runs_bodies=works)
         fires = role in {"both", "scheduler"}
         has_flows = bool(flow_by_queue) or any(task.flow is not None for task in tasks.values())
         if works:

@@ -198,7 +198,7 @@ async def test_a_connection_that_fails_in_any_way_is_told_and_made_anew(
     async with started(bench) as executor:
         bench.begin(executor, "double", 1)
         await until(lambda: len(lives) > 1)
-    assert "Ray cannot be reached: TypeError: not dict" in caplog.text
+    assert "TypeError: not dict" in caplog.text
 
 
 @pytest.mark.slow
@@ -231,9 +231,8 @@ async def test_cluster_that_is_away_is_tried_again(
     monkeypatch.setattr(ray, "PAUSE_S", (0.01, 0.01))
     async with started(bench, "away:1") as executor:
         _, track = bench.begin(executor, "double", 1)
-        why = "Ray cannot be reached: ConnectionError: there is no cluster (NotFound: nobody listens)"
-        await until(lambda: why in caplog.text)
-        await until(lambda: "1 job waits for Ray" in caplog.text)
+        why = "Ray may be away: it could not be connected to, tried again until it works, at least every 0.01 s: "
+        await until(lambda: f"{why}ConnectionError: there is no cluster (NotFound: nobody listens)" in caplog.text)
         executor._address, executor._init = "there", {"mood": "dies"}
         await until(lambda: "exit code" in caplog.text or executor._link is None)
         executor._init = {}
