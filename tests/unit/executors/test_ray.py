@@ -176,6 +176,7 @@ async def test_what_a_process_said_before_it_ended_is_heard(monkeypatch: pytest.
         return subprocess.Popen([sys.executable, "-c", program, str(link)], pass_fds=[link])
 
     monkeypatch.setattr(_ray_link.Link, "_popen", popen)
+    monkeypatch.setattr(_ray_link, "LAST_WORDS_S", ENOUGH_S)
     monkeypatch.setattr("asyncio.selector_events._SelectorTransport.max_size", 64)  # as if it were much
     owner = Owner()
     await _ray_link.Link(owner).live({})
