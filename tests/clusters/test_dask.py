@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -215,6 +216,31 @@ async def test_run_that_comes_second_does_not_begin(bench: ExecutorBench) -> Non
     assert bench.notes("a") == ["began"]
 
 
+async def test_scheduler_keeps_nothing_of_what_is_over(bench: ExecutorBench) -> None:
+    """It lives for months, and meets millions of jobs; Dask would compute what it keeps anew when a worker leaves."""
+
+    def known(dask_scheduler: Any) -> list[str]:
+        return [*dask_scheduler.plugins["quarterjack"]._turn_by_key, *dask_scheduler.tasks]
+
+    gc.disable()  # an app that waits for its next job makes no garbage that would be collected
+    try:
+        async with bench.started(3) as executor:
+            handle, held = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+            tracks = [bench.begin(executor, "echo", "much " * n)[1] for n in (1, 2_000_000)]
+            await held.heard("began")
+            refs = {errand.ref for errand in dask(executor)._errands.values()}
+            client = await dask(executor)._link.client()
+            for track in tracks:
+                assert (await track.end()).kind is OutcomeKind.DONE
+            handle.cancel("not wanted")
+            await held.end()
+            async with asyncio.timeout(_executor_bench.ENOUGH_S):
+                while any(ref in key for key in await client.run_on_scheduler(known) for ref in refs):
+                    await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+
+
 async def test_attempt_that_was_handed_in_twice_ends_once_for_each(bench: ExecutorBench) -> None:
     """One body, two who wait for it: a cancel of the one that is over already is nobody's news."""
     tracks = [Track(), Track()]
@@ -419,6 +445,37 @@ async def test_connection_that_was_given_up_is_made_anew_and_let_go_quietly(benc
             await (await link.client()).close()
 
 
+@pytest.mark.parametrize("how", ["abort", "deaf"])
+async def test_connection_that_breaks_loses_what_runs_and_nothing_else(bench: ExecutorBench, how: str) -> None:
+    """Its body ends, and the lease decides; what comes in the same moment is just a bit late.
+
+    Dask's client may stop listening without a word, or stay "connecting" for ever, and what waits for it with it.
+    """
+    async with bench.started(2) as executor:
+        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        await track.heard("began")
+        client = await dask(executor)._link.client()
+        if how == "abort":
+            client.scheduler_comm.comm.abort()
+        else:
+            client._handle_report_task.cancel()
+        assert (await bench.run(executor, "double", 1)).result == 2
+        assert (await track.end()).kind is OutcomeKind.LOST
+        await until(lambda: bench.notes("a") == ["began", "interrupted"])
+
+
+async def test_connection_that_dask_has_made_anew_is_not_used(bench: ExecutorBench) -> None:
+    """Its scheduler takes the end of the old connection for the end of the new one, and drops what waits there."""
+    async with bench.started(1) as executor:
+        link = dask(executor)._link
+        client = await link.client()
+        client.scheduler_comm.comm.abort()
+        await until(lambda: client.status == "connecting")
+        await until(lambda: client.status == "running")
+        assert (await bench.run(executor, "double", 1)).result == 2
+        assert (await link.client()).id != client.id
+
+
 async def test_scheduler_that_leaves_as_it_is_to_be_handed_a_job_is_waited_for(
     bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,10 +497,10 @@ async def test_scheduler_without_quarterjack_fails_the_job_with_the_install_line
 ) -> None:
     """It would wait for ever for what is not going to come."""
 
-    async def open_fence(client: Any, key: str) -> None:
+    async def bring_fences(client: Any) -> None:
         raise ModuleNotFoundError("No module named 'quarterjack'")
 
-    monkeypatch.setattr(_dask_link, "open_fence", open_fence)
+    monkeypatch.setattr(_dask_link, "bring_fences", bring_fences)
     async with bench.started(1) as executor:
         outcome = await bench.run(executor, "double", 1)
     assert outcome.kind is OutcomeKind.REJECTED

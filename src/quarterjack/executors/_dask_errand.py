@@ -35,6 +35,7 @@ class Errand:
         self.messages: list[Message] = []
         self.client: Any = None
         self.future: Any = None
+        self._held: list[Any] = []
         self.is_ending = False
         """It is carried no further: who comes now needs another one."""
 
@@ -42,6 +43,17 @@ class Errand:
     def is_wanted(self) -> bool:
         """True while anybody waits for it."""
         return any(not message.is_over for message in self.messages)
+
+    def hold(self, future: Any) -> Any:
+        """Have Dask keep what a future of its stands for, until `release`."""
+        self._held.append(future)
+        return future
+
+    def release(self) -> None:
+        """Let Dask forget it: now, not when Python collects what refers to the futures, which may be never."""
+        held, self._held, self.future = self._held, [], None
+        for future in held:
+            future.release()
 
     def tell(self, read: Callable[[Call], Outcome]) -> None:
         """It is over, and each message reads how."""

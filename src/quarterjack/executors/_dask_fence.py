@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # where Dask is not installed, its classes are no classes
 else:
     from distributed import SchedulerPlugin
 
-__all__ = ["LEFT", "WITHDRAWN", "Fences", "Holder", "key_of", "open_fence", "take"]
+__all__ = ["LEFT", "WITHDRAWN", "Fences", "Holder", "bring_fences", "key_of", "open_fence", "take"]
 
 NAME: Final = "quarterjack"
 FREE: Final = "free"
@@ -141,14 +141,23 @@ def key_of(task: str, ref: str) -> str:
     return f"{task}-{ref}"
 
 
+async def bring_fences(client: Any) -> None:
+    """See that the scheduler has them.
+
+    Raises:
+        ImportError: If it does not find this module.
+    """
+    await client.register_plugin(Fences(), name=NAME)
+
+
 async def open_fence(client: Any, key: str) -> None:
     """Let the body of *key* begin, once.
 
     Raises:
-        ImportError: If the scheduler does not find this module.
+        OSError: If the scheduler is out of reach, or another one than that to which the fences were brought.
     """
-    await client.register_plugin(Fences(), name=NAME)  # each time: a scheduler that was started anew has none
-    await client.scheduler.quarterjack_open(key=key, client=client.id)
+    if await client.scheduler.quarterjack_open(key=key, client=client.id) is None:
+        raise ConnectionError("the scheduler was started anew")
 
 
 async def take(scheduler: Any, key: str, mine: str | Holder) -> str | Holder | None:

@@ -15,7 +15,7 @@ from distributed.comm.registry import get_backend
 
 from quarterjack.errors import InvalidOption
 
-from ._dask_fence import WITHDRAWN, Holder, open_fence, take
+from ._dask_fence import WITHDRAWN, Holder, bring_fences, open_fence, take
 
 __all__ = ["Link", "address_of"]
 
@@ -78,6 +78,9 @@ def _hear(hear: Hear, event: tuple[float, Mapping[str, Any]]) -> None:
 class Link:
     """A client of Dask's on the app's loop.
 
+    A client whose connection was lost is given up, and its scheduler hears of the next one by another name. Dask would
+    connect the same one anew: its scheduler then takes the end of the old connection for the end of the new one.
+
     Args:
         place: As `address_of` takes it.
         on_news: Called with what the Dask workers tell of bodies.
@@ -88,23 +91,39 @@ class Link:
         self._place = place
         self._on_news, self._on_event = on_news, on_event
         self._client: Any = None
+        self._stream: Any = None
+        """What the client has to its scheduler; Dask gives it another one when it connects it anew."""
         self._connecting: asyncio.Task[None] | None = None
+        self._partings: set[asyncio.Task[None]] = set()
 
     async def client(self) -> Any:
         """Return the client, connected.
 
         Raises:
             OSError: If the scheduler is out of reach.
+            ImportError: If it has no quarterjack.
         """
-        if self._client is None or self._client.status in {"closed", "closing"}:
+        if not self.has(self._client):
             if self._connecting is None:
                 self._connecting = asyncio.get_running_loop().create_task(self._connect())
             await asyncio.shield(self._connecting)  # one that is cancelled halfway cannot be closed any more
+        if self._client is None:
+            raise ConnectionError("the scheduler has left at once")
         return self._client
+
+    def has(self, client: Any) -> bool:
+        """Say whether this is the client that now is connected."""
+        return (
+            client is not None
+            and client is self._client
+            and client.status == "running"
+            and client.scheduler_comm is self._stream
+        )
 
     async def _connect(self) -> None:
         try:
-            self._client = await Client(
+            self._part()
+            client: Any = await Client(
                 address_of(self._place),
                 security=getattr(self._place, "security", None),
                 asynchronous=True,
@@ -112,8 +131,30 @@ class Link:
                 timeout=CONNECT_S,
                 name="quarterjack",
             )
+            self._client, self._stream = client, client.scheduler_comm
+            client._handle_report_task.add_done_callback(partial(self._on_deaf, client))
+            client.subscribe_topic(client.id, partial(_hear, self._on_news))
+            client.subscribe_topic(EVERYBODY, partial(_hear, self._on_event))
+            async with asyncio.timeout(CONNECT_S):
+                await bring_fences(client)
+        except BaseException:
+            self._part()
+            raise
         finally:
             self._connecting = None
+
+    def _on_deaf(self, client: Any, _: object) -> None:
+        """A client listens no more, and would not say so: its scheduler has told it to go, or it has failed."""
+        if client is self._client:
+            self._part()
+
+    def _part(self) -> None:
+        """Close the client, beside all else: what waits for it is lost."""
+        client, self._client = self._client, None
+        if client is not None:
+            task = asyncio.get_running_loop().create_task(_close(client))
+            self._partings.add(task)
+            task.add_done_callback(self._partings.discard)
 
     async def ready(self, key: str) -> Any:
         """Return the client once it hears of *key*, whose body may begin.
@@ -126,9 +167,6 @@ class Link:
         async with asyncio.timeout(2 * CONNECT_S):
             client = await self.client()
             await open_fence(client, key)
-        # Each time: a scheduler that was started anew knows of no earlier subscription.
-        client.subscribe_topic(client.id, partial(_hear, self._on_news))
-        client.subscribe_topic(EVERYBODY, partial(_hear, self._on_event))
         return client
 
     async def withdraw(self, key: str) -> str | None:
@@ -159,12 +197,14 @@ class Link:
         """Hang up; Dask forgets what was asked of it."""
         if self._connecting is not None:
             await asyncio.wait([self._connecting])
-        client, self._client = self._client, None
-        if client is None:
-            return
-        if client.status == "running":
-            for topic in (client.id, EVERYBODY):
-                with suppress(ValueError, RuntimeError):  # it was not subscribed to, or the scheduler is gone
-                    client.unsubscribe_topic(topic)  # else the scheduler tells us that we go, and fails
-        with suppress(OSError, TimeoutError):
-            await client.close(CLOSE_S)
+        self._part()
+        await asyncio.gather(*self._partings)
+
+
+async def _close(client: Any) -> None:
+    if client.status == "running":
+        for topic in (client.id, EVERYBODY):
+            with suppress(ValueError, RuntimeError):  # it was not subscribed to, or the scheduler is gone
+                client.unsubscribe_topic(topic)  # else the scheduler tells us that we go, and fails
+    with suppress(OSError, TimeoutError):
+        await client.close(CLOSE_S)

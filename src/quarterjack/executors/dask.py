@@ -152,7 +152,7 @@ class DaskExecutor(DeskExecutor):
         except Exception as error:  # Dask's; `run_body` itself answers with all that there is to say
             errand.tell_failure(error)
         finally:
-            errand.future = None  # Dask forgets it with this
+            errand.release()
             if self._errands.get(errand.ref) is errand:
                 del self._errands[errand.ref]
 
@@ -177,8 +177,9 @@ class DaskExecutor(DeskExecutor):
         errand.client = client = await self._link.ready(errand.key)
         payload = errand.request
         if len(payload) > LARGE:
-            payload = await client.scatter(payload, hash=False)  # a task that brings so much makes Dask warn
-        if client.status != "running":  # else it would reach a scheduler that knows no fence for it, or none
+            # A task that brings so much makes Dask warn.
+            payload = errand.hold(await client.scatter(payload, hash=False))
+        if not self._link.has(client):  # else it would reach a scheduler that knows no fence for it, or none
             raise ConnectionError("its scheduler has left meanwhile")
         return payload
 
@@ -187,7 +188,7 @@ class DaskExecutor(DeskExecutor):
         taken = [message for message in errand.messages if message.may_begin()]  # from now on nobody withdraws it here
         if taken:
             call = errand.call
-            errand.future = errand.client.submit(
+            future = errand.client.submit(
                 run_body,
                 payload,
                 list(errand.app),
@@ -200,6 +201,7 @@ class DaskExecutor(DeskExecutor):
                 retries=0,
                 resources=self._resources,
             )
+            errand.future = errand.hold(future)
         for message in taken:
             message.on_accepted()
         return bool(taken)

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("distributed")
 
-from quarterjack.executors._dask_fence import WITHDRAWN, Fences, Holder, _birth, open_fence, take
+from quarterjack.executors._dask_fence import WITHDRAWN, Fences, Holder, _birth, bring_fences, open_fence, take
 
 HERE = Holder.here("tcp://a")
 ELSEWHERE = HERE._replace(address="tcp://b")
@@ -54,9 +54,11 @@ class Client:
 @pytest.fixture
 async def scheduler() -> Scheduler:
     """Return one on which the attempt ``job.1`` may begin."""
-    scheduler = Scheduler()
-    await open_fence(Client(scheduler), "job.1")
-    return scheduler
+    client = Client(Scheduler())
+    await bring_fences(client)
+    await bring_fences(client)  # as another app does, or the same one once more
+    await open_fence(client, "job.1")
+    return client.scheduler
 
 
 def fences_of(scheduler: Scheduler) -> Fences:
@@ -93,6 +95,8 @@ async def test_attempt_that_nobody_knows_does_not_begin(scheduler: Scheduler) ->
         await take(scheduler, "job.2", HERE)
     with pytest.raises(LookupError):
         await take(Scheduler(), "job.1", HERE)
+    with pytest.raises(ConnectionError):
+        await open_fence(Client(Scheduler()), "job.1")
 
 
 async def test_what_dask_forgets_is_forgotten(scheduler: Scheduler) -> None:
