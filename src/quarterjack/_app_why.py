@@ -126,9 +126,9 @@ def _place(service: Service, record: JobRecord, workers: list[WorkerInfo] | None
         free -= worker.kept_of(slots)
     held, ahead = (None, 0) if worker is None else worker.in_flow(record)
     parked = None if worker is None else worker.deaths.why(record.task)
-    return Place(
-        True, executor.name, slots, free, held, ahead, others, parked, _cluster(executor, is_ours=others is None)
-    )
+    cluster = _cluster(executor, is_ours=others is None)
+    deaf = 0 if worker is None else worker.zombies_at(executor)
+    return Place(True, executor.name, slots, free, held, ahead, others, parked, cluster, deaf)
 
 
 def _cluster(executor: Executor, *, is_ours: bool) -> Cluster | None:

@@ -74,6 +74,8 @@ class Place(NamedTuple):
     """Why its task is begun here no more, if its bodies kept killing their processes."""
     cluster: Cluster | None = None
     """Where its body is to run, if that is a cluster, as far as the task is known here."""
+    deaf: int = 0
+    """Slots whose bodies were told to stop, and go on."""
 
 
 def why_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecord | None = None) -> Why:
@@ -153,11 +155,16 @@ def _due_but_waiting(job: JobRecord, now_ns: int, place: Place, holder: JobRecor
         words = f"{place.ahead} job{' waits' if place.ahead == 1 else 's wait'} in its flow already: they go first"
         return Why(kind="flow", words=words)
     if place.free <= 0:
-        return Why(
-            kind="no_slot",
-            words=f"all {place.slots} slots of executor {place.executor!r} are taken or kept for schedules",
-        )
+        return Why(kind="no_slot", words=_no_slot(place))
     return Why(kind="next", words="nothing keeps it: it is about to begin")
+
+
+def _no_slot(place: Place) -> str:
+    if place.slots == 1:
+        deaf = " by a body that was told to stop and still runs" if place.deaf else ""
+        return f"the one slot of executor {place.executor!r} is taken{deaf}"
+    deaf = f"; {place.deaf} of them by bodies that were told to stop and still run" if place.deaf else ""
+    return f"all {place.slots} slots of executor {place.executor!r} are taken or kept for schedules{deaf}"
 
 
 # -- where others run it --------------------------------------------------------------------------

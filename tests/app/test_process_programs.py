@@ -285,3 +285,28 @@ def test_a_program_that_dies_while_it_is_loaded_ends_its_jobs_and_not_the_app(tm
     assert "exit code 5" in out
     assert "while it loaded the app" in out
     assert errors.count("ended before it was ready") == 3
+
+
+def test_an_app_behind_the_start_of_another_says_where_to_write_it(tmp_path: Path) -> None:
+    """Its file is read only as far as that; "has no attribute 'second'" left the reader to guess why."""
+    body = """
+    async def first():
+        async with app:
+            pass
+
+    asyncio.run(first())
+    second = Quarterjack()
+
+    @second.task(executor="process")
+    def late():
+        return 1
+
+    async def main():
+        async with second:
+            await (await second.submit(late))
+
+    asyncio.run(main())
+    """
+    with program(tmp_path, body) as process:
+        _, errors = process.communicate(timeout=LONG_S)
+    assert "makes 'second' behind the line that starts its first app" in errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ from quarterjack import (
     NaiveDatetime,
     Quarterjack,
     RetryLater,
+    ThreadExecutor,
     Trigger,
     UnknownSchedule,
     Weekdays,
@@ -446,9 +448,28 @@ async def test_each_reason_to_wait_is_told() -> None:
         assert [one.kind for one in answers] == ["not_due", "unserved", "retry", "running", "no_slot"]
         assert answers[0].words == "its time has not come: it is due Friday 26 March 2027 at 12:00 UTC, in 1 hour"
         assert answers[2].at == datetime(2027, 3, 26, 11, 1, tzinfo=UTC)
-        assert "all 1 slots of executor 'loop'" in answers[4].words
+        assert answers[4].words == "the one slot of executor 'loop' is taken"
         await waiting.cancel()
         assert (await app.why_waiting(waiting)).kind == "finished"
+
+
+async def test_slot_of_a_body_that_does_not_stop_is_told() -> None:
+    """The log knows why a thread's slot never comes free; who waits for it asks here."""
+    app, let_go = Quarterjack(), threading.Event()
+
+    @app.task(executor=ThreadExecutor(1, name="one"), timeout=0.01)
+    def deaf() -> None:
+        let_go.wait()
+
+    async with app:
+        with pytest.raises(JobTimedOut):
+            await (await app.submit(deaf))
+        waiting = await app.submit(deaf)
+        told = (await app.why_waiting(waiting)).words
+        let_go.set()
+        with suppress(JobTimedOut):
+            await waiting
+    assert told == "the one slot of executor 'one' is taken by a body that was told to stop and still runs"
 
 
 async def test_job_whose_turn_it_is_not_names_the_one_whose_it_is() -> None:

@@ -25,6 +25,8 @@ _loads: Final[list[AppStarts]] = []
 _programs: Final[list[ModuleType]] = []
 """The program, once it was run here. Not by its name in `sys.modules`: multiprocessing, if anybody has imported it,
 calls the process's own main module so."""
+_cut_short: Final[list[ModuleType]] = []
+"""Those that came to where they start an app."""
 
 
 class AppStarts(BaseException):
@@ -53,8 +55,14 @@ def load_bodies(ref: AppRef) -> Bodies:
     Raises:
         Exception: What its module raises, or that there is no such module or app.
     """
-    found: Any = _module(ref)
+    module = _module(ref)
+    found: Any = module
     for part in ref.attribute.split("."):
+        if found is module and module in _cut_short and not hasattr(module, part):
+            raise AttributeError(
+                f"{ref.path or ref.module} makes {part!r} behind the line that starts its first app, and another "
+                "process reads it only as far as that: write it above"
+            )
         found = getattr(found, part)
     return Bodies(found)
 
@@ -114,6 +122,7 @@ def _executed(name: str, spec: ModuleSpec | None, code: CodeType, file: str | No
     except BaseException:
         if not held.is_raised:
             raise
+        _cut_short.append(module)
     finally:
         _loads.remove(held)
     return module

@@ -14,7 +14,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from quarterjack.executors import Report
+from quarterjack.executors import Executor, Report
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.model import Fenced, FinishKind, JobRecord
 from quarterjack.why_waiting import Held
@@ -142,6 +142,10 @@ class Worker(Endings):
     def zombies(self) -> int:
         """Bodies that outlived their outcome."""
         return len(self._zombies)
+
+    def zombies_at(self, executor: Executor) -> int:
+        """Return how many of them take a slot of *executor*."""
+        return sum(attempt.executor is executor for attempt in self._zombies)
 
     def attempts(self) -> list[Attempt]:
         """Return what this process holds now."""
