@@ -125,6 +125,12 @@ class Fences(SchedulerPlugin):
         if finish == "forgotten" and key in self._turn_by_key:
             self._forget(key)
 
+    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
+        """Tell a worker nothing that has left: the next one at its address does not know these words, and would fail."""
+        del scheduler, kwargs
+        for workers in self._workers_by_client.values():
+            workers.discard(worker)
+
     def remove_client(self, scheduler: Any, client: str) -> None:
         """Forget what a client has not handed over any more."""
         for key in [key for key, owner in self._client_by_key.items() if owner == client]:

@@ -132,6 +132,15 @@ async def test_workers_that_ran_something_for_a_client_hear_that_it_has_left(sch
     assert scheduler.sent == [(HERE.address, "client")]
 
 
+async def test_worker_that_came_back_to_its_address_is_told_nothing(scheduler: Scheduler) -> None:
+    """It has run nothing of ours yet, does not know the words, and would lose its connection over them."""
+    fences = fences_of(scheduler)
+    assert await take(scheduler, "job.1", HERE) is None
+    fences.remove_worker(scheduler, HERE.address, stimulus_id="")
+    fences.remove_client(scheduler, "client")
+    assert scheduler.sent == []
+
+
 def test_process_is_gone_only_where_that_is_certain(monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks dead from another machine may go on there: then only the lease decides."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
