@@ -111,7 +111,7 @@ class _Driver:
     def _connect(self, settings: dict[str, Any]) -> None:
         self._app = settings["app"]
         ray.init(settings["address"], **{"include_dashboard": False, **settings["init"]})
-        self._body = ray.remote(max_retries=0, **settings["needs"])(run_body)
+        self._body = ray.remote(max_retries=0)(run_body)
         # Beside this process: it lives as long as there is somebody to take the letters.
         here = strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Board)
@@ -119,9 +119,11 @@ class _Driver:
 
     # -- bodies ----------------------------------------------------------------------------
 
-    def _run(self, number: int, request: bytes) -> None:
+    def _run(self, number: int, data: bytes) -> None:
         try:
-            self._refs[number] = self._body.remote(self._app, request, number, self._board)
+            needs, _, request = data.partition(b"\n")
+            body = self._body.options(**json.loads(needs))
+            self._refs[number] = body.remote(self._app, request, number, self._board)
         except ConnectionError as error:  # of Ray's client
             self._send(Frame.ENDED, numbered(number, Answer.lost(f"nobody knows whether Ray has it: {error}")))
             return

@@ -21,7 +21,6 @@ import itertools
 import logging
 import math
 import sys
-import traceback
 from collections import deque
 from collections.abc import Mapping, Sized
 from contextvars import copy_context
@@ -38,6 +37,7 @@ from ._frames import Frame, numbered
 from ._outage import Outage
 from ._ray_body import Sent
 from ._ray_link import Link
+from ._ray_shared import Shared, connection_of
 from ._remote import request_of
 from ._worker_process import words_of
 from .base import Call, Capabilities, Handle, Home, Report
@@ -50,8 +50,14 @@ PAUSE_S: Final = (0.5, 30.0)
 """Before Ray is tried again that could not be reached: the first and the longest pause."""
 SLOW_S: Final = 10.0
 """Ray itself says after a minute that it cannot connect; after so long the log says that it has not yet."""
+BEGINS_S: Final = 30.0
+"""How long the log waits with that where Ray may have to begin a local cluster."""
 KILLED_S: Final = 5.0
 """How long a stop waits for bodies to end that are killed."""
+
+
+_numbers: Final = itertools.count(1)
+"""Of bodies, in all executors: some share a connection."""
 
 
 class RayExecutor(DeskExecutor):
@@ -103,23 +109,28 @@ class RayExecutor(DeskExecutor):
         spec = importlib.util.find_spec("ray")
         if spec is None or spec.origin is None:
             raise MissingExtra("the Ray executor", "ray")
-        self._needs = {
+        needs = {
             "num_cpus": _amount("num_cpus", num_cpus),
             "num_gpus": _amount("num_gpus", num_gpus),
             "resources": {key: _amount(f"resources[{key!r}]", value) for key, value in (resources or {}).items()},
         }
+        self._needs = to_json(needs)
         self.name, self.slots = name, at_least_one("slots", slots)
         self._address = _checked(address)
         self._init = _as_json(init or {})
         self._home: Home
         self._link: Link | None = None
-        self._life: asyncio.Task[None] | None = None
-        self._numbers = itertools.count(1)
+        self._shared: Shared | None = None
+        self._slow: asyncio.TimerHandle | None = None
         self._waiting: deque[Sent] = deque()
         self._out: dict[int, Sent] = {}
         self._again: asyncio.TimerHandle | None = None
         self._pause_s = PAUSE_S[0]
         self._outage = Outage("Ray", PAUSE_S[1], log)
+        self._reason = ""
+        """Why Ray could not be reached this time."""
+        self._owes_reason = False
+        """It was told that Ray does not answer, and not yet why."""
         self._context = copy_context()
 
     def __repr__(self) -> str:
@@ -135,7 +146,7 @@ class RayExecutor(DeskExecutor):
         """Bind to the running loop; Ray is connected to when a task names this executor, or with the first body."""
         self._desk, self._home, self._context = self._new_desk(home), home, copy_context()
         self._pause_s = PAUSE_S[0]
-        self._link = self._life = self._again = None  # of an app that ended without stopping it
+        self._link = self._shared = self._slow = self._again = None  # of an app that ended without stopping it
         self._waiting.clear()
         self._out.clear()
 
@@ -154,7 +165,7 @@ class RayExecutor(DeskExecutor):
         """
         desk = self._desk_with_room()
         self._connect()
-        sent = Sent(self, desk, call, report, next(self._numbers), request_of(call))
+        sent = Sent(self, desk, call, report, next(_numbers), request_of(call))
         self._waiting.append(sent)
         self._pump()
         return sent
@@ -173,43 +184,30 @@ class RayExecutor(DeskExecutor):
             await self._hang_up()
 
     async def _hang_up(self) -> None:
-        link, life = self._link, self._life
-        if link is not None and life is not None:
-            link.end()
-            await asyncio.gather(life, return_exceptions=True)
-        self._link = self._life = None
+        if self._slow is not None:
+            self._slow.cancel()
+        if self._shared is not None:
+            await self._shared.leave(self)
+        self._link = self._shared = self._slow = None
         self._out.clear()
 
     # -- the connection --------------------------------------------------------------------
 
     def _connect(self) -> None:
         if self._link is None and self._again is None:
-            settings = {
-                "app": list(self._home.find_app()),
-                "address": self._address,
-                "needs": self._needs,
-                "init": self._init,
-            }
-            self._link = Link(self)
-            # In the context the executor was started in: what it hears is reported there, for as long as it lives.
-            live = self._live(self._link, settings)
-            self._life = asyncio.get_running_loop().create_task(live, context=self._context.copy())
+            settings = {"app": list(self._home.find_app()), "address": self._address, "init": self._init}
+            self._shared = connection_of(settings, self._context, self)
+            self._link = self._shared.link
+            self._reason = ""
+            slow_s = BEGINS_S if self._address in {None, "local"} else SLOW_S
+            self._slow = asyncio.get_running_loop().call_later(slow_s, self._on_slow, slow_s)
 
-    async def _live(self, link: Link, settings: dict[str, Any]) -> None:
-        slow = asyncio.get_running_loop().call_later(SLOW_S, self._on_slow, link)
-        try:
-            await link.live(settings)
-        except Exception as error:  # whatever it was: those that wait are told, and it is tried again
-            self.on_unready(f"{type(error).__name__}: {error}", traceback.format_exc())
-            self.on_gone(link)
-        finally:
-            slow.cancel()
-
-    def _on_slow(self, link: Link) -> None:
-        if not link.is_ready:
+    def _on_slow(self, slow_s: float) -> None:
+        if self._link is not None and not self._link.is_ready:
+            self._owes_reason = self._outage.words is None
             place = "" if self._address is None else f" at {self._address}"
             waits = _jobs(self._waiting, "waits", "wait")
-            self._outage.failed(f"{waits} for it", f"Ray{place} has not answered for {SLOW_S:.0f} s")
+            self._outage.failed(f"{waits} for it", f"Ray{place} has not answered for {slow_s:.0f} s")
 
     def on_ready(self) -> None:
         """Ray is there."""
@@ -220,12 +218,18 @@ class RayExecutor(DeskExecutor):
     def on_unready(self, why: str, trace: str) -> None:
         """Ray could not be reached."""
         self._outage.failed("it could not be connected to", why)
+        if self._owes_reason:
+            log.warning("Ray could not be connected to: %s", why)
+            self._owes_reason = False
+        self._reason = why
         log.debug("%s", trace)
 
     def on_gone(self, link: Link) -> None:
         """The process that spoke to Ray has ended: what it had is lost, what waits goes to the next one."""
         out, self._out = self._out, {}
-        self._link = self._life = None
+        if self._slow is not None:
+            self._slow.cancel()
+        self._link = self._shared = self._slow = None
         why = f"the process that spoke to Ray has ended, perhaps because Ray has: {words_of(link.code)}"
         for sent in out.values():
             sent.on_over(Outcome(OutcomeKind.LOST, reason=why))
@@ -234,7 +238,7 @@ class RayExecutor(DeskExecutor):
         if out:
             log.warning("%s on Ray: %s", _jobs(out, "is lost", "are lost"), why)
         if self._waiting:
-            self._outage.failed(f"{_jobs(self._waiting, 'waits', 'wait')} for it", why)
+            self._outage.failed(f"{_jobs(self._waiting, 'waits', 'wait')} for it", self._reason or why)
             self._again = asyncio.get_running_loop().call_later(self._pause_s, self._try_again)
             self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
 
@@ -242,6 +246,7 @@ class RayExecutor(DeskExecutor):
         self._again = None
         if self._waiting:
             self._connect()
+            self._pump()  # another executor may have connected meanwhile
 
     # -- bodies ----------------------------------------------------------------------------
 
@@ -252,7 +257,7 @@ class RayExecutor(DeskExecutor):
             sent = self._waiting.popleft()
             if sent.may_begin():
                 self._out[sent.number] = sent
-                link.send(Frame.RUN, numbered(sent.number, sent.request))
+                link.send(Frame.RUN, numbered(sent.number, self._needs + b"\n" + sent.request))
                 sent.request = b""
 
     def tell(self, kind: Frame, sent: Sent) -> None:

@@ -203,6 +203,24 @@ async def test_a_connection_that_fails_in_any_way_is_told_and_made_anew(
 
 
 @pytest.mark.slow
+async def test_executors_of_one_app_share_a_connection(bench: ExecutorBench) -> None:
+    """Each would begin a local cluster of its own, and all would count the same processors."""
+    async with started(bench) as first, started(bench, "10.0.0.5:6379") as elsewhere:
+        async with started(bench) as second:
+            tracks = [bench.begin(one, "double", number)[1] for number, one in enumerate([first, second, elsewhere])]
+            assert [(await track.end()).result for track in tracks] == [0, 2, 4]
+            assert first._link is second._link is not elsewhere._link
+            assert first._link is not None
+        assert (await bench.run(first, "double", 5)).result == 10
+        link = first._link
+        assert link._process is not None
+        link._process.kill()
+        await until(lambda: link.is_over)
+        assert (await bench.run(first, "double", 6)).result == 12
+    assert first._link is None
+
+
+@pytest.mark.slow
 async def test_what_is_heard_is_told_in_the_context_of_the_start(bench: ExecutorBench) -> None:
     """The bug: it was told in that of the job whose call connected, for as long as the connection lived."""
     await ExecutorContract().test_reports_come_in_the_context_of_the_start(bench)
@@ -252,6 +270,11 @@ async def test_cluster_that_does_not_answer_is_told(
         await until(
             lambda: "1 job waits for it" in caplog.text and "at 10.0.0.5:6379 has not answered for 0 s" in caplog.text
         )
+        assert executor._link is not None
+        executor._link._owner.on_unready("ConnectionError: no token", "")
+        executor._link._owner.on_unready("ConnectionError: no token", "")
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert [one for one in warnings if "token" in one] == ["Ray could not be connected to: ConnectionError: no token"]
     assert (await track.end()).kind is OutcomeKind.CANCELLED
 
 

@@ -68,7 +68,8 @@ def remote(**options: Any) -> Callable[[Any], Any]:
     def decorated(what: Any) -> Any:
         if isinstance(what, type):
             return SimpleNamespace(remote=lambda: _Actor(what()))
-        return SimpleNamespace(remote=lambda *args: _Ref(what, args))
+        body = SimpleNamespace(remote=lambda *args: _Ref(what, args))
+        return SimpleNamespace(options=lambda **_: body)
 
     return decorated
 
