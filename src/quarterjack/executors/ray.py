@@ -213,6 +213,7 @@ class RayExecutor(DeskExecutor):
         """Ray is there."""
         self._pause_s = PAUSE_S[0]
         self._outage.worked()
+        self._owes_reason = False
         self._pump()
 
     def on_unready(self, why: str, trace: str) -> None:
