@@ -126,7 +126,7 @@ class Fences(SchedulerPlugin):
             self._forget(key)
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
-        """Tell a worker nothing that has left: the next one at its address does not know these words, and would fail."""
+        """Tell nothing to a worker that has left: the next one at its address does not know these words, and fails."""
         del scheduler, kwargs
         for workers in self._workers_by_client.values():
             workers.discard(worker)
