@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,10 +21,13 @@ from quarterjack import (
     InvalidTrigger,
     JobNotFinished,
     JobTimedOut,
+    LoopThread,
     NaiveDatetime,
     Overlap,
+    ProcessExecutor,
     Quarterjack,
     Retry,
+    ThreadExecutor,
     Unique,
     UnknownSchedule,
     UnknownTask,
@@ -424,3 +429,24 @@ async def test_virtual_clock_speaks_in_dates() -> None:
 async def add(a: int = 1) -> int:
     """Return what it is given."""
     return a
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "words"),
+    [
+        (
+            ProcessExecutor,
+            {"slots": 2},
+            "ProcessExecutor has no option 'slots'; how many children there are is workers=",
+        ),
+        (ProcessExecutor, {"max_job": 5}, "ProcessExecutor has no option 'max_job'; did you mean 'max_jobs'?"),
+        (ThreadExecutor, {"workers": 2}, "ThreadExecutor has no option 'workers'; it takes"),
+        (LoopThread, {}, "LoopThread needs name; it takes"),
+    ],
+)
+def test_options_of_executors_are_refused_like_all_others(
+    kind: Callable[..., object], given: dict[str, Any], words: str
+) -> None:
+    """One calls it slots, another one workers: Python's own TypeError leaves the reader to look it up."""
+    with pytest.raises(InvalidOption, match=re.escape(words)):
+        kind(**given)

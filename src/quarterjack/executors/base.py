@@ -37,6 +37,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from quarterjack._signatures import Explained
 from quarterjack.clock import Clock
 from quarterjack.errors import UsageError
 from quarterjack.model import Outcome, OutcomeKind
@@ -203,7 +204,7 @@ def _nothing() -> None:
     """End nothing."""
 
 
-class Executor(ABC):
+class Executor(Explained, ABC):
     """Runs bodies. Belongs to one app and one loop from `start` to `stop`."""
 
     name: str

@@ -65,6 +65,7 @@ class ProcessExecutor(DeskExecutor):
     """
 
     is_remote: ClassVar[bool] = True
+    _meant: ClassVar = {"slots": "how many children there are is workers="}
     capabilities: ClassVar[Capabilities] = Capabilities(
         can_cancel_queued=True,
         can_interrupt=True,
