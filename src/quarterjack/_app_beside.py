@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any, Self
 
 from ._app_life import AppLife
+from .context import CURRENT
 from .errors import UsageError
+from .executors.elsewhere import Elsewhere
 from .runtime.service import Service
 
 __all__ = ["AppBeside"]
@@ -38,9 +40,11 @@ class AppBeside(AppLife):
         """Return the service; where the app does not run and others share its store, that of a client in a thread.
 
         Raises:
-            NotRunning: If the app does not run, and its store lives and dies with it.
+            NotRunning: If the app does not run, and its store lives and dies with it, or a body asks for it that
+                runs in another process.
         """
-        if self._service is None and self.store.is_shared and not self._forked:
+        is_elsewhere = isinstance(CURRENT.get(), Elsewhere)  # nobody would end a client that a body starts there
+        if self._service is None and self.store.is_shared and not self._forked and not is_elsewhere:
             with self._beside_lock:
                 if self._service is None:
                     stack = ExitStack()

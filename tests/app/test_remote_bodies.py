@@ -508,3 +508,17 @@ async def test_body_that_submits_from_a_process_without_the_store_is_told_that_i
         await there
     with pytest.raises(NotRunning, match="use `async with app:`"):
         await app.submit(more)
+
+
+def test_body_in_another_process_starts_no_client_to_submit(tmp_path: Path) -> None:
+    """The bug: one in a Celery worker started a client of a durable store, with a thread that nobody ended."""
+    app = Quarterjack(f"sqlite:///{tmp_path / 'jobs.db'}")
+
+    @app.task
+    def work() -> None: ...
+
+    meta = {"id": "aaaaaaaa-1", "attempt": 1, "origin": None, "submitted_by": ["", None, None, None], "metadata": None}
+    told: Any = None
+    job = Elsewhere("work", {**meta, "checkpoint": None}, told)
+    with pytest.raises(NotRunning, match="jobs cannot be submitted from there"):
+        job.context().run(app.submit_sync, work)

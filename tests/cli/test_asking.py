@@ -115,6 +115,17 @@ async def test_who_waits_hears_why_nothing_begins(
         assert (await end).state.value == "cancelled"
 
 
+def test_task_of_a_bare_module_is_submitted(stored: Path, qj: Qj) -> None:
+    """The bug: `qj run shop` took the module's name, and `qj submit shop fetch 1` took it for a task's."""
+    result = qj("submit", "shop", "fetch", "1")
+    assert result.exit_code == 0, result.output
+    assert "(fetch) is submitted" in result.stdout
+    assert "no app was named" in qj("submit", "fetch", "1").stderr
+    (stored / "pyproject.toml").write_text('[tool.quarterjack]\napp = "shop:app"\n')
+    (stored / "fetch.py").write_text("raise AssertionError('no app is looked for in it')\n")
+    assert qj("submit", "fetch", "1").exit_code == 0
+
+
 def test_options_of_a_job_are_those_of_the_library(stored: Path, qj: Qj) -> None:
     """The bug: priorities ended at 4, and a flow that goes by a key could not be fed at all."""
     told = ("--priority", "1000", "--cost", "2.5", "--timeout", "1m30s", "--metadata", "tenant=acme")

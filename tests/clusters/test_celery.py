@@ -151,6 +151,30 @@ async def test_task_of_theirs_that_tells_its_start_is_not_lost_for_its_silence(
         await job
 
 
+async def test_first_program_of_the_guide_runs_as_printed(own_redis: Callable[[], OwnServer], tmp_path: Path) -> None:
+    """The bug: the command ``celery`` has the current folder on the path only while it imports its own app."""
+    guide = (ROOT / "docs/guides/clusters.md").read_text().replace("127.0.0.1:6379", f"127.0.0.1:{own_redis().port}")
+    for name in ("shop_celery", "shop"):
+        [code] = re.findall(rf"```python\n(# {name}\.py: .*?)```", guide, re.DOTALL)
+        (tmp_path / f"{name}.py").write_text(code)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}  # and nothing of the folder itself
+    more: Any = {"cwd": tmp_path, "env": env, "stdin": subprocess.DEVNULL}
+    celery = [str(Path(sys.executable).with_name("celery")), "-A", "shop_celery", "worker", "--concurrency=1"]
+    qj = [sys.executable, "-m", "quarterjack"]
+    theirs: subprocess.Popen[bytes] = subprocess.Popen(celery, start_new_session=True, **more)
+    ours: subprocess.Popen[bytes] = subprocess.Popen([*qj, "run", "shop"], start_new_session=True, **more)
+    submit = [*qj, "submit", "shop", "render", "3", "--wait"]
+    try:
+        await until((tmp_path / "shop.db").exists)
+        done = await asyncio.to_thread(
+            lambda: subprocess.run(submit, check=False, capture_output=True, text=True, timeout=60, **more)
+        )
+    finally:
+        end(ours)
+        end(theirs)
+    assert done.stdout == "3\n", done.stderr
+
+
 async def test_cluster_receives_our_ticks(own_redis: Callable[[], OwnServer], tmp_path: Path) -> None:
     """The example, as its first lines say to start it."""
     env = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{own_redis().port}"}

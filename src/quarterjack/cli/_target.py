@@ -22,7 +22,7 @@ from ._shell import EXIT_USAGE, Failure
 if TYPE_CHECKING:
     from quarterjack import Quarterjack
 
-__all__ = ["Target", "configured", "folders", "load", "target_argument"]
+__all__ = ["Target", "configured", "folders", "is_module", "load", "target_argument"]
 
 CONFIG: Final = '[tool.quarterjack] app = "module:app" in pyproject.toml'
 
@@ -77,6 +77,11 @@ def folders(text: str | None) -> list[Path]:
     found = [Path.cwd(), folder, root_of(named.file.resolve())[0] if named.file is not None else _home(named.module)]
     paths = sorted({path.resolve() for path in found if path is not None}, key=lambda path: len(path.parts))
     return [path for at, path in enumerate(paths) if not any(path.is_relative_to(outer) for outer in paths[:at])]
+
+
+def is_module(word: str) -> bool:
+    """Say whether a word is the name of a module, or begins with that of a package, without importing it."""
+    return word.isascii() and PathFinder.find_spec(word.partition(".")[0], [str(Path.cwd()), *sys.path]) is not None
 
 
 def _home(module: str) -> Path | None:

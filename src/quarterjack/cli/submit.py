@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -14,7 +15,7 @@ from ._client import ask, asked, ended, store_option, tell_if_unserved
 from ._hints import nearest, typed
 from ._output import json_option, show_json, tell_notes
 from ._shell import EXIT_FAILED, EXIT_USAGE, Failure
-from ._target import Target
+from ._target import Target, configured, is_module
 from ._times import span_of
 from .jobs import as_dict
 
@@ -61,7 +62,7 @@ def command(
         raise Failure(
             "the app is needed: its tasks say what arguments they take", typed("module:app", *words), EXIT_USAGE
         )
-    found = asked(words, None, least=1, is_app=_is_app)
+    found = asked(words, None, least=1, is_app=lambda word: _is_app(word, words))
     name, *given = found.words
     app_words = words[: len(words) - len(found.words)]
     args, kwargs = arguments(given)
@@ -126,8 +127,11 @@ def _metadata(words: tuple[str, ...]) -> dict[str, Any]:
     return named
 
 
-def _is_app(word: str) -> bool:
-    return word.endswith(".py") or any(sign in word for sign in _APP)
+def _is_app(word: str, words: Sequence[str]) -> bool:
+    """Say whether a word names the app: by its form, or, before a task, as a module where no other app is meant."""
+    if word.endswith(".py") or any(sign in word for sign in _APP):
+        return True
+    return len(words) > 1 and configured() is None and is_module(word)
 
 
 def arguments(words: list[str]) -> tuple[list[Any], dict[str, Any]]:

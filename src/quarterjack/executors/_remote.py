@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import pickle
 import sys
 import traceback
@@ -53,6 +54,8 @@ __all__ = [
     "run_async",
     "take_or_answer",
 ]
+
+log = logging.getLogger("quarterjack.executors")
 
 _HERE: Final = str(Path(__file__).parent)
 MAIN_ELSEWHERE: Final = "__mp_main__"
@@ -146,7 +149,7 @@ class Bodies:
 
 
 def take_or_answer(load: Callable[[], Bodies], request: Request, told: Told, where: str) -> Body | bytes:
-    """Return the body that a request names, or the answer that it cannot be run there.
+    """Return the body that a request names, or the answer that it cannot be run there, which the log there tells, too.
 
     Args:
         load: Returns the app's bodies; it may import the user's module.
@@ -159,6 +162,7 @@ def take_or_answer(load: Callable[[], Bodies], request: Request, told: Told, whe
     except Orphaned as error:
         return Answer.orphaned(error.why)
     except (Exception, SystemExit) as error:  # the user's module is loaded here, and may end its interpreter
+        log.exception("a job of %s cannot be run by this %s", request.task, where)
         why = "".join(traceback.format_exception_only(error)).strip()
         return Answer.rejected(f"it cannot be run by this {where}: {why}", error)
 
@@ -341,7 +345,7 @@ def _read(call: Call, data: bytes) -> Outcome:
     if kind in _IN_WORDS:
         return Outcome(OutcomeKind(kind), reason=head["reason"])
     if kind == "rejected":
-        info = ErrorInfo("Rejected", head["why"], head["traceback"])
+        info = ErrorInfo("Unloadable", head["why"], head["traceback"])
         return Outcome(OutcomeKind.REJECTED, reason=head["why"], info=info)
     if kind == "died":
         error = BodyDied(head["code"], head["hint"])

@@ -165,8 +165,10 @@ def test_a_task_that_the_other_side_does_not_know_is_told() -> None:
 @pytest.mark.parametrize(
     ("error", "says"), [(SystemExit(3), "SystemExit: 3"), (ImportError("no such"), "ImportError: no such")]
 )
-def test_module_that_cannot_be_loaded_there_refuses_its_jobs(error: BaseException, says: str) -> None:
-    """One that ends its interpreter would end the process of a cluster, and every retry one more."""
+def test_module_that_cannot_be_loaded_there_refuses_its_jobs(
+    error: BaseException, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that ends its interpreter would end a process there with each retry; the log there tells the line."""
 
     def load() -> Bodies:
         raise error
@@ -177,6 +179,10 @@ def test_module_that_cannot_be_loaded_there_refuses_its_jobs(error: BaseExceptio
     outcome = outcome_of(call, answer)
     assert outcome.kind is OutcomeKind.REJECTED
     assert outcome.reason == f"it cannot be run by this worker of theirs: {says}"
+    assert outcome.info is not None
+    assert outcome.info.type_name == "Unloadable"
+    assert f"a job of {call.task} cannot be run by this worker of theirs" in caplog.text
+    assert "in load\n    raise error" in caplog.text
 
 
 @pytest.mark.parametrize("pickles", [True, False])
