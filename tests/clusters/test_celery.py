@@ -161,8 +161,8 @@ async def test_first_program_of_the_guide_runs_as_printed(own_redis: Callable[[]
     more: Any = {"cwd": tmp_path, "env": env, "stdin": subprocess.DEVNULL}
     celery = [str(Path(sys.executable).with_name("celery")), "-A", "shop_celery", "worker", "--concurrency=1"]
     qj = [sys.executable, "-m", "quarterjack"]
-    theirs: subprocess.Popen[bytes] = subprocess.Popen(celery, start_new_session=True, **more)
-    ours: subprocess.Popen[bytes] = subprocess.Popen([*qj, "run", "shop"], start_new_session=True, **more)
+    theirs: Any = subprocess.Popen(celery, start_new_session=True, **more)
+    ours: Any = subprocess.Popen([*qj, "run", "shop"], start_new_session=True, **more)
     submit = [*qj, "submit", "shop", "render", "3", "--wait"]
     try:
         await until((tmp_path / "shop.db").exists)
