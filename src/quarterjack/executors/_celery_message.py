@@ -104,11 +104,13 @@ class Message(Away):
     async def _interrupt(self) -> None:
         """Ask until somebody answers; also when the outcome was told, as long as the slot is taken."""
         await self._found()
+        level = logging.WARNING
         while self in self.desk.out:
             try:
                 is_withdrawn = await self._executor.interrupt(self)
             except Exception as error:  # the broker or the results are away
-                log.warning("job %s could not be interrupted on Celery: %s", self.ref, error)
+                log.log(level, "job %s could not be interrupted on Celery, tried again: %s", self.ref, error)
+                level = logging.DEBUG
                 await asyncio.sleep(AGAIN_S)
                 continue
             if is_withdrawn:
@@ -144,15 +146,21 @@ class Message(Away):
     async def _miss(self) -> None:
         """It still waits when it is too late: it is to begin no more."""
         await self._found()
-        try:
-            is_withdrawn = await self._executor.withdraw(self)
-        except Exception as error:  # the results are away; the worker looks at the deadline, too
-            log.warning("job %s could not be withdrawn from Celery: %s", self.ref, error)
-            if not (self.is_over or self.is_asked or self._is_begun):
-                self.arm(AGAIN_S, self._pass_deadline)
+        level = logging.WARNING
+        while True:
+            try:
+                is_withdrawn = await self._executor.withdraw(self)
+            except Exception as error:  # the results are away; the worker looks at the deadline, too
+                log.log(level, "job %s could not be withdrawn from Celery, tried again: %s", self.ref, error)
+                level = logging.DEBUG
+                await asyncio.sleep(AGAIN_S)
+                if self.is_over or self.is_asked or self._is_begun:
+                    return
+                continue
+            if is_withdrawn and not (self.is_over or self.is_asked):
+                why = "it still waited in Celery's queue at its start deadline"
+                self._over(Outcome(OutcomeKind.MISSED, reason=why))
             return
-        if is_withdrawn and not (self.is_over or self.is_asked):
-            self._over(Outcome(OutcomeKind.MISSED, reason="it still waited in Celery's queue at its start deadline"))
 
     def leave(self) -> None:
         """The worker ends, the body goes on: report nothing more of it."""
