@@ -51,6 +51,7 @@ def test_each_way_runs_its_bodies_in_a_process_and_every_start_is_recorded(qj: Q
     names = ["sleep-loop", "grid-thread", "asyncio-deadline", *OURS]
     result = qj(*SHORT, *ways(*names), "--json", "--plot", "d.svg")
     assert result.exit_code == 0, result.output
+    assert "drawn: d.svg" in result.stderr
     told = json.loads(result.stdout)
     assert [one["way"] for one in told["ways"]] == names
     assert (told["period_s"], told["seconds"], told["is_side_by_side"]) == (0.05, 0.6, True)

@@ -37,6 +37,11 @@ async def bad(x: int) -> None:
     raise ValueError(f"no {x}")
 
 @app.task
+async def counting(to: int) -> None:
+    from quarterjack import current_job
+    current_job().checkpoint({"done": to})
+
+@app.task
 async def napping(seconds: float) -> None:
     import asyncio
     await asyncio.sleep(seconds)
@@ -73,6 +78,14 @@ def test_job_is_submitted_awaited_and_shown(served: Quarterjack, qj: Qj) -> None
     assert "result       5" in shown.stdout
     alone = json.loads(qj("show", "--store", "sqlite:///jobs.db", job_id, "--json").stdout)
     assert (alone["args"], alone["kwargs"], alone["result"]) == ([2, 3], {}, 5)
+
+
+def test_checkpoint_is_shown(served: Quarterjack, qj: Qj) -> None:
+    """Who asks how far a job is asks what its next attempt would begin with."""
+    assert qj("submit", "shop.py", "counting", "7", "--wait").exit_code == 0
+    job_id = qj("jobs", "shop.py", "--task", "counting").stdout.split("\t")[0]
+    assert "checkpoint   {'done': 7}" in qj("show", "shop.py", job_id).stdout
+    assert json.loads(qj("show", "shop.py", job_id, "--json").stdout)["checkpoint"] == {"done": 7}
 
 
 def test_failed_job_is_told_and_repeated(served: Quarterjack, qj: Qj) -> None:

@@ -185,17 +185,23 @@ def price() -> list[int]:
     return [{price}, os.getpid()]
 async def main() -> None:
     async with app:
-        await app.submit(price)
-        print(*await (await app.submit(price)))
+        print(*await (await app.submit(price)), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
 asyncio.run(main())
 """
-    told = []
+    shops, told = [], []
     for price in (1, 2):
         script.write_text(program.format(address=address, price=price), encoding="utf-8")
-        shop = await asyncio.create_subprocess_exec(sys.executable, script, cwd=ROOT, stdout=subprocess.PIPE)
-        told.append([int(word) for word in (await shop.communicate())[0].split()])
+        shop = await asyncio.create_subprocess_exec(
+            sys.executable, script, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        shops.append(shop)
+        assert shop.stdout is not None
+        told.append([int(word) for word in (await shop.stdout.readline()).split()])
     (before, first), (now, second) = told
     assert (before, now) == (1, 2)
+    for shop in shops:
+        await shop.communicate(b"")
     await until(lambda: not psutil.pid_exists(first) and not psutil.pid_exists(second))
 
 

@@ -115,6 +115,8 @@ def drift(
         _draw(results, plot, theme)
     if as_json:
         show_json(SCHEMA, **results.to_dict())
+        if plot is not None:
+            click.echo(f"drawn: {plot}", err=True)
     else:
         show(results, plot)
     if came:

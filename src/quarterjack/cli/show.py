@@ -68,6 +68,7 @@ def detailed(job: Job[Any]) -> dict[str, Any]:
         "progress": None
         if progress is None
         else {"done": progress.done, "total": progress.total, "text": progress.text},
+        "checkpoint": job._record.checkpoint,
         "result": _result(job),
         "traceback": None if error is None else error.traceback_text,
     }
@@ -92,6 +93,8 @@ def lines(job: Job[Any], waits: Why | None, zone: tzinfo | None) -> list[tuple[s
     if job.progress is not None:
         of = "" if job.progress.total is None else f" of {job.progress.total:g}"
         found.append(("progress", f"{job.progress.done:g}{of} {job.progress.text}".rstrip()))
+    if job._record.checkpoint is not None:
+        found.append(("checkpoint", repr(job._record.checkpoint)))
     if job.metadata is not None:
         found.append(("metadata", repr(job.metadata)))
     by = job.submitted_by
