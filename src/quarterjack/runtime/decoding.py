@@ -68,7 +68,9 @@ class Orphans:
         if self._has_others or self._offers.get(attempt.job_id, 0) < OFFERS_ALONE - 1:
             return None
         del self._offers[attempt.job_id]
-        error = Orphaned(attempt.record.task, f"{why}; it was offered {OFFERS_ALONE} times, and there are no others")
+        error = Orphaned(
+            attempt.record.task, f"{why}; it was offered {OFFERS_ALONE} times, and no other worker could run it"
+        )
         return Outcome(OutcomeKind.REJECTED, error=error, reason=str(error))
 
     def _again_in_s(self, job_id: str) -> float:
