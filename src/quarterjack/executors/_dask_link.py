@@ -79,7 +79,8 @@ class Link:
     """A client of Dask's on the app's loop.
 
     A client whose connection was lost is given up, and its scheduler hears of the next one by another name. Dask would
-    connect the same one anew: its scheduler then takes the end of the old connection for the end of the new one.
+    connect the same one anew: its scheduler then takes the end of the old connection for the end of the new one, or
+    lets bodies go on for which nobody waits.
 
     Args:
         place: As `address_of` takes it.
@@ -91,8 +92,6 @@ class Link:
         self._place = place
         self._on_news, self._on_event = on_news, on_event
         self._client: Any = None
-        self._stream: Any = None
-        """What the client has to its scheduler; Dask gives it another one when it connects it anew."""
         self._connecting: asyncio.Task[None] | None = None
         self._partings: set[asyncio.Task[None]] = set()
 
@@ -113,12 +112,7 @@ class Link:
 
     def has(self, client: Any) -> bool:
         """Say whether this is the client that now is connected."""
-        return (
-            client is not None
-            and client is self._client
-            and client.status == "running"
-            and client.scheduler_comm is self._stream
-        )
+        return client is not None and client is self._client and client.status == "running"
 
     async def _connect(self) -> None:
         try:
@@ -131,7 +125,8 @@ class Link:
                 timeout=CONNECT_S,
                 name="quarterjack",
             )
-            self._client, self._stream = client, client.scheduler_comm
+            self._client = client
+            client._timeout = 0  # so long it would try to connect again
             client._handle_report_task.add_done_callback(partial(self._on_deaf, client))
             client.subscribe_topic(client.id, partial(_hear, self._on_news))
             client.subscribe_topic(EVERYBODY, partial(_hear, self._on_event))
