@@ -16,7 +16,7 @@ from ._options import CRUMBS, changed, number
 from ._purse import SlotPurse
 from .base import Gate
 from .outcome import Ended
-from .permit import ANY_ONE
+from .permit import ANY_ONE, Turnstile
 from .waiting import Waiting
 
 __all__ = ["ConcurrencyLimit", "FleetConcurrencyLimit"]
@@ -103,6 +103,12 @@ class ConcurrencyLimit(Gate):
         self.used += 1.0
         turnstile.inside[task] = ANY_ONE
         return None
+
+    def _leave_fast(self, turnstile: Turnstile) -> None:
+        self._users = users = self._users - 1
+        self.used = self.used - 1.0 if users else 0.0
+        if turnstile.posts[0].entries:
+            turnstile.dispatcher.open(turnstile.posts[0])
 
     _has_fast_path = True
 

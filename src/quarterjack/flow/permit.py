@@ -243,9 +243,12 @@ class Passable:
         if one.below is not None:
             inside[task] = one.below
         if one is ANY_ONE:
-            turnstile.leave_fast()
+            self._leave_fast(turnstile)
         else:
             turnstile.dispatcher.give(one, RETURNED if error is None else ended_by(error))
+
+    def _leave_fast(self, turnstile: Turnstile) -> None:
+        turnstile.leave_fast()
 
     def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
         """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for."""
