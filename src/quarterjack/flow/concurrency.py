@@ -105,8 +105,7 @@ class ConcurrencyLimit(Gate):
         return None
 
     def _leave_fast(self, turnstile: Turnstile) -> None:
-        self._users = users = self._users - 1
-        self.used = self.used - 1.0 if users else 0.0
+        self._give_one()
         if turnstile.posts[0].entries:
             turnstile.dispatcher.open(turnstile.posts[0])
 
@@ -142,8 +141,7 @@ class ConcurrencyLimit(Gate):
         if self._lent and job in self._lent:  # its body is over, and somebody in it waits still
             self._lent.discard(job)
         else:
-            self._users = users = self._users - 1
-            self.used = self.used - job.cost if users else 0.0
+            self._free(job)
 
     def stays_closed(self, job: Waiting, held: float) -> bool:
         return bool(held + job.cost > self.max_concurrent + CRUMBS)

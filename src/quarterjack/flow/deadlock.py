@@ -292,7 +292,7 @@ def _turnstiles_at(gate: Gate) -> list[Turnstile]:
     flows = () if post is None else post.dispatcher.flows
     return [
         *(() if own is None else (own,)),
-        *(one for one in flows if one.lane is not None and any(other.gate is gate for other in one.lane.posts)),
+        *(one for one in flows if any(other.gate is gate for other in one.posts)),
     ]
 
 

@@ -269,27 +269,18 @@ class Dispatcher:
         sole = lane.sole
         if sole is not None and job.cost == 1.0:
             sole.gate._give_one()
-            if sole.entries and not sole.is_open:
-                sole.is_open = True
-                self._open.append(sole)
         else:
-            self._give_all(lane, job, now, ended)
+            for gate in lane.givers:
+                try:
+                    gate.give(job, now, ended)
+                except Exception:  # a user's gate runs here; its slot is its own business, the job's end is not
+                    log.exception("%r raised in give", gate)
+        for post in lane.posts:
+            if post.entries:
+                self.open(post)
         lane.inside -= 1
         if lane.keys and not lane.inside and not lane.size:
             lane.room.idle(lane)
-        if self._open and not self._is_scheduled:
-            self._schedule()
-
-    def _give_all(self, lane: Lane, job: Waiting, now: float, ended: Ended) -> None:
-        for gate in lane.givers:
-            try:
-                gate.give(job, now, ended)
-            except Exception:  # a user's gate runs here; its slot is its own business, the job's end is not
-                log.exception("%r raised in give", gate)
-        for post in lane.posts:
-            if post.entries and not post.is_open:
-                post.is_open = True
-                self._open.append(post)
 
     def started(self, job: Waiting, now: float) -> None:
         """The body of *job* begins."""

@@ -158,16 +158,6 @@ class FifoLane(Lane):
             jobs.popleft()
         return None
 
-    def pop(self, job: Waiting) -> None:
-        if (jobs := self._jobs)[0] is job:  # as `_unlink`, which is a call
-            jobs.popleft()
-        job._phase = _TAKEN
-        self.size -= 1
-        room = self.room
-        room.size -= 1
-        if room._blocked:
-            room.let_next_come()
-
     def _unlink(self, job: Waiting) -> None:
         if self._jobs[0] is job:
             self._jobs.popleft()

@@ -75,7 +75,6 @@ class Turnstile:
         "dispatcher",
         "inside",
         "is_fast",
-        "lane",
         "left_behind",
         "loop",
         "posts",
@@ -88,9 +87,9 @@ class Turnstile:
         self.thread = get_ident()
         self.dispatcher = Dispatcher.of(loop)
         self.room = make_room(self.dispatcher, _let_in, _turn_away)
-        self.lane: Final = self.room.only
-        """That of all passes; None where gates go by keys."""
-        self.posts: Final[tuple[Post, ...]] = () if self.lane is None else self.lane.posts
+        lane = self.room.only
+        self.posts: Final[tuple[Post, ...]] = () if lane is None else lane.posts
+        """Those of the lane of all passes; none where gates go by keys."""
         gates = [post.gate for post in self.posts]
         self.is_fast: Final = bool(gates) and all(gate._has_fast_path for gate in gates)
         """A pass that costs 1 may go by `pass_fast` and `leave_fast`."""
