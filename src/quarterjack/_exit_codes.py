@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["name_of"]
+__all__ = ["how_ended", "name_of"]
 
 
 def name_of(code: int) -> str:
@@ -15,3 +15,8 @@ def name_of(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+
+
+def how_ended(code: int) -> str:
+    """Return how a process ended, as the words behind "has ended": "with exit code 3", "by SIGKILL"."""
+    return f"{'by' if code < 0 else 'with'} {name_of(code)}"

@@ -51,7 +51,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ._exit_codes import name_of
+from ._exit_codes import how_ended
 
 __all__ = [
     "BatchMismatch",
@@ -485,7 +485,7 @@ class CommandFailed(ExecutorError):
 
     def __str__(self) -> str:
         is_odd = ", which is not among its ok_codes" if self.code == 0 else ""
-        return f"{self.program} ended {'by' if self.code < 0 else 'with'} {name_of(self.code)}{is_odd}"
+        return f"{self.program} ended {how_ended(self.code)}{is_odd}"
 
 
 class RaisedElsewhere(ExecutorError):

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from quarterjack._exit_codes import how_ended
+
 from ._following import APART_S, LAST_GRACE_S
 
 __all__ = ["Child", "Orders", "command_of", "either", "ended_how", "held_back"]
@@ -97,8 +99,8 @@ async def either(event: asyncio.Event, task: asyncio.Task[Any], timeout_s: float
 
 
 def ended_how(code: int) -> str:
-    """Return how a process ended, as the words behind "has ended"."""
-    return "" if not code else f" with exit code {code}" if code > 0 else f" by {signal.Signals(-code).name}"
+    """Return how a process ended, as the words behind "has ended"; none if it went well."""
+    return f" {how_ended(code)}" if code else ""
 
 
 _holds: Final[dict[signal.Signals, tuple[int, bool]]] = {}
