@@ -37,6 +37,20 @@ async def started() -> AsyncGenerator[CommandExecutor, None]:
         await executor.stop(SHORT_S)
 
 
+def deaf(let_go: asyncio.Event, words: list[str]) -> Callable[[], Any]:
+    """Return a body that says *words* once it is let go, and does not hear that it is to stop."""
+
+    async def body() -> list[str]:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                pass  # it was told
+        return words
+
+    return body
+
+
 async def begun(executor: CommandExecutor, body: Callable[[], Any], **limits: Any) -> tuple[Away, Listener]:
     """Submit a body, and have it begin."""
     listener = Listener()
@@ -72,17 +86,9 @@ async def test_a_body_that_hangs_before_it_says_what_to_run_is_ended(way: str) -
 async def test_a_body_that_does_not_hear_keeps_its_slot_and_what_it_says_is_not_run(tmp_path: Path) -> None:
     """A coroutine cannot be killed; a command that nobody wants any more must not be started late."""
     let_go = asyncio.Event()
-
-    async def deaf() -> list[str]:
-        while not let_go.is_set():
-            try:
-                await let_go.wait()
-            except asyncio.CancelledError:
-                pass  # it was told
-        return ["touch", str(tmp_path / "ran")]
-
     async with started() as executor:
-        handle, listener = await begun(executor, deaf, cancel_grace_s=SHORT_S)
+        body = deaf(let_go, ["touch", str(tmp_path / "ran")])
+        handle, listener = await begun(executor, body, cancel_grace_s=SHORT_S)
         handle.cancel("not wanted")
         outcome = await listener.end()
         assert (outcome.kind, outcome.stopped, executor.free) == (OutcomeKind.CANCELLED, False, 0)
@@ -99,17 +105,8 @@ async def test_a_stop_leaves_such_a_body_behind_and_says_so(
     """The bug: no executor but those of threads said what it had left running."""
     monkeypatch.setattr(command, "UNKILLABLE_S", 10 * ENOUGH_S)  # so long a process may take, and nothing else
     let_go = asyncio.Event()
-
-    async def deaf() -> list[str]:
-        while not let_go.is_set():
-            try:
-                await let_go.wait()
-            except asyncio.CancelledError:
-                pass  # likewise
-        return ["true"]
-
     async with asyncio.timeout(ENOUGH_S), started() as executor:
-        _, listener = await begun(executor, deaf)
+        _, listener = await begun(executor, deaf(let_go, ["true"]))
     assert listener.outcome is not None
     assert (listener.outcome.kind, listener.outcome.stopped) == (OutcomeKind.CANCELLED, False)
     (line,) = [record.getMessage() for record in caplog.records]
