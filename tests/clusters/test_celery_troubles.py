@@ -242,7 +242,7 @@ async def test_module_that_ends_its_interpreter_refuses_its_jobs(valkey: OwnServ
 async def test_killed_child_is_told_as_died(celery: Any, at_work: None, bench: ExecutorBench) -> None:
     """Celery says so at once, so the retry policy decides at once."""
     async with started(celery, bench) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         [message] = executor._ledger.messages()
         told = celery.backend.get_task_meta(message.ref)
@@ -290,7 +290,7 @@ async def test_two_looks_in_a_row_are_no_silence(
     """A server that was restarted knows of nobody until the workers have connected anew."""
     monkeypatch.setattr(_celery_message, "SILENT_S", 60.0)
     async with started(celery, bench) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         [message] = executor._ledger.messages()
         for _ in range(3):
@@ -326,7 +326,7 @@ async def test_result_waits_in_its_worker_until_the_server_is_back(
     monkeypatch.setattr(_celery_message, "SILENT_S", 60.0)  # a server may take long to start
     with own(VALKEY, "--appendonly", "yes") as server, worker(server.port, QJ_TEST_CELERY_BODIES=TELLING):
         async with started(app_on(server.port), bench) as executor:
-            _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+            _, track = await bench.begun(executor, "hold")
             await track.heard("began")
             server.stop()
             bench.let_go("go")
@@ -338,7 +338,7 @@ async def test_result_waits_in_its_worker_until_the_server_is_back(
 async def test_outcome_is_found_after_the_server_was_away(celery: Any, at_work: None, bench: ExecutorBench) -> None:
     """A result that came while the connections were cut is read after the reconnect."""
     async with started(celery, bench) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         await executor._ledger.results._client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         bench.let_go("go")

@@ -211,7 +211,7 @@ asyncio.run(main())
 async def test_run_that_comes_second_does_not_begin(bench: ExecutorBench) -> None:
     """Dask runs a task anew when it has lost sight of the first run, whatever that does."""
     async with bench.started(1) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         [errand] = dask(executor)._errands.values()
         again = run_body, errand.request, list(errand.app), "hold", errand.ref, "nobody", 1.0
@@ -256,6 +256,7 @@ async def test_attempt_that_was_handed_in_twice_ends_once_for_each(bench: Execut
         handles = [executor.submit(call, track) for call, track in zip(calls, tracks, strict=True)]
         for track in tracks:
             await track.heard("began")
+        await until(lambda: bench.notes("a") == ["began"])
         handles[0].cancel("changed my mind")
         for track in tracks:
             assert (await track.end()).kind is OutcomeKind.CANCELLED
@@ -291,7 +292,7 @@ async def test_crash_of_a_body_is_told_with_its_exit_code(address: str, tmp_path
 async def test_killed_dask_worker_ends_the_attempt_and_the_body_runs_once(bench: ExecutorBench) -> None:
     """Dask begins the task anew up to four times; here the retry policy decides, at once."""
     async with bench.started(2) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         os.kill((await holder_of(dask(executor))).pid, signal.SIGKILL)
         outcome = await track.end()
@@ -328,7 +329,7 @@ async def test_dask_worker_that_closes_interrupts_its_bodies(bench: ExecutorBenc
         await dask_worker.close(nanny=False)
 
     async with bench.started(1) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         [errand] = dask(executor)._errands.values()
         await errand.client.run(close, workers=[(await holder_of(dask(executor))).address], wait=False)
@@ -459,7 +460,7 @@ async def test_connection_that_breaks_loses_what_runs_and_nothing_else(bench: Ex
     What is handed over in the very moment of the break may be on its way or not: lost, too, if Dask does not say.
     """
     async with bench.started(2) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         client = await dask(executor)._link.client()
         if how == "abort":
@@ -520,7 +521,7 @@ async def test_what_others_say_on_a_topic_of_all_is_not_misread(
 ) -> None:
     """Anybody may say anything there, also what looks like an event of Dask's."""
     async with bench.started(1) as executor:
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
         client = await dask(executor)._link.client()
         for words in ("remove-worker", {"action": "remove-worker"}):

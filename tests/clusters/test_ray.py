@@ -211,7 +211,7 @@ async def test_cluster_that_dies_loses_what_it_had_and_the_next_one_serves(
     with head(port):
         executor = Connected(f"127.0.0.1:{port}", slots=2)
         await executor.start(bench.home())
-        _, track = bench.begin(executor, "hold", bench.file("a"), bench.file("go"))
+        _, track = await bench.begun(executor, "hold")
         await track.heard("began")
     try:
         assert (await track.end()).kind is OutcomeKind.LOST

@@ -77,8 +77,8 @@ async def mark_later(file: str) -> None:
 @app.task
 def hold(file: str, until: str) -> str:
     """Note that it began, wait for a file, and note how it ended."""
-    _note(file, "began")
     try:
+        _note(file, "began")
         while not Path(until).exists():
             _pause.wait(0.005)
     except BaseException:
@@ -90,8 +90,8 @@ def hold(file: str, until: str) -> str:
 @app.task
 async def hold_later(file: str, until: str) -> str:
     """Note that it began, wait for a file, and note how it ended."""
-    _note(file, "began")
     try:
+        _note(file, "began")
         while not Path(until).exists():  # noqa: ASYNC110, ASYNC240  # another process may make it
             await asyncio.sleep(0.005)
     except BaseException:

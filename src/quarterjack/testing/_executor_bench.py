@@ -29,9 +29,9 @@ ENOUGH_S: Final = 30.0
 _numbers = itertools.count(1)
 
 
-async def until(is_so: Callable[[], bool], within_s: float = ENOUGH_S) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(within_s):
+async def until(is_so: Callable[[], bool], within_s: float | None = None) -> None:
+    """Wait until something is so; by default as long as for all else."""
+    async with asyncio.timeout(ENOUGH_S if within_s is None else within_s):
         while not is_so():  # noqa: ASYNC110  # what it waits for may happen in another process
             await asyncio.sleep(0.002)
 
@@ -185,6 +185,14 @@ class ExecutorBench:
         """Submit a body."""
         track = Track()
         return executor.submit(TestCall(self.name(task, kind), args, limits, track), track), track
+
+    async def begun(
+        self, executor: Executor, task: str, file: str = "a", cancel_grace_s: float | None = None
+    ) -> tuple[Handle, Track]:
+        """Submit a body that waits for the file ``go``, and see it run: its executor tells of it a step before that."""
+        handle, track = self.begin(executor, task, self.file(file), self.file("go"), cancel_grace_s=cancel_grace_s)
+        await until(lambda: bool(self.notes(file)))
+        return handle, track
 
     async def run(self, executor: Executor, task: str, *args: Any, **limits: Any) -> Outcome:
         """Run a body to its end."""

@@ -216,7 +216,7 @@ class ExecutorContract:
     async def test_can_interrupt(self, bench: ExecutorBench) -> None:
         """True: a running body is made to raise where it stands. False: it goes on."""
         async with bench.started(1) as executor:
-            handle, track = await self._begun(bench, executor, "hold")
+            handle, track = await bench.begun(executor, "hold")
             handle.cancel("changed my mind")
             outcome = await track.end()
             assert (outcome.kind, outcome.reason) == (OutcomeKind.CANCELLED, "changed my mind")
@@ -232,7 +232,7 @@ class ExecutorContract:
     async def test_can_kill(self, bench: ExecutorBench) -> None:
         """True: a body that ignores everything is over with its grace. False: it keeps its slot until it ends."""
         async with bench.started(2) as executor:
-            handle, track = await self._begun(bench, executor, "defy", cancel_grace_s=SHORT_S)
+            handle, track = await bench.begun(executor, "defy", cancel_grace_s=SHORT_S)
             handle.cancel("stop")
             outcome = await track.end()
             assert (outcome.kind, outcome.stopped) == (OutcomeKind.CANCELLED, executor.capabilities.can_kill)
@@ -246,7 +246,7 @@ class ExecutorContract:
     async def test_can_report_start(self, bench: ExecutorBench) -> None:
         """True: it is told when a body begins, while it runs. False: only that it was accepted."""
         async with bench.started(1) as executor:
-            _, track = await self._begun(bench, executor, "hold")
+            _, track = await bench.begun(executor, "hold")
             if executor.capabilities.can_report_start:
                 await track.heard("began")
             else:
@@ -267,7 +267,7 @@ class ExecutorContract:
         """True: a body goes on while its executor is stopped, and is found again. False: there is none to find."""
         executor = self.make(1)
         await executor.start(bench.home())
-        handle, track = await self._begun(bench, executor, "hold")
+        handle, track = await bench.begun(executor, "hold")
         survives = executor.capabilities.survives_worker_restart
         if survives:
             executor.leave(handle)
@@ -342,11 +342,3 @@ class ExecutorContract:
             assert (outcome.kind, outcome.result) == (OutcomeKind.DONE, 8)
         else:
             assert outcome.kind is OutcomeKind.REJECTED
-
-    async def _begun(
-        self, bench: ExecutorBench, executor: Executor, task: str, cancel_grace_s: float = ENOUGH_S
-    ) -> tuple[Handle, Track]:
-        """Submit a body that waits for the file ``go``, and see it begin."""
-        handle, track = bench.begin(executor, task, bench.file("a"), bench.file("go"), cancel_grace_s=cancel_grace_s)
-        await until(lambda: bool(bench.notes("a")))
-        return handle, track
