@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from quarterjack.errors import ExecutorClosed, ExecutorFull, MissingExtra
-from quarterjack.executors import Executor, Handle
+from quarterjack.executors import Executor
 from quarterjack.model import OutcomeKind
 
 from ._executor_bench import ENOUGH_S, BodyKind, ExecutorBench, TestCall, Track, until
