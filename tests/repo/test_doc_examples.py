@@ -3,7 +3,7 @@
 Each block is a file of its own. An HTML comment on the line before it says more:
 
 - ``<!-- run -->``: it is run as a script and ends by itself;
-- ``<!-- run for 3s -->``: it runs for that long, is interrupted and ends cleanly;
+- ``<!-- run for 3s -->``: it runs for that long after its first line, is interrupted and ends cleanly;
 - ``<!-- no-import: why -->``: it is type-checked alone;
 - ``<!-- no-check: why -->``: it is left alone. A reason is not optional."""
 
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ RUN: Final = re.compile(r"^run(?: for (?P<seconds>\d+(?:\.\d+)?)s)?$")
 NO_IMPORT: Final = re.compile(r"^no-import:\s*\S+")
 NO_CHECK: Final = re.compile(r"^no-check:\s*\S+")
 SCRIPT_LIMIT_S: Final = 30.0  # how long a script may take, or take to end
+LOOK_S: Final = 0.02
 
 
 def python_blocks(paths: Iterable[Path]) -> list[Block]:
@@ -168,35 +170,46 @@ def problem_of_script(block: Block, folder: Path) -> str | None:
     note = RUN.match(block.note)
     assert note is not None
     (path,) = write([block], folder)
-    script = subprocess.Popen(
-        [sys.executable, path],
-        env=with_source(),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    told = path.with_suffix(".told")
+    with told.open("wb") as output:
+        script = subprocess.Popen(
+            [sys.executable, path],
+            env={**with_source(), "PYTHONUNBUFFERED": "1"},
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
-        return told_and_status(script, float(note["seconds"]) if note["seconds"] else None)
+        problem = problem_of_run(script, told, float(note["seconds"]) if note["seconds"] else None)
     finally:
         script.kill()
-        script.communicate()
+        script.wait()
+    return None if problem is None else f"{problem}:\n{told.read_text(encoding='utf-8')}"
 
 
-def told_and_status(script: subprocess.Popen[str], run_for_s: float | None) -> str | None:
-    """Wait for a script, interrupting it when its time is over; return what was wrong."""
+def problem_of_run(script: subprocess.Popen[bytes], told: Path, run_for_s: float | None) -> str | None:
+    """Wait for a script, interrupting it when its time since the first line is over; return what was wrong."""
     if run_for_s is not None:
+        until_it_speaks(script, told)
         try:
-            told, _ = script.communicate(timeout=run_for_s)
+            script.wait(run_for_s)
         except subprocess.TimeoutExpired:
             script.send_signal(signal.SIGINT)
         else:
-            return f"ended before its {run_for_s:g} s were over:\n{told}"
+            return f"ended before its {run_for_s:g} s were over"
     try:
-        told, _ = script.communicate(timeout=SCRIPT_LIMIT_S)
+        status = script.wait(SCRIPT_LIMIT_S)
     except subprocess.TimeoutExpired:
         return f"did not end within {SCRIPT_LIMIT_S:g} s"
-    return None if script.returncode == 0 and "Traceback" not in told else f"exit status {script.returncode}:\n{told}"
+    return None if status == 0 and b"Traceback" not in told.read_bytes() else f"exit status {status}"
+
+
+def until_it_speaks(script: subprocess.Popen[bytes], told: Path) -> None:
+    """Wait for the first line, or the end: on a busy machine the imports alone may take seconds."""
+    for _ in range(round(SCRIPT_LIMIT_S / LOOK_S)):
+        if told.stat().st_size or script.poll() is not None:
+            break
+        time.sleep(LOOK_S)
 
 
 # ---------------------------------------------------------------- the tests' own instruments
@@ -241,6 +254,7 @@ import time
 
 if __name__ == "__main__":
     try:
+        print("hello")
         time.sleep(60)
     except KeyboardInterrupt:
         print("bye")
