@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, get_args, overload
 
 from ._app_base import AppBase, known_schedule
+from ._numbers import whole_number
 from .backfill import MOST, BackfillOverlap, backfill_plan
 from .context import CURRENT
 from .errors import InvalidOption, NotRunning
@@ -123,8 +124,7 @@ class AppBackfill(AppBase):
 
 
 def _check_backfill(limit: object, overlap: object) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
-        raise InvalidOption(f"limit must be a whole number from 1 to {MOST}, got {limit!r}")
+    whole_number(limit, "limit", 1, MOST)
     if overlap not in get_args(BackfillOverlap):
         raise InvalidOption(
             "overlap of a backfill is 'queue_all' (its jobs run one after the other) or 'allow' (side by side), "

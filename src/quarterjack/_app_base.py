@@ -16,6 +16,7 @@ from weakref import WeakSet
 from ._crossing import across_loops
 from ._durations import Seconds, to_seconds
 from ._finding import find_app
+from ._numbers import whole_number
 from ._payload import PayloadCodec
 from ._registering import queue_doubts
 from ._signatures import explained, misfit
@@ -89,40 +90,32 @@ class AppBase(TaskRegistry):
         super().__init__(defaults, "Quarterjack(…)", _SETTINGS)
         if role not in _ROLES:
             raise InvalidOption(f"role must be one of {', '.join(map(repr, _ROLES))}, got {role!r}")
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 1_000_000:
-            raise InvalidOption(f"concurrency must be a whole number from 1 to 1000000, got {concurrency!r}")
         if lifespan is not None and not callable(lifespan):
             raise InvalidOption(f"lifespan must be a context manager factory that takes the app, got {lifespan!r}")
         if not isinstance(strict, bool):
             raise InvalidOption(f"strict must be True or False, got {strict!r}")
         if codec is not None and (isinstance(codec, type) or not isinstance(codec, PayloadCodec)):
             raise InvalidOption(f"codec must be an object with encode(data) and decode(data), or None, got {codec!r}")
-        is_count = isinstance(max_argument_bytes, int) and not isinstance(max_argument_bytes, bool)
-        if not is_count or not 1_000 <= max_argument_bytes <= MOST_ARGUMENT_BYTES:
-            raise InvalidOption(
-                f"max_argument_bytes must be a whole number from 1000 to {MOST_ARGUMENT_BYTES}, "
-                f"got {max_argument_bytes!r}"
-            )
         if clock is not None and not isinstance(clock, Clock):
             raise InvalidOption(f"clock must be a Clock such as quarterjack.testing's, or None, got {clock!r}")
         self.store = store_from(store)
         self._is_durable = not self.store.keeps_objects
         self.role: Role = role
         self.queues = None if queues is None else _queue_names(queues)
-        self.concurrency = concurrency
+        self.concurrency = whole_number(concurrency, "concurrency", 1, 1_000_000)
         self.version = None if version is None else valid_version(version)
         self.switch_interval_s = (
             None if switch_interval is None else to_seconds(switch_interval, "switch_interval", exclusive=True)
         )
         self.strict = strict
         self.codec = codec
-        self.max_argument_bytes = max_argument_bytes
+        self.max_argument_bytes = whole_number(max_argument_bytes, "max_argument_bytes", 1_000, MOST_ARGUMENT_BYTES)
         self.shutdown_grace_s = to_seconds(shutdown_grace, "shutdown_grace")
         self.watchdog_s = None if watchdog is None else to_seconds(watchdog, "watchdog", exclusive=True)
         self.lease_s = to_seconds(lease, "lease", minimum=2.0)
-        if isinstance(keep_finished, bool) or not isinstance(keep_finished, int) or keep_finished < 0:
-            raise InvalidOption(f"keep_finished must be a whole number from 0, got {keep_finished!r}")
-        self.retention = Retention(timedelta(seconds=to_seconds(retention, "retention")), keep_finished)
+        self.retention = Retention(
+            timedelta(seconds=to_seconds(retention, "retention")), whole_number(keep_finished, "keep_finished", 0)
+        )
         self.clock: Clock = clock or SYSTEM_CLOCK
         self.event_stream = EventStream()
         self.dependency_overrides = DependencyOverrides()

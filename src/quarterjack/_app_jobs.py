@@ -13,6 +13,7 @@ from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from ._app_base import AppBase
 from ._crossing import from_thread
+from ._numbers import whole_number
 from .context import CURRENT, RunningAttempt
 from .errors import InvalidArguments, InvalidOption, JobGone, UnknownTask
 from .events import Subscription
@@ -263,7 +264,7 @@ class AppJobs(AppBase):
         """
         service = self._running()
         where = job_filter(service, state, task, queue, schedule, since, text)
-        check_count(limit, "limit")
+        whole_number(limit, "limit", 0)
 
         async def there() -> list[Job[Any]]:
             page = await service.store.jobs_list(where, limit=limit)
@@ -278,7 +279,7 @@ class AppJobs(AppBase):
             InvalidOption: If *n* is no whole number from 0.
         """
         service = self._running()
-        check_count(n, "n")
+        whole_number(n, "n", 0)
 
         async def there() -> list[Job[Any]]:
             page = await service.store.jobs_list(JobFilter(), limit=n, order="slowest")
@@ -378,7 +379,7 @@ class AppJobs(AppBase):
         Raises:
             InvalidOption: If *limit* is no whole number from 1.
         """
-        check_count(limit, "limit", least=1)
+        whole_number(limit, "limit", 1)
         return self.event_stream.subscribe(limit)
 
 
@@ -411,12 +412,6 @@ def _no_task(given: object, tasks: Collection[str]) -> str:
         known = f"; the app has {', '.join(sorted(tasks)[:8])}" if tasks else ""
         return f"submit takes the decorated function itself, not its name, got {given!r}{known}"
     return f"submit takes a task or a call, got {given!r}; decorate the function with @app.task"
-
-
-def check_count(number: object, field: str, *, least: int = 0) -> None:
-    """Raise `InvalidOption` unless *number* is a whole number from *least*."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise InvalidOption(f"{field} must be a whole number from {least}, got {number!r}")
 
 
 def _state(state: str) -> JobState:

@@ -12,6 +12,7 @@ import re
 from datetime import timedelta
 from typing import Final
 
+from ._numbers import shown
 from .errors import InvalidOption
 
 __all__ = ["MAX_SECONDS", "NS_PER_S", "Seconds", "parse_duration", "to_ns", "to_seconds"]
@@ -25,7 +26,6 @@ MAX_SECONDS: Final = 200 * 366 * 86_400.0
 """Longest duration taken, about 200 years: past it datetimes overflow."""
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_PRINTED_BITS: Final = 128
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])", re.ASCII)
 
 
@@ -46,7 +46,7 @@ def to_seconds(value: Seconds, field: str, *, minimum: float = 0.0, exclusive: b
     too_low = seconds <= minimum if exclusive else seconds < minimum
     if math.isnan(seconds) or too_low or seconds > MAX_SECONDS:
         raise InvalidOption(
-            f"{field} must be {low} and at most {MAX_SECONDS:g} seconds (about 200 years), got {_short(value)}"
+            f"{field} must be {low} and at most {MAX_SECONDS:g} seconds (about 200 years), got {shown(value)}"
         )
     return seconds
 
@@ -56,13 +56,6 @@ def _as_float(value: float) -> float:
         return float(value)
     except OverflowError:  # a whole number past 10**308
         return math.inf if value > 0 else -math.inf
-
-
-def _short(value: Seconds) -> str:
-    """Return a wrong value for the message; of a giant number its size, for Python refuses to print the longest."""
-    if isinstance(value, int) and value.bit_length() > _PRINTED_BITS:
-        return f"a number of about {value.bit_length() * math.log10(2):,.0f} digits"
-    return repr(value)
 
 
 def to_ns(value: Seconds, field: str, *, minimum: float = 0.0, exclusive: bool = False) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from ._durations import Seconds
 from ._model_options import NO_KWARGS, NO_OPTIONS, RunOptions, Unique
+from ._numbers import whole_number
 from .errors import InvalidOption
 from .policies.backoff import Retry
 from .policies.missed import MissedMode
@@ -37,11 +38,8 @@ class Overlap:
             raise InvalidOption(
                 f"overlap must be one of {', '.join(map(repr, get_args(OverlapMode)))}, got {self.mode!r}"
             )
-        most: object = self.maximum
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise InvalidOption(
-                f"maximum of overlap={self.mode!r} must be a whole number from 1, or None, got {most!r}"
-            )
+        if self.maximum is not None:
+            whole_number(self.maximum, f"maximum of overlap={self.mode!r}", 1)
 
 
 class SchedulePolicies(TypedDict, total=False):

@@ -20,13 +20,13 @@ from typing import Any, ClassVar, Final, ParamSpec, Self, TypedDict, TypeVar, Un
 from ._crossing import from_thread
 from ._durations import Seconds, to_seconds
 from ._manager_jobs import ManagedJob, ManagerJobs
+from ._numbers import number, whole_number
 from ._signatures import explained
 from .clock import clock_of
 from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
 from .events import Subscription
 from .flow._fleet import fleet_forms
 from .flow._keys import key_of
-from .flow._options import number
 from .flow.batch import Batch, OnError
 from .flow.flow import Flow, Strategy
 from .flow.waiting import NO_KEY
@@ -483,4 +483,4 @@ class TaskManager:
 
         At most *limit* events wait; a slower reader loses the oldest and is told by `EventsDropped`.
         """
-        return self._jobs.event_stream.subscribe(number(limit, "limit", 1, whole=True))
+        return self._jobs.event_stream.subscribe(whole_number(limit, "limit", 1))

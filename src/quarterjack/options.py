@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final, cast, get_args
 
 from ._durations import to_ns, to_seconds
+from ._numbers import number, whole_number
 from ._payload import is_storable
 from ._timing import check_timing
 from .errors import InvalidOption, NaiveDatetime
-from .flow._options import number
 from .model import JobOptions, Overlap, Payload, RunOptions, SchedulePolicies, Timing, Unique
 from .policies.backoff import NO_RETRY, Retry
 from .policies.missed import MissedMode
@@ -124,12 +124,6 @@ def overlaid(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return folded
 
 
-def _integer(value: Any, field: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidOption(f"{field} must be a whole number from {low} to {high}, got {value!r}")
-    return value
-
-
 def _flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
         raise InvalidOption(f"{field} must be True or False, got {value!r}")
@@ -197,14 +191,14 @@ _RESOLVERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "timeout": ("timeout_s", lambda v: _optional(to_seconds, v, "timeout", exclusive=True)),
     "cancel_grace": ("cancel_grace_s", lambda v: to_seconds(v, "cancel_grace")),
     "retry": ("retry", _retry),
-    "priority": ("priority", lambda v: _integer(v, "priority", 0, 1_000)),
+    "priority": ("priority", lambda v: whole_number(v, "priority", 0, 1_000)),
     "queue": ("queue", lambda v: valid_name(v, "queue")),
     "executor": ("executor", _executor),
     "unique": ("unique", _unique),
     "delay": ("delay_ns", lambda v: to_ns(v, "delay")),
     "run_at": ("run_at_ns", lambda v: _optional(instant_ns, v, "run_at")),
     "start_deadline": ("start_deadline_s", lambda v: _optional(to_seconds, v, "start_deadline", exclusive=True)),
-    "max_rescues": ("max_rescues", lambda v: _integer(v, "max_rescues", 0, 1_000_000)),
+    "max_rescues": ("max_rescues", lambda v: whole_number(v, "max_rescues", 0, 1_000_000)),
     "store_result": ("store_result", lambda v: _flag(v, "store_result")),
     "metadata": ("metadata", _metadata),
     "submitted_by": ("submitted_by", lambda v: v),
@@ -324,13 +318,13 @@ def check_defaults(job: Mapping[str, Any], policies: Mapping[str, Any], where: s
 _POLICIES: Final[Mapping[str, tuple[Any, Callable[[Any], Any]]]] = {
     "missed": ("latest", lambda v: _choice(v, "missed", get_args(MissedMode))),
     "overlap": ("skip", _overlap),
-    "max_catchup": (100, lambda v: _integer(v, "max_catchup", 1, 10_000)),
+    "max_catchup": (100, lambda v: whole_number(v, "max_catchup", 1, 10_000)),
     "start": (None, lambda v: _optional(instant_ns, v, "start")),
     "end": (None, lambda v: _optional(instant_ns, v, "end")),
     "jitter": (0, lambda v: to_ns(v, "jitter")),
     "max_lateness": (None, lambda v: _optional(to_ns, v, "max_lateness", exclusive=True)),
-    "max_runs": (None, lambda v: _optional(_integer, v, "max_runs", 1, 10**12)),
-    "pause_on_failure": (None, lambda v: _optional(_integer, v, "pause_on_failure", 1, 1_000_000)),
+    "max_runs": (None, lambda v: _optional(whole_number, v, "max_runs", 1, 10**12)),
+    "pause_on_failure": (None, lambda v: _optional(whole_number, v, "pause_on_failure", 1, 1_000_000)),
     "overlap_key": (None, lambda v: _optional(valid_name, v, "overlap_key")),
 }
 """Each policy of a schedule: its default as written, and what checks and converts it."""

@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import Final, Self, get_args
 
 from ._durations import NS_PER_S
+from ._numbers import whole_number
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import InvalidOption, NaiveDatetime, NotPeriodic, UsageError
 from .policies.missed import MissedMode, fold_missed
@@ -256,8 +257,7 @@ def _check(trigger: object, missed: str, max_catchup: object) -> None:
         )
     if missed not in _MODES:
         raise InvalidOption(f"missed must be one of {', '.join(_MODES)}, not {missed!r}")
-    if isinstance(max_catchup, bool) or not isinstance(max_catchup, int) or max_catchup < 1:
-        raise InvalidOption(f"max_catchup must be a whole number from 1, not {max_catchup!r}")
+    whole_number(max_catchup, "max_catchup", 1)
 
 
 def _instant_ns(start: object) -> int:

@@ -57,7 +57,7 @@ async def test_a_heavy_job_takes_as_many_slots_as_it_says() -> None:
 @pytest.mark.parametrize("cost", [0, -1, "3", float("nan"), True])
 def test_a_cost_that_weighs_nothing_is_refused_where_it_is_written(cost: Any) -> None:
     """With the option, the value and the range."""
-    with pytest.raises(InvalidOption, match="cost must be a number, above 0"):
+    with pytest.raises(InvalidOption, match="cost must be a number above 0"):
         Quarterjack().task(cost=cost)(asyncio.sleep)
 
 

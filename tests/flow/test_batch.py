@@ -351,7 +351,7 @@ async def test_body_that_is_no_coroutine_function_says_so() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_size": 0}, "max_size must be a whole number, 1 or more"),
+        ({"max_size": 0}, "max_size must be a whole number from 1"),
         ({"max_size": 2, "max_wait": -1}, "max_wait"),
         ({"max_size": 2, "max_bytes": 0}, "max_bytes must be"),
         (

@@ -645,7 +645,7 @@ def test_moves_are_told_and_a_bad_listener_changes_nothing(caplog: pytest.LogCap
 async def test_settings_change_together_or_not_at_all() -> None:
     """Half an update would be a breaker that nobody meant."""
     gate = breaker(on_open="hold")
-    with pytest.raises(InvalidOption, match="probes must be a whole number, 1 or more, got 0"):
+    with pytest.raises(InvalidOption, match="probes must be a whole number from 1, got 0"):
         gate.update(min_calls=1, probes=0)
     with pytest.raises(InvalidOption, match=r"update takes failure_ratio, .* got 'window'"):
         gate.update(window=5)
@@ -660,9 +660,9 @@ async def test_settings_change_together_or_not_at_all() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"failure_ratio": 0}, "failure_ratio must be a number, above 0 and at most 1, got 0"),
+        ({"failure_ratio": 0}, "failure_ratio must be a number above 0 and at most 1, got 0"),
         ({"failure_ratio": 1.5}, "failure_ratio must be"),
-        ({"min_calls": 0}, "min_calls must be a whole number, 1 or more"),
+        ({"min_calls": 0}, "min_calls must be a whole number from 1"),
         ({"window": 0}, "window must be more than 0"),
         ({"window_calls": 5, "min_calls": 6}, "min_calls=6 is above window_calls=5"),
         ({"slow_call": -1}, "slow_call must be more than 0"),

@@ -258,7 +258,7 @@ async def test_keys_have_counts_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: FixedWindow(0, per=1), "max_requests must be a whole number, 1 or more, got 0"),
+        (lambda: FixedWindow(0, per=1), "max_requests must be a whole number from 1, got 0"),
         (lambda: FixedWindow(1), "one of per= and window_seconds="),
         (lambda: FixedWindow(1, per=1, window_seconds=1), "one of per= and window_seconds="),
         (lambda: FixedWindow(1, per=0), "per must be more than 0"),

@@ -368,7 +368,7 @@ async def test_fair_order_refuses_a_job_without_the_key() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"levels": 0}, "levels must be a whole number, 1 or more, got 0"),
+        ({"levels": 0}, "levels must be a whole number from 1, got 0"),
         ({"levels": 2.5}, "levels must be a whole number"),
         ({"aging": 0}, "aging"),
         ({"aging": -1}, "aging"),

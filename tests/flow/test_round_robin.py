@@ -224,7 +224,7 @@ async def test_health_and_weights_change_at_run_time() -> None:
     assert picks(router, 3) == "bbb"
     with pytest.raises(InvalidOption, match=r"weights: .* has a, b, got 'c'"):
         router.update(weights={"a": 1, "c": 1})
-    with pytest.raises(InvalidOption, match=r"health of a must be a number, 0 or more and at most 1, got 2"):
+    with pytest.raises(InvalidOption, match=r"health of a must be a number from 0 to 1, got 2"):
         router.update(weights={"a": 1}, health={"a": 2})
     with pytest.raises(InvalidOption, match="weights must be a mapping"):
         router.update(weights=5)
@@ -486,7 +486,7 @@ async def test_keys_that_nobody_uses_any_more_are_forgotten_by_their_router() ->
         (lambda: WeightedRoundRobin(Resource("a"), on_down="wait"), "on_down must be"),  # type: ignore[arg-type]
         (lambda: WeightedRoundRobin(Resource("a"), slow_start=-1), "slow_start must be 0 or more"),
         (lambda: Resource(""), "needs a name"),
-        (lambda: Resource("a", weight=-1), "weight of a must be a number, 0 or more"),
+        (lambda: Resource("a", weight=-1), "weight of a must be a number from 0"),
         (lambda: Resource("a", breaker=ConcurrencyLimit(1)), "breaker of a must be"),  # type: ignore[call-overload]
         (lambda: Resource("a", limit=5), "limit of a must be a gate"),  # type: ignore[call-overload]
         (lambda: Resource("a", limit=ConcurrencyLimit(1, by="x")), "goes by keys"),

@@ -295,7 +295,7 @@ async def test_cost_above_the_limit_raises_at_submit() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: SlidingWindow(0, per=1), "max_requests must be a whole number, 1 or more, got 0"),
+        (lambda: SlidingWindow(0, per=1), "max_requests must be a whole number from 1, got 0"),
         (lambda: SlidingWindow(1.5, per=1), "max_requests must be a whole number"),  # type: ignore[arg-type]  # it is refused
         (lambda: SlidingWindow(1, per=0), "per must be more than 0"),
         (lambda: SlidingWindow(1, per=-1), "per must be more than 0"),

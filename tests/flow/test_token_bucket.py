@@ -194,12 +194,12 @@ async def test_keys_have_buckets_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: TokenBucket(0, 1), "rate must be a number, above 0, got 0"),
-        (lambda: TokenBucket(-1, 1), "rate must be a number, above 0, got -1"),
+        (lambda: TokenBucket(0, 1), "rate must be a number above 0, got 0"),
+        (lambda: TokenBucket(-1, 1), "rate must be a number above 0, got -1"),
         (lambda: TokenBucket(1e-300, 1), "less than a token in 200 years"),
-        (lambda: TokenBucket(1, 0.5), "burst must be a number, 1 or more, got 0.5"),
+        (lambda: TokenBucket(1, 0.5), "burst must be a number from 1, got 0.5"),
         (lambda: TokenBucket(1, 1, per=0), "per must be more than 0"),
-        (lambda: TokenBucket(1, 1).update(rate=0), "rate must be a number, above 0, got 0"),
+        (lambda: TokenBucket(1, 1).update(rate=0), "rate must be a number above 0, got 0"),
         (lambda: TokenBucket(1, 1).update(per=2), "TokenBucket.update takes rate, burst, got 'per'"),
     ],
 )

@@ -165,7 +165,7 @@ def test_windows_that_are_written_as_rules_are_told_how() -> None:
 def test_where_an_adaptive_limit_begins_follows_its_bounds() -> None:
     """The bug: AdaptiveLimit(max=5) was refused for an initial=10 that nobody gave."""
     assert [AdaptiveLimit(max=5).limit, AdaptiveLimit(min=20).limit, AdaptiveLimit().limit] == [5, 20, 10]
-    with pytest.raises(InvalidOption, match="initial must be a whole number, 1 or more and at most 5, got 10"):
+    with pytest.raises(InvalidOption, match="initial must be a whole number from 1 to 5, got 10"):
         AdaptiveLimit(10, max=5)
 
 

@@ -5,27 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, UsageError
+from quarterjack.errors import ExecutorClosed, ExecutorFull, UsageError
 
 from ._away import Desk, Killable
 from .base import Executor, Home
 
-__all__ = ["DeskExecutor", "at_least_one"]
+__all__ = ["DeskExecutor"]
 
 log = logging.getLogger("quarterjack.executors")
-
-
-def at_least_one(field: str, value: Any) -> int:
-    """Return *value*, of the option *field*.
-
-    Raises:
-        InvalidOption: If it is no whole number from 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOption(f"{field} must be a whole number from 1, got {value!r}")
-    return value
 
 
 async def _at_once() -> None:

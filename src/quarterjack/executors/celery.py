@@ -25,11 +25,12 @@ from typing import Any, ClassVar, Final
 from pydantic_core import from_json, to_json
 
 from quarterjack._durations import NS_PER_S
+from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption, MissingExtra
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._chores import Chores
-from ._desk_executor import DeskExecutor, at_least_one
+from ._desk_executor import DeskExecutor
 from ._outage import Outage
 from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
@@ -100,7 +101,7 @@ class CeleryExecutor(DeskExecutor):
     )
 
     def __init__(self, celery: Any, *, queue: str | None = None, slots: int = 100, name: str = "celery") -> None:
-        self.name, self.slots = name, at_least_one("slots", slots)
+        self.name, self.slots = name, whole_number(slots, "slots", 1)
         check_results(celery)
         self._celery, self._queue = celery, queue
         self._client: Client

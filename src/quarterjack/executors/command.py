@@ -23,12 +23,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
+from quarterjack._numbers import whole_number
 from quarterjack.command import Command
 from quarterjack.errors import BodyDied, CommandFailed, InvalidOption
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
 from ._away import UNKILLABLE_S, Away, Desk, Killable
-from ._desk_executor import DeskExecutor, at_least_one
+from ._desk_executor import DeskExecutor
 from ._leash import fasten_group, has_leash, not_for_forks, unfasten
 from ._output import Output
 from .base import Call, Capabilities, Home, Report
@@ -68,7 +69,7 @@ class CommandExecutor(DeskExecutor):
     runs_commands: ClassVar[bool] = True
 
     def __init__(self, slots: int | None = None, name: str = "command") -> None:
-        self.slots = default_slots() if slots is None else at_least_one("slots", slots)
+        self.slots = default_slots() if slots is None else whole_number(slots, "slots", 1)
         self.name = name
 
     async def start(self, home: Home) -> None:

@@ -19,10 +19,11 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final
 
+from quarterjack._numbers import whole_number
 from quarterjack.errors import MissingExtra
 
 from ._chores import Chores
-from ._desk_executor import DeskExecutor, at_least_one
+from ._desk_executor import DeskExecutor
 from ._frames import LARGE
 from ._loading import is_loading
 from ._outage import Outage
@@ -81,7 +82,7 @@ class DaskExecutor(DeskExecutor):
         resources: Mapping[str, float] | None = None,
         name: str = "dask",
     ) -> None:
-        self.name, self.slots = name, at_least_one("slots", slots)
+        self.name, self.slots = name, whole_number(slots, "slots", 1)
         self._cluster = cluster
         self._address = None if is_loading() else address_of(cluster)  # a Dask worker need not know how it is found
         self._resources = None if resources is None else dict(resources)

@@ -21,11 +21,11 @@ import threading
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from quarterjack._numbers import whole_number
 from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import Away, Desk
-from ._desk_executor import at_least_one
 from .base import Call, Capabilities, Executor, Home, Report
 from .loop import LoopExecutor
 
@@ -59,7 +59,7 @@ class LoopThread(Executor):
 
     def __init__(self, name: str, *, slots: int = 100, loop_factory: LoopFactory | None = None) -> None:
         self.name = name
-        self.slots = at_least_one("slots", slots)
+        self.slots = whole_number(slots, "slots", 1)
         self._loop_factory = loop_factory or asyncio.new_event_loop
         self._lock = threading.Lock()  # apps on different threads start, stop and submit
         self._users: dict[asyncio.AbstractEventLoop, _User] = {}

@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Final, Literal
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import whole_number
 from quarterjack.errors import ExecutorClosed, ExecutorFull, InvalidOption, UsageError
 
 from ._chores import Chores
 from ._crew import Crew, Rules
-from ._desk_executor import DeskExecutor, at_least_one
+from ._desk_executor import DeskExecutor
 from ._remote import request_of
 from ._starting import Nursery
 from ._worker_process import Running
@@ -90,7 +91,7 @@ class ProcessExecutor(DeskExecutor):
     ) -> None:
         for field, value in (("workers", workers), ("max_jobs", max_jobs), ("max_rss", max_rss)):
             if value is not None:
-                at_least_one(field, value)
+                whole_number(value, field, 1)
         if isinstance(preload, str):
             raise InvalidOption(f"preload must be a list of modules such as ['numpy'], got {preload!r}")
         if start_method not in {None, "forkserver", "spawn"}:

@@ -19,7 +19,6 @@ import asyncio
 import importlib.util
 import itertools
 import logging
-import math
 import sys
 from collections import deque
 from collections.abc import Mapping, Sized
@@ -29,10 +28,11 @@ from typing import Any, ClassVar, Final
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from quarterjack._numbers import number, whole_number
 from quarterjack.errors import InvalidOption, MissingExtra, UsageError
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._desk_executor import DeskExecutor, at_least_one
+from ._desk_executor import DeskExecutor
 from ._frames import Frame, numbered
 from ._outage import Outage
 from ._ray_body import Sent
@@ -110,12 +110,12 @@ class RayExecutor(DeskExecutor):
         if spec is None or spec.origin is None:
             raise MissingExtra("the Ray executor", "ray")
         needs = {
-            "num_cpus": _amount("num_cpus", num_cpus),
-            "num_gpus": _amount("num_gpus", num_gpus),
-            "resources": {key: _amount(f"resources[{key!r}]", value) for key, value in (resources or {}).items()},
+            "num_cpus": number(num_cpus, "num_cpus", 0),
+            "num_gpus": number(num_gpus, "num_gpus", 0),
+            "resources": {key: number(value, f"resources[{key!r}]", 0) for key, value in (resources or {}).items()},
         }
         self._needs = to_json(needs)
-        self.name, self.slots = name, at_least_one("slots", slots)
+        self.name, self.slots = name, whole_number(slots, "slots", 1)
         self._address = _checked(address)
         self._init = _as_json(init or {})
         self._home: Home
@@ -307,12 +307,6 @@ def _is_possible(address: str) -> bool:
         return is_other and importlib.util.find_spec(scheme) is not None
     host, _, port = address.rpartition(":")
     return address in {"auto", "local"} or bool(host and port.isdecimal() and 0 < int(port) < 2**16)
-
-
-def _amount(field: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InvalidOption(f"{field} must be a number from 0, got {value!r}")
-    return value
 
 
 def _as_json(init: Mapping[str, Any]) -> dict[str, Any]:

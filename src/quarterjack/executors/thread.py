@@ -25,11 +25,12 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any, ClassVar, Final
 
+from quarterjack._numbers import whole_number
 from quarterjack.errors import ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import Away, Desk
-from ._desk_executor import DeskExecutor, at_least_one
+from ._desk_executor import DeskExecutor
 from .base import Call, Capabilities, Home, Report
 
 __all__ = ["ThreadExecutor", "default_slots"]
@@ -74,7 +75,7 @@ class ThreadExecutor(DeskExecutor):
     )
 
     def __init__(self, slots: int | None = None, name: str = "thread") -> None:
-        self.slots = default_slots() if slots is None else at_least_one("slots", slots)
+        self.slots = default_slots() if slots is None else whole_number(slots, "slots", 1)
         self.name = name
         self._idle: list[_Thread] = []
         self._busy: set[_Thread] = set()

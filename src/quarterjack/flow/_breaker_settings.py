@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import number, whole_number
 from quarterjack.errors import InvalidOption
-
-from ._options import number
 
 __all__ = ["CHANGEABLE", "BreakerSettings", "OnOpen"]
 
@@ -49,9 +48,9 @@ class BreakerSettings:
 
     def __post_init__(self) -> None:
         number(self.failure_ratio, "failure_ratio", 0.0, 1.0, exclusive=True)
-        number(self.min_calls, "min_calls", 1, whole=True)
+        whole_number(self.min_calls, "min_calls", 1)
         number(self.jitter, "jitter", 0.0, 1.0)
-        number(self.probes, "probes", 1, whole=True)
+        whole_number(self.probes, "probes", 1)
         for field in ("window", "slow_call", "open_for", "max_open_for", "probe_timeout"):
             value = getattr(self, field)
             if value is not None:
@@ -59,7 +58,7 @@ class BreakerSettings:
         self._check_together()
 
     def _check_together(self) -> None:
-        if self.window_calls is not None and number(self.window_calls, "window_calls", 1, whole=True) < self.min_calls:
+        if self.window_calls is not None and whole_number(self.window_calls, "window_calls", 1) < self.min_calls:
             raise InvalidOption(
                 f"min_calls={self.min_calls} is above window_calls={self.window_calls}: so many calls are never "
                 "remembered, and it would never open; lower one or raise the other"

@@ -10,9 +10,9 @@ from abc import abstractmethod
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeGuard, cast, get_args
 
+from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption, UsageError
 
-from ._options import number
 from ._purse import CreditPurse, Filler, OnStoreError, PurseT, Terms, Tie
 from ._rate import RateGate
 from .base import Gate
@@ -85,7 +85,7 @@ def settle_scope(
     if on_store_error is not None and on_store_error not in get_args(OnStoreError):
         allowed = ", ".join(map(repr, get_args(OnStoreError)))
         raise InvalidOption(f"on_store_error must be one of {allowed}, got {on_store_error!r}")
-    most = number(BATCH if batch is None else batch, "batch", 1, whole=True)
+    most = whole_number(BATCH if batch is None else batch, "batch", 1)
     # Not by __new__: whoever asks for the constructor's signature would be shown that one's.
     gate.__class__ = form
     cast("FleetForm[Any]", gate)._set_up(Terms(most, cast("OnStoreError", on_store_error or "closed")))

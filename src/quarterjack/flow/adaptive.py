@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import number, whole_number
 from quarterjack.errors import InvalidOption
 
 from ._counts import Counts, judge_of
 from ._keys import By
-from ._options import CRUMBS, changed, number
+from ._options import CRUMBS, changed
 from .alarms import Alarm
 from .base import Gate
 from .outcome import Ended
@@ -76,8 +77,8 @@ class AdaptiveSettings:
     failure_ratio: float
 
     def __post_init__(self) -> None:
-        number(self.min, "min", 1, whole=True)
-        number(self.max, "max", self.min, whole=True)
+        whole_number(self.min, "min", 1)
+        whole_number(self.max, "max", self.min)
         number(self.failure_ratio, "failure_ratio", 0.0, 1.0, exclusive=True)
         number(self.backoff, "backoff", 0.0, 1.0, exclusive=True)
         if self.backoff == 1.0:
@@ -191,7 +192,7 @@ class AdaptiveLimit(Gate):
             failure_ratio=failure_ratio,
         )
         began_with = sorted((min, INITIAL, max))[1] if initial is None else initial
-        self._initial = float(number(began_with, "initial", min, max, whole=True))
+        self._initial = float(whole_number(began_with, "initial", min, max))
         if pressure is not None and not isinstance(pressure, Pressure) and not callable(pressure):
             raise InvalidOption(f"pressure must be a Pressure, a function without arguments, or None, got {pressure!r}")
         self._pressure = pressure

@@ -14,10 +14,9 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar, get_args
 from pydantic_core import to_json
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import whole_number
 from quarterjack._signatures import Explained
 from quarterjack.errors import BatchMismatch, InvalidOption
-
-from ._options import number
 
 __all__ = ["Basket", "Batch", "OnError", "results_of", "size_of"]
 
@@ -71,9 +70,9 @@ class Batch(Explained):
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        put("max_size", number(max_size, "max_size", 1, 1_000_000, whole=True))
+        put("max_size", whole_number(max_size, "max_size", 1, 1_000_000))
         put("max_wait_s", to_seconds(max_wait, "max_wait"))
-        put("max_bytes", None if max_bytes is None else number(max_bytes, "max_bytes", 1, whole=True))
+        put("max_bytes", None if max_bytes is None else whole_number(max_bytes, "max_bytes", 1))
         if on_error not in get_args(OnError):
             raise InvalidOption(f"on_error must be one of {', '.join(map(repr, get_args(OnError)))}, got {on_error!r}")
         put("on_error", on_error)

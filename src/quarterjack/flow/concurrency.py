@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from threading import get_ident
 from typing import Any, Final, Literal
 
+from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption
 
 from ._fleet import FleetForm, OnStoreError, Scope, settle_scope
 from ._keys import By
-from ._options import CRUMBS, changed, number
+from ._options import CRUMBS, changed
 from ._purse import SlotPurse
 from .base import Gate
 from .outcome import Ended
@@ -76,7 +77,7 @@ class ConcurrencyLimit(Gate):
             raise InvalidOption(f"reentrant must be 'raise' or 'donate', got {reentrant!r}")
         self.lends = reentrant == "donate"
         self._lent: set[Waiting] = set()
-        self.max_concurrent = number(max_concurrent, "max_concurrent", 1, whole=True)
+        self.max_concurrent = whole_number(max_concurrent, "max_concurrent", 1)
         self.used = 0.0
         """Slots in use."""
         self._users = 0
@@ -180,7 +181,7 @@ class ConcurrencyLimit(Gate):
 
     def _check_changes(self, changes: Mapping[str, Any]) -> None:
         changed(self, changes, _SETTINGS)
-        number(changes.get("max_concurrent", self.max_concurrent), "max_concurrent", 1, whole=True)
+        whole_number(changes.get("max_concurrent", self.max_concurrent), "max_concurrent", 1)
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         self.max_concurrent = changes.get("max_concurrent", self.max_concurrent)

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol, cast
 
 from quarterjack._durations import NS_PER_S, Seconds, to_ns, to_seconds
+from quarterjack._numbers import whole_number
 from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption
 from quarterjack.triggers import Aligned, Cron, Trigger
 
 from ._fleet import FleetRate, OnStoreError, Scope, settle_scope
 from ._keys import By
-from ._options import CRUMBS, changed, number
+from ._options import CRUMBS, changed
 from ._rate import LONG_AGO, RateGate
 from .waiting import Waiting
 
@@ -77,7 +78,7 @@ class FixedWindow(RateGate):
         super().__init__(by=by, name=name)
         if (per is None) == (window_seconds is None):
             raise InvalidOption("FixedWindow takes one of per= and window_seconds=, which mean the same")
-        self.max_requests: int = number(max_requests, "max_requests", 1, whole=True)
+        self.max_requests: int = whole_number(max_requests, "max_requests", 1)
         self.per: Final = per if per is not None else window_seconds
         self.anchor: Final = anchor
         self.follows_wall_clock = anchor != "first"
@@ -131,7 +132,7 @@ class FixedWindow(RateGate):
 
     def _check_changes(self, changes: Mapping[str, Any]) -> None:
         changed(self, changes, _SETTINGS)
-        number(changes.get("max_requests", self.max_requests), "max_requests", 1, whole=True)
+        whole_number(changes.get("max_requests", self.max_requests), "max_requests", 1)
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         self.max_requests = changes.get("max_requests", self.max_requests)

@@ -14,12 +14,12 @@ from itertools import chain, count
 from typing import Any, Final, TypeVar, get_args
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import whole_number
 from quarterjack._signatures import Explained
 from quarterjack.errors import InvalidOption
 from quarterjack.policies.backoff import Retry
 
 from ._fleet import refuse_twins
-from ._options import number
 from .base import Gate, Order, Wrap
 from .batch import Batch
 from .dispatcher import Dispatcher
@@ -76,7 +76,7 @@ class Flow(Explained, Passable):
                 f"Timeout({self.timeout.seconds:g}) of an attempt is above Deadline({self.deadline.seconds:g}) "
                 "of the whole job and could never be met; lower it or raise the deadline"
             )
-        self.max_queue: Final = None if max_queue is None else number(max_queue, "max_queue", 1, whole=True)
+        self.max_queue: Final = None if max_queue is None else whole_number(max_queue, "max_queue", 1)
         if overflow not in get_args(Overflow):
             raise InvalidOption(f"overflow must be one of {', '.join(map(repr, get_args(Overflow)))}, got {overflow!r}")
         if overflow != "reject" and max_queue is None:

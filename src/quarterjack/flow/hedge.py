@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import whole_number
 from quarterjack.clock import clock_of
 
-from ._options import number
 from .base import Wrap
 from .waiting import Waiting
 
@@ -42,7 +42,7 @@ class Hedge(Wrap):
 
     def __init__(self, *, after: Seconds, max: int = 2) -> None:  # noqa: A002  # as everywhere for the most there may be
         self.after_s = to_seconds(after, "after of Hedge", exclusive=True)
-        self.max = number(max, "max of Hedge", 2, 1_000, whole=True)
+        self.max = whole_number(max, "max of Hedge", 2, 1_000)
 
     async def __call__(self, job: Waiting, proceed: Callable[[], Awaitable[Any]]) -> Any:
         """Return the first result of its bodies, or raise the first error when all have failed."""

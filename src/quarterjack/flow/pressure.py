@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import number
 from quarterjack._signatures import Explained
 
 from ._load import Share, cpu_source, memory_source, stall_source
-from ._options import number
 
 __all__ = ["Pressure"]
 

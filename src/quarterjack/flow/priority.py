@@ -7,12 +7,13 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import number, whole_number
 from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption
 
 from ._fair import FairShares
 from ._keys import By, check_by, key_of
-from ._options import changed, number
+from ._options import changed
 from .base import Order
 from .inheritance import DEFAULT_PRIORITY
 from .waiting import Waiting
@@ -69,7 +70,7 @@ class Priority(Order):
         fair_by: By | None = None,
         weights: Mapping[Any, float] | None = None,
     ) -> None:
-        self.levels: Final[int] = number(levels, "levels", 1, whole=True)
+        self.levels: Final[int] = whole_number(levels, "levels", 1)
         self.aging_s: Final = to_seconds(aging, "aging", exclusive=True)
         check_by(fair_by, "fair_by")
         if weights is not None and fair_by is None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import number
 from quarterjack._signatures import Explained
 from quarterjack.clock import Clock
 from quarterjack.errors import CircuitOpen, FlowRefused, InvalidOption, NoResource
 
 from ._fleet import fleet_forms
 from ._keys import By
-from ._options import CRUMBS, changed, number
+from ._options import CRUMBS, changed
 from .base import Gate
 from .breaker import CircuitBreaker
 from .outcome import NOT_STARTED, Ended

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption
 
 from ._fleet import FleetRate, OnStoreError, Scope, settle_scope
 from ._keys import By
-from ._options import CRUMBS, changed, number
+from ._options import CRUMBS, changed
 from ._rate import Pace, RateGate
 from .waiting import Waiting
 
@@ -67,7 +68,7 @@ class SlidingWindow(RateGate):
         on_store_error: OnStoreError | None = None,
     ) -> None:
         super().__init__(by=by, name=name)
-        self.max_requests: int = number(max_requests, "max_requests", 1, whole=True)
+        self.max_requests: int = whole_number(max_requests, "max_requests", 1)
         self.per = to_seconds(per, "per", exclusive=True)
         self.smooth: Final = bool(smooth)
         self._starts: deque[tuple[float, float]] = deque()
@@ -165,7 +166,7 @@ class SlidingWindow(RateGate):
 
     def _check_changes(self, changes: Mapping[str, Any]) -> None:
         changed(self, changes, _SETTINGS)
-        number(changes.get("max_requests", self.max_requests), "max_requests", 1, whole=True)
+        whole_number(changes.get("max_requests", self.max_requests), "max_requests", 1)
         to_seconds(changes.get("per", self.per), "per", exclusive=True)
 
     def _change(self, changes: Mapping[str, Any]) -> None:

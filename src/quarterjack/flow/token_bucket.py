@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from quarterjack._durations import NS_PER_S, Seconds, to_ns
+from quarterjack._numbers import number
 from quarterjack.errors import InvalidOption
 
 from ._fleet import FleetRate, OnStoreError, Scope, settle_scope
 from ._keys import By
-from ._options import CRUMBS, changed, number
+from ._options import CRUMBS, changed
 from ._rate import RateGate
 from .waiting import Waiting
 

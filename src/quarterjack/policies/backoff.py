@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Final, Literal, Self, cast, get_args
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import number, whole_number
 from quarterjack._signatures import explained
 from quarterjack.errors import FlowRefused, InvalidOption, RaisedElsewhere
 
@@ -106,17 +107,12 @@ class Retry:
         def keep(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= 1_000_000:
-            raise InvalidOption(f"retry must be 1 to 1000000 attempts, got {attempts!r}")
-        is_number = isinstance(mult, int | float) and not isinstance(mult, bool)
-        if not is_number or not 1 <= mult <= 1_000:
-            raise InvalidOption(f"mult must be a number from 1 to 1000, got {mult!r}")
         if jitter not in get_args(Jitter):
             raise InvalidOption(f"jitter must be one of {', '.join(map(repr, get_args(Jitter)))}, got {jitter!r}")
         if budget is not None and not isinstance(budget, RetryBudget):
             raise InvalidOption(f"budget must be a RetryBudget, which jobs share, got {budget!r}")
         keep("on", _failure(on, "on"))
-        keep("attempts", attempts)
+        keep("attempts", whole_number(attempts, "attempts of a retry", 1, 1_000_000))
         keep("deadline_s", None if deadline is None else to_seconds(deadline, "deadline", exclusive=True))
         cap_s = to_seconds(cap, "cap")
         base_s = min(FIRST_CEILING_S, cap_s) if base is None else to_seconds(base, "base")
@@ -124,7 +120,7 @@ class Retry:
             raise InvalidOption(f"base={base_s:g} is above cap={cap_s:g}, the longest pause: lower it or raise cap=")
         keep("base_s", base_s)
         keep("cap_s", cap_s)
-        keep("mult", float(mult))
+        keep("mult", float(number(mult, "mult", 1, 1_000)))
         keep("jitter", jitter)
         keep("on_result", _function(on_result, "on_result", "the result"))
         keep("retry_after", _function(retry_after, "retry_after", "the exception"))

@@ -13,8 +13,8 @@ from collections import deque
 from typing import Any, Final
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import number
 from quarterjack._signatures import Explained
-from quarterjack.errors import InvalidOption
 
 __all__ = ["RetryBudget"]
 
@@ -50,12 +50,8 @@ class RetryBudget(Explained):
     """
 
     def __init__(self, *, ratio: float = 0.2, per_second: float = 1.0, window: Seconds = 10.0) -> None:
-        for name, value in (("ratio", ratio), ("per_second", per_second)):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 <= value <= 1e9:
-                raise InvalidOption(f"{name} must be a number from 0 to 1e9, got {value!r}")
-        self.ratio: Final = float(ratio)
-        self.per_second: Final = float(per_second)
+        self.ratio: Final = float(number(ratio, "ratio", 0, 1e9))
+        self.per_second: Final = float(number(per_second, "per_second", 0, 1e9))
         self.window_s: Final = to_seconds(window, "window", exclusive=True)
         self._slices: deque[tuple[int, int, int]] = deque()
         """The slice's number, its successes, its retries."""
