@@ -30,7 +30,7 @@ from quarterjack.executors._remote import outcome_of
 from quarterjack.executors.dask import DaskExecutor
 from quarterjack.model import Outcome, OutcomeKind
 from quarterjack.testing import _contract_bodies, _executor_bench
-from quarterjack.testing._executor_bench import TestCall, Track, until
+from quarterjack.testing._executor_bench import TestCall, Track, notes_in, until
 from quarterjack.testing.executor_contract import ExecutorBench, ExecutorContract
 from tests.clusters.dask_app import app, crash, huge, odd
 from tests.clusters.kit import ROOT, end
@@ -346,11 +346,11 @@ async def test_killed_app_leaves_no_body_behind(address: str, tmp_path: Path) ->
     """Nobody waits for it any more: its slot on the cluster is somebody else's."""
     app_of_old = subprocess.Popen([sys.executable, "-m", "tests.clusters.dask_app", address, str(tmp_path)], cwd=ROOT)
     try:
-        await until((tmp_path / "a").exists)
+        await until(lambda: bool(notes_in(tmp_path / "a")))
     finally:
         app_of_old.kill()
         app_of_old.wait()
-    await until(lambda: "interrupted" in (tmp_path / "a").read_text())
+    await until(lambda: notes_in(tmp_path / "a") == ["began", "interrupted"])
 
 
 async def test_killed_scheduler_loses_what_it_had_and_the_lease_brings_it_back(tmp_path: Path) -> None:
@@ -363,18 +363,18 @@ async def test_killed_scheduler_loses_what_it_had_and_the_lease_brings_it_back(t
         body = lasting.task(executor=Findable(old.address))(_contract_bodies.hold.__wrapped__)
         async with lasting:
             job = await lasting.submit(body, str(tmp_path / "a"), str(tmp_path / "go"))
-            await until((tmp_path / "a").exists)
+            await until(lambda: bool(notes_in(tmp_path / "a")))
             old.process.kill()
             old.process.wait()
             later = await lasting.submit(body, str(tmp_path / "b"), str(tmp_path / "go"))
             again = cluster(1, 2, int(old.address.rpartition(":")[2]))
             await asyncio.to_thread(later_on.enter_context, again)
-            await until(lambda: (tmp_path / "a").read_text().count("began") == 2)
+            await until(lambda: notes_in(tmp_path / "a").count("began") == 2)
             (tmp_path / "go").touch()
             assert await job == "let go"
             assert await later == "let go"
     assert (job.attempt, job.failures, job.rescues) == (2, 0, 1)
-    assert (later.attempt, (tmp_path / "b").read_text().split()) == (1, ["began"])
+    assert (later.attempt, notes_in(tmp_path / "b")) == (1, ["began"])
 
 
 def test_place_that_is_no_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from quarterjack.model import NO_KWARGS, JobRecord, Outcome, OutcomeKind
 
 from . import _contract_bodies
 
-__all__ = ["ENOUGH_S", "BodyKind", "ExecutorBench", "TestCall", "Track", "until"]
+__all__ = ["ENOUGH_S", "BodyKind", "ExecutorBench", "TestCall", "Track", "notes_in", "until"]
 
 BodyKind = Literal["plain", "coroutine"]
 ENOUGH_S: Final = 30.0
@@ -34,6 +34,11 @@ async def until(is_so: Callable[[], bool], within_s: float | None = None) -> Non
     async with asyncio.timeout(ENOUGH_S if within_s is None else within_s):
         while not is_so():  # noqa: ASYNC110  # what it waits for may happen in another process
             await asyncio.sleep(0.002)
+
+
+def notes_in(file: Path) -> list[str]:
+    """Return what bodies noted there; a file that is there may still be empty."""
+    return file.read_text(encoding="utf-8").split() if file.exists() else []
 
 
 class Track:
@@ -207,8 +212,7 @@ class ExecutorBench:
 
     def notes(self, name: str) -> list[str]:
         """Return what bodies noted."""
-        path = self.folder / name
-        return path.read_text(encoding="utf-8").split() if path.exists() else []
+        return notes_in(self.folder / name)
 
     def let_go(self, name: str) -> None:
         """Let the bodies end that wait for this file."""

@@ -15,7 +15,7 @@ from quarterjack.executors._relay import Relay
 from quarterjack.executors._remote import Answer, outcome_of, request_of
 from quarterjack.model import Outcome, OutcomeKind
 from quarterjack.testing import _contract_bodies
-from quarterjack.testing._executor_bench import ENOUGH_S, TestCall, Track, until
+from quarterjack.testing._executor_bench import ENOUGH_S, TestCall, Track, notes_in, until
 
 pytestmark = pytest.mark.slow  # each case starts processes
 
@@ -78,11 +78,11 @@ async def test_stop_that_comes_before_the_beginning_is_kept(relay: Relay, tmp_pa
 async def test_cancelled_run_ends_its_body_first(relay: Relay, tmp_path: Path) -> None:
     """A cluster's process that closes takes its bodies with it, in good order."""
     run = asyncio.create_task(Sent(relay, "hold", str(tmp_path / "a"), str(tmp_path / "go")).run())
-    await until((tmp_path / "a").exists)
+    await until(lambda: bool(notes_in(tmp_path / "a")))
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    assert (tmp_path / "a").read_text().split() == ["began", "interrupted"]
+    assert notes_in(tmp_path / "a") == ["began", "interrupted"]
 
 
 async def test_processes_end_when_nothing_was_to_do_for_a_while(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ async def test_processes_end_when_nothing_was_to_do_for_a_while(relay: Relay, mo
 async def test_processes_end_with_their_last_body_once_their_clients_have_left(relay: Relay, tmp_path: Path) -> None:
     """A program that is started each minute would leave a pool behind with each start."""
     run = asyncio.create_task(Sent(relay, "hold", str(tmp_path / "a"), str(tmp_path / "go")).run())
-    await until((tmp_path / "a").exists)
+    await until(lambda: bool(notes_in(tmp_path / "a")))
     [pool] = relay._pools.values()
     relay.on_left("another")
     relay.on_left("client")
