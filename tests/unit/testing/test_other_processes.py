@@ -54,7 +54,7 @@ def test_turn_after_turn_at_one_instant_is_told(tmp_path: Path) -> None:
     """A Forever whose body takes no time runs for ever at one instant; without a word a test would just hang."""
     done = run(
         """
-        import asyncio, os, threading, time
+        import asyncio, logging, os, sys
         from quarterjack import Forever, Quarterjack
         from quarterjack.testing import _loop, virtual_time
 
@@ -64,11 +64,12 @@ def test_turn_after_turn_at_one_instant_is_told(tmp_path: Path) -> None:
         @app.task(Forever())
         async def empty() -> None: ...
 
-        def give_up() -> None:
-            time.sleep(3)
-            os._exit(3)
+        class Told(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                print(record.getMessage(), file=sys.stderr, flush=True)
+                os._exit(3)
 
-        threading.Thread(target=give_up, daemon=True).start()
+        logging.getLogger("quarterjack").addHandler(Told(logging.WARNING))
 
         async def main() -> None:
             async with virtual_time(app) as world:
@@ -78,5 +79,6 @@ def test_turn_after_turn_at_one_instant_is_told(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
+    assert done.returncode == 3
     assert "stood still" in done.stderr
     assert "something is always ready" in done.stderr
