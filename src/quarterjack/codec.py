@@ -19,8 +19,10 @@ from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from ._payload import MAX_ARGUMENT_BYTES, Unreadable, no_json, too_large
+from .command import Command
 from .errors import InvalidArguments, Orphaned
 from .model import NO_KWARGS, ErrorInfo, JobRecord
+from .options import runs_commands
 from .task import TaskDefinition
 
 __all__ = [
@@ -255,6 +257,8 @@ class ResultCodec:
 
     def __init__(self, definition: TaskDefinition) -> None:
         hint = definition.hints.known.get("return", Any)
+        if runs_commands(definition.options.executor):  # its body returns what to run, and gets that back as it ran
+            hint = Command
         self._adapter, self._type = _adapter(hint), _type_of(hint)
 
     def round_trip(self, value: Any, max_bytes: int) -> Any:

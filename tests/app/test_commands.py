@@ -345,6 +345,25 @@ async def test_the_output_is_in_the_row_and_shown(tmp_path: Path) -> None:
     assert b"secret" not in (tmp_path / "jobs.db").read_bytes()
 
 
+async def test_a_body_gets_its_command_back_from_a_file_whatever_its_hint_says(tmp_path: Path) -> None:
+    """The bug: of one that returns a list of words, or has no hint, a store on disk gave back a dict."""
+    app = Quarterjack(f"sqlite:///{tmp_path}/jobs.db")
+
+    @app.task(executor="command")
+    def listed() -> list[str]:
+        return ["echo", "kept"]
+
+    @app.task(executor="command")
+    def bare():  # type: ignore[no-untyped-def]  # noqa: ANN202  # that is what it is about
+        return ["echo", "kept"]
+
+    tasks: list[Any] = [listed, bare]
+    async with app:
+        for task in tasks:
+            result: Any = await (await app.submit(task))
+            assert (type(result), result.output) == (Command, "kept\n")
+
+
 async def test_what_ended_a_command_is_told_apart_from_what_it_wrote(app: Quarterjack) -> None:
     """The bug: of one that timed out its output stood under the word error, and the reason nowhere in a list."""
     job = await run(app, "echo start; sleep 60", timeout=0.4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -269,3 +270,13 @@ async def test_a_limit_that_a_subclass_counts_otherwise_is_asked() -> None:
         async with limit:
             pass
     assert asked == ["take"] * 3
+
+
+@pytest.mark.parametrize("cost", [0, -5, math.nan, math.inf, True, "3", None, 10**400])
+async def test_a_cost_that_is_no_finite_number_above_0_is_refused(cost: Any) -> None:
+    """The bug: a pass of -5 made room for five more than the limit, one of nan waited for ever."""
+    limit = ConcurrencyLimit(2)
+    with pytest.raises(InvalidOption, match="cost must be a number above 0, got"):
+        limit.permit(cost=cost)
+    with pytest.raises(InvalidOption, match="cost must be a number above 0, got"):
+        Flow(limit).permit(cost=cost)

@@ -9,6 +9,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from quarterjack._numbers import number
 from quarterjack.context import CURRENT
 from quarterjack.errors import UsageError
 
@@ -29,6 +30,7 @@ MakeRoom = Callable[[Dispatcher, Callable[[Any], None], Callable[[Any, Exception
 """Makes a waiting room on a loop, from who is told of each that is let in, or turned away and why."""
 
 
+_ONE: Final = 1.0
 _NEW: Final = Phase.NEW
 _STARTED: Final = Phase.STARTED
 _OVER: Final = Phase.OVER
@@ -249,9 +251,13 @@ class Passable:
     def _leave_fast(self, turnstile: Turnstile) -> None:
         turnstile.leave_fast()
 
-    def permit(self, *, cost: float = 1.0, **key: Hashable) -> Permit:
-        """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for."""
-        return Permit(self, key, cost)
+    def permit(self, *, cost: float = _ONE, **key: Hashable) -> Permit:
+        """Return a pass of its own for ``async with``: with a *cost*, and the key that ``by=`` looks for.
+
+        Raises:
+            InvalidOption: If *cost* is no finite number above 0.
+        """
+        return Permit(self, key, cost if cost is _ONE else number(cost, "cost", 0, exclusive=True))
 
     def _turnstile_here(self) -> Turnstile:
         """Return the turnstile on the running loop.
