@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quarterjack import ConcurrencyLimit, FixedWindow, Flow, SlidingWindow, TaskManager, TokenBucket, Waiting
+from quarterjack._fast import EAGER_TASKS
 from quarterjack.flow._rate import RateGate
 from quarterjack.flow.base import Gate
 from quarterjack.flow.permit import Permit
@@ -252,3 +253,29 @@ async def test_window_that_begins_with_the_first_start_does_not_begin_with_a_pas
             await asyncio.sleep(4)
         await waiting
         assert gate.stats() == {"max_requests": 3, "used": 1.0, "ends_in": 10.0}
+
+
+@pytest.mark.skipif(not EAGER_TASKS, reason="bodies begin eagerly from Python 3.12 on")
+@pytest.mark.parametrize(
+    "make", [lambda: ConcurrencyLimit(2), lambda: SlidingWindow(2, per=10), lambda: Flow(ConcurrencyLimit(2))]
+)
+async def test_body_that_begins_eagerly_does_not_overtake_who_waits(make: Callable[[], Any]) -> None:
+    """In the turn that starts it the others of its lane stand nowhere else: neither among the ready nor at a gate."""
+    with virtual_loop():
+        gate, order = make(), list[str]()
+        async with gate:  # from now on passes know their loop, and are quick
+            pass
+        await asyncio.sleep(20)
+
+        async def first() -> None:
+            async with gate:
+                order.append("the first one's pass")
+
+        async def second() -> None:
+            order.append("second")
+            await asyncio.sleep(1)
+
+        async with TaskManager(gate) as manager:
+            manager.submit(first)
+            manager.submit(second)
+    assert order == ["second", "the first one's pass"]

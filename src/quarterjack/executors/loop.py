@@ -5,28 +5,30 @@ One asyncio task per call, in a context of its own: user code expects
 alone. (Worker tasks that take many jobs are half as dear and wrong: a late
 cancel of one job hits the next.)
 
-A task that is cancelled before its first step never enters its coroutine, so
-nothing inside it could report; `_Running.cancel` therefore withdraws such a
-call itself."""
+A call that is cancelled before its first step is withdrawn: `_Running.cancel`
+does so itself, and a cancel of the task by somebody else is noticed at the
+coroutine's threshold, or by a callback where a task factory makes the tasks."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import ClassVar, Final
 
+from quarterjack._fast import EAGER_TASKS
 from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
+from ._threshold import THRESHOLD, led
 from .base import Call, Capabilities, Executor, Home, Report
 
-__all__ = ["LoopExecutor"]
+__all__ = ["UNBEGUN", "LoopExecutor"]
+
+UNBEGUN: Final = "its asyncio task was cancelled before it began"
 
 _DONE, _RAISED = OutcomeKind.DONE, OutcomeKind.RAISED
 _CANCELLED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.TIMED_OUT
 OVERRUN_S: Final = 0.05
 """A body that is so much over its timeout and was not stopped has blocked the loop; less is chance."""
-_CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
 
 
 class LoopExecutor(Executor):
@@ -79,13 +81,15 @@ class LoopExecutor(Executor):
             raise ExecutorFull(f"all {self.slots} slots of the loop executor are taken")
         running = _Running(self, call, report)
         self._running.add(running)
-        coroutine = running.drive()
         if self._factory:
-            running.task = loop.create_task(coroutine, name=call.job_id, context=call.context)
-        elif _CAN_START_EAGERLY:
+            running.task = loop.create_task(running.drive(), name=call.job_id, context=call.context)
+            running.task.add_done_callback(running.on_task_over)
+        elif EAGER_TASKS:
+            coroutine = running.drive()
             running.task = asyncio.Task(coroutine, loop=loop, name=call.job_id, context=call.context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
         else:  # as create_task does, less its Python frame
-            running.task = asyncio.Task(coroutine, loop=loop, name=call.job_id, context=call.context)
+            entered = led(running.drive(is_led=True))
+            running.task = asyncio.Task(entered, loop=loop, name=call.job_id, context=call.context)
         return running
 
     def hold(self) -> None:
@@ -123,8 +127,14 @@ class _Running:
         self._reported = False
         self._timer: asyncio.TimerHandle | None = None
 
-    async def drive(self) -> None:
+    async def drive(self, *, is_led: bool = False) -> None:
         """Run the body and report how it ended."""
+        if is_led:
+            try:
+                await THRESHOLD
+            except asyncio.CancelledError:
+                self.on_task_over()
+                return
         call, report = self.call, self.report
         self.begun = True
         if self._executor._held:
@@ -203,16 +213,17 @@ class _Running:
         self._reason = reason
         self.task.cancel(reason)
         if not self.begun:
-            self._withdraw()
+            self._report(Outcome(_CANCELLED, reason=reason))
             return
         if self._timer is not None:
             self._timer.cancel()
         loop = self.task.get_loop()
         self._timer = loop.call_later(self.call.cancel_grace_s, self.give_up)
 
-    def _withdraw(self) -> None:
-        """End a call whose task was cancelled before its first step: its coroutine will never run."""
-        self._report(Outcome(_CANCELLED, reason=self._reason))
+    def on_task_over(self, _: object = None) -> None:
+        """End a call whose task somebody else has cancelled before its first step."""
+        if not self.begun and not self._reported:
+            self._report(Outcome(_CANCELLED, reason=UNBEGUN))
 
     def give_up(self) -> None:
         """Report a body that ignores its cancellation; it keeps its slot until it really ends."""

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final
 
 from quarterjack._durations import NS_PER_S, Seconds, to_seconds
+from quarterjack._fast import EAGER_TASKS
 from quarterjack._signatures import explained
 from quarterjack.clock import SYSTEM_CLOCK, Clock, clock_of
 from quarterjack.errors import InvalidOption
@@ -93,6 +94,7 @@ class RateGate(Gate):
             or turnstile.thread != get_ident()
             or turnstile.posts[0].entries  # somebody waits
             or (dispatcher := turnstile.dispatcher)._ready  # or is about to be asked for
+            or (EAGER_TASKS and dispatcher._advancing)
             or not self._take_one(dispatcher.monotonic())
         ):
             await self._enter_slowly()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from threading import get_ident
 from typing import Any, Final, Literal
 
+from quarterjack._fast import EAGER_TASKS
 from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption
 
@@ -96,6 +97,7 @@ class ConcurrencyLimit(Gate):
             or not turnstile.is_fast
             or turnstile.posts[0].entries  # somebody waits
             or turnstile.dispatcher._ready  # or is about to be asked for
+            or (EAGER_TASKS and turnstile.dispatcher._advancing)
             or self.used + 1.0 > self.max_concurrent + CRUMBS
             or turnstile.thread != get_ident()
         ):

@@ -303,9 +303,11 @@ class Dispatcher:
 
     def is_sought(self, posts: tuple[Post, ...]) -> bool:
         """Say whether somebody may be about to be asked for at one of *posts*: who comes now comes after."""
-        ready = self._ready
+        ready, lane = self._ready, self._advancing
         if len(ready) > FEW:
             return True
+        if lane is not None and lane.size and any(post in posts for post in lane.posts):
+            return True  # a body that has begun eagerly asks, and those of its lane come next
         return any(post in posts for entry in ready if entry[2].entry is entry for post in entry[2].posts)
 
     def settle(self) -> None:

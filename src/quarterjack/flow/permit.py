@@ -9,6 +9,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from quarterjack._fast import EAGER_TASKS
 from quarterjack._numbers import number
 from quarterjack.context import CURRENT
 from quarterjack.errors import UsageError
@@ -108,7 +109,8 @@ class Turnstile:
 
         It keeps nothing of the pass, as the general way does, `WaitingRoom.pass_at_once`.
         """
-        if self.dispatcher._ready:  # somebody is about to be asked for
+        dispatcher = self.dispatcher
+        if dispatcher._ready or (EAGER_TASKS and dispatcher._advancing):  # somebody is about to be asked for
             return False
         for post, gate in self._taking:
             if post.entries or not gate._take_one(now):

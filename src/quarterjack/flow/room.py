@@ -155,7 +155,7 @@ class WaitingRoom:
         lane = self.only or self._lane_of(job)
         dispatcher = self.dispatcher
         now = job.enqueued_at = dispatcher.monotonic()
-        if lane.size or (dispatcher._ready and dispatcher.is_sought(lane.posts)):
+        if lane.size or ((dispatcher._ready or dispatcher._advancing) and dispatcher.is_sought(lane.posts)):
             return False
         try:
             for post, eta in lane.etas:  # no `check`: who passes now cannot be one who never could

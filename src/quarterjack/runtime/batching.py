@@ -263,6 +263,15 @@ class Batcher:
         """Its gates are taken: call the body, in the context of its first item."""
         first = next(iter(group.seats))
         group.worker = self._dispatcher.loop.create_task(self._drive(group, first), context=first.context)
+        group.worker.add_done_callback(partial(self._never_began, group))
+
+    def _never_began(self, group: Group, worker: asyncio.Task[None]) -> None:
+        """The task of a batch is over; if that was before its first step, somebody else has cancelled it."""
+        if group.worker is worker and group._phase is Phase.TAKEN:
+            self._dispatcher.give(group, NOT_STARTED)
+            self._forget(group)
+            for seat in self._emptied(group):
+                seat.failed(OutcomeKind.CANCELLED, None)
 
     async def _drive(self, group: Group, first: Seat) -> None:
         now = self._dispatcher.monotonic()

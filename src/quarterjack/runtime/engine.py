@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
@@ -18,8 +17,11 @@ from random import Random
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
+from quarterjack._fast import EAGER_TASKS
 from quarterjack.context import CURRENT
 from quarterjack.errors import DeadlineExceeded, UsageError
+from quarterjack.executors._threshold import led
+from quarterjack.executors.loop import UNBEGUN
 from quarterjack.flow.base import Wrap
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.inheritance import inherit
@@ -49,7 +51,6 @@ _SUBMITTED, _SCHEDULED, _RUNNING, _DONE = JobState.SUBMITTED, JobState.SCHEDULED
 _TAKEN: Final = Phase.TAKEN
 MOST_NAMES: Final = 5
 """So many functions are named whose jobs the end waits for."""
-_CAN_START_EAGERLY: Final = sys.version_info >= (3, 12)
 
 
 class Engine:
@@ -192,13 +193,13 @@ class Engine:
         if self.factory is not None:
             job.scheduled_at = self.monotonic()
             self._start_by_factory(job)
-        elif _CAN_START_EAGERLY and self.dispatcher.is_pumping:  # else a caller of submit would run the body
+        elif EAGER_TASKS and self.dispatcher.is_pumping:  # else a caller of submit would run the body
             worker = asyncio.Task(job.drive(), loop=self.loop, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
             if job.state is _RUNNING and job.worker is None:
                 job.worker = worker
         else:  # as create_task does, less its Python frame
             job.scheduled_at = self.monotonic()
-            job.worker = asyncio.Task(job.drive(), loop=self.loop, context=context)
+            job.worker = asyncio.Task(led(job.drive(is_led=True)), loop=self.loop, context=context)
 
     def _start_by_factory(self, job: ManagedRun) -> None:
         """A loop with a task factory of its own decides how tasks are made and begun."""
@@ -210,6 +211,11 @@ class Engine:
             raise
         if job.state is _SCHEDULED:  # else it has begun, eagerly, and knows; or has ended
             job.worker = worker
+            worker.add_done_callback(partial(self._on_task_over, job))
+
+    def _on_task_over(self, job: ManagedRun, worker: asyncio.Task[None]) -> None:
+        if job.worker is worker:
+            self.never_began(job)
 
     def refuse(self, job: ManagedRun, error: Exception) -> None:
         """A gate turned it away, or it made way for a newer one."""
@@ -283,6 +289,17 @@ class Engine:
         if run.state is not _RUNNING:  # it was left behind
             return
         self.over(run, kind, error)
+
+    def never_began(self, run: ManagedRun) -> None:
+        """Somebody else has cancelled the task of an attempt before its first step, unless `cancel` has done so."""
+        if run._phase is not _TAKEN:
+            return
+        if run.alarm is not None:
+            run.alarm.cancel()
+            run.alarm = None
+        run.reason = run.reason or UNBEGUN
+        self.dispatcher.give(run, NOT_STARTED)
+        self.over(run, OutcomeKind.CANCELLED, None)
 
     def over(self, run: ManagedRun, kind: OutcomeKind, error: BaseException | None) -> None:
         """An attempt that did not return is over, and its gates have theirs back: the end, or once more."""

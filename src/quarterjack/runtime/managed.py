@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from quarterjack.context import CURRENT
+from quarterjack.executors._threshold import THRESHOLD
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.deadlock import Wait, waits_of
 from quarterjack.flow.inheritance import wait_begins, wait_ends
@@ -303,9 +304,15 @@ class ManagedRun(_Rare):
         context: Any = task.get_context()  # type: ignore[attr-defined,unused-ignore]  # from Python 3.12 on
         return getattr(coroutine, "cr_code", None) is ManagedRun.drive.__code__ and context is self.context
 
-    async def drive(self) -> None:
+    async def drive(self, *, is_led: bool = False) -> None:
         """Run the body once, and report how that ended."""
         engine = self.engine
+        if is_led:
+            try:
+                await THRESHOLD
+            except asyncio.CancelledError:
+                engine.never_began(self)
+                return
         lane, body = self._lane, None
         CURRENT.set(self)  # type: ignore[arg-type]  # it is its own record
         self.state = _RUNNING
@@ -329,13 +336,17 @@ class ManagedRun(_Rare):
         except asyncio.CancelledError:
             engine.ended(self, OutcomeKind.TIMED_OUT if self.timed_out else OutcomeKind.CANCELLED, None)
         except BaseException as error:  # the user's code runs here, and whatever it raises is its job's outcome
-            if isinstance(error, GeneratorExit) and engine.loop.is_closed():
-                raise  # the loop was closed under the body: nobody is there to hear of it
-            if isinstance(error, TypeError) and body is not None and not inspect.isawaitable(body):
-                error = not_awaitable(self.fn, body)
-            engine.ended(self, OutcomeKind.RAISED, error)
+            engine.ended(self, OutcomeKind.RAISED, self._raised(error, body))
         else:
             engine.returned(self, result)
+
+    def _raised(self, error: BaseException, body: Any) -> BaseException:
+        """Return what a body has raised, in the words it needs."""
+        if isinstance(error, GeneratorExit) and self.engine.loop.is_closed():
+            raise error  # the loop was closed under the body: nobody is there to hear of it
+        if isinstance(error, TypeError) and body is not None and not inspect.isawaitable(body):
+            return not_awaitable(self.fn, body)
+        return error
 
     async def _wrapped(self) -> Any:
         """Run the body inside the flow's wraps, the first one outermost."""
