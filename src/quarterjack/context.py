@@ -78,8 +78,17 @@ class CurrentJob:
 
     @property
     def attempt(self) -> int:
-        """Which try this is, from 1."""
+        """Which try this is, from 1.
+
+        Each time a worker takes the job counts, also if it gave it back before the body began: as it stopped, or as a
+        gate of the job's flow stayed closed. How often the body went wrong is `failures`.
+        """
         return self._attempt.number
+
+    @property
+    def failures(self) -> int:
+        """How many attempts failed before this one."""
+        return self._attempt.record.failures
 
     @property
     def nominal(self) -> datetime | None:

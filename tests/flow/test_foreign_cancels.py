@@ -60,8 +60,9 @@ async def test_batch_whose_task_was_cancelled_before_it_began_is_over() -> None:
     """Its items waited for ever, and its gates were held."""
     done: list[int] = []
 
-    async def save(items: list[int]) -> None:
+    async def save(items: list[int]) -> list[int]:
         done.extend(items)
+        return items
 
     with virtual_loop():
         limit = ConcurrencyLimit(1)

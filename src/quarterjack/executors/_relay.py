@@ -90,9 +90,13 @@ class Relay:
 
     def _pool(self, app: AppRef, client: str) -> _Pool:
         if app not in self._pools:
-            self._pools[app] = _Pool(app, self._preload, lambda: self._pools.pop(app, None))
+            self._pools[app] = _Pool(app, self._preload, self._on_pool_over)
         self._pools[app].clients.add(client)
         return self._pools[app]
+
+    def _on_pool_over(self, pool: _Pool) -> None:
+        if self._pools.get(pool.app) is pool:  # else the next one stands there already
+            del self._pools[pool.app]
 
     async def close(self) -> None:
         """End all bodies and their processes, and begin no more."""
@@ -137,7 +141,8 @@ class _Pool:
         on_over: Called when they have ended, and no body has come meanwhile.
     """
 
-    def __init__(self, app: AppRef, preload: Sequence[str], on_over: Callable[[], object]) -> None:
+    def __init__(self, app: AppRef, preload: Sequence[str], on_over: Callable[[_Pool], object]) -> None:
+        self.app: Final = app
         self._executor = ProcessExecutor(MOST, preload=preload, name=f"relay of {app}")
         self._home = Home(SYSTEM_CLOCK, lambda: app)
         self._on_over = on_over
@@ -194,7 +199,7 @@ class _Pool:
                 self._is_open = False
                 await self._executor.stop(STOP_S)
         if not self._users:
-            self._on_over()
+            self._on_over(self)
 
 
 class _Said:

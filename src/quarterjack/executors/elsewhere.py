@@ -32,6 +32,7 @@ def meta_of(record: JobRecord, number: int) -> dict[str, Any]:
     return {
         "id": record.id,
         "attempt": number,
+        "failures": record.failures,
         "origin": None if record.origin is None else list(record.origin),
         "submitted_by": list(submitter_of(record)),
         "metadata": record.options.metadata,
@@ -66,6 +67,7 @@ class Elsewhere:
         place = None if origin is None else Origin(*origin)
         record = JobRecord(meta["id"], self._task, (), {}, options, SubmittedBy(*by), place)
         record.checkpoint = meta["checkpoint"]
+        record.failures = meta.get("failures", 0)  # an older app of ours may have sent it
         return record
 
     def context(self) -> Context:

@@ -123,6 +123,27 @@ async def test_run_that_is_cancelled_as_it_waits_for_its_pool_holds_it_no_longer
     await until(lambda: not pool._executor.pids)
 
 
+async def test_pool_that_is_over_takes_no_other_with_it(relay: Relay, tmp_path: Path) -> None:
+    """Somebody came as it ended, and left at once: when it ended once more, the app's next pool was forgotten."""
+    assert (await Sent(relay, "double", 1).run()).result == 2
+    [pool] = relay._pools.values()
+    async with pool._turn:
+        relay.on_left("client")
+        run = asyncio.create_task(Sent(relay, "double", 1).run())
+        await until(lambda: pool._users == 1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    await until(lambda: not relay._pools)
+    run = asyncio.create_task(Sent(relay, "hold", str(tmp_path / "a"), str(tmp_path / "go")).run())
+    await until(lambda: bool(notes_in(tmp_path / "a")))
+    [following] = relay._pools.values()
+    await pool.close(if_idle=True)  # as its idle timer would have it
+    assert list(relay._pools.values()) == [following]
+    (tmp_path / "go").touch()
+    assert (await run).result == "let go"
+
+
 async def test_body_that_no_process_can_be_had_for_has_died(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine has no room for a while: the retry policy decides, and the reason is the true one."""
 

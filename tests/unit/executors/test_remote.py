@@ -49,7 +49,7 @@ def tell() -> list[Any]:
     me = current_job()
     me.progress(1, 2, "half")
     me.checkpoint({"at": 7})
-    return [me.id, me.task, me.attempt, me.missed_count, me.metadata, me.last_checkpoint]
+    return [me.id, me.task, me.attempt, me.failures, me.missed_count, me.metadata, me.last_checkpoint]
 
 
 @app.task
@@ -124,11 +124,11 @@ def test_arguments_and_results_have_their_types_on_both_sides() -> None:
 def test_a_body_elsewhere_knows_its_job_and_is_heard() -> None:
     """`current_job()` is the same in every place."""
     call = TravellingCall("tell")
-    call.record.checkpoint = [1]
+    call.record.checkpoint, call.record.failures = [1], 1
     call.record.origin = Origin("hourly", 1, 0, 4)
     ear = Ear()
     outcome = there_and_back(call, ear=ear)
-    assert outcome.result == [call.job_id, "tell", 2, 4, None, {"at": 7}]
+    assert outcome.result == [call.job_id, "tell", 2, 1, 4, None, {"at": 7}]
     assert ear.said == [(1, 2, "half"), {"at": 7}]
     with pytest.raises(NoCurrentJob):
         current_job()
