@@ -92,7 +92,7 @@ class ManagerJobs:
         now = engine.monotonic()
         if run.due is not None and run.due > now:
             return f"it pauses for {_in_words(run.due - now)} more" + (f" after {run.reason}" if run.reason else "")
-        held = engine.room.why(run) if run.seat is None else run.seat.why()
+        held = engine.room.why_or_behind(run) if run.seat is None else run.seat.why()
         if held is None:
             return "its turn comes in the loop's next turn"
         if math.isinf(held.until):

@@ -347,6 +347,24 @@ class WaitingRoom:
 
     # -- views -----------------------------------------------------------------------
 
+    def why_or_behind(self, job: Waiting) -> HeldUp | None:
+        """Return what holds *job* up: a gate, or who waits for one before it; None if it begins in the next turn."""
+        held = self.why(job)
+        first = None if held is not None or job._phase is not _WAITING else self._first_before(job)
+        ahead = None if first is None else self.why(first)
+        if first is None or ahead is None:
+            return held
+        price = "" if first.cost == 1.0 else f" and costs {first.cost:g}"
+        return HeldUp(ahead.label, math.inf, f"lets a job in first that came before it{price}", ahead.gate)
+
+    @staticmethod
+    def _first_before(job: Waiting) -> Waiting | None:
+        lane = job._lane
+        bests = [post.best for post in lane.posts if post.entries]
+        heads = [lane.head(), *(best[2].head() for best in bests if best is not None)]
+        before = [one for one in heads if one is not None and (one._rank, one._seq) < (job._rank, job._seq)]
+        return min(before, key=lambda one: (one._rank, one._seq), default=None)
+
     def why(self, job: Waiting) -> HeldUp | None:
         """Return what holds *job* up, or None.
 

@@ -244,7 +244,7 @@ class Admission:
     def held_up(self, run: Attempt) -> Held | None:
         """Return which gate holds a job up, if one does."""
         entry = self.entry_of(run)
-        held = None if entry is None else entry.entrance.room.why(entry)
+        held = None if entry is None else entry.entrance.room.why_or_behind(entry)
         return None if held is None else Held(held.label, held.until - self._dispatcher.monotonic(), held.words)
 
     def ahead_of(self, record: JobRecord) -> int:
