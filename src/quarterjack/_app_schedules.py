@@ -12,13 +12,13 @@ from ._app_base import known_schedule, unknown_schedule
 from .context import CURRENT
 from .errors import DuplicateName, InvalidOption, UnknownSchedule, UnknownTask
 from .job import Job
-from .model import NO_KWARGS, JobRecord, Origin, Schedule, SchedulePolicies, SubmittedBy, as_datetime
+from .model import NO_KWARGS, JobRecord, Origin, Payload, Schedule, SchedulePolicies, SubmittedBy, as_datetime
 from .options import changed_options, instant_ns, is_remote, resolve_policies, schedule_id_of, split_options
 from .policies.overlap import OverlapMode
 from .runtime.service import Service
 from .runtime.streams import StreamView
 from .schedule import ScheduleView
-from .task import Call, Task
+from .task import Call, Task, TaskDefinition
 from .triggers import Trigger
 
 __all__ = ["AppSchedules"]
@@ -50,7 +50,7 @@ class AppSchedules(AppBackfill):
 
         async def there() -> str:
             if "id" not in policies:
-                _refuse_another(await service.store.schedules_get(row.id), row)
+                _refuse_another(await service.store.schedules_get(row.id), row, service.tasks[row.payload.task])
             service.serve_queue(row.payload.options.queue)
             await service.ensure_executor(row.payload.options.executor)
             await service.declarations.put([row])
@@ -250,14 +250,14 @@ class AppSchedules(AppBackfill):
             service.scheduler.tell(kind, row, reason=reason)
 
 
-def _refuse_another(known: Schedule | None, row: Schedule) -> None:
+def _refuse_another(known: Schedule | None, row: Schedule, definition: TaskDefinition) -> None:
     """Raise `DuplicateName` if *row*, whose id nobody chose, would replace a schedule that is another one."""
     if known is None:
         return
     old, new = known.payload, row.payload
     if known.in_code:
         what = "is declared in code"
-    elif (old.task, old.args, old.kwargs) != (new.task, new.args, new.kwargs):
+    elif old.task != new.task or not _is_same_call(definition, old, new):
         what = "has other arguments"
     else:
         return
@@ -265,6 +265,17 @@ def _refuse_another(known: Schedule | None, row: Schedule) -> None:
         f"schedule {row.id!r} exists and {what}: give this one an id= of its own, "
         f"or change that one with app.update_schedule({row.id!r}, …)"
     )
+
+
+def _is_same_call(definition: TaskDefinition, old: Payload, new: Payload) -> bool:
+    """Say whether both pass the same arguments, be it by position or by name."""
+    if (old.args, old.kwargs) == (new.args, new.kwargs):
+        return True
+    bind = definition.signature.bind
+    try:
+        return bind(*old.args, **old.kwargs) == bind(*new.args, **new.kwargs)
+    except TypeError:  # the older one is of another version of the task
+        return False
 
 
 def _as_policies(row: Schedule) -> dict[str, Any]:

@@ -5,6 +5,9 @@ hints with pydantic, so what a body gets has the types it declared; a call that
 does not fit is refused where it was submitted. What was stored and fits no more
 when it is to run (another version of the code) is `Orphaned`, and stays stored.
 
+A call stays as it was written: what was given by position comes back by position,
+what was given by name by name, so that strategies see the same on every store.
+
 Values that JSON gives back as they are, under a hint that says so, are passed
 through: most calls are, and cost a tenth of what the way through JSON does."""
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from itertools import chain, repeat
 from types import NoneType
 from typing import Any, Final
 
@@ -42,6 +46,8 @@ Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 _SAME: Final = frozenset({int, str, bool, float, NoneType})
 """Types whose values JSON gives back as they are."""
+_BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME: Final = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _SHORT: Final = 1_000
 """So many characters of ASCII are looked at no further."""
 
@@ -138,7 +144,17 @@ def plain_checkpoint(task: str, value: Any, max_bytes: int = MAX_ARGUMENT_BYTES)
 class CallCodec:
     """Encodes and decodes the arguments of one task."""
 
-    __slots__ = ("_adapters", "_definition", "_max_bytes", "_signature", "_types")
+    __slots__ = (
+        "_adapters",
+        "_by_name",
+        "_by_position",
+        "_definition",
+        "_max_bytes",
+        "_named_rest",
+        "_rest",
+        "_signature",
+        "_types",
+    )
 
     def __init__(self, definition: TaskDefinition, max_bytes: int = MAX_ARGUMENT_BYTES) -> None:
         self._definition = definition
@@ -151,6 +167,11 @@ class CallCodec:
             () if definition.positional is None else tuple(_type_of(hints.get(name, Any)) for name in parameters)
         )
         """For each parameter, where all can be given by position: the type that comes through JSON as it is."""
+        self._by_position = [name for name, one in parameters.items() if one.kind in _BY_POSITION]
+        self._by_name = frozenset(name for name, one in parameters.items() if one.kind in _BY_NAME)
+        kinds = {one.kind: name for name, one in parameters.items()}
+        self._rest = kinds.get(inspect.Parameter.VAR_POSITIONAL, "")
+        self._named_rest = kinds.get(inspect.Parameter.VAR_KEYWORD, "")
 
     def round_trip(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         """Return the arguments as a body gets them after a durable store kept them.
@@ -160,7 +181,7 @@ class CallCodec:
         """
         if not kwargs and len(args) <= len(self._types) and all(map(_passes, args, self._types)):
             return args, NO_KWARGS
-        bound = self._signature.bind_partial(*args, **kwargs)
+        self._definition.check_call(args, kwargs)
         size = 0
 
         def through(name: str, value: Any) -> Any:
@@ -172,12 +193,11 @@ class CallCodec:
             size += len(data)
             return self._validated(name, value, data)
 
-        given = dict(bound.arguments)
-        for name, value in given.items():
-            bound.arguments[name] = self._each(name, value, through)
+        found = self._each(args, kwargs, through)
         if size > self._max_bytes:
+            given = self._signature.bind_partial(*args, **kwargs).arguments
             raise InvalidArguments(too_large(self._definition.name, given, size, self._max_bytes))
-        return bound.args, bound.kwargs or NO_KWARGS
+        return found
 
     def decode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         """Return the arguments that a body gets, from plain JSON values.
@@ -195,24 +215,25 @@ class CallCodec:
             else:
                 return args, NO_KWARGS
         try:
-            bound = self._signature.bind(*args, **kwargs)
-            for name, value in bound.arguments.items():
-                bound.arguments[name] = self._each(name, value, self._plain)
+            self._signature.bind(*args, **kwargs)
+            return self._each(args, kwargs, self._plain)
         except (TypeError, InvalidArguments) as error:  # both are: an argument too many or too few is the former
             why = f"its arguments do not fit {self._definition.name}{self._signature} here: {error}"
             raise Orphaned(self._definition.name, why) from None
-        return bound.args, bound.kwargs or NO_KWARGS
 
     def _plain(self, name: str, value: Any) -> Any:
         return self._validated(name, value, to_json(value))
 
-    def _each(self, name: str, value: Any, decode: Callable[[str, Any], Any]) -> Any:
-        kind = self._signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            return tuple(decode(name, item) for item in value)
-        if kind is inspect.Parameter.VAR_KEYWORD:
-            return {key: decode(name, item) for key, item in value.items()}
-        return decode(name, value)
+    def _each(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], decode: Callable[[str, Any], Any]) -> Arguments:
+        """Return arguments that fit, each as *decode* makes it of the name of its parameter and its value."""
+        names = chain(self._by_position, repeat(self._rest))
+        given = tuple(decode(name, value) for name, value in zip(names, args, strict=False))
+        if not kwargs:
+            return given, NO_KWARGS
+        by_name = self._by_name
+        return given, {
+            name: decode(name if name in by_name else self._named_rest, value) for name, value in kwargs.items()
+        }
 
     def _validated(self, name: str, value: Any, data: bytes) -> Any:
         try:

@@ -604,6 +604,7 @@ async def test_schedule_without_an_id_never_replaces_another_one() -> None:
         with pytest.raises(DuplicateName, match=r"declared in code.*update_schedule\('tick'"):
             await app.schedule(tick, Every(minutes=5))
         await app.schedule(fetch.bind("a"), Every(minutes=7))
+        await app.schedule(fetch.bind(url="a"), Every(minutes=6))
         assert await app.schedule(fetch.bind("b"), Every(minutes=5), id="b") == "b"
         assert [view.id for view in await app.schedules()] == ["b", "fetch", "tick"]
 

@@ -104,6 +104,46 @@ def test_arguments_are_decoded_by_their_hints() -> None:
     assert CallCodec(task(typed)).round_trip(arguments, {})[0] == arguments
 
 
+def several(a: int, /, b: Colour, *rest: timedelta, c: float = 0.5, **others: datetime) -> None: ...
+
+
+AT = datetime(2026, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((1, Colour.RED), {}),
+        ((1,), {"b": Colour.RED}),
+        ((1, Colour.RED, timedelta(1), timedelta(2)), {"c": 1.5, "later": AT}),
+        ((1,), {"later": AT, "b": Colour.RED, "a": AT, "rest": AT}),
+    ],
+    ids=["by position", "by name", "all", "names of others"],
+)
+def test_a_call_stays_as_it_was_written(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Strategies look at `args` and `kwargs`: what one store moves from one to the other, they miss."""
+    definition = task(several)
+    for found in (
+        CallCodec(definition).round_trip(args, kwargs),
+        decode_call(definition, *stored(args, kwargs)),
+    ):
+        assert found == (args, kwargs)
+        assert list(found[1]) == list(kwargs)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [(("a", 1, 1.0, True, 1, 2, 3), {}), (("a", 1), {"more": 1})],
+    ids=["too many", "unknown name"],
+)
+def test_calls_that_do_not_fit_are_refused_before_they_are_written(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """A schedule's call may be of another version of its task when it is put anew."""
+    with pytest.raises(InvalidArguments, match=r"simple.* cannot be called like that"):
+        CallCodec(task(simple)).round_trip(args, kwargs)
+
+
 def test_dependencies_are_no_arguments() -> None:
     """They are filled in when the body runs."""
     assert decode_call(task(with_connection), (3,), {}) == ((3,), {})

@@ -63,7 +63,9 @@ class Waiting:
     fn: Any = None
     """The body; None for a bare pass."""
     args: tuple[Any, ...] = ()
+    """What was given by position when it was submitted."""
     kwargs: Mapping[str, Any] = NO_KEY
+    """What was given by name."""
     key: Mapping[str, Hashable] = NO_KEY
     """What ``by="name"`` looks up before it looks at the arguments: the metadata, and what ``key=`` adds to it."""
     how_keyed: str = "options(metadata={{{name!r}: …}})"
