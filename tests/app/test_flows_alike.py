@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, Flow, Order, Quarterjack, TaskManager, Waiting
+from quarterjack import (
+    ConcurrencyLimit,
+    Deadline,
+    DeadlineExceeded,
+    Fallback,
+    Flow,
+    Gate,
+    Job,
+    JobState,
+    Order,
+    Quarterjack,
+    Retry,
+    TaskManager,
+    Waiting,
+)
 from quarterjack.stores import MemoryStore
 from quarterjack.stores.sqlite import SQLiteStore
 from quarterjack.testing import VirtualClock, virtual_loop
+
+from .kit import ends_as
 
 Apps = Callable[[], Quarterjack]
 Seen = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -88,3 +107,124 @@ async def test_an_order_that_goes_by_a_name_keeps_its_order_on_every_store(new_a
             for job in jobs:
                 await job
     assert ran == [3, 2, 1, 0]
+
+
+# -- deadlines and what stands in -------------------------------------------------------
+
+Submit = Callable[..., Awaitable[Job[Any]]]
+Submitter = Callable[[Flow, Callable[..., Any]], AbstractAsyncContextManager[Submit]]
+
+
+@pytest.fixture(params=["manager", "memory", "sqlite"])
+def submitter(request: pytest.FixtureRequest, tmp_path: Path, clock: VirtualClock) -> Submitter:
+    """Return what runs bodies in one flow: a manager, or an app, and yields how they are submitted."""
+
+    @asynccontextmanager
+    async def run(flow: Flow, fn: Callable[..., Any]) -> AsyncIterator[Submit]:
+        if request.param == "manager":
+            async with TaskManager(flow) as manager:
+
+                async def submit(*args: Any) -> Job[Any]:
+                    return manager.submit(fn, *args)
+
+                yield submit
+            return
+        is_file = request.param == "sqlite"
+        app = Quarterjack(SQLiteStore(tmp_path / "jobs.db", synchronous="off") if is_file else MemoryStore())
+        app.clock = clock
+        task = app.task(flow=flow)(fn)
+        async with app:
+
+            async def store(*args: Any) -> Job[Any]:
+                return await app.submit(task, *args)
+
+            yield store
+
+    return run
+
+
+async def fails_after(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    raise OSError("gone")
+
+
+async def late(error: BaseException) -> str:
+    await asyncio.sleep(10)
+    return f"stood in for {error}"
+
+
+class Shut(Gate):
+    """Lets nobody in."""
+
+    def eta(self, job: Waiting, now: float) -> float:
+        return math.inf
+
+
+STALE = Fallback("stale", on=OSError)
+LATE = Fallback(late, on=OSError)
+
+
+@pytest.mark.parametrize(
+    ("around", "fails_at"),
+    [
+        pytest.param((STALE,), 60, id="running"),
+        pytest.param((STALE, Shut), 0, id="waiting"),
+        pytest.param((STALE, Retry(on=OSError, base=1, jitter="none")), 60, id="running, to be tried again"),
+        pytest.param((LATE,), 25, id="its fallback at work"),
+        pytest.param((Fallback(late),), 25, id="its fallback for all at work"),
+    ],
+)
+async def test_past_a_deadline_nothing_stands_in(
+    submitter: Submitter, clock: VirtualClock, around: tuple[Any, ...], fails_at: float
+) -> None:
+    """Whoever set it waits no longer; a stale answer told as done would hide that the time ran out."""
+    flow = Flow(Deadline(30), *(one() if isinstance(one, type) else one for one in around))
+    with virtual_loop(clock):
+        async with submitter(flow, fails_after) as submit:
+            job = await submit(fails_at)
+            await ends_as(job, JobState.TIMED_OUT)
+            assert job.error is not None
+            assert job.error.type_name == DeadlineExceeded.__name__
+            assert job.reason == "it was not done within its deadline of 30 s, waits and retries included"
+            assert took(job) == 30
+
+
+@pytest.mark.parametrize(("fallback", "at"), [(STALE, 10), (LATE, 20)], ids=["value", "function"])
+async def test_within_its_deadline_a_fallback_stands_in_and_the_reason_says_so(
+    submitter: Submitter, clock: VirtualClock, fallback: Fallback, at: float
+) -> None:
+    """Nobody could tell a stand-in from what the body returned."""
+    with virtual_loop(clock):
+        async with submitter(Flow(Deadline(30), fallback), fails_after) as submit:
+            job = await submit(10)
+            assert await job == ("stale" if fallback is STALE else "stood in for gone")
+            assert (job.state, job.reason) == (JobState.DONE, "its fallback stood in for OSError")
+            assert took(job) == at
+
+
+async def test_a_fallback_that_fails_is_told_with_its_own_error(
+    submitter: Submitter, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own time-out is no deadline's; and like each failure it is logged, whether anybody awaits the job or not."""
+
+    async def fails(error: BaseException) -> str:
+        async with asyncio.timeout(1):
+            return await late(error)
+
+    with virtual_loop(clock):
+        async with submitter(Flow(Deadline(30), Fallback(fails)), fails_after) as submit:
+            job = await submit(0)
+            await ends_as(job, JobState.FAILED)
+            assert job.reason == "its fallback raised TimeoutError"
+            assert took(job) == 1
+    (line,) = (line for line in caplog.records if line.levelname == "ERROR")
+    assert line.exc_info is not None
+    assert line.exc_info[0] is TimeoutError
+
+
+def took(job: Job[Any]) -> int:
+    """Return how long a job took from its submission to its end, in whole seconds."""
+    submitted, finished = job.timestamps.submitted_at, job.timestamps.finished_at
+    assert submitted is not None
+    assert finished is not None
+    return round((finished - submitted).total_seconds())

@@ -225,7 +225,7 @@ class Endings(ABC):
     ) -> None:
         """A body returned; *reason* says what is odd about it, *info* why its result could not be kept.
 
-        What is final is worth no other attempt.
+        What is final came of no body, and is worth no other attempt.
         """
         if self.deaths.is_counting:
             self.deaths.note(attempt.record.task, ALIVE)
@@ -243,7 +243,7 @@ class Endings(ABC):
                 result = self._host.check_result(result, attempt.record)
             except ValueError as error:
                 result, info = None, error.args[0]
-        if reason is not None:
+        if reason is not None and not is_final:
             record = attempt.record
             log.warning(OVERRUN, record.id, record.task, reason, extra={"job": record.id, "task": record.task})
         outbox = self.recorder.outbox

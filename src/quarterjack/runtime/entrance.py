@@ -211,7 +211,7 @@ class Entrance:
         entry.disarm()
         run = entry.run
         run.resource = entry.resource
-        left = [one for one in (run.timeout_s or self._timeout_s, self._left_s(run)) if one is not None]
+        left = [one for one in (run.timeout_s or self._timeout_s, self.left_s(run)) if one is not None]
         run.timeout_s = min(left) if left else None
         if self.flow.wraps:
             run.fn, run.is_coroutine = _wrapped(self.flow.wraps, entry, run.fn), True
@@ -267,28 +267,36 @@ class Entrance:
         since_ns = record.run_at_ns if record.submitted_at_ns is None else record.submitted_at_ns
         return since_ns + round((self._deadline_s or 0.0) * _S)
 
-    def _left_s(self, run: Attempt) -> float | None:
+    def left_s(self, run: Attempt) -> float | None:
+        """Return the seconds until the job's deadline, 0 once it has passed; None if it has none."""
         return None if self._deadline_s is None else max(0.0, (self._deadline_ns(run) - run.stamp()) / _S)
 
     def past_deadline(self, run: Attempt, outcome: Outcome) -> Outcome:
         """Return *outcome* as the deadline's, if it was that which came first."""
-        left_s = self._left_s(run)
+        left_s = self.left_s(run)
         if left_s is None or left_s > 0:
             return outcome
-        error = DeadlineExceeded(self._deadline_s or 0.0)
+        error = self._exceeded()
         return outcome._replace(error=error, reason=str(error))
 
     def within_deadline(self, run: Attempt, verdict: Verdict) -> Verdict:
         """Return *verdict*; the end of the job instead, if the next attempt would come after its deadline."""
-        left_s = self._left_s(run)
+        left_s = self.left_s(run)
         if left_s is None or verdict.kind not in {FinishKind.RETRY, FinishKind.SNOOZE}:
             return verdict
         if verdict.delay_ns < left_s * _S:
             return verdict
-        error = DeadlineExceeded(self._deadline_s or 0.0)
-        if verdict.error is None:
-            return Verdict(FinishKind.TIMED_OUT, 0, describe(error), str(error))
-        return Verdict(FinishKind.FAILED, 0, verdict.error, f"{verdict.reason}; no retry, as {error}")
+        if verdict.error is None or not left_s:
+            return self.late()
+        return Verdict(FinishKind.FAILED, 0, verdict.error, f"{verdict.reason}; no retry, as {self._exceeded()}")
+
+    def late(self) -> Verdict:
+        """Return the end of a job whose deadline has passed."""
+        error = self._exceeded()
+        return Verdict(FinishKind.TIMED_OUT, 0, describe(error), str(error))
+
+    def _exceeded(self) -> DeadlineExceeded:
+        return DeadlineExceeded(self._deadline_s or 0.0)
 
 
 def _as_pass(outcome: Outcome) -> Ended:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from quarterjack.errors import DeadlineExceeded
 from quarterjack.flow.stages import Fallback
 from quarterjack.model import Finish, FinishKind, Outcome
 
+from ._ends import log_failure
 from .entrance import Entry
 from .run import Attempt
 from .verdict import Verdict, describe
@@ -20,7 +23,7 @@ class FallbackHost(Protocol):
 
     def spawn(self, call: Coroutine[Any, Any, None]) -> None: ...
     def record(self, attempt: Attempt, finish: Finish) -> None: ...
-    def on_done(self, attempt: Attempt, result: Any, *, is_final: bool) -> None: ...
+    def on_done(self, attempt: Attempt, result: Any, reason: str, *, is_final: bool) -> None: ...
 
 
 def falls_back(host: FallbackHost, entry: Entry, outcome: Outcome, verdict: Verdict) -> bool:
@@ -30,18 +33,32 @@ def falls_back(host: FallbackHost, entry: Entry, outcome: Outcome, verdict: Verd
         return False
     if not outcome.stopped or entry.run.record.cancel_requested:
         return False  # nothing stands in for a body that is still at work, or for what nobody wants any more
-    host.spawn(_fall_back(host, entry.run, fallback, error))
+    is_late = verdict.kind is FinishKind.TIMED_OUT and isinstance(error, DeadlineExceeded)
+    if is_late or entry.entrance.left_s(entry.run) == 0:
+        return False  # nobody waits for it any more
+    host.spawn(_fall_back(host, entry, fallback, error))
     return True
 
 
-async def _fall_back(host: FallbackHost, run: Attempt, fallback: Fallback, error: BaseException) -> None:
+async def _fall_back(host: FallbackHost, entry: Entry, fallback: Fallback, error: BaseException) -> None:
+    run, entrance = entry.run, entry.entrance
+    limit = asyncio.timeout(entrance.left_s(run))
     try:
-        result = await fallback.value_for(error)
+        async with limit:
+            result = await fallback.value_for(error)
     except Exception as failure:  # the user's function runs here, and what it raises ends the job
-        info = describe(failure)
-        reason = f"its fallback raised {info.type_name}"
-        host.record(run, run.finish(FinishKind.FAILED, error=info, reason=reason))
+        if limit.expired() and isinstance(failure, TimeoutError):
+            _fail(host, run, entrance.late())
+        else:
+            words = describe(failure)
+            reason = f"its fallback raised {words.type_name}"
+            _fail(host, run, Verdict(FinishKind.FAILED, 0, words, reason))
         return
     if run.running_at_ns is None:  # it was turned away: this is all that runs of it
         run.began()
-    host.on_done(run, result, is_final=True)
+    host.on_done(run, result, f"its fallback stood in for {type(error).__qualname__}", is_final=True)
+
+
+def _fail(host: FallbackHost, run: Attempt, verdict: Verdict) -> None:
+    log_failure(run.record, run.number, None if verdict.error is None else verdict.error.exception, verdict)
+    host.record(run, run.finish(verdict.kind, error=verdict.error, reason=verdict.reason))
