@@ -56,7 +56,7 @@ async def _fall_back(host: FallbackHost, entry: Entry, fallback: Fallback, error
         return
     if run.running_at_ns is None:  # it was turned away: this is all that runs of it
         run.began()
-    host.on_done(run, result, f"its fallback stood in for {type(error).__qualname__}", is_final=True)
+    host.on_done(run, result, f"its fallback stood in for {describe(error).type_name}", is_final=True)
 
 
 def _fail(host: FallbackHost, run: Attempt, verdict: Verdict) -> None:
