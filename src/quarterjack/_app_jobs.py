@@ -23,6 +23,7 @@ from .model import FINISHED, NO_KWARGS, JobFilter, JobRecord, JobState, RunOptio
 from .options import instant_ns, is_remote
 from .runtime.direct import run_directly
 from .runtime.flows import Flows
+from .runtime.many import put_many
 from .runtime.service import Service
 from .stores.base import Hint
 from .task import Call, Task, TaskDefinition
@@ -104,6 +105,16 @@ class AppJobs(AppBase):
         """Store many jobs in few store calls; return their handles in order.
 
         All arguments are checked before the first is stored. Each lot of 500 is stored whole or not at all.
+        A flow with ``max_queue`` that refuses what is too much takes all of them or none. With
+        ``overflow="block"`` they come one by one as there is room, with ``"drop_oldest"`` the newest remain.
+        Cancelling this call leaves those stored that are.
+
+        Raises:
+            NotRunning: If the app is not running, or stops before the last lot.
+            QueueFull: If a flow has no room for all of them; none is stored.
+            InvalidOption: If a gate of its flow can never let one of them through; none is stored.
+            InvalidArguments: If arguments do not fit their task; none is stored.
+            UnknownTask: If a task belongs to another app; none is stored.
         """
         _refuse(others, "submit_many takes calls: `app.submit_many(task.bind(item) for item in …)`")
         service = self._running()
@@ -114,19 +125,8 @@ class AppJobs(AppBase):
             for executor in {id(r.options): r.options.executor for r in records}.values():
                 if executor is not None:
                     await service.ensure_executor(executor)
-            jobs: list[Job[T]] = []
-            if (flows := service.flows) is not None:
-                for record in records:
-                    flows.check(record)
-                if any(map(flows.bounds_of, records)):  # one by one: the last may wait until the first has begun
-                    return [self._stored(service, one, await service.put_admitted(flows, one)) for one in records]
-            for start in range(0, len(records), BATCH):
-                batch = records[start : start + BATCH]
-                service.check_open(f"{len(records) - start} jobs were not submitted")
-                rows = await service.store.jobs_put(batch)
-                jobs += [self._stored(service, record, row) for record, row in zip(batch, rows, strict=True)]
-                await asyncio.sleep(0)
-            return jobs
+            rows = await put_many(service, service.flows, records)
+            return [Job(row, service, row is not record) for record, row in zip(records, rows, strict=True)]
 
         return await self._carry(service, there)
 
@@ -186,13 +186,6 @@ class AppJobs(AppBase):
         if self.strict or self._is_durable or (options.executor is not None and is_remote(options.executor)):
             args, named = self._through_json(definition, args, named)
         return definition, options, args, named
-
-    def _stored(self, service: Service, record: JobRecord, row: JobRecord) -> Job[Any]:
-        if row is not record:
-            return Job(row, service, True)
-        if service.is_watched(record):
-            service.on_submitted(record)
-        return Job(record, service)
 
     # -- without a queue -------------------------------------------------------------
 
@@ -381,10 +374,6 @@ class AppJobs(AppBase):
         """
         whole_number(limit, "limit", 1)
         return self.event_stream.subscribe(limit)
-
-
-BATCH: Final = 500
-"""Jobs per store call of `AppJobs.submit_many`."""
 
 
 def _inherited(flows: Flows, definition: TaskDefinition, options: RunOptions, parent: RunningAttempt) -> RunOptions:

@@ -343,7 +343,7 @@ class QueueFull(FlowRefused):
 
     def __str__(self) -> str:
         return (
-            f"{self.why}: max_queue={self.max_queue} jobs wait; submit less, or wait for room: with "
+            f"{self.why}: at most max_queue={self.max_queue} may wait; submit less, or wait for room: with "
             '`await manager.submit_wait(…)` or `await app.submit(…)`, in a flow whose overflow is "block"'
         )
 

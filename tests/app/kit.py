@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, ClassVar
 
 from quarterjack import Job, JobState, Quarterjack, Task
+from quarterjack.stores import MemoryStore
 
 START = "2026-03-02T09:00"
 
@@ -56,3 +57,17 @@ async def _wait(job: Job[Any]) -> Any:
 def spawn(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """Run beside the test."""
     return asyncio.ensure_future(coroutine)
+
+
+class Shared(MemoryStore):
+    """A store that says that others use it too: leases, polling, giving back at the end."""
+
+    is_shared: ClassVar[bool] = True
+
+
+def states(jobs: Iterable[Job[Any]]) -> dict[str, int]:
+    """Count jobs by state."""
+    found: dict[str, int] = {}
+    for job in jobs:
+        found[job.state.value] = found.get(job.state.value, 0) + 1
+    return found

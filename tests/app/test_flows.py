@@ -31,13 +31,11 @@ from quarterjack import (
     Group,
     InvalidOption,
     Job,
-    JobCancelled,
     JobFailed,
     JobState,
     JobTimedOut,
     Order,
     Quarterjack,
-    QueueFull,
     Timeout,
     Waiting,
     Wrap,
@@ -45,14 +43,12 @@ from quarterjack import (
     gather,
 )
 from quarterjack.flow.outcome import Ended, EndKind
-from quarterjack.model import lanes_of
 from quarterjack.policies.backoff import Retry
 from quarterjack.runtime.admission import AHEAD, AHEAD_SHARED
 from quarterjack.stores import MemoryStore
-from quarterjack.stores.base import Claim, Want
 from quarterjack.testing import simulate, virtual_time
 
-from .kit import Boom, ends_as, sleeper, spawn
+from .kit import Boom, Shared, ends_as, sleeper, spawn, states
 
 
 class Door(Gate):
@@ -86,20 +82,6 @@ class Door(Gate):
         """Let them in."""
         self.is_open = True
         self.wake()
-
-
-class Shared(MemoryStore):
-    """A store that says that others use it too: leases, polling, giving back at the end."""
-
-    is_shared = True
-
-
-def states(jobs: list[Job[Any]]) -> dict[str, int]:
-    """Count jobs by state."""
-    found: dict[str, int] = {}
-    for job in jobs:
-        found[job.state.value] = found.get(job.state.value, 0) + 1
-    return found
 
 
 # -- limits ---------------------------------------------------------------------------
@@ -776,97 +758,7 @@ async def test_a_refusal_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture
     assert (line.levelname, line.exc_info) == ("WARNING", None)
 
 
-# -- room for so many -------------------------------------------------------------------
-
-
-async def test_submit_is_refused_when_the_queue_is_full() -> None:
-    """Whoever submits hears of it at once; what runs does not count, nor what waits for its time."""
-    app = Quarterjack()
-    task = sleeper(app, flow=Flow(ConcurrencyLimit(1), max_queue=2))
-    async with virtual_time(app) as world:
-        await app.submit(task.options(delay=100), 1.0)
-        first = await app.submit(task, 5.0)
-        await world.run_for(1)
-        jobs = [await app.submit(task, 5.0) for _ in range(2)]
-        with pytest.raises(QueueFull, match="max_queue=2"):
-            await app.submit(task, 5.0)
-        assert await jobs[0].cancel()
-        jobs.append(await app.submit(task, 5.0))
-        await world.run_for(5)
-        assert first.state is JobState.DONE
-        await app.submit(task, 5.0)
-        with pytest.raises(QueueFull):
-            await app.submit_many([task.bind(1.0)])
-
-
-@pytest.mark.parametrize("store", [MemoryStore, Shared])
-async def test_submit_waits_for_room_in_order(store: type[MemoryStore]) -> None:
-    """Back-pressure: whoever submits goes as fast as the flow, and nobody overtakes."""
-    app = Quarterjack(store())
-    task = sleeper(app, flow=Flow(ConcurrencyLimit(1), max_queue=2, overflow="block"))
-    stored: list[int] = []
-
-    async def submit(n: int) -> Job[float]:
-        job = await app.submit(task, 10.0)
-        stored.append(n)
-        return job
-
-    async with virtual_time(app) as world:
-        submitters = [spawn(submit(n)) for n in range(6)]
-        await world.run_for(5)
-        assert stored == [0, 1, 2]
-        submitters[4].cancel()
-        await world.run_for(20)
-        assert stored == [0, 1, 2, 3, 5]
-        many = spawn(app.submit_many(task.bind(1.0) for _ in range(5)))
-        await world.run_for(60)
-        assert states(await many) == {"done": 5}
-
-
-async def test_a_cancelled_job_makes_room_for_who_waits_to_submit() -> None:
-    """Nobody here runs them: the store alone knows that one waits no more."""
-    app = Quarterjack(role="client")
-    task = sleeper(app, flow=Flow(max_queue=1, overflow="block"))
-    async with virtual_time(app) as world:
-        first = await app.submit(task, 1.0)
-        second = spawn(app.submit(task, 1.0))
-        await world.run_for(5)
-        assert not second.done()
-        assert await first.cancel()
-        await world.run_for(1)
-        assert second.done()
-
-
-async def test_a_job_that_another_process_began_makes_room() -> None:
-    """It is looked up when the room seems full."""
-    app = Quarterjack(Shared(), role="client")
-    task = sleeper(app, flow=Flow(max_queue=1))
-    async with virtual_time(app):
-        first = await app.submit(task, 1.0)
-        with pytest.raises(QueueFull):
-            await app.submit(task, 1.0)
-        await app.store.jobs_claim(Claim("other", [Want(("default",), lanes_of(["sleeper"]), 1)], 30))
-        with pytest.raises(QueueFull):  # it waits in its flow there
-            await app.submit(task, 1.0)
-        first._record.state = JobState.RUNNING
-        await app.submit(task, 1.0)
-
-
-async def test_the_oldest_gives_way_if_the_flow_says_so() -> None:
-    """Newer is worth more: the one that waits longest ends as cancelled, with the reason."""
-    app = Quarterjack()
-    task = sleeper(app, flow=Flow(ConcurrencyLimit(1), max_queue=2, overflow="drop_oldest"))
-    async with virtual_time(app) as world:
-        first = await app.submit(task, 5.0)
-        await world.run_for(1)
-        jobs = [await app.submit(task, 5.0) for _ in range(5)]
-        await world.run_for(1)
-        assert states([first, *jobs]) == {"running": 1, "cancelled": 3, "scheduled": 2}
-        assert jobs[0].reason == "a newer one came while max_queue=2 jobs waited"
-        with pytest.raises(JobCancelled):
-            await jobs[2]
-        await world.run_for(20)
-        assert states(jobs[3:]) == {"done": 2}
+# -- keys and looking -------------------------------------------------------------------
 
 
 async def test_a_job_without_a_key_is_told_what_an_app_takes() -> None:

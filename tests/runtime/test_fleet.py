@@ -107,9 +107,28 @@ async def test_a_client_cancels_what_runs_elsewhere(has_hints: bool) -> None:
         job = await client.submit(task, 1000.0)
         await clock.run_for(5)
         assert await job.cancel() is True
-        assert job.state is JobState.CANCELLED
+        assert (job.state, job.reason) == (JobState.CANCELLED, "cancelled by request")
         assert worker._running().worker is not None
         assert (await client.submit(task, 0.1)).id != job.id
+
+
+async def test_a_body_is_cancelled_though_nobody_can_say_why() -> None:
+    """The store has the reason; if it does not answer just then, the body ends without one."""
+    server = Server(VirtualClock())
+    client, worker = Quarterjack(server.connect("client"), role="client"), Quarterjack(server.connect("w"), lease=6)
+    task = client.task(nap)
+    worker.task(nap)
+
+    async def fail_to_say(by: Connection, call: str, is_after: bool) -> None:
+        if (by.label, call) == ("w", "jobs_get"):
+            raise StoreUnavailable("gone for a moment")
+
+    async with fleet(server, client, worker) as clock:
+        job = await client.submit(task, 1000.0)
+        await clock.run_for(5)
+        server.fault = fail_to_say
+        assert await job.cancel() is True
+        assert (job.state, job.reason) == (JobState.CANCELLED, "cancelled")
 
 
 async def test_a_waiting_job_is_cancelled_from_anywhere() -> None:

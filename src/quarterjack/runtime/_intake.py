@@ -129,6 +129,8 @@ class Intake:
             self._leave_flow(record)
             self.duplicates += 1
         else:
+            if self._host.flows is not None:
+                self._host.flows.stored(record.id)
             self.stored += 1
             self.unfinished += self._host.watch((record,), self._on_settled)
             if self._host.is_watched(record):

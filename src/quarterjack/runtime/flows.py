@@ -9,23 +9,27 @@ store is asked only when it seems full."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from quarterjack._chosen import is_sought, may_choose, not_routed
 from quarterjack.errors import QueueFull
 from quarterjack.flow.flow import Flow
 from quarterjack.flow.for_apps import merged
+from quarterjack.flow.room import MadeWay
 from quarterjack.flow.waiting import NO_KEY, Waiting
 from quarterjack.model import JobRecord, JobState
 from quarterjack.stores.base import Store
 from quarterjack.task import TaskDefinition
 
-__all__ = ["Candidate", "Flows", "FlowsHost", "refuse_unrouted"]
+__all__ = ["Candidate", "Flows", "FlowsHost", "refuse_unrouted", "refuses"]
 
 LOOK_AGAIN_S: Final = 1.0
 """How often a submitter that waits for room looks whether another process began one of the jobs before it."""
+_NO_ROOM: Final = "no room for {} more at once, only for {}; none of them was stored"
 _WAITS: Final = frozenset({JobState.SUBMITTED, JobState.SCHEDULED})
 
 
@@ -99,6 +103,11 @@ def refuse_unrouted(tasks: Mapping[str, TaskDefinition], by_queue: Mapping[str, 
             raise not_routed(task.name)
 
 
+def refuses(flow: Flow) -> bool:
+    """Say whether a bounded flow turns away what is too much, and neither lets it wait nor drops another one."""
+    return flow.overflow == "reject"
+
+
 class Flows:
     """The flows of one running app."""
 
@@ -110,6 +119,8 @@ class Flows:
         self._waiting: dict[Flow, dict[str, None]] = {}
         """Of each bounded flow the jobs that wait, in order of submission."""
         self._bounded_of: dict[str, list[Flow]] = {}
+        self._coming: set[str] = set()
+        """Those of them that are not stored yet."""
         self._turns: dict[Flow, asyncio.Lock] = {}
         self._vacancy = asyncio.Event()
 
@@ -162,52 +173,95 @@ class Flows:
             return []
         return [flow for flow in dict.fromkeys(self.both(record)) if flow is not None and flow.max_queue is not None]
 
-    async def enter(self, job_id: str, flows: list[Flow]) -> None:
-        """Count one more, once there is room for it. Cancelled meanwhile, it counts nowhere.
+    async def reserve(self, bounds: Mapping[str, Sequence[Flow]]) -> None:
+        """Count jobs in those of their flows that refuse what is too much: all of them, or none.
+
+        Raises:
+            QueueFull: If one of the flows has no room for all that come to it.
+        """
+        refusing = {job_id: list(filter(refuses, flows)) for job_id, flows in bounds.items()}
+        coming = Counter(chain.from_iterable(refusing.values()))
+        for flow, n in coming.items():
+            if self._room_in(flow) < n:
+                await self._look(flow)
+        for flow, n in coming.items():
+            if (room := self._room_in(flow)) < n:
+                raise QueueFull(flow.max_queue or 0, *([] if n == 1 else [_NO_ROOM.format(n, room)]))
+        for job_id, flows in refusing.items():
+            self._count(job_id, flows)
+
+    async def enter(self, job_id: str, flows: Sequence[Flow]) -> None:
+        """Count one more, once there is room for it. Refused or cancelled meanwhile, it counts nowhere.
 
         Raises:
             QueueFull: If one of the flows turns away what is too much.
         """
-        async with AsyncExitStack() as turns:
-            # Whoever comes first has the next room; in one order, lest two wait for each other.
-            for flow in sorted(flows, key=id):
-                if flow.overflow == "block":
-                    await turns.enter_async_context(self._turns.setdefault(flow, asyncio.Lock()))
-            while (full := next(filter(self._is_full, flows), None)) is not None:
-                await self._look(full)
-                if self._is_full(full):
-                    await self._make_room(full)
-            for flow in flows:
-                self._waiting.setdefault(flow, {})[job_id] = None
-            self._bounded_of[job_id] = flows
+        await self.reserve({job_id: flows})
+        patient = [flow for flow in flows if not refuses(flow)]
+        try:
+            async with AsyncExitStack() as turns:
+                # Whoever comes first has the next room; in one order, lest two wait for each other.
+                for flow in sorted(patient, key=id):
+                    if flow.overflow == "block":
+                        await turns.enter_async_context(self._turns.setdefault(flow, asyncio.Lock()))
+                while (full := next(filter(self._is_full, patient), None)) is not None:
+                    await self._look(full)
+                    if self._is_full(full):
+                        await self._make_room(full)
+                self._count(job_id, patient)
+        except BaseException:
+            self.left(job_id)
+            raise
+
+    def _count(self, job_id: str, flows: Sequence[Flow]) -> None:
+        if flows:
+            self._bounded_of.setdefault(job_id, []).extend(flows)
+            self._coming.add(job_id)
+        for flow in flows:
+            self._waiting.setdefault(flow, {})[job_id] = None
 
     def _is_full(self, flow: Flow) -> bool:
-        return len(self._waiting.get(flow, ())) >= (flow.max_queue or 0)
+        return self._room_in(flow) <= 0
+
+    def _room_in(self, flow: Flow) -> int:
+        return (flow.max_queue or 0) - len(self._waiting.get(flow, ()))
+
+    def _stored_in(self, flow: Flow) -> Iterator[str]:
+        """Yield which of those that wait the store knows, the oldest first."""
+        return (job_id for job_id in self._waiting.get(flow, ()) if job_id not in self._coming)
 
     async def _look(self, flow: Flow) -> None:
         """Ask the store which of the jobs still wait: another process may have begun them."""
-        ids = list(self._waiting[flow])
+        ids = list(self._stored_in(flow))
         for job_id, row in zip(ids, await self._host.store.jobs_get(ids), strict=True):
             if row is None or row.state not in _WAITS:
                 self.left(job_id)
 
     async def _make_room(self, flow: Flow) -> None:
-        most = flow.max_queue or 0
-        if flow.overflow == "reject":
-            raise QueueFull(most)
-        if flow.overflow == "drop_oldest":
-            oldest = next(iter(self._waiting[flow]))
+        oldest = next(self._stored_in(flow), None)
+        if flow.overflow == "drop_oldest" and oldest is not None:
             self.left(oldest)
-            reason = f"a newer one came while max_queue={most} jobs waited"
-            await self._host.store.jobs_request_cancel([oldest], reason)
+            await self._host.store.jobs_request_cancel([oldest], str(MadeWay(flow.max_queue or 0)))
             return
         self._vacancy.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S if self._host.store.is_shared else None):
                 await self._vacancy.wait()
 
+    def stored(self, job_id: str) -> None:
+        """The store has a job: from now on it knows whether that waits."""
+        self._coming.discard(job_id)
+        if any(flow.overflow == "drop_oldest" for flow in self._bounded_of.get(job_id, ())):
+            self._vacancy.set()  # it may be the one to drop
+
+    def settle(self, job_ids: Iterable[str]) -> None:
+        """Those of these jobs that the store has not got do not come any more."""
+        for job_id in self._coming.intersection(job_ids):
+            self.left(job_id)
+
     def left(self, job_id: str) -> None:
         """A job waits no more: it began, ended, or was not stored after all."""
+        self._coming.discard(job_id)
         for flow in self._bounded_of.pop(job_id, ()):
             self._waiting[flow].pop(job_id, None)
             self._vacancy.set()

@@ -15,10 +15,12 @@ from .run import NO_CONTEXT, Attempt
 if TYPE_CHECKING:
     from .worker import Worker
 
-__all__ = ["LEASE_LOST", "launch", "leave_behind", "leave_to_next", "let_go", "outlives"]
+__all__ = ["CANCELLED", "LEASE_LOST", "launch", "leave_behind", "leave_to_next", "let_go", "outlives"]
 
 log = logging.getLogger("quarterjack.worker")
 
+CANCELLED: Final = "cancelled"
+"""Why a job ends that was to end for no reason given."""
 LEASE_LOST: Final = "its lease was lost"
 REFUSED_DELAY_NS: Final = 1_000_000_000
 """A job whose executor is closed, or in trouble, is given back for so long; another process may have a better one."""
@@ -47,7 +49,7 @@ def launch(worker: Worker, attempt: Attempt, report: Report) -> bool:
         if attempt.context is not NO_CONTEXT:  # else begun eagerly, and done with its first step
             attempt.handle = handle
             if record.cancel_requested:  # in its first step, when there was no handle yet
-                handle.cancel("cancelled")
+                handle.cancel(record.reason or CANCELLED)
     return True
 
 

@@ -368,7 +368,7 @@ class Scheduler:
         self._host.on_fired(fired.rows)
         if self._worker is not None:
             self._worker.begin(fired.jobs, asked_ns)
-            self._worker.cancel_local([job.id for job in fired.cancelled], "replaced by a newer run")
+            self._worker.cancel_local([job.id for job in fired.cancelled])
 
     async def _ask_to_fire(self, plans: list[planner.Plan], wanted: int) -> Fired:
         """Have the store fire, and lease up to *wanted* of the jobs to this process's worker."""

@@ -267,8 +267,7 @@ class Service(Stopping):
         except BaseException:
             flows.left(record.id)
             raise
-        if row is not record:
-            flows.left(record.id)
+        (flows.stored if row is record else flows.left)(record.id)
         return row
 
     def check_open(self, what: str) -> None:

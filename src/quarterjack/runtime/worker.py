@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
+from quarterjack.errors import StoreError
 from quarterjack.executors import Executor, Report
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.model import Fenced, FinishKind, JobRecord
@@ -26,7 +28,7 @@ from .claiming import Claimer
 from .deaths import Deaths
 from .decoding import Decoder, Orphans
 from .endings import STOPPED, Endings
-from .launching import LEASE_LOST, launch, leave_behind, leave_to_next, let_go, outlives
+from .launching import CANCELLED, LEASE_LOST, launch, leave_behind, leave_to_next, let_go, outlives
 from .recording import Recorder
 from .run import Attempt
 from .worker_host import Prepared, WorkerHost
@@ -327,14 +329,28 @@ class Worker(Endings):
         attempt.handle.cancel(LEASE_LOST)
         return False
 
-    def cancel_local(self, job_ids: Sequence[str], reason: str = "cancelled") -> None:
-        """Interrupt jobs held here that somebody wants to end."""
-        for job_id in job_ids:
-            attempt = self.held_by_id.get(job_id)
-            if attempt is not None:
-                attempt.record.cancel_requested = True
-                if attempt in self._retry_waits:  # told to stop before: there is nothing left but to say so
-                    self._retry_waits.discard(attempt)
-                    self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason=reason, zombie=True))
-                elif attempt.handle is not None:
-                    attempt.handle.cancel(reason)
+    def cancel_local(self, job_ids: Sequence[str]) -> None:
+        """Interrupt jobs held here that somebody wants to end, for the reason that stands in the store."""
+        held = [attempt for job_id in job_ids if (attempt := self.held_by_id.get(job_id)) is not None]
+        for attempt in held:
+            attempt.record.cancel_requested = True
+        if self._store.keeps_objects:
+            self._interrupt(held)
+        elif held:
+            self.recorder.errands.spawn(self._cancel(held))
+
+    async def _cancel(self, held: Sequence[Attempt]) -> None:
+        with suppress(StoreError):  # then without the reason
+            for attempt, row in zip(held, await self.rows_of(held), strict=True):
+                if row is not None and row.attempt == attempt.number:
+                    attempt.record.reason = row.reason
+        self._interrupt([attempt for attempt in held if self.held_by_id.get(attempt.job_id) is attempt])
+
+    def _interrupt(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            reason = attempt.record.reason or CANCELLED
+            if attempt in self._retry_waits:  # told to stop before: there is nothing left but to say so
+                self._retry_waits.discard(attempt)
+                self.record(attempt, attempt.finish(FinishKind.CANCELLED, reason=reason, zombie=True))
+            elif attempt.handle is not None:
+                attempt.handle.cancel(reason)

@@ -141,7 +141,7 @@ class BookJobs(BookBase):
             reason = f"its worker died, or lost its body, {times} (max_rescues={job.options.max_rescues})"
             self.end_here(job, Move.LOST, now, reason)
         elif job.cancel_requested:
-            self.end_here(job, Move.CANCELLED, now, "cancelled; its worker died")
+            self.end_here(job, Move.CANCELLED, now, f"{job.reason or 'cancelled'}; its worker died")
         else:
             self.back(job, Move.LEASE_EXPIRED, now, 0, "its worker's lease ran out")
 
@@ -210,10 +210,13 @@ class BookJobs(BookBase):
             return CancelAnswer.GONE
         if job.state.is_finished:
             return CancelAnswer.FINISHED
-        job.cancel_requested = True
         if job.state is _SUBMITTED:
+            job.cancel_requested = True
             self.end_here(job, Move.CANCELLED, now, reason or None)
             return CancelAnswer.CANCELLED
+        if not job.cancel_requested:  # who asked first is why it ends
+            job.cancel_requested = True
+            job.reason = reason or None  # its worker, wherever that is, reads it here
         return CancelAnswer.REQUESTED
 
     def repeat(self, jobs: Iterable[JobRecord], now: int) -> list[str]:

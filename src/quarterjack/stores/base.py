@@ -211,7 +211,10 @@ class Store(ABC):
 
     @abstractmethod
     async def jobs_request_cancel(self, job_ids: Sequence[str], reason: str = "") -> list[CancelAnswer]:
-        """Cancel waiting jobs at once and ask the workers of held ones."""
+        """Cancel waiting jobs at once and ask the workers of held ones.
+
+        The first *reason* that was given is kept on a held job until it ends: its worker reads it there.
+        """
 
     @abstractmethod
     async def jobs_retry(self, where: JobFilter, job_ids: Sequence[str] | None = None) -> list[str]:

@@ -81,8 +81,20 @@ class StoreContract(
         answers = await b.store.jobs_request_cancel([waiting.id, held.id, done.id, "none"], "why")
         assert answers == [CancelAnswer.CANCELLED, CancelAnswer.REQUESTED, CancelAnswer.FINISHED, CancelAnswer.GONE]
         assert (await b.get(waiting.id)).reason == "why"
-        assert (await b.get(held.id)).cancel_requested
+        row = await b.get(held.id)
+        assert (row.cancel_requested, row.reason) == (True, "why")  # its worker reads it there
         assert await b.claim() == []
+
+    async def test_job_that_was_to_be_cancelled_and_ended_otherwise_has_no_reason_left(self, b: Bench) -> None:
+        """A body may be done before it hears of it; who asks twice is the reason once."""
+        await b.put()
+        (row,) = await b.claim()
+        await b.store.jobs_request_cancel([row.id], "first")
+        await b.store.jobs_request_cancel([row.id], "second")
+        assert (await b.get(row.id)).reason == "first"
+        assert await b.finish(row.fence)
+        found = await b.get(row.id)
+        assert (found.state, found.reason) == (JobState.DONE, None)
 
     async def test_jobs_retry_starts_finished_jobs_from_the_beginning(self, b: Bench) -> None:
         """Counters of failure begin anew; attempts never repeat."""

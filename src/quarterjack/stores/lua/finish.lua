@@ -44,7 +44,7 @@ local function finish(id, attempt, owner, how, at, started, running, delay, rest
       put('running_at_ns', running)
     end
   end
-  if attempt ~= '1' then -- an earlier one's
+  if attempt ~= '1' or j[12] then -- an earlier one's, or that of whoever asked for its end
     call('HDEL', data, 'reason', how ~= 'release' and 'error' or 'reason')
   end
   if to >= from then
