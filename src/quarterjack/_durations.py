@@ -17,6 +17,8 @@ from .errors import InvalidOption
 
 __all__ = ["MAX_SECONDS", "NS_PER_S", "Seconds", "parse_duration", "to_ns", "to_seconds"]
 
+_LEAST: Final = 1e-9
+"""Shortest of those that must be above 0: a nanosecond, below which it would be counted as none."""
 _FORMS: Final = "seconds as a number, or a timedelta"
 Seconds = float | timedelta
 """A duration at the surface: seconds as a number, or a ``timedelta``."""
@@ -33,21 +35,23 @@ def to_seconds(value: Seconds, field: str, *, minimum: float = 0.0, exclusive: b
     """Return *value* in seconds after checking it lies in the allowed range.
 
     Raises:
-        InvalidOption: If it is no number, NaN, below *minimum* (or equal, when
-            *exclusive*) or above about 200 years. Names *field* and the range.
+        InvalidOption: If it is no number, NaN, below *minimum* (when *exclusive*: or less than a
+            nanosecond above it) or above about 200 years. Names *field* and the range.
     """
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = _as_float(value)
     else:
-        raise InvalidOption(f"{field} must be {_FORMS}, not {value!r}")
+        raise InvalidOption(f"{field} must be {_FORMS}, not {shown(value)}")
     low = f"more than {minimum:g}" if exclusive else f"{minimum:g} or more"
     too_low = seconds <= minimum if exclusive else seconds < minimum
     if math.isnan(seconds) or too_low or seconds > MAX_SECONDS:
         raise InvalidOption(
             f"{field} must be {low} and at most {MAX_SECONDS:g} seconds (about 200 years), got {shown(value)}"
         )
+    if exclusive and seconds < minimum + _LEAST:
+        raise InvalidOption(f"{field} must be at least a nanosecond above {minimum:g}, got {shown(value)}")
     return seconds
 
 
@@ -77,5 +81,5 @@ def parse_duration(value: str | Seconds, field: str = "duration") -> float:
     text = value.strip().lower()
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip():
-        raise InvalidOption(f'{field} must look like "90s", "1h30m", "2d" or "250ms", got {value!r}')
+        raise InvalidOption(f'{field} must look like "90s", "1h30m", "2d" or "250ms", got {shown(value)}')
     return to_seconds(sum(float(number) * _UNITS[unit] for number, unit in parts), field)

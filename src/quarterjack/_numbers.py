@@ -44,4 +44,7 @@ def shown(value: Any) -> str:
     """Return a wrong value for a message; of a giant number its size, for Python refuses to print the longest."""
     if isinstance(value, int) and value.bit_length() > _PRINTED_BITS:
         return f"a number of about {value.bit_length() * math.log10(2):,.0f} digits"
-    return repr(value)
+    try:
+        return repr(value)
+    except Exception:  # such a number within a list, or a repr of the user's
+        return f"a {type(value).__name__} that cannot be printed"

@@ -214,7 +214,7 @@ def test_a_delay_goes_on_in_the_next_loop_and_who_was_cut_off_holds_nobody_up() 
     [
         (lambda: Delay(0), "seconds must be more than 0"),
         (lambda: Delay(-1), "seconds must be more than 0"),
-        (lambda: Delay(1, "begin"), 'after must be "finish" or "start", got \'begin\''),  # type: ignore[arg-type]  # refused
+        (lambda: Delay(1, "begin"), "after must be 'finish' or 'start', got 'begin'"),  # type: ignore[arg-type]  # refused
         (lambda: Delay(1, slack=0.1), 'slack goes with after="start"'),
         (lambda: Delay(1, "start", slack=-1), "slack must be 0 or more"),
         (lambda: Delay(1).update(slack=1), 'slack goes with after="start"'),

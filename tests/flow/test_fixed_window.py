@@ -262,7 +262,7 @@ async def test_keys_have_counts_of_their_own() -> None:
         (lambda: FixedWindow(1), "one of per= and window_seconds="),
         (lambda: FixedWindow(1, per=1, window_seconds=1), "one of per= and window_seconds="),
         (lambda: FixedWindow(1, per=0), "per must be more than 0"),
-        (lambda: FixedWindow(1, window_seconds=-1), "per must be more than 0"),
+        (lambda: FixedWindow(1, window_seconds=-1), "window_seconds must be more than 0"),
         (
             lambda: FixedWindow(1, per="hour"),  # type: ignore[arg-type]  # refused
             "per must be seconds, a timedelta, or one of 'day', 'week', 'month'",

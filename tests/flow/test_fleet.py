@@ -503,8 +503,8 @@ def test_what_has_no_form_for_a_fleet_says_so() -> None:
 
     wrong: list[tuple[Callable[[], Any], str]] = [
         (lambda: ConcurrencyLimit(1, scope="fleet"), "needs name="),
-        (lambda: TokenBucket(1, 1, scope="fleet", name=""), "needs name="),
-        (lambda: SlidingWindow(1, 1, scope="all", name="l"), '"process" or "fleet"'),  # type: ignore[arg-type]  # wrong by intent
+        (lambda: TokenBucket(1, 1, scope="fleet", name=""), "name must be a text such as"),
+        (lambda: SlidingWindow(1, 1, scope="all", name="l"), "'process' or 'fleet'"),  # type: ignore[arg-type]  # wrong by intent
         (lambda: FixedWindow(1, 1, batch=3), 'give scope="fleet"'),
         (lambda: ConcurrencyLimit(1, on_store_error="open"), 'give scope="fleet"'),
         (lambda: ConcurrencyLimit(1, scope="fleet", name="l", batch=0), "batch must be"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from quarterjack._choices import one_of
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack._numbers import number, whole_number
 from quarterjack.errors import InvalidOption
@@ -51,11 +52,16 @@ class BreakerSettings:
         whole_number(self.min_calls, "min_calls", 1)
         number(self.jitter, "jitter", 0.0, 1.0)
         whole_number(self.probes, "probes", 1)
-        for field in ("window", "slow_call", "open_for", "max_open_for", "probe_timeout"):
-            value = getattr(self, field)
-            if value is not None:
-                object.__setattr__(self, field, to_seconds(value, field, exclusive=True))
+        one_of(self.on_open, "on_open", OnOpen)
+        for field in ("window", "open_for"):
+            self._keep_seconds(field)
+        for field in ("slow_call", "max_open_for", "probe_timeout"):
+            if getattr(self, field) is not None:
+                self._keep_seconds(field)
         self._check_together()
+
+    def _keep_seconds(self, field: str) -> None:
+        object.__setattr__(self, field, to_seconds(getattr(self, field), field, exclusive=True))
 
     def _check_together(self) -> None:
         if self.window_calls is not None and whole_number(self.window_calls, "window_calls", 1) < self.min_calls:
@@ -65,8 +71,6 @@ class BreakerSettings:
             )
         if self.max_open_for is not None and self.max_open_for < self.open_for:  # type: ignore[operator]  # seconds by now
             raise InvalidOption(f"max_open_for must be open_for={self.open_for} or more, got {self.max_open_for}")
-        if self.on_open not in {"fail", "hold"}:
-            raise InvalidOption(f"on_open must be 'fail' or 'hold', got {self.on_open!r}")
 
     @property
     def slow_s(self) -> float | None:

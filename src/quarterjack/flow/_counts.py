@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from quarterjack._numbers import shown
 from quarterjack.errors import Discard, FlowRefused, InvalidOption, Snooze
 from quarterjack.policies.backoff import exception_types
 
@@ -37,7 +38,7 @@ def judge_of(counts: Any) -> Judge:
     if failures is not None or isinstance(counts, type) or not callable(counts):
         raise InvalidOption(
             "counts must be exception types such as (OSError, TimeoutError), or a function of how a call ended "
-            f"that returns True (failed), False (worked) or None (says nothing), got {counts!r}"
+            f"that returns True (failed), False (worked) or None (says nothing), got {shown(counts)}"
         )
     return _by_function(counts)
 

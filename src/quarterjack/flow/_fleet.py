@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeGuard, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeGuard, cast
 
+from quarterjack._choices import one_of
 from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption, UsageError
 
@@ -68,8 +69,7 @@ def settle_scope(
     Raises:
         InvalidOption: Naming the option, the value and what is allowed.
     """
-    if scope not in get_args(Scope):
-        raise InvalidOption(f'scope must be "process" or "fleet", got {scope!r}')
+    one_of(scope, "scope", Scope)
     if scope == "process":
         for option, value in (("batch", batch), ("on_store_error", on_store_error)):
             if value is not None:
@@ -82,9 +82,8 @@ def settle_scope(
         raise InvalidOption(
             f'{kind} with scope="fleet" needs name=, by which all processes know the limit, such as name="api"'
         )
-    if on_store_error is not None and on_store_error not in get_args(OnStoreError):
-        allowed = ", ".join(map(repr, get_args(OnStoreError)))
-        raise InvalidOption(f"on_store_error must be one of {allowed}, got {on_store_error!r}")
+    if on_store_error is not None:
+        one_of(on_store_error, "on_store_error", OnStoreError)
     most = whole_number(BATCH if batch is None else batch, "batch", 1)
     # Not by __new__: whoever asks for the constructor's signature would be shown that one's.
     gate.__class__ = form

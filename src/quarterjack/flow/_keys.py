@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from quarterjack._numbers import shown
 from quarterjack.errors import InvalidOption
 
 from .waiting import Waiting
@@ -22,7 +23,7 @@ _ABSENT: Final = object()
 def check_by(by: Any, field: str = "by") -> None:
     """Raise `InvalidOption` unless *by* can find keys."""
     if by is not None and not callable(by) and not (isinstance(by, str) and by):
-        raise InvalidOption(f'{field} must be a name such as "tenant", or a function of the job, got {by!r}')
+        raise InvalidOption(f'{field} must be a name such as "tenant", or a function of the job, got {shown(by)}')
 
 
 def key_of(by: By | None, job: Waiting, gate: object) -> Hashable:
@@ -51,7 +52,9 @@ def key_of(by: By | None, job: Waiting, gate: object) -> Hashable:
     try:
         hash(key)
     except TypeError:
-        raise InvalidOption(f"{gate!r} goes by a key that cannot be hashed: {key!r}; use a text or a number") from None
+        raise InvalidOption(
+            f"{gate!r} goes by a key that cannot be hashed: {shown(key)}; use a text or a number"
+        ) from None
     hashable: Hashable = key
     return hashable
 

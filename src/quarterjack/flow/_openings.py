@@ -10,6 +10,7 @@ from datetime import tzinfo
 from typing import Any, Final, NamedTuple, Protocol
 
 from quarterjack._durations import NS_PER_S
+from quarterjack._numbers import shown
 from quarterjack.errors import InvalidOption
 from quarterjack.triggers import Filter, Trigger
 from quarterjack.triggers._zone import HORIZON_NS, LAST_NS, zone
@@ -147,7 +148,8 @@ def _in_zone(window: Any, tz: str | None) -> Filter | Trigger:
     """Return *window* in the zone *tz*, if it has one and named none itself."""
     if not isinstance(window, Filter | Trigger):
         raise InvalidOption(
-            f'window must be a filter such as Between("09:00", "17:00"), or a trigger such as Cron(…), got {window!r}'
+            'window must be a filter such as Between("09:00", "17:00"), or a trigger such as Cron(…), '
+            f"got {shown(window)}"
         )
     fields = type(window).model_fields
     if tz is None or "tz" not in fields or "tz" in window.model_fields_set:

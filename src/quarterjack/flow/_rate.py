@@ -15,10 +15,11 @@ from collections.abc import Hashable
 from datetime import datetime
 from threading import get_ident
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 
 from quarterjack._durations import NS_PER_S, Seconds, to_seconds
 from quarterjack._fast import EAGER_TASKS
+from quarterjack._numbers import shown
 from quarterjack._signatures import explained
 from quarterjack.clock import SYSTEM_CLOCK, Clock, clock_of
 from quarterjack.errors import InvalidOption
@@ -144,14 +145,14 @@ class RateGate(Gate):
         if (for_ is None) == (until is None):
             raise InvalidOption("penalise takes one of for_=seconds and until=datetime")
         if key and self.by is None:
-            raise InvalidOption(f"{self!r} has no by=, so no key either, got {key!r}")
+            raise InvalidOption(f"{self!r} has no by=, so no key either, got {shown(key)}")
         clock = _clock_here()
         if until is not None:
             if not isinstance(until, datetime):
-                raise InvalidOption(f"until must be a datetime with a zone, got {until!r}; for_= takes seconds")
+                raise InvalidOption(f"until must be a datetime with a zone, got {shown(until)}; for_= takes seconds")
             delay_s = (instant_ns(until, "until") - clock.now_ns()) / NS_PER_S
         else:
-            delay_s = to_seconds(for_ or 0.0, "for_")
+            delay_s = to_seconds(cast("Seconds", for_), "for_")
         at = clock.monotonic() + delay_s
         for gate in [self.at(self.key_of(Pass(key)))] if key else self._all():
             if isinstance(gate, RateGate):  # it is; and so are those of its keys

@@ -18,6 +18,7 @@ from contextvars import Context
 from typing import Any, Final, Protocol
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import shown
 from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption, UsageError
 
@@ -82,8 +83,8 @@ class StrategyAdapter(Gate, Order):
         missing = [method for method in _METHODS if not callable(getattr(strategy, method, None))]
         if missing or isinstance(strategy, type):
             why = "is a class; make an object of it" if isinstance(strategy, type) else f"has no {', '.join(missing)}"
-            raise InvalidOption(f"strategy must have {', '.join(_METHODS)}; {strategy!r} {why}")
-        super().__init__(name=name or type(strategy).__name__)
+            raise InvalidOption(f"strategy must have {', '.join(_METHODS)}; {shown(strategy)} {why}")
+        super().__init__(name=type(strategy).__name__ if name is None else name)
         self.strategy: Final = strategy
         self._on_task_done: Final = getattr(strategy, "on_task_done", None)
         self._poll_s: Final = to_seconds(poll_interval, "poll_interval", exclusive=True)

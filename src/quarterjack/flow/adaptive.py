@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from quarterjack._durations import Seconds, to_seconds
-from quarterjack._numbers import number, whole_number
+from quarterjack._numbers import number, shown, whole_number
 from quarterjack.errors import InvalidOption
 
 from ._counts import Counts, judge_of
@@ -83,10 +83,12 @@ class AdaptiveSettings:
         number(self.backoff, "backoff", 0.0, 1.0, exclusive=True)
         if self.backoff == 1.0:
             raise InvalidOption("backoff must be below 1, got 1.0: the limit would never fall")
-        for field in ("target_latency", "window"):
-            value = getattr(self, field)
-            if value is not None:
-                object.__setattr__(self, field, to_seconds(value, field, exclusive=True))
+        if self.target_latency is not None:
+            self._keep_seconds("target_latency")
+        self._keep_seconds("window")
+
+    def _keep_seconds(self, field: str) -> None:
+        object.__setattr__(self, field, to_seconds(getattr(self, field), field, exclusive=True))
 
 
 def has_dropped(sample: Sample, settings: AdaptiveSettings) -> bool:
@@ -194,7 +196,9 @@ class AdaptiveLimit(Gate):
         began_with = sorted((min, INITIAL, max))[1] if initial is None else initial
         self._initial = float(whole_number(began_with, "initial", min, max))
         if pressure is not None and not isinstance(pressure, Pressure) and not callable(pressure):
-            raise InvalidOption(f"pressure must be a Pressure, a function without arguments, or None, got {pressure!r}")
+            raise InvalidOption(
+                f"pressure must be a Pressure, a function without arguments, or None, got {shown(pressure)}"
+            )
         self._pressure = pressure
         self._judge = judge_of(counts)
         self._begin()

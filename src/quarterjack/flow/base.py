@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
+from quarterjack._choices import name_or_none
 from quarterjack._signatures import Explained
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import InvalidOption
@@ -87,7 +88,7 @@ class Gate(Explained, Passable, ABC):
 
     def __init__(self, *, by: By | None = None, name: str | None = None) -> None:
         check_by(by)
-        self.by, self.name = by, name
+        self.by, self.name = by, name_or_none(name)
 
     # -- what a strategy says --------------------------------------------------------
 
@@ -334,6 +335,9 @@ class Order(Explained, ABC):
         """Return an order of these settings that has seen no job."""
         return copy.deepcopy(self)
 
+    def __repr__(self) -> str:
+        return type(self).__name__
+
 
 class Wrap(Explained, ABC):
     """Surrounds an attempt, inside its gates: the body runs where `proceed` is awaited."""
@@ -341,3 +345,6 @@ class Wrap(Explained, ABC):
     @abstractmethod
     async def __call__(self, job: Waiting, proceed: Callable[[], Awaitable[Any]]) -> Any:
         """Return the attempt's result, or raise what it ends with; *proceed* may be awaited several times or never."""
+
+    def __repr__(self) -> str:
+        return type(self).__name__

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from pydantic_core import to_json
 
+from quarterjack._choices import one_of
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack._numbers import whole_number
 from quarterjack._signatures import Explained
-from quarterjack.errors import BatchMismatch, InvalidOption
+from quarterjack.errors import BatchMismatch
 
 __all__ = ["Basket", "Batch", "OnError", "results_of", "size_of"]
 
@@ -73,9 +74,7 @@ class Batch(Explained):
         put("max_size", whole_number(max_size, "max_size", 1, 1_000_000))
         put("max_wait_s", to_seconds(max_wait, "max_wait"))
         put("max_bytes", None if max_bytes is None else whole_number(max_bytes, "max_bytes", 1))
-        if on_error not in get_args(OnError):
-            raise InvalidOption(f"on_error must be one of {', '.join(map(repr, get_args(OnError)))}, got {on_error!r}")
-        put("on_error", on_error)
+        put("on_error", one_of(on_error, "on_error", OnError))
 
     def parts(self, items: list[T], called_with: int) -> list[list[T]]:
         """Return what to try anew after a body raised; nothing where its items fail with that.

@@ -23,6 +23,7 @@ from random import Random
 from typing import Any, Literal
 
 from quarterjack._durations import Seconds
+from quarterjack._numbers import shown
 from quarterjack.errors import CircuitOpen, InvalidOption
 
 from ._breaker_settings import CHANGEABLE, BreakerSettings, OnOpen
@@ -352,5 +353,5 @@ class CircuitBreaker(Gate):
 
 def _callable(function: Any, field: str) -> Any:
     if function is not None and not callable(function):
-        raise InvalidOption(f"{field} must be a function, got {function!r}")
+        raise InvalidOption(f"{field} must be a function, got {shown(function)}")
     return function

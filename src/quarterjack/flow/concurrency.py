@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from threading import get_ident
 from typing import Any, Final, Literal
 
+from quarterjack._choices import one_of
 from quarterjack._fast import EAGER_TASKS
 from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption
@@ -23,6 +24,7 @@ from .waiting import Waiting
 
 __all__ = ["ConcurrencyLimit", "FleetConcurrencyLimit"]
 
+Reentrant = Literal["raise", "donate"]
 _SETTINGS: Final = ("max_concurrent",)
 
 
@@ -67,16 +69,14 @@ class ConcurrencyLimit(Gate):
         max_concurrent: int,
         *,
         by: By | None = None,
-        reentrant: Literal["raise", "donate"] = "raise",
+        reentrant: Reentrant = "raise",
         name: str | None = None,
         scope: Scope = "process",
         batch: int | None = None,
         on_store_error: OnStoreError | None = None,
     ) -> None:
         super().__init__(by=by, name=name)
-        if reentrant not in {"raise", "donate"}:
-            raise InvalidOption(f"reentrant must be 'raise' or 'donate', got {reentrant!r}")
-        self.lends = reentrant == "donate"
+        self.lends = one_of(reentrant, "reentrant", Reentrant) == "donate"
         self._lent: set[Waiting] = set()
         self.max_concurrent = whole_number(max_concurrent, "max_concurrent", 1)
         self.used = 0.0

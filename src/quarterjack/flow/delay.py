@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
+from quarterjack._choices import one_of
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption
@@ -63,8 +64,7 @@ class Delay(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(by=by, name=name)
-        if after not in get_args(After):
-            raise InvalidOption(f'after must be "finish" or "start", got {after!r}')
+        one_of(after, "after", After)
         if slack is not None and after == "finish":
             raise InvalidOption('slack goes with after="start"; the pause after a finish is never shorter')
         self.after: Final[After] = after

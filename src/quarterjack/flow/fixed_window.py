@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol, cast
 
 from quarterjack._durations import NS_PER_S, Seconds, to_ns, to_seconds
-from quarterjack._numbers import whole_number
+from quarterjack._numbers import shown, whole_number
 from quarterjack.clock import Clock
-from quarterjack.errors import InvalidOption
+from quarterjack.errors import InvalidOption, InvalidTrigger
 from quarterjack.triggers import Aligned, Cron, Trigger
+from quarterjack.triggers._zone import zone
 
 from ._fleet import FleetRate, OnStoreError, Scope, settle_scope
 from ._keys import By
@@ -82,7 +83,7 @@ class FixedWindow(RateGate):
         self.per: Final = per if per is not None else window_seconds
         self.anchor: Final = anchor
         self.follows_wall_clock = anchor != "first"
-        self._windows = _windows(self.per, anchor)
+        self._windows = _windows(self.per, anchor, "per" if window_seconds is None else "window_seconds")
         if anchor == "first" and scope == "fleet":
             raise InvalidOption('anchor="first" means one process; with scope="fleet" take "epoch" or a zone')
         settle_scope(self, FixedWindow, FleetFixedWindow, scope, batch, on_store_error)
@@ -171,18 +172,20 @@ class _Windows(Protocol):
         ...
 
 
-def _windows(per: Any, anchor: Any) -> _Windows:
-    """Return the windows that were asked for.
+def _windows(per: Any, anchor: Any, field: str = "per") -> _Windows:
+    """Return the windows that were asked for, where *per* was called *field*.
 
     Raises:
         InvalidOption: If *per* and *anchor* do not go together.
     """
     if not isinstance(anchor, str):
-        raise InvalidOption(f'anchor must be "epoch", "first" or a zone such as "Europe/Rome", got {anchor!r}')
+        raise InvalidOption(f'anchor must be "epoch", "first" or a zone such as "Europe/Rome", got {shown(anchor)}')
+    if anchor not in {"epoch", "first"}:
+        _check_zone(anchor)
     if isinstance(per, str):
         if per not in _BEGINS:
             raise InvalidOption(
-                f"per must be seconds, a timedelta, or one of {', '.join(map(repr, _BEGINS))}, got {per!r}"
+                f"{field} must be seconds, a timedelta, or one of {', '.join(map(repr, _BEGINS))}, got {shown(per)}"
             )
         if anchor == "first":
             raise InvalidOption(
@@ -190,19 +193,26 @@ def _windows(per: Any, anchor: Any) -> _Windows:
             )
         return _OnTheClock(Cron(_BEGINS[per], tz="UTC" if anchor == "epoch" else anchor))
     if anchor == "first":
-        return _FromTheFirst(to_seconds(per, "per", exclusive=True))
-    per_ns = to_ns(per, "per", exclusive=True)
+        return _FromTheFirst(to_seconds(per, field, exclusive=True))
+    per_ns = to_ns(per, field, exclusive=True)
     return _OnTheClock(per_ns if anchor == "epoch" else _tops_of_day(per_ns, anchor))
 
 
-def _tops_of_day(per_ns: int, zone: str) -> Trigger:
+def _check_zone(anchor: str) -> None:
+    try:
+        zone(anchor)
+    except InvalidTrigger as error:
+        raise InvalidTrigger(f'anchor must be "epoch", "first" or a zone: {error}') from None
+
+
+def _tops_of_day(per_ns: int, name: str) -> Trigger:
     day_ns = 86_400 * NS_PER_S
     if day_ns % per_ns or per_ns % 1_000_000:
         raise InvalidOption(
             f"per={per_ns / NS_PER_S:g} does not divide a day into equal windows of whole milliseconds, "
-            f'as anchor={zone!r} needs; take one that does, or "day", "week" or "month"'
+            f'as anchor={name!r} needs; take one that does, or "day", "week" or "month"'
         )
-    return Aligned(milliseconds=per_ns // 1_000_000, tz=zone)
+    return Aligned(milliseconds=per_ns // 1_000_000, tz=name)
 
 
 class _FromTheFirst:

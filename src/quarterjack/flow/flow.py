@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain, count
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
-from quarterjack._durations import Seconds, to_seconds
-from quarterjack._numbers import whole_number
+from quarterjack._durations import Seconds
+from quarterjack._numbers import shown
 from quarterjack._signatures import Explained
 from quarterjack.errors import InvalidOption
 from quarterjack.policies.backoff import Retry
 
+from ._bounds import Bounds
 from ._fleet import refuse_twins
 from .base import Gate, Order, Wrap
 from .batch import Batch
@@ -44,7 +45,8 @@ class Flow(Explained, Passable):
     who wait for that.
 
     Args:
-        strategies: Gates and wraps in any number, at most one of each other kind; a `Flow` counts as its strategies.
+        strategies: Gates and wraps in any number, at most one of each other kind; a `Flow` counts as its
+            strategies and brings its bounds, each of those below, which only one of them may say.
         max_queue: Jobs that may wait; None is no bound.
         overflow: What becomes of one more: ``"reject"`` raises `QueueFull`, ``"drop_oldest"``
             ends the one that has waited longest with it, ``"block"`` lets ``await
@@ -76,13 +78,13 @@ class Flow(Explained, Passable):
                 f"Timeout({self.timeout.seconds:g}) of an attempt is above Deadline({self.deadline.seconds:g}) "
                 "of the whole job and could never be met; lower it or raise the deadline"
             )
-        self.max_queue: Final = None if max_queue is None else whole_number(max_queue, "max_queue", 1)
-        if overflow not in get_args(Overflow):
-            raise InvalidOption(f"overflow must be one of {', '.join(map(repr, get_args(Overflow)))}, got {overflow!r}")
-        if overflow != "reject" and max_queue is None:
-            raise InvalidOption(f"overflow={overflow!r} says what becomes of one job too many; give max_queue= as well")
-        self.overflow: Final[Overflow] = overflow
-        self.max_wait_s: Final = None if max_wait is None else to_seconds(max_wait, "max_wait", exclusive=True)
+        inside = dict.fromkeys(part for part in strategies if isinstance(part, Flow))
+        self._bounds: Final[Bounds] = Bounds.of(max_queue, overflow, max_wait).taking_over(
+            one._bounds for one in inside
+        )
+        self.max_queue: Final = self._bounds.max_queue
+        self.overflow: Final = self._bounds.overflow
+        self.max_wait_s: Final = self._bounds.max_wait_s
 
     def room(
         self, dispatcher: Dispatcher, start: Callable[[Any], None], refuse: Callable[[Any, Exception], None]
@@ -137,16 +139,14 @@ class Flow(Explained, Passable):
         return turnstile
 
     def __repr__(self) -> str:
-        shown: list[Any] = [self.dedupe, self.deadline, self.fallback, self.retry]
-        steps = [repr(part) for part in shown if part is not None]
+        outside: list[Any] = [self.dedupe, self.deadline, self.fallback, self.retry]
+        steps = [repr(part) for part in outside if part is not None]
         inside = [f"order {self.order!r}"] if self.order is not None else []
         if self.gates or inside:
             steps.append("[" + ", ".join([*inside, *map(repr, self.gates)]) + "]")
         steps += [repr(wrap) for wrap in self.wraps]
         steps += [repr(self.timeout)] if self.timeout is not None else []
-        bounds = {"max_queue": self.max_queue, "overflow": self.overflow, "max_wait": self.max_wait_s}
-        said = [f"{name}={value!r}" for name, value in bounds.items() if value not in (None, "reject")]
-        return f"Flow({', '.join([' → '.join([*steps, 'body']), *said])})"
+        return f"Flow({', '.join([' → '.join([*steps, 'body']), *self._bounds.words()])})"
 
 
 def _unfolded(strategies: tuple[Any, ...]) -> list[Any]:
@@ -163,7 +163,7 @@ def _unfolded(strategies: tuple[Any, ...]) -> list[Any]:
             hint = " (the class; make an object of it)" if isinstance(strategy, type) else ""
             if isinstance(strategy, Batch):
                 hint = " (which stands before a flow: manager.batch(…), @app.batch(…))"
-            raise InvalidOption(f"a Flow is made of {_KINDS}, got {strategy!r}{hint}")
+            raise InvalidOption(f"a Flow is made of {_KINDS}, got {shown(strategy)}{hint}")
     return parts
 
 
@@ -178,5 +178,5 @@ def _only(parts: list[Any], kind: type[_T], why: str) -> _T | None:
     found = [part for part in parts if isinstance(part, kind)]
     other = next((part for part in found if part is not found[0]), None)
     if other is not None:
-        raise InvalidOption(f"a Flow takes one {kind.__name__}, got {found[0]!r} and {other!r}: {why}")
+        raise InvalidOption(f"a Flow takes one {kind.__name__}, got {shown(found[0])} and {shown(other)}: {why}")
     return found[0] if found else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from quarterjack._numbers import shown
 from quarterjack.errors import InvalidOption
 
 from ._fleet import refuse_twins
@@ -32,7 +33,7 @@ def as_flow(value: Any, where: str) -> Flow | None:
         hint = " (the class; make an object of it)" if isinstance(value, type) else ""
         if isinstance(value, list | tuple):
             hint = " (put them into one: Flow(…, …))"
-        raise InvalidOption(f"{where}: flow must be a Flow such as Flow(ConcurrencyLimit(5)), got {value!r}{hint}")
+        raise InvalidOption(f"{where}: flow must be a Flow such as Flow(ConcurrencyLimit(5)), got {shown(value)}{hint}")
     if value.dedupe is not None:
         raise InvalidOption(
             f"{where}: Dedupe is for a TaskManager, whose jobs are at hand; an app's jobs are stored, "

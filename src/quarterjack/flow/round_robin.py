@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar, get_args, overload
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
+from quarterjack._choices import one_of
 from quarterjack._durations import Seconds, to_seconds
-from quarterjack._numbers import number
+from quarterjack._numbers import number, shown
 from quarterjack._signatures import Explained
 from quarterjack.clock import Clock
 from quarterjack.errors import CircuitOpen, FlowRefused, InvalidOption, NoResource
@@ -79,12 +80,12 @@ class Resource(Explained, Generic[T]):
         limit: Gate | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
-            raise InvalidOption(f"a Resource needs a name, got {name!r}")
+            raise InvalidOption(f"a Resource needs a name, got {shown(name)}")
         number(weight, f"weight of {name}", 0.0, MAX_WEIGHT)
         if breaker is not None and not isinstance(breaker, CircuitBreaker):
-            raise InvalidOption(f"breaker of {name} must be a CircuitBreaker, got {breaker!r}")
+            raise InvalidOption(f"breaker of {name} must be a CircuitBreaker, got {shown(breaker)}")
         if limit is not None and not isinstance(limit, Gate):
-            raise InvalidOption(f"limit of {name} must be a gate such as ConcurrencyLimit(5), got {limit!r}")
+            raise InvalidOption(f"limit of {name} must be a gate such as ConcurrencyLimit(5), got {shown(limit)}")
         fields = {"name": name, "value": value, "weight": weight, "breaker": breaker, "limit": limit}
         for field, given in fields.items():
             object.__setattr__(self, field, given)
@@ -217,8 +218,7 @@ class WeightedRoundRobin(Gate, Generic[T]):
     ) -> None:
         super().__init__(by=by, name=name)
         _check_resources(resources)
-        if on_down not in get_args(OnDown):
-            raise InvalidOption(f"on_down must be 'fail' or 'hold', got {on_down!r}")
+        one_of(on_down, "on_down", OnDown)
         self._slow_start_s = to_seconds(slow_start, "slow_start")
         self._on_down = on_down
         self._begin(resources)
@@ -363,11 +363,11 @@ class WeightedRoundRobin(Gate, Generic[T]):
             values: Mapping[Any, Any] = changes.get(field, {})
             if not isinstance(values, Mapping):
                 raise InvalidOption(
-                    f'{field} must be a mapping such as {{"{next(iter(self._targets))}": 1}}, got {values!r}'
+                    f'{field} must be a mapping such as {{"{next(iter(self._targets))}": 1}}, got {shown(values)}'
                 )
             for name, value in values.items():
                 if name not in self._targets:
-                    raise InvalidOption(f"{field}: {self!r} has {', '.join(self._targets)}, got {name!r}")
+                    raise InvalidOption(f"{field}: {self!r} has {', '.join(self._targets)}, got {shown(name)}")
                 number(value, f"{field} of {name}", 0.0, highest)
 
     def _change(self, changes: Mapping[str, Any]) -> None:
@@ -389,7 +389,7 @@ def _check_resources(resources: tuple[Any, ...]) -> None:
     gates: set[Gate] = set()
     for resource in resources:
         if not isinstance(resource, Resource):
-            raise InvalidOption(f"WeightedRoundRobin takes Resource(name, value), got {resource!r}")
+            raise InvalidOption(f"WeightedRoundRobin takes Resource(name, value), got {shown(resource)}")
         if resource.name in names:
             raise InvalidOption(f"two resources are called {resource.name!r}; each needs a name of its own")
         names.add(resource.name)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from quarterjack._choices import flag
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption
@@ -39,6 +40,9 @@ class SlidingWindow(RateGate):
     was busy catches up for a tenth of the window at most. O(1) time for jobs of equal
     cost, O(cost) for one among cheaper ones; space for N starts.
 
+    After ``update(per=…)`` what started within the window stays counted; a longer one begins with what the shorter
+    one still held.
+
     With ``scope="fleet"`` no stretch of *per* seconds holds more of all processes together, see ``docs/flow/fleet.md``.
 
     Args:
@@ -70,7 +74,7 @@ class SlidingWindow(RateGate):
         super().__init__(by=by, name=name)
         self.max_requests: int = whole_number(max_requests, "max_requests", 1)
         self.per = to_seconds(per, "per", exclusive=True)
-        self.smooth: Final = bool(smooth)
+        self.smooth: Final = flag(smooth, "smooth")
         self._starts: deque[tuple[float, float]] = deque()
         """When each started and what it cost, oldest first; some may have left the window."""
         self._counted = 0.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quarterjack._durations import Seconds, to_seconds
+from quarterjack._numbers import shown
 from quarterjack._signatures import Explained
 from quarterjack.errors import InvalidOption
 from quarterjack.policies.backoff import exception_types
@@ -69,7 +70,9 @@ class Fallback(Explained):
     def __init__(self, value: Any, *, on: Types = Exception) -> None:
         kinds = exception_types(on)
         if kinds is None:
-            raise InvalidOption(f"on of Fallback must be exception types such as (OSError, FlowRefused), got {on!r}")
+            raise InvalidOption(
+                f"on of Fallback must be exception types such as (OSError, FlowRefused), got {shown(on)}"
+            )
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "on", kinds)
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from quarterjack._choices import name_or_none
 from quarterjack._durations import NS_PER_S, Seconds, to_ns
+from quarterjack._numbers import shown
 from quarterjack.errors import FlowRefused, InvalidOption
 from quarterjack.triggers import Filter, Trigger
 from quarterjack.triggers.base import from_ns, instant_ns
@@ -70,8 +72,9 @@ class TimeWindow(Gate):
             raise InvalidOption(f"window must be a filter or a trigger, got a text; write {meant}")
         if not isinstance(windows, Sequence) or isinstance(windows, str) or not windows:
             raise InvalidOption(
-                f'window must be a filter such as Between("09:00", "17:00"), a trigger, or several, got {window!r}'
+                f'window must be a filter such as Between("09:00", "17:00"), a trigger, or several, got {shown(window)}'
             )
+        name_or_none(tz, "tz", "Europe/Rome")
         lasts_ns, margin_ns = to_ns(lasts, "lasts", exclusive=True), to_ns(margin, "margin")
         self._openings = Openings(windows, tz, lasts_ns=lasts_ns, margin_ns=margin_ns)
         self._known = Known(0, 0, 0)

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from random import Random
-from typing import Any, Final, Literal, Self, cast, get_args
+from typing import Any, Final, Literal, Self, cast
 
+from quarterjack._choices import one_of
 from quarterjack._durations import Seconds, to_seconds
-from quarterjack._numbers import number, whole_number
+from quarterjack._numbers import number, shown, whole_number
 from quarterjack._signatures import explained
 from quarterjack.errors import FlowRefused, InvalidOption, RaisedElsewhere
 
@@ -107,10 +108,9 @@ class Retry:
         def keep(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        if jitter not in get_args(Jitter):
-            raise InvalidOption(f"jitter must be one of {', '.join(map(repr, get_args(Jitter)))}, got {jitter!r}")
+        one_of(jitter, "jitter", Jitter)
         if budget is not None and not isinstance(budget, RetryBudget):
-            raise InvalidOption(f"budget must be a RetryBudget, which jobs share, got {budget!r}")
+            raise InvalidOption(f"budget must be a RetryBudget, which jobs share, got {shown(budget)}")
         keep("on", _failure(on, "on"))
         keep("attempts", whole_number(attempts, "attempts of a retry", 1, 1_000_000))
         keep("deadline_s", None if deadline is None else to_seconds(deadline, "deadline", exclusive=True))
@@ -194,7 +194,7 @@ def _failure(value: Any, field: str) -> Failure:
         function: Any = value
         return cast("Failure", function)
     raise InvalidOption(
-        f"{field} must be exception types such as (OSError,), or a function of the exception, got {value!r}"
+        f"{field} must be exception types such as (OSError,), or a function of the exception, got {shown(value)}"
     )
 
 
@@ -212,7 +212,7 @@ def _is_error(value: object) -> bool:
 
 def _function(value: Any, field: str, of: str) -> Any:
     if value is not None and (not callable(value) or isinstance(value, type)):
-        raise InvalidOption(f"{field} must be a function of {of}, got {value!r}")
+        raise InvalidOption(f"{field} must be a function of {of}, got {shown(value)}")
     return value
 
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple, cast
 
+from quarterjack._numbers import shown
 from quarterjack.errors import InvalidOption, MissingExtra
 
 from .base import Store
@@ -109,7 +110,7 @@ def _no_text(given: object) -> str:
         return f"store must be an object: write {given.__name__}(…), or its URL; got the class"
     if isinstance(given, PurePath):
         return f"store must be a URL or a Store, got {given!r}; write {_url_of(str(given))!r}"
-    return f'store must be a URL such as "sqlite:///jobs.db", or a Store, got {given!r}'
+    return f'store must be a URL such as "sqlite:///jobs.db", or a Store, got {shown(given)}'
 
 
 def _url_of(path: str) -> str:
