@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from quarterjack._durations import Seconds, to_seconds
-from quarterjack._numbers import number, whole_number
+from quarterjack._numbers import number, shown, whole_number
 from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption
 
@@ -42,7 +42,9 @@ class Priority(Order):
     stretch in which two of them wait, what they were given, divided by their weights,
     differs by at most a job of each. Priorities then sort the jobs *within* a tenant:
     nobody gets more than a share by calling all he has urgent. A flow that shares gates
-    with another one should share its `Priority` with it, too.
+    with another one should share its `Priority` with it, too. In an app turns are
+    taken among what the worker has claimed, 32 jobs of a flow or, but for memory, 8: the store
+    knows none, see ``docs/flow/priority.md``.
 
     The rank of a job is a constant, ``enqueued_at + level * aging``: nothing is sorted
     anew as time passes. O(log n) time per job, O(n) space; with *fair_by* O(log n + l)
@@ -141,7 +143,7 @@ class Priority(Order):
 
 def _checked(weights: Mapping[Any, float] | None) -> Mapping[Any, float]:
     if weights is not None and not isinstance(weights, Mapping):
-        raise InvalidOption(f'weights must be a mapping such as {{"acme": 2.0}}, got {weights!r}')
+        raise InvalidOption(f'weights must be a mapping such as {{"acme": 2.0}}, got {shown(weights)}')
     for key, weight in (weights or {}).items():
-        number(weight, f"the weight of {key!r}", 1e-6, 1e6)
+        number(weight, f"the weight of {shown(key)}", 1e-6, 1e6)
     return dict(weights or {})
