@@ -21,6 +21,7 @@ __all__ = [
     "Explained",
     "Hints",
     "Kind",
+    "check_plain",
     "explained",
     "kind_of",
     "label_of",
@@ -218,6 +219,23 @@ def kind_of(fn: Callable[..., Any]) -> Kind:
         if inspect.isgeneratorfunction(candidate):
             return "generator"
     return "plain"
+
+
+def check_plain(fn: Any, field: str) -> None:
+    """Refuse a function for *field*, which is called plainly, that gives a coroutine or a generator.
+
+    Such an object is no None, true, and equal to nothing else: what was to be asked for would be answered at random.
+
+    Raises:
+        InvalidOption: Naming *field* and the function.
+    """
+    kind = kind_of(fn)
+    if kind != "plain":
+        instead = "write def in place of async def" if kind == "coroutine" else "let it return its answer"
+        raise InvalidOption(
+            f"{field} must be a plain function, as it is called and not awaited; "
+            f"{label_of(fn)} is a{'n' if kind[0] == 'a' else ''} {kind} function: {instead}"
+        )
 
 
 def label_of(fn: Any) -> str:

@@ -28,6 +28,8 @@ from types import TracebackType
 from typing import Literal
 from weakref import WeakMethod, finalize
 
+from ._signatures import check_plain
+
 __all__ = [
     "CallbackFailed",
     "CancelIgnored",
@@ -301,7 +303,12 @@ class EventStream:
         """Ask this before building an event."""
 
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Call *listener* with every event from now on; returns the function that ends it."""
+        """Call *listener*, a plain function, with every event from now on; returns the function that ends it.
+
+        Raises:
+            InvalidOption: If it is a coroutine function.
+        """
+        check_plain(listener, "listener")
         self._listeners = (*self._listeners, listener)
         self.has_listeners = True
         return lambda: self.remove(listener)

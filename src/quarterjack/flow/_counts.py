@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from quarterjack._numbers import shown
+from quarterjack._signatures import check_plain
 from quarterjack.errors import Discard, FlowRefused, InvalidOption, Snooze
 from quarterjack.policies.backoff import exception_types
 
@@ -40,6 +41,7 @@ def judge_of(counts: Any) -> Judge:
             "counts must be exception types such as (OSError, TimeoutError), or a function of how a call ended "
             f"that returns True (failed), False (worked) or None (says nothing), got {shown(counts)}"
         )
+    check_plain(counts, "counts")
     return _by_function(counts)
 
 

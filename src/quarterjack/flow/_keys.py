@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from quarterjack._numbers import shown
+from quarterjack._signatures import check_plain
 from quarterjack.errors import InvalidOption
 
 from .waiting import Waiting
@@ -22,7 +23,9 @@ _ABSENT: Final = object()
 
 def check_by(by: Any, field: str = "by") -> None:
     """Raise `InvalidOption` unless *by* can find keys."""
-    if by is not None and not callable(by) and not (isinstance(by, str) and by):
+    if callable(by):
+        check_plain(by, field)
+    elif by is not None and not (isinstance(by, str) and by):
         raise InvalidOption(f'{field} must be a name such as "tenant", or a function of the job, got {shown(by)}')
 
 

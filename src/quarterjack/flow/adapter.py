@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack._numbers import shown
+from quarterjack._signatures import check_plain
 from quarterjack.clock import Clock
 from quarterjack.errors import InvalidOption, UsageError
 
@@ -84,6 +85,8 @@ class StrategyAdapter(Gate, Order):
         if missing or isinstance(strategy, type):
             why = "is a class; make an object of it" if isinstance(strategy, type) else f"has no {', '.join(missing)}"
             raise InvalidOption(f"strategy must have {', '.join(_METHODS)}; {shown(strategy)} {why}")
+        for method in ("add_task", "get_next_task"):  # the others are awaited
+            check_plain(getattr(strategy, method), f"{method} of {type(strategy).__name__}")
         super().__init__(name=type(strategy).__name__ if name is None else name)
         self.strategy: Final = strategy
         self._on_task_done: Final = getattr(strategy, "on_task_done", None)

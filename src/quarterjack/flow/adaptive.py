@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack._numbers import number, shown, whole_number
+from quarterjack._signatures import check_plain
 from quarterjack.errors import InvalidOption
 
 from ._counts import Counts, judge_of
@@ -199,6 +200,8 @@ class AdaptiveLimit(Gate):
             raise InvalidOption(
                 f"pressure must be a Pressure, a function without arguments, or None, got {shown(pressure)}"
             )
+        if callable(pressure):
+            check_plain(pressure, "pressure")
         self._pressure = pressure
         self._judge = judge_of(counts)
         self._begin()

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from quarterjack._choices import name_or_none
-from quarterjack._signatures import Explained
+from quarterjack._signatures import Explained, check_plain
 from quarterjack.clock import SYSTEM_CLOCK, Clock
 from quarterjack.errors import InvalidOption
 
@@ -47,6 +47,13 @@ _NO_FLEET_FORM: Final = {
 }
 
 
+def _check_methods(cls: type, contract: type) -> None:
+    """Refuse methods of a user's class that were to be awaited: those of the *contract* are called plainly."""
+    for name, method in vars(cls).items():
+        if name in vars(contract):
+            check_plain(method, f"{cls.__name__}.{name}")
+
+
 class Gate(Explained, Passable, ABC):
     """Says when a job may start. A subclass needs `eta` alone.
 
@@ -74,6 +81,7 @@ class Gate(Explained, Passable, ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        _check_methods(cls, Gate)
         cls._has_fast_path = vars(cls).get("_has_fast_path", False)  # never inherited: a subclass may say otherwise
 
     # The dispatcher's, and of one gate per key the keys'. Class attributes: a subclass need not call __init__.
@@ -310,6 +318,10 @@ class Order(Explained, ABC):
     """
 
     _is_contract: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _check_methods(cls, Order)
 
     @abstractmethod
     def rank(self, job: Waiting, now: float) -> float:

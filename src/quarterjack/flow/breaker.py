@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from quarterjack._durations import Seconds
 from quarterjack._numbers import shown
+from quarterjack._signatures import check_plain
 from quarterjack.errors import CircuitOpen, InvalidOption
 
 from ._breaker_settings import CHANGEABLE, BreakerSettings, OnOpen
@@ -127,6 +128,8 @@ class CircuitBreaker(Gate):
         self._judge = judge_of(counts)
         self._check = _callable(health_check, "health_check")
         self._on_change = _callable(on_change, "on_change")
+        if on_change is not None:
+            check_plain(on_change, "on_change")
         self._random = Random()  # noqa: S311  # spreads openings, guards nothing
         self._begin()
 

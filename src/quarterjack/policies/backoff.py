@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Self, cast
 from quarterjack._choices import one_of
 from quarterjack._durations import Seconds, to_seconds
 from quarterjack._numbers import number, shown, whole_number
-from quarterjack._signatures import explained
+from quarterjack._signatures import check_plain, explained
 from quarterjack.errors import FlowRefused, InvalidOption, RaisedElsewhere
 
 from .budget import RetryBudget
@@ -191,6 +191,7 @@ def _failure(value: Any, field: str) -> Failure:
     if (kinds := exception_types(value)) is not None:
         return kinds
     if callable(value) and not isinstance(value, type):
+        check_plain(value, field)
         function: Any = value
         return cast("Failure", function)
     raise InvalidOption(
@@ -213,6 +214,8 @@ def _is_error(value: object) -> bool:
 def _function(value: Any, field: str, of: str) -> Any:
     if value is not None and (not callable(value) or isinstance(value, type)):
         raise InvalidOption(f"{field} must be a function of {of}, got {shown(value)}")
+    if value is not None:
+        check_plain(value, field)
     return value
 
 

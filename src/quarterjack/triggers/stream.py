@@ -10,10 +10,10 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from quarterjack._durations import Seconds, to_seconds
-from quarterjack._signatures import kind_of, label_of, misfit
+from quarterjack._signatures import check_plain, kind_of, label_of, misfit
 from quarterjack.errors import InvalidTrigger
 
 from . import _words
@@ -106,7 +106,14 @@ class Stream(UnlistedTrigger):
             raise InvalidTrigger(f"{label_of(factory)} is a plain generator and would block the loop; write async def")
         return factory
 
-    @field_validator("ack", "value", "key", mode="before")
+    @field_validator("value", "key", mode="before")
+    @classmethod
+    def _is_plain(cls, fn: Any, field: ValidationInfo) -> Any:
+        if fn is not None:
+            check_plain(fn, str(field.field_name))
+        return _checked(fn, 1, "one argument, the item")
+
+    @field_validator("ack", mode="before")
     @classmethod
     def _takes_an_item(cls, fn: Any) -> Any:
         return _checked(fn, 1, "one argument, the item")
