@@ -123,7 +123,7 @@ def _place(service: Service, record: JobRecord, workers: list[WorkerInfo] | None
     executor = prepared.executor if record.options.executor is None else service.places.of(record, prepared)
     slots, free = executor.slots, executor.free
     if worker is not None and (record.origin is None or record.is_backfill):
-        free -= worker.kept_of(slots)
+        free -= worker.kept_of(executor)
     held, ahead = (None, 0) if worker is None else worker.in_flow(record)
     parked = None if worker is None else worker.deaths.why(record.task)
     cluster = _cluster(executor, is_ours=others is None)

@@ -43,7 +43,7 @@ class Quarterjack(AppBeside, AppGuests, AppSchedules, AppWhy, AppOperate):
         role: ``"both"`` fires and runs, ``"scheduler"`` only fires, ``"worker"``
             only runs, ``"client"`` only submits.
         queues: Queues to take jobs from; every queue its tasks and jobs name by default.
-        concurrency: Coroutine jobs running at once. Where there are schedules, a
+        concurrency: Coroutine jobs running at once. Where schedules send their runs, a
             tenth of the slots (at least one, if there are two) is kept for them.
         version: The application's version, such as ``"1.4.2"`` or ``"2026.11.21"``, for
             rolling deploys: of two that declare a schedule differently the newer one

@@ -10,20 +10,31 @@ meanwhile; such an entry is passed over. What counts is the row's own
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heappop, heappush
+from sys import intern
 
-from quarterjack.model import Schedule
+from quarterjack.model import TICK_LANE, Schedule
 
-__all__ = ["Agenda"]
+__all__ = ["Agenda", "lane_of"]
+
+
+def lane_of(row: Schedule) -> str:
+    """Return the lane of a schedule's runs; see `stores.base.Want`."""
+    return intern(TICK_LANE + row.payload.task + row.payload.options.lane_suffix)
 
 
 class Agenda:
     """Schedules by the next instant at which they must be looked at. Not thread-safe."""
 
-    __slots__ = ("_at", "_begun_ns", "_dues", "_rows")
+    __slots__ = ("_at", "_begun_ns", "_dues", "_lane_by_id", "_lane_set", "_lanes", "_rows")
 
     def __init__(self) -> None:
         self._rows: dict[str, Schedule] = {}
+        self._lane_by_id: dict[str, str] = {}
+        self._lanes: Counter[str] = Counter()
+        """How many schedules there are of each lane."""
+        self._lane_set: frozenset[str] | None = None
         self._dues: list[int] = []
         self._at: dict[int, list[str]] = {}
         self._begun_ns: int | None = None
@@ -37,6 +48,13 @@ class Agenda:
         """Know *row*, in place of what was known of this id."""
         schedule_id = row.id
         self._rows[schedule_id] = row
+        lane = lane_of(row)
+        if self._lane_by_id.get(schedule_id) is not lane:
+            self._leave_lane(schedule_id)
+            self._lane_by_id[schedule_id] = lane
+            self._lanes[lane] += 1
+            if self._lanes[lane] == 1:
+                self._lane_set = None
         due = row.wake_ns
         if due is None:
             return
@@ -53,11 +71,30 @@ class Agenda:
 
     def forget(self, schedule_id: str) -> bool:
         """Know the schedule no more; say whether it was known."""
+        self._leave_lane(schedule_id)
         return self._rows.pop(schedule_id, None) is not None
+
+    def _leave_lane(self, schedule_id: str) -> None:
+        lane = self._lane_by_id.pop(schedule_id, None)
+        if lane is not None:
+            self._lanes[lane] -= 1
+            if not self._lanes[lane]:
+                del self._lanes[lane]
+                self._lane_set = None
+
+    @property
+    def lanes(self) -> frozenset[str]:
+        """The lanes of the schedules' runs; the same object as long as there are no others."""
+        if self._lane_set is None:
+            self._lane_set = frozenset(self._lanes)
+        return self._lane_set
 
     def clear(self) -> None:
         """Know nothing."""
         self._rows.clear()
+        self._lane_by_id.clear()
+        self._lanes.clear()
+        self._lane_set = None
         self._dues.clear()
         self._at.clear()
         self._begun_ns = None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from quarterjack._durations import NS_PER_S
 from quarterjack.errors import StoreError
+from quarterjack.executors import Executor
 from quarterjack.stores.base import Claim, Renewal, Want
 
 from .unanswered import Unanswered
@@ -32,7 +33,7 @@ __all__ = ["POLL_S", "Claimer"]
 log = logging.getLogger("quarterjack.worker")
 
 TICK_SHARE: Final = 10
-"""One slot in this many is kept for scheduled ticks (none where there is only one, or no schedule)."""
+"""One slot in this many is kept for scheduled ticks (none where there is only one, or no schedule sends its runs)."""
 CLAIM_MOST: Final = 32
 """Jobs claimed in one turn of the loop where a claim is a function call; see `FLOOD` in ``_app_jobs``."""
 FETCH_MOST: Final = 500
@@ -64,7 +65,12 @@ class Claimer:
         self.is_open = True
         """False once it was told to stop: then nothing is claimed any more."""
         self.by_executor: list[Lanes] = []
-        self._keep_for_ticks = False
+        self._lanes: list[Lanes] = []
+        """As `by_executor`, with those of tasks that have a flow."""
+        self.tick_lanes: frozenset[str] = frozenset()
+        """Those of the runs of schedules."""
+        self._ticking: frozenset[Executor] = frozenset()
+        """Where a share of the slots is kept for ticks."""
         self._most = CLAIM_MOST if host.store.keeps_objects else FETCH_MOST
         self._slack_ns = 0 if host.store.uses_local_clock else SLACK_NS
         self._rng = Random()  # noqa: S311  # spreads the looks, guards nothing
@@ -101,15 +107,27 @@ class Claimer:
             wants += flows.wants(self.queues, most=wanted, for_ticks=True)
         return Claim(self._host.owner, wants, self._host.lease_s) if wants else None
 
-    def keep_for_ticks(self, is_wanted: bool) -> None:
-        """Keep a share of the slots for ticks from now on, or (without schedules) none."""
-        if self._keep_for_ticks and not is_wanted:
-            self._worker.poke()
-        self._keep_for_ticks = is_wanted
+    def regroup(self, lanes: list[Lanes], plain: list[Lanes]) -> None:
+        """Learn which lanes go to which executor; *plain* ones are of tasks without a flow."""
+        self._lanes, self.by_executor = lanes, plain
+        self._look_where_ticks_run()
 
-    def kept_of(self, slots: int) -> int:
+    def keep_for_ticks(self, lanes: frozenset[str]) -> None:
+        """Keep a share of the slots for ticks from now on where these *lanes* of theirs go."""
+        if lanes is not self.tick_lanes:
+            self.tick_lanes = lanes
+            self._look_where_ticks_run()
+
+    def _look_where_ticks_run(self) -> None:
+        before = self._ticking
+        self._ticking = frozenset(one.executor for one in self._lanes if not one.ticks.isdisjoint(self.tick_lanes))
+        if before - self._ticking:
+            self._worker.poke()
+
+    def kept_of(self, executor: Executor) -> int:
         """Return how many of an executor's slots are kept for ticks now."""
-        return max(1, slots // TICK_SHARE) if self._keep_for_ticks and slots > 1 else 0
+        slots = executor.slots
+        return max(1, slots // TICK_SHARE) if slots > 1 and executor in self._ticking else 0
 
     def _wants(self) -> list[Want]:
         """Return what there is room for, leaving a share of each executor to ticks."""
@@ -120,10 +138,10 @@ class Claimer:
         wants: list[Want] = [] if flows is None else flows.wants(self.queues, most=self._most)
         for executor, all_lanes, ticks in self.by_executor:
             lanes = all_lanes - self._avoided.keys() if self._avoided else all_lanes
-            slots, free = executor.slots, executor.free
+            free = executor.free
             if flows is not None:
                 free -= flows.reserved(executor)
-            kept = self.kept_of(slots)
+            kept = self.kept_of(executor)
             if free > kept:
                 wants.append(Want(queues, lanes, min(free - kept, self._most)))
             if kept and free > 0:  # ticks that found every slot taken are not to wait behind a flood

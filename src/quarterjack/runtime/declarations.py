@@ -23,6 +23,7 @@ from quarterjack.stores.base import Store
 from quarterjack.task import TaskDefinition
 
 from . import notices
+from .agenda import lane_of
 
 if TYPE_CHECKING:
     from .scheduler import Scheduler
@@ -95,7 +96,8 @@ class Declarations:
         host = self._host
         puts = await host.store.schedules_put(schedules)
         if host.scheduler is not None and host.worker is not None:
-            host.worker.claimer.keep_for_ticks(True)  # now: jobs may be claimed before the scheduler has read its rows
+            claimer = host.worker.claimer  # now: jobs may be claimed before the scheduler has read its rows
+            claimer.keep_for_ticks(claimer.tick_lanes | set(map(lane_of, schedules)))
         for row, verdict in puts:
             if verdict is Verdict.OLDER:
                 continue

@@ -229,7 +229,7 @@ class Scheduler:
                 raise
             self._know(schedule_id, changed)
         if self._worker is not None:
-            self._worker.claimer.keep_for_ticks(len(self._agenda) > 0)
+            self._worker.claimer.keep_for_ticks(self._agenda.lanes)
 
     def _again(self, what: str, after_s: float) -> None:
         """Look again after a while, where other processes may change what is stored."""

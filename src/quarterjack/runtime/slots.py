@@ -21,7 +21,7 @@ class SlotsHost(Protocol):
 
     @property
     def is_claiming(self) -> bool: ...
-    def kept_of(self, slots: int) -> int: ...
+    def kept_of(self, executor: Executor) -> int: ...
 
 
 class Slot(Gate):
@@ -39,7 +39,7 @@ class Slot(Gate):
         free = self.executor.free
         if free <= 0 or not self._host.is_claiming:
             return False
-        return self._is_tick or free > self._host.kept_of(self.executor.slots)
+        return self._is_tick or free > self._host.kept_of(self.executor)
 
     def eta(self, job: Waiting, now: float) -> float:
         return now if self.is_free else math.inf

@@ -96,7 +96,7 @@ class Worker(Endings):
         lanes = self._host.places.lanes(self.deaths.parked)
         self._unlisten = [one.executor.on_free(self.poke) for one in lanes]
         self.recorder.tells_executors = any(one.executor.capabilities.survives_worker_restart for one in lanes)
-        self.claimer.by_executor = lanes if self.flows is None else self.flows.regroup(lanes)
+        self.claimer.regroup(lanes, lanes if self.flows is None else self.flows.regroup(lanes))
         self.poke()
 
     def _on_parked(self) -> None:
@@ -265,9 +265,9 @@ class Worker(Endings):
         reason = f"{late_s:.3f} s late, start_deadline is {attempt.record.options.start_deadline_s:g} s"
         self.record(attempt, attempt.finish(FinishKind.MISSED, reason=reason))
 
-    def kept_of(self, slots: int) -> int:
+    def kept_of(self, executor: Executor) -> int:
         """Return how many of an executor's slots are kept for ticks now."""
-        return self.claimer.kept_of(slots)
+        return self.claimer.kept_of(executor)
 
     def claim_more(self) -> None:
         """There is room in a flow, or a slot."""
