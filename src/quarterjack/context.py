@@ -7,12 +7,14 @@ starts, and never leaks into another job."""
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from .errors import NoCurrentJob
+from ._numbers import shown
+from .errors import InvalidOption, NoCurrentJob
 from .model import JobRecord, SubmittedBy, as_datetime
 
 __all__ = ["CURRENT", "CurrentJob", "RunningAttempt", "current_job", "submitter_of"]
@@ -139,11 +141,27 @@ class CurrentJob:
         self._attempt.keep(value)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
-        """Say how far the body is: *done* of *total*, in any unit, and a few words."""
+        """Say how far the body is: *done* of *total*, in any unit, and a few words.
+
+        Raises:
+            InvalidOption: If *done* or *total* is no finite number; no store and no page could show it.
+        """
+        _check_finite(done, "done")
+        if total is not None:
+            _check_finite(total, "total")
         self._attempt.tell(done, total, text)
 
     def __repr__(self) -> str:
         return f"<current job {self.id} {self.task} attempt {self.attempt}>"
+
+
+def _check_finite(value: float, field: str) -> None:
+    try:
+        is_finite = math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):  # a text, a giant number
+        is_finite = False
+    if not is_finite:
+        raise InvalidOption(f"{field} of a job's progress must be a finite number, got {shown(value)}")
 
 
 def current_job() -> CurrentJob:

@@ -229,6 +229,29 @@ def test_output_in_any_pieces_is_the_same() -> None:
     assert whole == ["one\ntwo \ufffd\ufffd\n" * 50 + "::qj progress 9"] * 5
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+@pytest.mark.parametrize("step", [1, 2, 5, 14, 15, 1000])
+def test_progress_is_told_whatever_ends_its_line_and_wherever_the_pipe_cuts_it(end: bytes, step: int) -> None:
+    """The bug: after a bare carriage return a line whose marker the pipe had cut was taken for output."""
+    said: list[Any] = []
+    output = Output(lambda *words: said.append(words))
+    text = end.join([b"1 %", b"::qj progress 1 2.5 x", b"2 %", b"::qj progress 2", b"::qj progress 3", b"over", b""])
+    for at in range(0, len(text), step):
+        output.feed(text[at : at + step])
+    assert said == [(1, 2.5, "x"), (2, None, ""), (3, None, "")]
+    assert [type(one[0]) for one in said] == [int] * 3  # as of a body that counts
+    assert output.text() == end.join([b"1 %", b"2 %", b"over", b""]).decode()
+
+
+@pytest.mark.parametrize("figures", [b"nan", b"inf 3", b"1 nan", b"-inf", b"1e999", b"1 " + b"9" * 400])
+def test_what_is_no_finite_number_is_output_like_any_other(figures: bytes) -> None:
+    """No store and no page could show it as progress."""
+    said: list[Any] = []
+    output = Output(lambda *words: said.append(words))
+    output.feed(b"::qj progress " + figures + b"\n")
+    assert (said, output.text()) == ([], f"::qj progress {figures.decode()}\n")
+
+
 @pytest.mark.parametrize(
     ("words", "options"),
     [

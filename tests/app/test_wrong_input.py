@@ -19,6 +19,7 @@ from quarterjack import (
     InvalidArguments,
     InvalidOption,
     InvalidTrigger,
+    JobFailed,
     JobNotFinished,
     JobTimedOut,
     LoopThread,
@@ -27,11 +28,13 @@ from quarterjack import (
     ProcessExecutor,
     Quarterjack,
     Retry,
+    TaskManager,
     ThreadExecutor,
     Unique,
     UnknownSchedule,
     UnknownTask,
     UsageError,
+    current_job,
     gather,
 )
 from quarterjack.testing import virtual_time
@@ -450,3 +453,20 @@ def test_options_of_executors_are_refused_like_all_others(
     """One calls it slots, another one workers: Python's own TypeError leaves the reader to look it up."""
     with pytest.raises(InvalidOption, match=re.escape(words)):
         kind(**given)
+
+
+@pytest.mark.parametrize("figures", [(math.nan,), (1, math.inf), ("3",), (None,), (10**400,)])
+async def test_progress_that_is_no_finite_number_is_refused(figures: tuple[Any, ...]) -> None:
+    """No store and no page could show it; the line that says it is named."""
+    app = Quarterjack()
+
+    @app.task
+    async def body() -> None:
+        current_job().progress(*figures)
+
+    async with virtual_time(app):
+        with pytest.raises(JobFailed, match="of a job's progress must be a finite number, got"):
+            await (await app.submit(body))
+        async with TaskManager() as manager:
+            with pytest.raises(InvalidOption, match="must be a finite number"):
+                await manager.submit(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,8 @@ PROGRESS: Final = b"::qj progress "
 LONGEST_LINE: Final = 4096
 """A line of progress is no longer."""
 
+_EXACT: Final = 2**53
+"""From here on a float skips whole numbers."""
 _PLAIN: Final = {code: "�" for code in range(32) if chr(code) not in "\t\n\r\x1b"}
 """Control characters that a database does not keep, or that would mess up a terminal."""
 
@@ -33,14 +36,17 @@ class Output:
         self._tail_size = 0
         self._line = b""
         self._is_at_start = True
+        self._said_until_cr = False
+        """A line of progress ended in "\\r" at the end of what came; a "\\n" that comes next is its as well."""
         self.size = 0
         """Bytes so far, without lines of progress; a line that may become one counts once `text` was asked for."""
 
     def feed(self, data: bytes) -> None:
         """Take what came."""
-        data = self._line + data
-        self._line = b""
-        if PROGRESS in data or _may_begin(data[data.rfind(b"\n") + 1 :]):
+        data = self._line + (data.removeprefix(b"\n") if self._said_until_cr else data)
+        self._line, self._said_until_cr = b"", False
+        last = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if PROGRESS in data or _may_begin(data[last:]):
             self._feed_lines(data)
         else:
             self._keep(data)
@@ -61,16 +67,18 @@ class Output:
         try:
             if not line.startswith(PROGRESS):
                 raise ValueError
-            done = float(words[0])
-            total = float(words[1]) if len(words) > 1 and words[1] not in {"-", "?"} else None
+            done = _figure(words[0])
+            total = _figure(words[1]) if len(words) > 1 and words[1] not in {"-", "?"} else None
         except (ValueError, IndexError):  # no progress, but a line like any other
             self._keep(line)
             return
+        self._said_until_cr = line.endswith(b"\r")
         self._on_progress(done, total, words[2].strip() if len(words) > 2 else "")
 
     def _keep(self, data: bytes) -> None:
         if not data:
             return
+        self._said_until_cr = False
         self.size += len(data)
         self._is_at_start = data.endswith((b"\n", b"\r"))
         room = KEPT - len(self._head)
@@ -98,3 +106,15 @@ class Output:
 def _may_begin(line: bytes) -> bool:
     """Say whether *line* is one of progress, or could become one."""
     return line.startswith(PROGRESS) or (len(line) < len(PROGRESS) and bool(line) and PROGRESS.startswith(line))
+
+
+def _figure(word: str) -> float:
+    """Return a number of a line of progress, a whole one as such.
+
+    Raises:
+        ValueError: If it is none, or none that says how far anything is: nan, inf.
+    """
+    figure = float(word)
+    if not math.isfinite(figure):
+        raise ValueError(word)
+    return int(figure) if figure.is_integer() and abs(figure) < _EXACT else figure
