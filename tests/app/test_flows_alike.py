@@ -18,9 +18,11 @@ from quarterjack import (
     Fallback,
     Flow,
     Gate,
+    InvalidOption,
     Job,
     JobState,
     Order,
+    Priority,
     Quarterjack,
     Retry,
     TaskManager,
@@ -220,6 +222,61 @@ async def test_a_fallback_that_fails_is_told_with_its_own_error(
     (line,) = (line for line in caplog.records if line.levelname == "ERROR")
     assert line.exc_info is not None
     assert line.exc_info[0] is TimeoutError
+
+
+# -- batches ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flow", "options", "why"),
+    [
+        (
+            ConcurrencyLimit(1, by="tenant"),
+            {},
+            r"has neither a key nor an argument of that name; .*metadata=\{'tenant'",
+        ),
+        (ConcurrencyLimit(2), {"cost": 5}, "cost=5 is above max_concurrent=2"),
+        (ConcurrencyLimit(1, by=lambda job: job.metadata["tenant"]), {}, "its by= raised TypeError"),
+        (Priority(levels=3), {"priority": 4}, "priority"),
+    ],
+    ids=["no key", "too heavy", "by a function", "no such priority"],
+)
+async def test_an_item_whose_batch_could_never_pass_is_refused_when_it_is_submitted(
+    new_app: Apps, clock: VirtualClock, flow: Any, options: dict[str, Any], why: str
+) -> None:
+    """It was stored, and failed when nobody looked any more; a plain task's `submit` says so at once."""
+    app = new_app()
+    task = app.batch(max_size=10, flow=flow)(lengths)
+    with virtual_loop(clock):
+        async with app:
+            with pytest.raises(InvalidOption, match=why):
+                await app.submit(task.options(**options), "a")
+            with pytest.raises(InvalidOption, match=why):
+                await app.submit_many([task.bind("a").options(**options)])
+            assert await app.jobs() == []
+
+
+async def test_items_are_asked_as_their_batch_will_be(new_app: Apps, clock: VirtualClock) -> None:
+    """What is asked at submission and passes is let through later: keys, weights and functions mean the same twice."""
+    app, seen = new_app(), list[tuple[Any, Any]]()
+
+    def by(job: Waiting) -> str:
+        seen.append((job.args, dict(job.kwargs)))
+        return "all"
+
+    flow = Flow(ConcurrencyLimit(2, by="tenant"), ConcurrencyLimit(2, by=by))
+    task = app.batch(max_size=10, flow=flow)(lengths)
+    with virtual_loop(clock):
+        async with app:
+            job = await app.submit(task.options(metadata={"tenant": "acme", "more": 1}, cost=2), "ab")
+            at_submission = list(seen)
+            assert await job == 2
+    assert at_submission == [((["ab"],), {})]
+    assert set(map(repr, seen)) == set(map(repr, at_submission))
+
+
+async def lengths(rows: list[str]) -> list[int]:
+    return list(map(len, rows))
 
 
 def took(job: Job[Any]) -> int:

@@ -63,7 +63,7 @@ class Candidate(Waiting):
 
     how_keyed = "metadata={{{name!r}: …}} in options(…), or in @app.task(…) for all its jobs"
 
-    def __init__(self, record: JobRecord, fn: Callable[..., Any], enqueued_at: float) -> None:
+    def __init__(self, record: JobRecord, fn: Callable[..., Any] | None, enqueued_at: float) -> None:
         self.id = record.id
         self.task = record.task
         self.fn = fn
@@ -76,6 +76,18 @@ class Candidate(Waiting):
         self.attempt = record.attempt
         self.enqueued_at = enqueued_at
         self.started_at = self.resource = None
+
+
+class _LoneItem(Candidate):
+    """The item of a stored job as strategies will see its batch, should no other go with it."""
+
+    __slots__ = ()
+
+    def __init__(self, record: JobRecord, flow: Flow) -> None:
+        super().__init__(record, None, 0.0)
+        names = {gate.by for gate in flow.gates}
+        self.key = {name: key for name, key in self.key.items() if name in names}
+        self.args, self.kwargs, self.metadata = ([*record.args, *record.kwargs.values()],), NO_KEY, None
 
 
 class _Signed:
@@ -157,15 +169,11 @@ class Flows:
         Raises:
             InvalidOption: If a gate can never let it through or finds no key, or its order has no place for it.
         """
-        flow = self.of(record)
-        if flow is None:
-            return
-        candidate = Candidate(record, self.fn_of(self._host.tasks[record.task]), 0.0)
-        for gate in flow.gates:
-            gate.check(candidate)
-            gate.key_of(candidate)
-        if flow.order is not None:
-            flow.order.check(candidate)
+        flow, definition = self.of(record), self._host.tasks[record.task]
+        if flow is not None:
+            _check(flow, Candidate(record, self.fn_of(definition), 0.0))
+        if definition.batch_flow is not None:
+            _check(definition.batch_flow, _LoneItem(record, definition.batch_flow))
 
     def bounds_of(self, record: JobRecord) -> list[Flow]:
         """Return the flows in which a job may have to wait for room; of those that wait for their time, none."""
@@ -265,3 +273,11 @@ class Flows:
         for flow in self._bounded_of.pop(job_id, ()):
             self._waiting[flow].pop(job_id, None)
             self._vacancy.set()
+
+
+def _check(flow: Flow, candidate: Candidate) -> None:
+    for gate in flow.gates:
+        gate.check(candidate)
+        gate.key_of(candidate)
+    if flow.order is not None:
+        flow.order.check(candidate)

@@ -119,7 +119,7 @@ class Service(Stopping):
         works = role in {"both", "worker"}
         self.places = Places(preparer, concurrency, self._on_new_executor, runs_bodies=works)
         fires = role in {"both", "scheduler"}
-        has_flows = bool(flow_by_queue) or any(task.flow is not None for task in tasks.values())
+        has_flows = bool(flow_by_queue) or any((task.flow or task.batch_flow) is not None for task in tasks.values())
         if works:
             refuse_unrouted(tasks, flow_by_queue)
         self.flows = Flows(self, flow_by_queue) if has_flows else None
