@@ -34,4 +34,10 @@ def from_thread(
         running = None
     if running is loop:
         raise WrongLoop(refusal)
-    return asyncio.run_coroutine_threadsafe(ask(*args), loop).result()
+    asked = ask(*args)
+    try:
+        answer = asyncio.run_coroutine_threadsafe(asked, loop)
+    except BaseException:  # the loop is closed
+        asked.close()
+        raise
+    return answer.result()

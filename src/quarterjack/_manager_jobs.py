@@ -11,6 +11,7 @@ from ._durations import Seconds
 from ._why_words import span
 from .errors import DeadlineExceeded, NotRunning
 from .events import EventStream, JobEventKind
+from .flow._keys import key_of
 from .flow.flow import Flow
 from .job import CallbackKind, Job, error_of
 from .model import JobRecord, JobState
@@ -78,6 +79,22 @@ class ManagerJobs:
         if self.engine is None:
             raise NotRunning("this TaskManager is not running; enter it: async with TaskManager(…) as manager")
         return self.engine
+
+    # -- coming ------------------------------------------------------------------------
+
+    def there_already(self, run: ManagedRun) -> ManagedRun | None:
+        """Return the run that *run* would repeat, if the flow has a `Dedupe` and there is one."""
+        dedupe = self.flow.dedupe
+        if dedupe is None:
+            return None
+        run.single = (run.fn, key_of(dedupe.by, run, dedupe))
+        return self.singles.get(run.single)
+
+    def take_early(self, run: ManagedRun) -> None:
+        """Keep *run* until there is an engine."""
+        if self.flow.order is not None:
+            self.flow.order.check(run)
+        self.early.append(run)
 
     # -- looking -----------------------------------------------------------------------
 

@@ -23,10 +23,9 @@ from ._manager_jobs import ManagedJob, ManagerJobs
 from ._numbers import number, whole_number
 from ._signatures import explained
 from .clock import clock_of
-from .errors import InvalidArguments, InvalidOption, NotRunning, UsageError, WrongLoop
+from .errors import InvalidOption, NotRunning, UsageError, WrongLoop
 from .events import Subscription
 from .flow._fleet import fleet_forms
-from .flow._keys import key_of
 from .flow.batch import Batch, OnError
 from .flow.flow import Flow, Strategy
 from .flow.waiting import NO_KEY
@@ -34,7 +33,7 @@ from .job import Job
 from .model import NO_KWARGS, NO_OPTIONS, JobIds, RunOptions
 from .options import check_names, resolve_options
 from .policies.backoff import Retry
-from .runtime._bodies import Once, check_body, fits_as_it_is
+from .runtime._bodies import Once, check_body, check_once, close_unrun, fits_as_it_is
 from .runtime.engine import Engine
 from .runtime.fleet import Fleet
 from .runtime.handles import Handles
@@ -140,6 +139,7 @@ class TaskManager:
         self._fatal: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._is_ending = False
+        self._closing: Final = asyncio.Lock()
         self._has_cancelled_host = False
 
     # -- looking -----------------------------------------------------------------------
@@ -163,10 +163,17 @@ class TaskManager:
         """
         if self._jobs.engine is not None or self._is_closed:
             raise UsageError("this TaskManager was entered before; make another one, the strategies may be shared")
-        loop = asyncio.get_running_loop()
+        await self._hold_limits()
+        try:
+            self._begin(asyncio.get_running_loop())
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._thread = get_ident()
         clock = clock_of(loop)
-        await self._hold_limits()
         context = contextvars.copy_context()
         self._host = asyncio.current_task()
         self._jobs.own_handles = Handles(
@@ -187,7 +194,6 @@ class TaskManager:
         early, self._jobs.early = self._jobs.early, []
         for run in early:
             engine.adopt(run)
-        return self
 
     async def _hold_limits(self) -> None:
         """See to it that gates of a fleet have a store."""
@@ -226,7 +232,8 @@ class TaskManager:
     async def stop(self, *, drain: bool = True) -> None:
         """Take no more jobs, and wait until those there are have ended: by themselves, or cancelled. Idempotent.
 
-        Cancelled while it waits, it cancels them. Before the block is entered it cancels what was submitted.
+        Cancelled while it waits, it cancels them; cancelled once more, it leaves behind what still runs.
+        Before the block is entered it cancels what was submitted.
 
         Raises:
             UsageError: With *drain* in the body of one of its jobs, which would wait for itself.
@@ -249,7 +256,20 @@ class TaskManager:
             await self._end(engine)
 
     async def _end(self, engine: Engine) -> None:
+        """See bodies and callbacks end, and close the store, whatever cancels come: they only shorten the waiting."""
         self._is_ending = True
+        patience_s = 0.0
+        try:
+            await self._bodies_end(engine)
+            patience_s = self._grace_s
+        finally:
+            try:
+                await self._jobs.handles.drain(patience_s, asyncio.Event())
+            finally:
+                async with self._closing:  # whoever stops it too comes back no sooner than it is closed
+                    await self._stack.aclose()
+
+    async def _bodies_end(self, engine: Engine) -> None:
         # Whoever pressed Ctrl-C would else see nothing of a body that swallows its cancellation.
         notice_at = engine.monotonic() + NOTICE_S
         notice = engine.dispatcher.call_at(notice_at, partial(engine.name_those_left, self._grace_s))
@@ -259,11 +279,11 @@ class TaskManager:
                 await engine.batches.end(self._grace_s)
         except TimeoutError:
             engine.abandon(f"did not end within {self._grace_s:g} s of being cancelled")
+        except asyncio.CancelledError:
+            engine.abandon("had not ended when the end of its manager was cancelled")
+            raise
         finally:
             notice.cancel()
-        if self._jobs.own_handles is not None:
-            await self._jobs.own_handles.drain(self._grace_s, asyncio.Event())
-        await self._stack.aclose()
 
     def _on_fatal(self, error: BaseException) -> None:
         """A body raised KeyboardInterrupt or SystemExit: the block ends with it."""
@@ -328,12 +348,13 @@ class TaskManager:
     def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Have ``fn(*args, **kwargs)`` run as soon as the flow lets it; return its job.
 
-        A coroutine object is taken too; it can run once, so not with retries.
+        A coroutine object is taken too; it can run once, so not with retries or a `Dedupe`,
+        and is closed if it is refused.
 
         Raises:
             QueueFull: If the flow has ``max_queue`` and turns this one away.
             InvalidOption: If a gate can never let it through.
-            InvalidArguments: If *fn* cannot be called like that, or returns nothing to await.
+            InvalidArguments: If *fn* cannot be called like that, or surely returns nothing to await.
             NotRunning: After `stop`.
             WrongLoop: In another thread than the manager's, while it runs: see `submit_threadsafe`.
         """
@@ -401,30 +422,27 @@ class TaskManager:
 
     def _submit_checked(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
         """Take what is not known to fit: look at it, and refuse what can only fail."""
-        if self._thread is not None and self._thread != get_ident():
-            raise WrongLoop("submit is for the thread of the manager's event loop; from another one: submit_threadsafe")
-        if not kwargs and fits_as_it_is(fn, len(args)):
-            self._fitting, self._fitting_count = fn, len(args)
-        elif inspect.iscoroutine(fn):
-            self._refuse_odd(fn, bool(args or kwargs), chosen)
-            fn = Once(fn)
-        elif not callable(fn):
-            raise InvalidArguments(f"submit takes a coroutine function and its arguments, got {fn!r}")
-        else:
-            check_body(fn, args, kwargs, _FIELDS)
-        if self._direct is None:
-            return self._submit_otherwise(fn, args, kwargs or NO_KWARGS, chosen)
-        run = self._direct.submit(fn, args, kwargs or NO_KWARGS, chosen)
+        try:
+            if self._thread is not None and self._thread != get_ident():
+                raise WrongLoop("submit is for the thread of the manager's loop; from another one: submit_threadsafe")
+            if not kwargs and fits_as_it_is(fn, len(args)):
+                self._fitting, self._fitting_count = fn, len(args)
+            else:
+                self._check(fn, args, kwargs, chosen)
+            body = Once(fn) if inspect.iscoroutine(fn) else fn
+            if self._direct is None:
+                return self._submit_otherwise(body, args, kwargs or NO_KWARGS, chosen)
+            run = self._direct.submit(body, args, kwargs or NO_KWARGS, chosen)
+        except BaseException:
+            close_unrun(fn)
+            raise
         return ManagedJob(run, self._jobs)  # type: ignore[arg-type]  # likewise
 
-    def _refuse_odd(self, coroutine: Coroutine[Any, Any, Any], has_arguments: bool, chosen: Chosen) -> None:
-        """Refuse, and close, a coroutine object that could not run."""
-        if self._is_closed or has_arguments or chosen.retry.attempts > 1:
-            coroutine.close()
-            why = "after stop()" if self._is_closed else "with arguments" if has_arguments else "with retries"
-            raise InvalidArguments(
-                f"a coroutine object cannot be submitted {why}; submit the function and its arguments instead"
-            )
+    def _check(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> None:
+        if inspect.iscoroutine(fn):
+            check_once(args or kwargs, chosen.retry, self.flow.dedupe)
+        else:
+            check_body(fn, args, kwargs, _FIELDS)
 
     def _submit_otherwise(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen) -> Job[Any]:
         """Take a job before the start, or one that may be there already."""
@@ -433,50 +451,46 @@ class TaskManager:
         engine = self._jobs.engine
         now = 0.0 if engine is None else engine.monotonic()
         run = ManagedRun(engine or NotYet(self._ids), fn, args, kwargs, chosen, contextvars.copy_context(), now)
-        there = self._there_already(run)
+        there = self._jobs.there_already(run)
         if there is not None:
             return ManagedJob(there, self._jobs, is_duplicate=True)  # type: ignore[arg-type]  # likewise
         if engine is None:
-            if self.flow.order is not None:
-                self.flow.order.check(run)
-            self._jobs.early.append(run)
+            self._jobs.take_early(run)
         else:
             engine.put(run)
         if run.single is not None and not run.state.is_finished:  # with a full batch it may have been turned away
             self._jobs.singles[run.single] = run
         return ManagedJob(run, self._jobs)  # type: ignore[arg-type]  # likewise
 
-    def _there_already(self, run: ManagedRun) -> ManagedRun | None:
-        """Return the run that *run* would repeat, if the flow has a `Dedupe` and there is one."""
-        dedupe = self.flow.dedupe
-        if dedupe is None:
-            return None
-        run.single = (run.fn, key_of(dedupe.by, run, dedupe))
-        return self._jobs.singles.get(run.single)
-
     async def _submit_wait(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
-        engine = self._jobs.running()
-        if self.flow.overflow == "block":
-            if callable(fn):
-                check_body(fn, args, kwargs, _FIELDS)
-            probe = ManagedRun(engine, fn, args, kwargs, chosen, None, 0.0)
-            if self._there_already(probe) is None:  # a duplicate needs no room
-                await engine.room_of(fn).wait_for_room()
+        try:
+            engine = self._jobs.running()
+            if self.flow.overflow == "block":
+                self._check(fn, args, kwargs, chosen)
+                probe = ManagedRun(engine, fn, args, kwargs, chosen, None, 0.0)
+                if self._jobs.there_already(probe) is None:  # a duplicate needs no room
+                    await engine.room_of(fn).wait_for_room()
+        except BaseException:
+            close_unrun(fn)
+            raise
         return self._submit(fn, args, kwargs, chosen)
 
     def _submit_threadsafe(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], chosen: Chosen
     ) -> Job[Any]:
-        loop = self._jobs.loop
         context = contextvars.copy_context()
 
         async def there() -> Job[Any]:
             return context.run(self._submit, fn, args, kwargs, chosen)
 
         refusal = "submit_threadsafe would block the manager's own event loop; write manager.submit(…) here"
-        return from_thread(loop, refusal, there)
+        try:
+            return from_thread(self._jobs.loop, refusal, there)
+        except Exception:  # a wait that is interrupted says nothing of the job: it may have been taken
+            close_unrun(fn)
+            raise
 
     def events(self, limit: int = 10_000) -> Subscription:
         """Return an asynchronous iterator over what happens to jobs that are submitted from now on.

@@ -21,7 +21,9 @@ from quarterjack import (
     Discard,
     Fallback,
     Flow,
+    Hedge,
     InvalidArguments,
+    Job,
     Resource,
     Retry,
     TaskManager,
@@ -152,6 +154,21 @@ async def streams() -> AsyncIterator[int]:
     yield 1
 
 
+def saves(row: Any) -> Any:
+    if not row:
+        return
+    print(row)
+
+
+def refuses() -> Any:
+    raise ValueError("never")
+
+
+class Table:
+    def save(self, row: Any, table: str = "rows") -> Any:
+        print(table, row)
+
+
 @pytest.mark.parametrize(
     ("fn", "args", "said"),
     [
@@ -162,12 +179,25 @@ async def streams() -> AsyncIterator[int]:
         (generates, (), "generates is a generator function, which gives nothing to await"),
         (streams, (), "streams is an async generator function"),
         (int, (1,), "int is a class, which gives nothing to await"),
+        (
+            saves,
+            (1,),
+            r"saves\(row: 'Any'\) -> 'Any' is no coroutine function: make it async def, or run .*to_thread, saves, …",
+        ),
+        (functools.partial(saves, 1), (), "saves.* is no coroutine function"),
+        (Table().save, (1,), r"save\(row: 'Any', table: 'str' = 'rows'\) -> 'Any' is no coroutine function"),
+        (refuses, (), "is no coroutine function"),
+        (lambda: None, (), "is no coroutine function"),
+        (lambda: 5, (), "is no coroutine function"),
+        (time.sleep, (1,), r"^sleep is no coroutine function: run it in a thread, submit\(asyncio.to_thread, sleep, …"),
+        (functools.partial(time.sleep, 1), (), "sleep is no coroutine function"),
+        (len, ("x",), "len is no coroutine function"),
     ],
 )
 async def test_function_that_gives_nothing_to_await_is_refused_at_once(
     fn: Any, args: tuple[Any, ...], said: str
 ) -> None:
-    """It would run on the loop, block it, and fail."""
+    """It would run on the loop, block it, and fail when what it does is done."""
     async with TaskManager() as manager:
         with pytest.raises(InvalidArguments, match=said):
             manager.submit(fn, *args)
@@ -202,6 +232,32 @@ class Client:
     def later(self, n: int) -> Awaitable[int]:
         return self.get(n)
 
+    def now_or_later(self, n: int, found: Any = None) -> Any:
+        try:
+            return found or self.get(n)
+        finally:
+            found = None
+
+    def or_nothing(self, n: int) -> Any:
+        found: Any = self.get(n)
+        return found or None
+
+    def one_way(self, n: int) -> Any:
+        if not n:
+            return None
+        return self.get(n)
+
+
+class Numbers:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __aiter__(self) -> Numbers:
+        return self
+
+    async def __anext__(self) -> int:
+        return self.n
+
 
 class Later:
     def __init__(self, n: int) -> None:
@@ -223,7 +279,11 @@ class Later:
         Later,
         AsyncMock(return_value=7),
         functools.partial(functools.partial(fetch), depth=7),
+        Client().now_or_later,
+        Client().one_way,
+        Client().or_nothing,
         lambda n: fetch("x", depth=n),
+        lambda n: anext(Numbers(n)),
         lambda n: asyncio.get_running_loop().run_in_executor(None, int, n),
     ],
 )
@@ -234,11 +294,40 @@ async def test_whatever_makes_something_to_await_is_taken(fn: Any) -> None:
         assert await manager.submit(fn, argument) in {7, "xxxxxxx"}
 
 
-async def test_plain_function_without_annotations_fails_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """It may return a coroutine: only its call tells."""
+async def test_built_in_function_that_gives_something_to_await_is_taken() -> None:
+    """Some do."""
     async with TaskManager() as manager:
-        manager.submit(time.monotonic)  # type: ignore[arg-type]  # the case
-    assert "monotonic returned float, not something to await" in logged(caplog)[0][1]
+        gives: Any = anext
+        assert await manager.submit(gives, Numbers(7)) == 7
+
+
+@pytest.mark.parametrize("wraps", [(), (Hedge(after=1),)], ids=["bare", "wrapped"])
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (lambda found: found, "<lambda> returned int, not something to await"),
+        ({}.get, "get returned None, not something to await"),
+    ],
+    ids=["a value", "nothing"],
+)
+async def test_function_that_turns_out_to_give_nothing_to_await_fails_in_these_words(
+    fn: Any, said: str, wraps: tuple[Hedge, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It might have returned a coroutine: only its call tells. The bug: of None Python's own words were heard."""
+    async with TaskManager(*wraps) as manager:
+        job = manager.submit(fn, 1)
+        with pytest.raises(InvalidArguments, match=rf"{said}: a manager runs .*submit\(asyncio.to_thread, \S+, …"):
+            await job
+    assert said in logged(caplog)[0][1]
+
+
+async def test_type_error_of_a_call_is_not_taken_for_an_answer() -> None:
+    """A body's own TypeError says what is wrong; that it returned None would be untrue."""
+    fails: Any = lambda n: fetch(n + "x")
+    async with TaskManager() as manager:
+        job: Job[str] = manager.submit(fails, 1)
+        with pytest.raises(TypeError, match="unsupported operand"):
+            await job
 
 
 async def test_bodies_that_swallow_their_cancellation_are_named_while_the_end_waits(

@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 
-from quarterjack import ConcurrencyLimit, Gate, SlidingWindow, TaskManager, Waiting, fleet
+from quarterjack import (
+    ConcurrencyLimit,
+    Gate,
+    Job,
+    JobState,
+    SlidingWindow,
+    TaskManager,
+    Waiting,
+    WrongLoop,
+    fleet,
+)
 from quarterjack.flow._fleet import FleetRate
 from quarterjack.flow._purse import CreditPurse
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.sliding_window import FleetSlidingWindow
+from quarterjack.stores.memory import MemoryStore
 from quarterjack.testing import VirtualClock, virtual_loop
 from tests.flow.fleets import FORMS, Line, Place, entered
 
@@ -181,3 +192,87 @@ async def test_gate_is_free_for_another_store_though_the_end_of_the_first_was_ca
         assert holding.cancelled()
         async with fleet(Line(place), gate), asyncio.timeout(60), gate:
             assert len(place.slots("slots:l")) == 1
+
+
+class Leisurely(MemoryStore):
+    """A store that takes a second to close."""
+
+    is_closed = False
+    pause_s = 1.0
+
+    async def close(self) -> None:
+        await asyncio.sleep(self.pause_s)
+        await super().close()
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("cancels", [1, 2, 3, 4, 5])
+async def test_end_that_is_cancelled_again_and_again_closes_all(cancels: int) -> None:
+    """Who presses Ctrl-C twice waits no longer for bodies; the bug: the store stayed open and slots were renewed."""
+    free, store = asyncio.Event(), Leisurely()
+    jobs: list[Job[Any]] = []
+
+    async def stubborn() -> None:
+        while not free.is_set():
+            with suppress(asyncio.CancelledError):
+                await free.wait()
+
+    async def note(job: Job[Any]) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.5)
+
+    async def main() -> None:
+        gate = ConcurrencyLimit(1, scope="fleet", name="l")
+        async with TaskManager(gate, store=store, grace=60) as manager:
+            jobs.append(manager.submit(stubborn))
+            jobs[0].on_cancel(note)
+            await asyncio.sleep(3600)
+
+    with virtual_loop() as clock:
+        running = asyncio.create_task(main())
+        await asyncio.sleep(1)
+        began = clock.monotonic()
+        for _ in range(cancels):  # while bodies, then callbacks, then the slots, then the store are waited for
+            running.cancel()
+            await asyncio.sleep(0.3)
+        await asyncio.wait({running})
+        free.set()
+        assert running.cancelled()
+        assert store.is_closed
+        assert jobs[0].state is JobState.CANCELLED
+        assert (clock.monotonic() - began > 60) == (cancels == 1)
+        assert cancels == 1 or clock.monotonic() - began < 5
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("fleet ")]
+
+
+async def test_whoever_stops_it_too_comes_back_when_all_is_closed() -> None:
+    """The block's end may find the store half closed, by a task that was told to stop the manager."""
+    with virtual_loop():
+        store = Leisurely()
+        async with TaskManager(ConcurrencyLimit(1, scope="fleet", name="l"), store=store) as manager:
+            stopping = asyncio.create_task(manager.stop())
+            await asyncio.sleep(0.1)
+        assert store.is_closed
+        await stopping
+
+
+def test_store_is_closed_if_the_block_cannot_be_entered() -> None:
+    """Nobody else would: a block that was not entered is not left."""
+    gate, store = ConcurrencyLimit(1), Leisurely()
+    store.pause_s = 0.01  # these loops keep real time
+
+    async def use() -> None:
+        async with gate:
+            pass
+
+    async def enter() -> None:
+        with pytest.raises(WrongLoop):
+            async with TaskManager(gate, ConcurrencyLimit(1, scope="fleet", name="l"), store=store):
+                pytest.fail("it holds a gate of another loop")
+        assert store.is_closed  # the loop's own end would close it, too
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        one.run(use())
+        other.run(enter())

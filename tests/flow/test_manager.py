@@ -15,8 +15,6 @@ from quarterjack import (
     Fallback,
     Flow,
     Gate,
-    Hedge,
-    InvalidArguments,
     InvalidOption,
     Job,
     JobCancelled,
@@ -314,15 +312,6 @@ async def test_single_flight_of_a_batch_that_is_turned_away_at_once_leaves_no_tr
         assert [job.state for job in jobs] == [JobState.SUBMITTED, JobState.FAILED, JobState.FAILED]
         assert not jobs[2].is_duplicate
         await manager.stop(drain=False)
-
-
-async def test_a_plain_function_inside_a_wrap_is_refused_in_the_same_words() -> None:
-    """The bug: with a Hedge around it the error was Python's, of an object that cannot be awaited."""
-    plain: Any = lambda: 5  # an annotated one would not get so far
-    async with TaskManager(Hedge(after=1)) as manager:
-        job: Job[Any] = manager.submit(plain)
-        with pytest.raises(InvalidArguments, match="a manager runs coroutine functions"):
-            await job
 
 
 def test_a_manager_has_no_public_name_but_what_its_pages_tell() -> None:

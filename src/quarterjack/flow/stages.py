@@ -86,6 +86,7 @@ class Fallback(Explained):
 class Dedupe(Explained):
     """One run for all who ask for the same while it lasts (single flight): they get the job that is there.
 
+    It goes by the function and the key, so a coroutine object, which tells neither, is refused.
     O(1) time per submission, one entry of space per run that is not over.
 
     Args:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache, partial
-from types import FunctionType, MethodType, UnionType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, UnionType
 from typing import Any, Final, Union, get_args, get_origin
 
 from quarterjack._signatures import kind_of, label_of, read_hints, signature_of
 from quarterjack.errors import InvalidArguments, UsageError
+from quarterjack.flow.stages import Dedupe
+from quarterjack.policies.backoff import Retry
 
 from .managed_items import check_item, is_batched
 
-__all__ = ["Once", "check_body", "fits_as_it_is", "not_awaitable"]
+__all__ = ["Once", "check_body", "check_once", "close_unrun", "fits_as_it_is", "not_awaitable"]
 
 
 class Once:
@@ -37,7 +40,31 @@ class Once:
             self._coroutine.close()
 
 
+def close_unrun(fn: object) -> None:
+    """Close *fn* if it is a coroutine object that has not begun: it was refused, and nobody will await it."""
+    if inspect.iscoroutine(fn) and inspect.getcoroutinestate(fn) == inspect.CORO_CREATED:
+        fn.close()
+
+
 # -- before it is submitted -----------------------------------------------------------
+
+
+def check_once(arguments: object, retry: Retry, dedupe: Dedupe | None) -> None:
+    """Refuse a coroutine object where it could not run, or nobody can tell what it would repeat.
+
+    Raises:
+        InvalidArguments: Saying why.
+    """
+    odds = {
+        "with arguments": bool(arguments),
+        "with retries": retry.attempts > 1,
+        "under a Dedupe, which goes by function and key": dedupe is not None,
+    }
+    for why, is_so in odds.items():
+        if is_so:
+            raise InvalidArguments(
+                f"a coroutine object cannot be submitted {why}; submit the function and its arguments instead"
+            )
 
 
 def fits_as_it_is(fn: object, count: int) -> bool:
@@ -56,11 +83,13 @@ def fits_as_it_is(fn: object, count: int) -> bool:
 def check_body(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: frozenset[str]) -> None:
     """Refuse what can only fail: arguments that do not fit, and a function that returns nothing to await.
 
-    Of a plain function that is not known before it was called, unless it is annotated: it may make a coroutine.
+    Of a plain function that is not always known before it was called: it may make a coroutine.
 
     Raises:
         InvalidArguments: Saying what *fn* takes; of a name among *options* also where that goes.
     """
+    if not callable(fn):
+        raise InvalidArguments(f"submit takes a coroutine function and its arguments, got {fn!r}")
     if is_batched(fn):
         check_item(fn, args, kwargs)
         return
@@ -113,10 +142,14 @@ def _check_returns(fn: Callable[..., Any]) -> None:
         if not hasattr(fn, "__await__"):
             raise InvalidArguments(f"{label_of(fn)} is a class{_ADVICE}")
         return
-    if what != "plain" or not isinstance(bare, FunctionType) or hasattr(bare, "__wrapped__"):
-        return  # a decorator's function wears the annotations of what it calls
-    if "return" in bare.__annotations__:
-        _check_annotation(bare)
+    if isinstance(fn, BuiltinFunctionType) and _gives_a_value(fn):
+        raise _is_plain(fn, label_of(fn))
+    if what != "plain" or not isinstance(bare, FunctionType):
+        return
+    if _returns_constants(bare.__code__):
+        raise _is_plain(fn, f"{label_of(fn)}{_own_signature(fn)}")
+    if "return" in bare.__annotations__ and not hasattr(bare, "__wrapped__"):
+        _check_annotation(bare)  # a decorator's function wears those of what it calls
 
 
 _ADVICE: Final = ", which gives nothing to await: a manager runs coroutine functions"
@@ -125,10 +158,38 @@ _ADVICE: Final = ", which gives nothing to await: a manager runs coroutine funct
 @lru_cache(maxsize=1024)
 def _check_annotation(fn: FunctionType) -> None:
     if _is_never_awaitable(read_hints(fn).known.get("return", Any)):
-        raise InvalidArguments(
-            f"{label_of(fn)}{_signature_of_function(fn)} is no coroutine function: make it async def, or run it in a "
-            f"thread, submit(asyncio.to_thread, {label_of(fn)}, …)"
-        )
+        raise _is_plain(fn, f"{label_of(fn)}{_signature_of_function(fn)}")
+
+
+def _is_plain(fn: Callable[..., Any], what: str) -> InvalidArguments:
+    async_def = "" if isinstance(fn, BuiltinFunctionType) else "make it async def, or "
+    return InvalidArguments(
+        f"{what} is no coroutine function: {async_def}run it in a thread, submit(asyncio.to_thread, {label_of(fn)}, …)"
+    )
+
+
+_VALUE_MODULES: Final = frozenset({"math", "nt", "posix", "time"})
+_VALUE_BUILTINS: Final = frozenset({input, len, open, print, sorted})
+
+
+def _gives_a_value(fn: BuiltinFunctionType) -> bool:
+    """Say whether *fn* is one of those built-in functions that block or compute; ``anext``, say, gives an awaitable."""
+    return fn in _VALUE_BUILTINS or (isinstance(fn.__self__, ModuleType) and fn.__module__ in _VALUE_MODULES)
+
+
+@lru_cache(maxsize=1024)
+def _returns_constants(code: CodeType) -> bool:
+    """Say whether a function with that code returns constants only, as one without a ``return`` does: None."""
+    before = ""
+    for step in dis.get_instructions(code):
+        # A jump to a return brings a value of its own: ``return found or None``.
+        if step.opname == "RETURN_VALUE" and (step.is_jump_target or before not in _CONSTANTS):
+            return False
+        before = step.opname
+    return True
+
+
+_CONSTANTS: Final = frozenset({"LOAD_CONST", "LOAD_SMALL_INT"})
 
 
 def _is_never_awaitable(hint: Any) -> bool:
@@ -148,7 +209,8 @@ def _is_never_awaitable(hint: Any) -> bool:
 def not_awaitable(fn: Callable[..., Any], body: object) -> InvalidArguments:
     """Return what to raise about a body that is no coroutine."""
     name = getattr(fn, "__qualname__", repr(fn))
+    returned = "None" if body is None else type(body).__name__
     return InvalidArguments(
-        f"{name} returned {type(body).__name__}, not something to await: a manager runs coroutine functions; "
+        f"{name} returned {returned}, not something to await: a manager runs coroutine functions; "
         f"submit(asyncio.to_thread, {name}, …) runs it in a thread"
     )

@@ -12,7 +12,7 @@ does not answer for half a second has *cut off* its purses: gates do what their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from itertools import count
@@ -126,7 +126,7 @@ class Fleet:
     @classmethod
     @asynccontextmanager
     async def opened(cls, store: Store, gates: Iterable[Gate], lease_s: float = LEASE_S) -> AsyncIterator[Self]:
-        """Open *store* for these gates alone, and close it with the block.
+        """Open *store* for these gates alone, and close it with the block, whatever cancels come meanwhile.
 
         Raises:
             StoreError: If it does not open.
@@ -134,17 +134,15 @@ class Fleet:
         """
         clock, ids = clock_of(asyncio.get_running_loop()), JobIds()
         await store.open(clock, ids, Encoding())
+        fleet: Self | None = None
         try:
             time = StoreTime(store, clock)
             await time.open()
             fleet = cls(store, clock, time, process=ids.process, lease_s=lease_s)
-            try:
-                fleet.bind(gates)
-                yield fleet
-            finally:
-                await fleet.close()
+            fleet.bind(gates)
+            yield fleet
         finally:
-            await store.close()
+            await _to_its_end(_close(store, fleet))
 
     def ended(self, purse: Purse) -> None:
         """Nothing is left to do for *purse*."""
@@ -154,3 +152,27 @@ class Fleet:
     def create_task(self, steward: Steward[Any]) -> asyncio.Task[None]:
         """Run a steward."""
         return self._loop.create_task(steward.run(), name=f"fleet {steward.purse.limit}", context=Context())
+
+
+async def _close(store: Store, fleet: Fleet | None) -> None:
+    try:
+        if fleet is not None:
+            await fleet.close()
+    finally:
+        await store.close()
+
+
+async def _to_its_end(closing: Coroutine[Any, Any, None]) -> None:
+    """Await *closing*, however often the caller is cancelled meanwhile: it hears of that afterwards."""
+    task = asyncio.create_task(closing)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    try:
+        task.result()
+    finally:
+        if cancelled is not None:
+            raise cancelled

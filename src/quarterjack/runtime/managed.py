@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from quarterjack.context import CURRENT
 from quarterjack.executors._threshold import THRESHOLD
@@ -52,6 +52,8 @@ __all__ = ["Chosen", "ManagedRun", "NotYet", "Watcher"]
 
 _SUBMITTED, _RUNNING = JobState.SUBMITTED, JobState.RUNNING
 _NEW, _STARTED = Phase.NEW, Phase.STARTED
+_UNCALLED: Final[Any] = object()
+"""In place of what a body's function returned, before it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +315,7 @@ class ManagedRun(_Rare):
             except asyncio.CancelledError:
                 engine.never_began(self)
                 return
-        lane, body = self._lane, None
+        lane, body = self._lane, _UNCALLED
         CURRENT.set(self)  # type: ignore[arg-type]  # it is its own record
         self.state = _RUNNING
         now = engine.monotonic()
@@ -344,7 +346,7 @@ class ManagedRun(_Rare):
         """Return what a body has raised, in the words it needs."""
         if isinstance(error, GeneratorExit) and self.engine.loop.is_closed():
             raise error  # the loop was closed under the body: nobody is there to hear of it
-        if isinstance(error, TypeError) and body is not None and not inspect.isawaitable(body):
+        if isinstance(error, TypeError) and body is not _UNCALLED and not inspect.isawaitable(body):
             return not_awaitable(self.fn, body)
         return error
 
