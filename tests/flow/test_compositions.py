@@ -24,12 +24,12 @@ from quarterjack import (
     Priority,
     Retry,
     SlidingWindow,
-    TaskManager,
     TimeWindow,
     TokenBucket,
     Waiting,
     WeightedRoundRobin,
 )
+from quarterjack._manager_jobs import ManagerJobs
 from quarterjack.flow.batch import Basket
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.outcome import Ended, EndKind
@@ -219,7 +219,7 @@ BROKEN: Final[dict[str, tuple[str, list[tuple[Any, str, Callable[..., Any]]]]]] 
     "no deadline": ("deadline", [(Engine, "_too_late", nothing)]),
     "no fallback": ("fallback", [(Fallback, "value_for", stand_in_for_nothing), (engine, "falls_back", nothing)]),
     "a hedge that leaves its bodies": ("hedge", [(Hedge, "_end", leave_the_others)]),
-    "a flight of several": ("dedupe", [(TaskManager, "_there_already", nothing)]),
+    "a flight of several": ("dedupe", [(ManagerJobs, "there_already", nothing)]),
     "a batch that keeps who has left": ("batch", [(Batcher, "leave", stay)]),
     "a batch that is called twice": ("batch", [(ItemSeat, "body", call_twice)]),
     "a batch that nobody sends": ("batch", [(Basket, "_arm", nothing)]),
