@@ -66,7 +66,8 @@ class Command:
             raise InvalidOption("a command is a text that is not empty")
         object.__setattr__(self, "ok_codes", _exit_codes(self.ok_codes))
         if self.cwd is not None:
-            object.__setattr__(self, "cwd", os.fspath(self.cwd))
+            object.__setattr__(self, "cwd", _folder(self.cwd))
+        _check_env(self.env)
         for text in (*self.argv, self.cwd, *(item for pair in (self.env or {}).items() for item in pair)):
             if isinstance(text, str) and "\0" in text:
                 raise InvalidOption(f"no program takes a NUL, and there is one in {text!r}")
@@ -79,6 +80,24 @@ class Command:
     def ended(self, code: int, output: str, size: int) -> Command:
         """Return it with how it went, and without its environment: that may hold secrets."""
         return replace(self, code=code, output=output, size=size, env=None)
+
+
+def _folder(value: Any) -> str:
+    if not isinstance(value, str | os.PathLike) or not isinstance(found := os.fspath(value), str):
+        raise InvalidOption(f"cwd must be a folder, a text or a Path, got {value!r}")
+    return found
+
+
+def _check_env(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise InvalidOption("env must be a mapping of names to texts")  # not shown: it may hold secrets
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or "=" in name:
+            raise InvalidOption(f"env has a name that no variable can have: {name!r}")
+        if not isinstance(text, str):
+            raise InvalidOption(f"env[{name!r}] must be a text, got one of type {type(text).__name__}")
 
 
 def _exit_codes(value: Collection[int] | int) -> tuple[int, ...]:

@@ -129,7 +129,7 @@ async def test_an_exit_code_that_means_failure_is_one_with_the_output_as_its_tra
         ({"words": ["no-such-program"]}, "there is no such program"),
         ({"words": ["echo", "x" * 3_000_000]}, "longer than the system takes"),
         ({"words": ["echo"], "cwd": "/no/such/folder"}, "no folder"),
-        ({"words": ["echo"], "env": {"A=B": "x"}}, "illegal environment variable name"),
+        ({"words": ["echo"], "env": {"A": "\ud800"}}, "surrogates not allowed"),
         ({"words": [__file__]}, "Permission denied"),
     ],
 )
@@ -263,6 +263,12 @@ def test_what_is_no_finite_number_is_output_like_any_other(figures: bytes) -> No
         ("a\0b", {"shell": True}),
         (["x"], {"cwd": "/a\0b"}),
         (["x"], {"env": {"A": "a\0b"}}),
+        (["x"], {"env": {"A": 1}}),
+        (["x"], {"env": {"A=B": "1"}}),
+        (["x"], {"env": {1: "1"}}),
+        (["x"], {"env": "A=1"}),
+        (["x"], {"cwd": 3}),
+        (["x"], {"cwd": b"/tmp"}),
         (["x"], {"ok_codes": "0"}),
         (["x"], {"ok_codes": 300}),
         (["x"], {"ok_codes": (0, -65)}),
@@ -422,7 +428,7 @@ async def test_a_command_that_python_cannot_even_start_is_told(app: Quarterjack)
 
     @app.task(executor="command")
     def odd() -> Command:
-        return Command(["true"], env={"NUMBER": 1})  # type: ignore[dict-item]
+        return Command(["true"], env={"HALF": "\ud800"})
 
     async with app:
         with pytest.raises(JobFailed, match="cannot be started"):

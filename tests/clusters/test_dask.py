@@ -574,3 +574,22 @@ def output_of(program: Path, *words: str) -> str:
     finally:
         end(done)
     return str(out)
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_fails_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug: an app that stopped while Dask was away ended with a traceback of a task "never retrieved"."""
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        await asyncio.sleep(0.01)
+        raise OSError("Timed out trying to connect")
+
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(_dask_link, "Client", refuse)
+    link = _dask_link.Link("tcp://127.0.0.1:1", print, print)
+    asker = asyncio.ensure_future(link.client())
+    await asyncio.sleep(0)
+    asker.cancel()
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert told == []

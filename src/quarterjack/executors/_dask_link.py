@@ -105,6 +105,7 @@ class Link:
         if not self.has(self._client):
             if self._connecting is None:
                 self._connecting = asyncio.get_running_loop().create_task(self._connect())
+                self._connecting.add_done_callback(_fails_in_silence)
             await asyncio.shield(self._connecting)  # one that is cancelled halfway cannot be closed any more
         if self._client is None:
             raise ConnectionError("the scheduler has left at once")
@@ -194,6 +195,12 @@ class Link:
             await asyncio.wait([self._connecting])
         self._part()
         await asyncio.gather(*self._partings)
+
+
+def _fails_in_silence(connecting: asyncio.Task[None]) -> None:
+    """Who waits for the connection is told why there is none; at the app's end nobody does any more."""
+    if not connecting.cancelled():
+        connecting.exception()
 
 
 async def _close(client: Any) -> None:

@@ -185,7 +185,7 @@ class _Running(Killable):
             return
         try:
             process, fd, leash = _popen(command)
-        except Exception as error:  # such as an environment whose values are no texts
+        except Exception as error:  # such as a text that the system has no bytes for
             self.finished(_not_started(command, error))
             return
         self.desk.post(self._started, (process.pid, fd, leash))
@@ -279,7 +279,7 @@ def _popen(command: Command) -> tuple[subprocess.Popen[bytes], int, tuple[int, i
 
     Raises:
         OSError: If the system does not start it.
-        ValueError: If it cannot, such as for the name of an environment variable.
+        ValueError: If it cannot, such as for a text that the system has no bytes for.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         read, write = os.pipe()
