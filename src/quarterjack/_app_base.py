@@ -30,7 +30,7 @@ from .events import EventStream
 from .executors import AppRef
 from .executors.elsewhere import Elsewhere
 from .flow.flow import Flow, Strategy
-from .flow.for_apps import as_flow, merged, refuse_twins_of_batches
+from .flow.for_apps import as_flow, check_wraps, merged, refuse_twins_of_batches
 from .group import TaskRegistry, declared_schedule
 from .injection import DependencyOverrides
 from .model import JobIds, RunOptions, Schedule
@@ -224,7 +224,8 @@ class AppBase(TaskRegistry):
         of_queue = self._flow_by_queue.get(definition.options.queue)
         if of_queue is not None:
             where = f"task {definition.name!r} in queue {definition.options.queue!r}"
-            merged(of_queue, definition.flow, where)
+            both = merged(of_queue, definition.flow, where)
+            check_wraps(both, definition.options.executor, where, is_coroutine=definition.is_coroutine)
             refuse_twins_of_batches(of_queue, definition.batch_flow, where)
 
     def _queue_doubts(self) -> list[str]:

@@ -19,7 +19,7 @@ from ._signatures import kind_of, read_hints
 from .errors import InvalidArguments, InvalidOption
 from .flow.batch import Batch
 from .flow.flow import Flow
-from .flow.for_apps import flow_of_batches
+from .flow.for_apps import check_wraps, flow_of_batches
 from .job import CallbackKind, Hooks, Job, check_callback
 from .model import NO_KWARGS, JobOptions, RunOptions
 from .options import JOB_FIELDS, check_names, overlaid, resolve_options, valid_name
@@ -149,7 +149,8 @@ class TaskDefinition:
         """Return the options of a job that sets *overrides*.
 
         Raises:
-            InvalidOption: If one is wrong, or both they and the flow retry.
+            InvalidOption: If one is wrong, both they and the flow retry, or what the flow puts around bodies
+                would do nothing.
         """
         given = overlaid(self.defaults, self.declared, overrides)
         given.pop("flow", None)
@@ -159,7 +160,9 @@ class TaskDefinition:
                 "give one of the two"
             )
         own = overlaid(self.defaults, self.declared).get("executor")
-        return resolve_options(given, f"task {self.name!r}", own)
+        options = resolve_options(given, f"task {self.name!r}", own)
+        check_wraps(self.flow, options.executor, f"task {self.name!r}", is_coroutine=self.is_coroutine)
+        return options
 
 
 def _positional(signature: inspect.Signature) -> tuple[int, int] | None:

@@ -19,7 +19,6 @@ from quarterjack import (
     JobMissed,
     JobState,
     Quarterjack,
-    Wrap,
 )
 from quarterjack.errors import NotRunning, Orphaned
 from quarterjack.executors import Call, Capabilities, Executor, Handle, Home, Report
@@ -473,25 +472,6 @@ async def test_what_came_too_late_to_begin_was_missed() -> None:
         cluster.end(f"{job.id}.1", Outcome(OutcomeKind.MISSED, reason="it came too late"))
         with pytest.raises(JobMissed, match="it came too late"):
             await job
-
-
-class Timed(Wrap):
-    """Wants to run around the body."""
-
-    async def __call__(self, job: Any, proceed: Any) -> Any:
-        return await proceed()
-
-
-async def test_a_flow_that_would_run_around_a_body_elsewhere_is_refused() -> None:
-    """Left out in silence, it would guard nothing."""
-    app = Quarterjack()
-
-    @app.task(executor=ToCluster(Cluster()), flow=Flow(Timed()))
-    def work() -> None: ...
-
-    async with app:
-        with pytest.raises(JobFailed, match=r"@app\.around"):
-            await (await app.submit(work))
 
 
 async def test_body_that_submits_from_a_process_without_the_store_is_told_that_it_cannot() -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 from quarterjack._numbers import shown
 from quarterjack.errors import InvalidOption
+from quarterjack.options import is_remote, runs_commands
 
 from ._fleet import refuse_twins
 from .base import Gate
 from .flow import Flow, Strategy
+from .hedge import Hedge
 
-__all__ = ["as_flow", "flow_of_batches", "gates_of", "merged", "refuse_twins_of_batches"]
+__all__ = ["as_flow", "check_wraps", "flow_of_batches", "gates_of", "merged", "refuse_twins_of_batches"]
 
 
 def as_flow(value: Any, where: str) -> Flow | None:
@@ -73,6 +75,43 @@ def merged(queue: Flow | None, task: Flow | None, where: str) -> Flow | None:
         )
     except InvalidOption as error:
         raise InvalidOption(f"{where}: its queue's flow and its own do not go together: {error}") from None
+
+
+def check_wraps(flow: Flow | None, executor: Any, where: str, *, is_coroutine: bool) -> None:
+    """Refuse wraps of *flow* that would do nothing for a body that runs at an ``executor=``.
+
+    Args:
+        flow: What the job passes.
+        executor: Where its body runs, as users write it; None is where bodies of its kind run.
+        where: Whose flow it is, for the text.
+        is_coroutine: Whether the body, as written, is a coroutine function.
+
+    Raises:
+        InvalidOption: With what to do instead.
+    """
+    if flow is None or not flow.wraps:
+        return
+    if is_remote(executor):
+        place = executor if isinstance(executor, str) else executor.name
+        raise InvalidOption(
+            f"{where} runs in other processes (executor {place!r}), and its flow holds {flow.wraps[0]!r}, which would "
+            "have to run around its body there: leave that out, use an executor of this process, or @app.around, which "
+            "runs there, too"
+        )
+    hedge = next((wrap for wrap in flow.wraps if isinstance(wrap, Hedge)), None)
+    if hedge is None:
+        return
+    if runs_commands(executor):
+        raise InvalidOption(
+            f"{where} runs a command, and its flow holds {hedge!r}: that begins bodies, and a command's body has "
+            "returned before it runs; leave the Hedge out (flow=None, if it is a group's)"
+        )
+    if not is_coroutine:
+        raise InvalidOption(
+            f"{where} is a plain function, and its flow holds {hedge!r}: it keeps its thread until it returns, so that "
+            "no second body could begin; make it async def, with `await asyncio.to_thread(…)` around what blocks, or "
+            "leave the Hedge out (flow=None, if it is a group's)"
+        )
 
 
 def refuse_twins_of_batches(queue: Flow, batch: Flow | None, where: str) -> None:

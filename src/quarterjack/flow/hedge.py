@@ -31,6 +31,7 @@ class Hedge(Wrap):
 
     All bodies of an attempt run in the slots that it has: to a `ConcurrencyLimit` they
     are one, to a rate limit one start. O(max) time and space.
+    In an app it is for coroutine functions that run in its process; tasks of other kinds are refused.
 
     Args:
         after: Seconds until the next body begins.

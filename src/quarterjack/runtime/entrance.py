@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from quarterjack.errors import DeadlineExceeded, InvalidOption, WaitedTooLong
+from quarterjack.errors import DeadlineExceeded, WaitedTooLong
 from quarterjack.executors import Executor, Report
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.base import Gate, Wrap
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.flow import Flow
+from quarterjack.flow.for_apps import check_wraps
 from quarterjack.flow.outcome import CANCELLED, NOT_STARTED, RETURNED, Ended, EndKind
 from quarterjack.flow.room import WaitingRoom
 from quarterjack.flow.waiting import Phase
@@ -35,10 +36,6 @@ from .verdict import Verdict, describe
 __all__ = ["Entrance", "EntranceHost", "Entry"]
 
 _S: Final = 1_000_000_000
-_NOT_THERE: Final = (
-    "task {!r} runs in other processes (executor {!r}), and its flow holds {!r}, which would have to run around its "
-    "body there; use @app.around for that"
-)
 
 
 class EntranceHost(Protocol):
@@ -179,10 +176,9 @@ class Entrance:
         if (limit_ns := self._limit_ns(entry)) is not None and limit_ns <= run.stamp():
             self._on_limit(entry)
             return
-        if self.flow.wraps and run.executor.is_remote:
-            self._turn_away(entry, InvalidOption(_NOT_THERE.format(run.task, run.executor.name, self.flow.wraps[0])))
-            return
         try:
+            if self.flow.wraps:
+                check_wraps(self.flow, run.executor, f"task {run.task!r}", is_coroutine=run.definition.is_coroutine)
             self.room.put(entry)
         except Exception as error:  # a user's gate or key runs here: it fails this job alone
             self._turn_away(entry, error)

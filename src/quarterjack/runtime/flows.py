@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from quarterjack._chosen import is_sought, may_choose, not_routed
 from quarterjack.errors import QueueFull
 from quarterjack.flow.flow import Flow
-from quarterjack.flow.for_apps import merged
+from quarterjack.flow.for_apps import check_wraps, merged
 from quarterjack.flow.room import MadeWay
 from quarterjack.flow.waiting import NO_KEY, Waiting
 from quarterjack.model import JobRecord, JobState
@@ -167,10 +167,14 @@ class Flows:
         """Refuse a job that could never start.
 
         Raises:
-            InvalidOption: If a gate can never let it through or finds no key, or its order has no place for it.
+            InvalidOption: If a gate can never let it through or finds no key, its order has no place for it, or
+                what surrounds bodies would do nothing where it runs.
         """
         flow, definition = self.of(record), self._host.tasks[record.task]
         if flow is not None:
+            if flow.wraps:
+                where = f"job of {record.task!r} in queue {record.queue!r}"
+                check_wraps(flow, record.options.executor, where, is_coroutine=definition.is_coroutine)
             _check(flow, Candidate(record, self.fn_of(definition), 0.0))
         if definition.batch_flow is not None:
             _check(definition.batch_flow, _LoneItem(record, definition.batch_flow))
