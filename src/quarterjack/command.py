@@ -83,17 +83,16 @@ class Command:
 
 
 def _folder(value: Any) -> str:
-    if not isinstance(value, str | os.PathLike) or not isinstance(found := os.fspath(value), str):
-        raise InvalidOption(f"cwd must be a folder, a text or a Path, got {value!r}")
+    found: Any = os.fspath(value) if hasattr(value, "__fspath__") else value
+    if not isinstance(found, str):
+        raise InvalidOption(f"cwd must be a folder, a text or a Path, got {found!r}")
     return found
 
 
 def _check_env(value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, Mapping):
+    if value is not None and not isinstance(value, Mapping):
         raise InvalidOption("env must be a mapping of names to texts")  # not shown: it may hold secrets
-    for name, text in value.items():
+    for name, text in dict[Any, Any](value or {}).items():
         if not isinstance(name, str) or not name or "=" in name:
             raise InvalidOption(f"env has a name that no variable can have: {name!r}")
         if not isinstance(text, str):
