@@ -67,7 +67,8 @@ class Command:
         object.__setattr__(self, "ok_codes", _exit_codes(self.ok_codes))
         if self.cwd is not None:
             object.__setattr__(self, "cwd", _folder(self.cwd))
-        _check_env(self.env)
+        if self.env is not None:
+            _check_env(self.env)
         for text in (*self.argv, self.cwd, *(item for pair in (self.env or {}).items() for item in pair)):
             if isinstance(text, str) and "\0" in text:
                 raise InvalidOption(f"no program takes a NUL, and there is one in {text!r}")
@@ -89,10 +90,10 @@ def _folder(value: Any) -> str:
     return found
 
 
-def _check_env(value: Any) -> None:
-    if value is not None and not isinstance(value, Mapping):
+def _check_env(env: Mapping[Any, Any]) -> None:
+    if not hasattr(env, "items"):
         raise InvalidOption("env must be a mapping of names to texts")  # not shown: it may hold secrets
-    for name, text in dict[Any, Any](value or {}).items():
+    for name, text in env.items():
         if not isinstance(name, str) or not name or "=" in name:
             raise InvalidOption(f"env has a name that no variable can have: {name!r}")
         if not isinstance(text, str):
