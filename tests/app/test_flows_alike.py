@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from quarterjack import (
     Retry,
     TaskManager,
     Waiting,
+    gather,
 )
 from quarterjack.stores import MemoryStore
 from quarterjack.stores.sqlite import SQLiteStore
@@ -109,6 +111,29 @@ async def test_an_order_that_goes_by_a_name_keeps_its_order_on_every_store(new_a
             for job in jobs:
                 await job
     assert ran == [3, 2, 1, 0]
+
+
+async def test_tenants_with_a_queue_each_take_turns_however_much_is_stored(new_app: Apps, clock: VirtualClock) -> None:
+    """Among jobs of one queue only what is claimed takes turns; this is what the page says to do for more."""
+    app, ran = new_app(), list[str]()
+    order, limit = Priority(fair_by="tenant"), ConcurrencyLimit(1)
+    for tenant in ("crowd", "small"):
+        app.queue(tenant, flow=Flow(order, limit))
+
+    @app.task
+    async def work(tenant: str) -> None:
+        ran.append(tenant)
+        await asyncio.sleep(1)
+
+    with virtual_loop(clock):
+        async with app:
+            jobs = [*await app.submit_many([work.options(queue="crowd").bind("crowd") for _ in range(50)])]
+            await jobs[3]
+            jobs += await app.submit_many([work.options(queue="small").bind("small") for _ in range(3)])
+            await gather(jobs)
+    begun = [n for n, tenant in enumerate(ran) if tenant == "small"]
+    assert begun[0] <= 6
+    assert [b - a for a, b in pairwise(begun)] == [2, 2]
 
 
 # -- deadlines and what stands in -------------------------------------------------------
