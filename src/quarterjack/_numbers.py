@@ -35,7 +35,8 @@ def whole_number(value: Any, field: str, low: int, high: int = _MOST) -> int:
         InvalidOption: Naming *field*, the value and the range.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        most = "" if high == _MOST else f" to {high}"
+        is_too_large = isinstance(value, int) and value > high
+        most = f" to {high}" if high != _MOST or is_too_large else ""
         raise InvalidOption(f"{field} must be a whole number from {low}{most}, got {shown(value)}")
     return value
 

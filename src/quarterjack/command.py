@@ -83,10 +83,13 @@ class Command:
         return replace(self, code=code, output=output, size=size, env=None)
 
 
-def _folder(value: Any) -> str:
-    found: Any = os.fspath(value) if hasattr(value, "__fspath__") else value
+def _folder(value: str | os.PathLike[str]) -> str:
+    try:
+        found = os.fspath(value)
+    except TypeError:
+        found = None
     if not isinstance(found, str):
-        raise InvalidOption(f"cwd must be a folder, a text or a Path, got {found!r}")
+        raise InvalidOption(f"cwd must be a folder, a text or a Path, got {value!r}")
     return found
 
 

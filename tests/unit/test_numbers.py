@@ -68,3 +68,11 @@ def test_endless_number_is_refused(endless: float) -> None:
     """A bucket of an endless rate would have no time to count."""
     with pytest.raises(InvalidOption, match=r"rate must be a number above 0, got -?inf"):
         TokenBucket(endless, 1)
+
+
+def test_a_whole_number_that_is_too_large_is_told_how_large_it_may_be() -> None:
+    """It is a whole number from 1: that alone would leave whoever wrote it with nothing to mend."""
+    with pytest.raises(InvalidOption, match=rf"slots must be a whole number from 1 to {2**63 - 1}, got {10**30}"):
+        whole_number(10**30, "slots", 1)
+    with pytest.raises(InvalidOption, match="slots must be a whole number from 1, got 0"):
+        whole_number(0, "slots", 1)
