@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from quarterjack import (
     SlidingWindow,
     StrategyAdapter,
     Stream,
+    TaskManager,
     Wrap,
 )
 from quarterjack.events import EventStream
@@ -101,6 +103,13 @@ def test_it_is_seen_however_it_was_made(fn: Any, said: str) -> None:
     """A partial, a bound method and an object that can be called are functions as good as any."""
     with pytest.raises(InvalidOption, match=said):
         ConcurrencyLimit(1, by=fn)
+
+
+async def test_a_key_that_would_have_to_be_awaited_fails_its_job() -> None:
+    """Only the call of a plain function tells that it calls a coroutine function; then it is told, at once."""
+    async with TaskManager(ConcurrencyLimit(1, by=given(lambda job: awaited(job.task)))) as manager:
+        with pytest.raises(InvalidOption, match="its by= returned a coroutine, and is not awaited; let it return"):
+            await manager.submit(asyncio.sleep, 0)
 
 
 @pytest.mark.parametrize("where", WHERE)

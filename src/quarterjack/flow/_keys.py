@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any, Final
 
 from quarterjack._numbers import shown
@@ -52,6 +53,9 @@ def key_of(by: By | None, job: Waiting, gate: object) -> Hashable:
                 f"{gate!r}: its by= raised {type(error).__name__}: {error}; it gets the job as gates see it, with "
                 "task, args, kwargs, metadata"
             ) from error
+        if type(key) is CoroutineType:  # of a function that calls a coroutine function: no two of them are equal
+            key.close()
+            raise InvalidOption(f"{gate!r}: its by= returned a coroutine, and is not awaited; let it return the key")
     try:
         hash(key)
     except TypeError:
