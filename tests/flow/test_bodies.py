@@ -154,21 +154,6 @@ async def streams() -> AsyncIterator[int]:
     yield 1
 
 
-def saves(row: Any) -> Any:
-    if not row:
-        return
-    print(row)
-
-
-def refuses() -> Any:
-    raise ValueError("never")
-
-
-class Table:
-    def save(self, row: Any, table: str = "rows") -> Any:
-        print(table, row)
-
-
 @pytest.mark.parametrize(
     ("fn", "args", "said"),
     [
@@ -179,16 +164,6 @@ class Table:
         (generates, (), "generates is a generator function, which gives nothing to await"),
         (streams, (), "streams is an async generator function"),
         (int, (1,), "int is a class, which gives nothing to await"),
-        (
-            saves,
-            (1,),
-            r"saves\(row: 'Any'\) -> 'Any' is no coroutine function: make it async def, or run .*to_thread, saves, …",
-        ),
-        (functools.partial(saves, 1), (), "saves.* is no coroutine function"),
-        (Table().save, (1,), r"save\(row: 'Any', table: 'str' = 'rows'\) -> 'Any' is no coroutine function"),
-        (refuses, (), "is no coroutine function"),
-        (lambda: None, (), "is no coroutine function"),
-        (lambda: 5, (), "is no coroutine function"),
         (time.sleep, (1,), r"^sleep is no coroutine function: run it in a thread, submit\(asyncio.to_thread, sleep, …"),
         (functools.partial(time.sleep, 1), (), "sleep is no coroutine function"),
         (len, ("x",), "len is no coroutine function"),
@@ -232,21 +207,6 @@ class Client:
     def later(self, n: int) -> Awaitable[int]:
         return self.get(n)
 
-    def now_or_later(self, n: int, found: Any = None) -> Any:
-        try:
-            return found or self.get(n)
-        finally:
-            found = None
-
-    def or_nothing(self, n: int) -> Any:
-        found: Any = self.get(n)
-        return found or None
-
-    def one_way(self, n: int) -> Any:
-        if not n:
-            return None
-        return self.get(n)
-
 
 class Numbers:
     def __init__(self, n: int) -> None:
@@ -279,9 +239,6 @@ class Later:
         Later,
         AsyncMock(return_value=7),
         functools.partial(functools.partial(fetch), depth=7),
-        Client().now_or_later,
-        Client().one_way,
-        Client().or_nothing,
         lambda n: fetch("x", depth=n),
         lambda n: anext(Numbers(n)),
         lambda n: asyncio.get_running_loop().run_in_executor(None, int, n),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dis
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache, partial
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, UnionType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, UnionType
 from typing import Any, Final, Union, get_args, get_origin
 
 from quarterjack._signatures import kind_of, label_of, read_hints, signature_of
@@ -146,8 +145,6 @@ def _check_returns(fn: Callable[..., Any]) -> None:
         raise _is_plain(fn, label_of(fn))
     if what != "plain" or not isinstance(bare, FunctionType):
         return
-    if _returns_constants(bare.__code__):
-        raise _is_plain(fn, f"{label_of(fn)}{_own_signature(fn)}")
     if "return" in bare.__annotations__ and not hasattr(bare, "__wrapped__"):
         _check_annotation(bare)  # a decorator's function wears those of what it calls
 
@@ -175,21 +172,6 @@ _VALUE_BUILTINS: Final = frozenset({input, len, open, print, sorted})
 def _gives_a_value(fn: BuiltinFunctionType) -> bool:
     """Say whether *fn* is one of those built-in functions that block or compute; ``anext``, say, gives an awaitable."""
     return fn in _VALUE_BUILTINS or (isinstance(fn.__self__, ModuleType) and fn.__module__ in _VALUE_MODULES)
-
-
-@lru_cache(maxsize=1024)
-def _returns_constants(code: CodeType) -> bool:
-    """Say whether a function with that code returns constants only, as one without a ``return`` does: None."""
-    before = ""
-    for step in dis.get_instructions(code):
-        # A jump to a return brings a value of its own: ``return found or None``.
-        if step.opname == "RETURN_VALUE" and (step.is_jump_target or before not in _CONSTANTS):
-            return False
-        before = step.opname
-    return True
-
-
-_CONSTANTS: Final = frozenset({"LOAD_CONST", "LOAD_SMALL_INT"})
 
 
 def _is_never_awaitable(hint: Any) -> bool:
