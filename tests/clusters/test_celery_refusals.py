@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,12 +17,14 @@ pytest.importorskip("celery")
 
 from celery import Celery
 
-from quarterjack import InvalidOption, UsageError
-from quarterjack.executors import _celery_client
+from quarterjack import InvalidOption, JobMissed, Quarterjack, UsageError
+from quarterjack.clock import SYSTEM_CLOCK
+from quarterjack.executors import _celery_client, _celery_message
 from quarterjack.executors import celery as executors
 from quarterjack.executors._celery_results import Results
 from quarterjack.executors.celery import CeleryExecutor, CeleryTask
 from quarterjack.model import OutcomeKind
+from quarterjack.testing import _contract_bodies
 from quarterjack.testing._executor_bench import TestCall, Track
 from quarterjack.testing.executor_contract import ExecutorBench
 from tests.real_time import LONG_S, until
@@ -227,6 +231,75 @@ async def test_message_that_was_cancelled_before_it_could_be_sent_is_never_sent(
         track.check()
     finally:
         await executor.stop(1)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+async def test_job_that_waits_for_servers_that_are_away_is_missed_at_its_deadline(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waited for the end of the outage; and the log said that what was never sent could not be withdrawn."""
+    celery: Any = Celery("away", broker=NOWHERE, backend=NOWHERE)
+    app = Quarterjack()
+    executor = CeleryExecutor(celery) if kind == "ours" else CeleryTask("theirs.add", celery)
+    double = app.task(executor=executor, start_deadline=0.5)(_contract_bodies.double.__wrapped__)
+    async with app:
+        with pytest.raises(JobMissed, match="had not been handed to Celery by its start deadline"):
+            await (await app.submit(double, 1))
+    assert "withdrawn" not in caplog.text
+
+
+@asynccontextmanager
+async def answer_is_lost(bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Any, list[str]]]:
+    """Run an executor for a task of theirs whose broker takes messages, and never says so; and what is done there."""
+    monkeypatch.setattr(executors, "HAND_OVER_S", (0.01, 0.01))
+    executor, done = CeleryTask("theirs.add", Celery("x", broker="memory://", backend=NOWHERE), slots=1), list[str]()
+
+    def send_task(*_: Any, **__: Any) -> None:
+        done.append("sent")
+        raise TimeoutError("no answer")
+
+    async def revoke(ref: str, signal: str) -> None:
+        done.append(f"revoked by {signal}")
+
+    await executor.start(bench.home())
+    try:
+        monkeypatch.setattr(executor._client._celery, "send_task", send_task)
+        monkeypatch.setattr(executor._client, "revoke", revoke)
+        yield executor, done
+    finally:
+        await executor.stop(0)
+
+
+async def test_task_of_theirs_whose_broker_did_not_answer_is_revoked(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker may have it: the job was told as stopped, and the task ran all the same."""
+    monkeypatch.setattr(_celery_message, "KILL_S", 0.01)
+    async with answer_is_lost(bench, monkeypatch) as (executor, done):
+        handle, track = bench.begin(executor, "double", 1, cancel_grace_s=0.01)
+        await until(lambda: "sent" in done)
+        handle.cancel("not wanted")
+        outcome = await track.end()
+        assert (outcome.kind, outcome.stopped) == (OutcomeKind.CANCELLED, False)
+        assert "revoked by SIGTERM" in done
+        await track.heard("ended")
+        assert executor.free == 1
+
+
+async def test_task_of_theirs_that_perhaps_was_sent_is_not_sent_past_its_deadline(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it has begun, so its lease decides; one more message could only come too late."""
+    async with answer_is_lost(bench, monkeypatch) as (executor, done):
+        call = TestCall("double", (1,), {}, track := Track())
+        call.deadline_ns = SYSTEM_CLOCK.now_ns() + 10**12
+        executor.submit(call, track)
+        await until(lambda: "sent" in done)
+        call.deadline_ns = SYSTEM_CLOCK.now_ns()
+        assert (await track.end()).kind is OutcomeKind.LOST
+        so_far = done.copy()
+        await until(lambda: not executor._chores.tasks)  # nobody tries any more
+        assert (done, executor.free) == (so_far, 1)
 
 
 async def test_message_to_a_task_of_theirs_expires_when_nobody_waits_for_it_any_more(bench: ExecutorBench) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("distributed")
 
-from quarterjack import InvalidOption, JobFailed, JobState, Progress, Quarterjack, ResultUnavailable
+from quarterjack import InvalidOption, JobFailed, JobMissed, JobState, Progress, Quarterjack, ResultUnavailable
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import BodyDied
 from quarterjack.executors import AppRef, Executor, Home, _dask_link
@@ -415,6 +415,31 @@ async def test_stop_answers_what_no_scheduler_took(
     await until(lambda: "Dask may be away" in caplog.text)
     await executor.stop(0.2)
     assert (await track.end()).kind is OutcomeKind.CANCELLED
+
+
+async def test_job_that_no_scheduler_took_is_missed_at_its_deadline(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster is away, maybe for hours; who waits for the job is to know that it is too late."""
+    monkeypatch.setattr(_dask_link, "CONNECT_S", 0.1)
+    app = Quarterjack()
+    double = app.task(executor=Findable("tcp://127.0.0.1:1"), start_deadline=0.5)(_contract_bodies.double.__wrapped__)
+    async with app:
+        with pytest.raises(JobMissed, match="had not been handed to Dask by its start deadline"):
+            await (await app.submit(double, 1))
+
+
+async def test_job_that_waits_on_dask_past_its_deadline_is_missed(address: str, tmp_path: Path) -> None:
+    """At that moment, whether there is ever room for it or not."""
+    bench = ExecutorBench(lambda slots: DaskExecutor(address, slots=slots, resources={"NOBODY": 1}), "plain", tmp_path)
+    async with bench.started(1) as executor:
+        _, track = bench.begin(executor, "double", 1)
+        await track.heard("accepted")
+        [errand] = dask(executor)._errands.values()
+        errand.messages[0]._pass_deadline()  # its alarm, whenever this machine has come so far
+        assert (await track.end()).kind is OutcomeKind.MISSED
+        track.check()
+    assert track.log == ["accepted", "finished"]
 
 
 @pytest.mark.leaks("tasks")

@@ -63,26 +63,38 @@ class Client:
         self._steps = _Steps()
         self._thread = self._begin(self._steps)
 
-    async def publish(self, letter: Letter, ref: str, **options: Any) -> None:
+    async def publish(
+        self, letter: Letter, ref: str, *, may_send: Callable[[], bool] = lambda: True, **options: Any
+    ) -> None:
         """Send a message; the broker has it when this returns.
 
+        Args:
+            letter: What it says.
+            ref: Its id.
+            may_send: Asked in the client's thread as soon as there is a connection; nothing is sent if it says no.
+            options: Celery's own.
+
         Raises:
-            Exception: The broker's, as kombu has it.
+            Exception: The broker's, as kombu has it. Whether the broker has it, nobody knows if *may_send* was asked.
         """
-        await self._do(
-            lambda connection: self._celery.send_task(
-                letter.task,
-                connection=connection,
-                args=letter.args,
-                kwargs=letter.kwargs,
-                task_id=ref,
-                serializer="json",
-                ignore_result=False,  # whatever the task says: here somebody waits for it
-                retry=True,
-                retry_policy=_POLICY,
-                **options,
-            )
-        )
+
+        def send(connection: Any) -> None:
+            connection.ensure_connection(**_POLICY)
+            if may_send():
+                self._celery.send_task(
+                    letter.task,
+                    connection=connection,
+                    args=letter.args,
+                    kwargs=letter.kwargs,
+                    task_id=ref,
+                    serializer="json",
+                    ignore_result=False,  # whatever the task says: here somebody waits for it
+                    retry=True,
+                    retry_policy=_POLICY,
+                    **options,
+                )
+
+        await self._do(send)
 
     async def revoke(self, ref: str, signal: str) -> None:
         """Tell all workers that this task is not wanted, and have the process that runs it sent a signal."""

@@ -93,7 +93,7 @@ class Ledger:
         if is_kept:
             self._chores.do(self.results.keep(message.ref))
         elif end is not OutcomeKind.LOST:
-            self._close_attempt(message.ref)
+            self._close_attempt(message.ref, is_sent=message.is_sent)
 
     def settled(self, ref: str, *, is_stored: bool) -> None:
         """The app's store has the outcome of *ref*, or refused it: then another attempt takes it up."""
@@ -101,12 +101,12 @@ class Ledger:
         if kept is not None and is_stored:
             self._close_attempt(kept)
 
-    def _close_attempt(self, ref: str) -> None:
+    def _close_attempt(self, ref: str, *, is_sent: bool = True) -> None:
         job = job_of(ref)
 
         async def close() -> None:
             try:
-                await self.results.close_attempt(ref, is_fenced=self._is_fenced)
+                await self.results.close_attempt(ref, is_fenced=self._is_fenced, is_sent=is_sent)
             finally:
                 if self._closing.get(job) is asyncio.current_task():
                     del self._closing[job]

@@ -13,8 +13,9 @@ from quarterjack._durations import NS_PER_S
 from quarterjack.errors import BodyDied, RaisedElsewhere
 from quarterjack.model import ErrorInfo, Outcome, OutcomeKind
 
-from ._away import Away, Desk
+from ._away import Desk
 from ._celery_results import ENDS
+from ._handed import Handed
 from .base import Call, Capabilities, Report
 
 __all__ = ["Hands", "Message"]
@@ -46,7 +47,7 @@ class Hands(Protocol):
     def outcome_of(self, call: Call, result: Any) -> Outcome: ...
 
 
-class Message(Away):
+class Message(Handed):
     """One attempt that was handed to Celery.
 
     Args:
@@ -58,20 +59,25 @@ class Message(Away):
     """
 
     __slots__ = ("_executor", "_said", "_silent_since_ns", "expires", "is_sent", "looking", "ref")
+    to: ClassVar[str] = "Celery"
 
     def __init__(self, desk: Desk, call: Call, report: Report, executor: Hands, *, is_sent: bool) -> None:
         super().__init__(desk, call, report)
-        self.may_begin()  # whose turn it is, the fence knows: nothing is withdrawn by this side alone
         self._executor = executor
         self._silent_since_ns: int | None = None
         self._said: list[Any] = [None, None]
-        self.is_sent = is_sent
+        self.is_sent = is_sent and self.may_begin()
+        """The broker may have it: this side alone withdraws nothing any more."""
         self.looking: asyncio.Task[None] | None = None
         self.ref = call.ref
         self.expires: datetime | None = None
         """When Celery drops it, if no worker has begun it by then: at its start deadline or its timeout."""
-        if call.deadline_ns is not None and executor.capabilities.can_report_start:
-            self.arm((call.deadline_ns - desk.clock.now_ns()) / NS_PER_S, self._pass_deadline)
+        self.mind_deadline()
+
+    def may_send(self) -> bool:
+        """Take the turn, now or before: False if it was withdrawn. Asked at the last moment, from another thread."""
+        self.is_sent = self.is_sent or self.may_begin()
+        return self.is_sent
 
     @property
     def is_over(self) -> bool:
@@ -87,19 +93,22 @@ class Message(Away):
         """The broker has it; where nobody says when it begins, its time counts from there."""
         is_new = not self._is_accepted
         super().on_accepted()
-        timeout_s = None if self._executor.capabilities.can_report_start else self.call.timeout_s
-        if is_new and self.is_waiting and timeout_s is not None:
-            self.arm(timeout_s, self._time_out)
+        if is_new and self.is_waiting and not self._executor.capabilities.can_report_start:
+            self._disarm()  # at its start deadline the message expires
+            if self.call.timeout_s is not None:
+                self.arm(self.call.timeout_s, self._time_out)
 
     # -- ending it ---------------------------------------------------------------------
 
+    def withdraw(self, reason: str) -> None:
+        """End one that the broker has not heard of."""
+        del reason
+        self.on_withdrawn()
+
     def interrupt(self, reason: str) -> None:
         del reason
-        if self.is_sent:
-            self.arm(self.call.cancel_grace_s, self._kill)
-            self._executor.chore(self._interrupt())
-        else:
-            self.on_withdrawn()
+        self.arm(self.call.cancel_grace_s, self._kill)
+        self._executor.chore(self._interrupt())
 
     async def _interrupt(self) -> None:
         """Ask until somebody answers; also when the outcome was told, as long as the slot is taken."""
@@ -115,7 +124,15 @@ class Message(Away):
                 continue
             if is_withdrawn:
                 self.on_withdrawn()
+            elif not (self._is_accepted or self._executor.capabilities.can_report_start):
+                await self._let_go()
             return
+
+    async def _let_go(self) -> None:
+        """Give the slot back of one that was revoked and that the broker perhaps never had: nobody tells its end."""
+        await asyncio.sleep(self.call.cancel_grace_s + 2 * KILL_S)
+        if self.is_zombie:
+            self._zombie_ended(OutcomeKind.LOST)
 
     async def _found(self) -> None:
         """Wait until it is known which body it is to be."""
@@ -139,11 +156,14 @@ class Message(Away):
         except Exception as error:  # the broker is away
             log.warning("job %s could not be killed on Celery: %s", self.ref, error)
 
-    def _pass_deadline(self) -> None:
-        self._timer = None
-        self._executor.chore(self._miss())
+    def miss(self, why: str) -> None:
+        self._over(Outcome(OutcomeKind.MISSED, reason=why))
 
-    async def _miss(self) -> None:
+    def on_late(self) -> None:
+        if self._executor.capabilities.can_report_start:  # else its message expires
+            self._executor.chore(self._withdraw_late())
+
+    async def _withdraw_late(self) -> None:
         """It still waits when it is too late: it is to begin no more."""
         await self._found()
         level = logging.WARNING
@@ -158,9 +178,13 @@ class Message(Away):
                     return
                 continue
             if is_withdrawn and not (self.is_over or self.is_asked):
-                why = "it still waited in Celery's queue at its start deadline"
-                self._over(Outcome(OutcomeKind.MISSED, reason=why))
+                self.miss("it still waited in Celery's queue at its start deadline")
             return
+
+    def on_doubt(self) -> None:
+        """It is too late to send it once more, and nobody knows whether the broker has it: its lease decides."""
+        why = "its start deadline came before Celery had said that it has it, and nobody knows whether it has"
+        self._over(Outcome(OutcomeKind.LOST, reason=why))
 
     def leave(self) -> None:
         """The worker ends, the body goes on: report nothing more of it."""

@@ -144,7 +144,7 @@ class Results:
             with suppress(*_DOWN):  # a new connection does not subscribe to it
                 await self._pubsub.unsubscribe(key)
 
-    async def close_attempt(self, ref: str, *, is_fenced: bool) -> None:
+    async def close_attempt(self, ref: str, *, is_fenced: bool, is_sent: bool = True) -> None:
         """Remove what is stored of *ref*: its outcome is known, and nobody is to take it up."""
         keys = begun_key(ref), self._key_of(ref), alive_key(ref), orders_key(ref)
         for pause_s in CLOSING_S:
@@ -157,7 +157,8 @@ class Results:
                 await asyncio.sleep(pause_s)
             else:
                 return
-        log.warning("what Celery keeps of %s could not be removed", ref)
+        level = logging.WARNING if is_sent else logging.DEBUG  # then hardly anything is there
+        log.log(level, "what Celery keeps of %s could not be removed", ref)
 
     async def keep(self, ref: str) -> None:
         """Leave the result of *ref* to who takes it up, should this process end before the app's store has it."""

@@ -42,7 +42,7 @@ class Search:
     ) -> None:
         self._messages, self._missing, self._send = messages, missing, send
         self._looks: dict[Message, tuple[int, int]] = {}
-        """How many more until it is asked for, and how many there were to be."""
+        """How many more until it is asked for, below 0 while that cannot be done, and how many there were to be."""
 
     async def run(self) -> None:
         """Look from time to time, for good."""
@@ -60,22 +60,28 @@ class Search:
             return
         missing = await self._missing([message.ref for message in due])
         for message in due:
-            if message.ref in missing and message.is_waiting:
-                log.warning(
-                    "job %s: its message is neither in Celery's queue nor with a worker, and is sent again", message.ref
-                )
-                await self._send(message)
+            _, of = self._looks[message]
+            is_missing = message.ref in missing and message.is_waiting
+            is_done = not is_missing or await self._is_sent(message)
+            self._looks[message] = (2 * of, 2 * of) if is_done else (1, of)
 
     def _due(self) -> list[Message]:
-        due: list[Message] = []
+        """Count a look; return what has waited for long, the longest first."""
         before, self._looks = self._looks, {}
         for message in self._messages():
-            if not message.is_waiting:
-                continue
-            left, of = before.get(message, (PATIENCE, PATIENCE))
-            left -= 1
-            if left <= 0 and len(due) < ASKED_MOST:
-                due.append(message)
-                left = of = 2 * of
-            self._looks[message] = left, of
-        return due
+            if message.is_waiting:
+                left, of = before.get(message, (PATIENCE, PATIENCE))
+                self._looks[message] = left - 1, of
+        due = [message for message, (left, _) in self._looks.items() if left <= 0]
+        return sorted(due, key=self._looks.__getitem__)[:ASKED_MOST]
+
+    async def _is_sent(self, message: Message) -> bool:
+        """Send a message again; False if that failed, and the next look is to ask for it once more."""
+        nowhere = f"job {message.ref}: its message is neither in Celery's queue nor with a worker"
+        try:
+            await self._send(message)
+        except Exception as error:  # of kombu's transports, or of redis-py
+            log.warning("%s, and could not be sent again yet: %s", nowhere, error)
+            return False
+        log.warning("%s, and was sent again", nowhere)
+        return True

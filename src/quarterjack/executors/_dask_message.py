@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from pydantic_core import from_json
 
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._away import UNKILLABLE_S, Away, Desk
+from ._away import UNKILLABLE_S, Desk
+from ._handed import Handed
 from ._remote import outcome_of
 from .base import Call, Report
 
@@ -20,26 +21,32 @@ log = logging.getLogger("quarterjack.dask")
 
 GONE_S: Final = 10.0
 """So long after a Dask worker was removed another one may still tell what became of its bodies."""
+_LATE: Final = "it still waited in Dask's queue at its start deadline"
 
 
 class Hands(Protocol):
     """What a message asks of its executor."""
 
     def chore(self, work: Coroutine[Any, Any, None]) -> None: ...
+    async def withdraw(self, message: Message) -> bool: ...
     async def interrupt(self, message: Message, reason: str) -> bool: ...
     def part(self, message: Message) -> None: ...
 
 
-class Message(Away):
+class Message(Handed):
     """One attempt that was handed to Dask; the handle the runtime holds."""
 
-    __slots__ = ("_hands", "worker")
+    __slots__ = ("_hands", "_is_late", "worker")
+    to: ClassVar[str] = "Dask"
 
     def __init__(self, desk: Desk, call: Call, report: Report, hands: Hands) -> None:
         super().__init__(desk, call, report)
         self._hands = hands
+        self._is_late = False
+        """Dask was asked not to begin it any more."""
         self.worker = ""
         """The address of the Dask worker that has begun it."""
+        self.mind_deadline()
 
     @property
     def is_over(self) -> bool:
@@ -52,6 +59,23 @@ class Message(Away):
         """It was not handed over yet."""
         super().withdraw(reason)
         self._hands.part(self)
+
+    def miss(self, why: str) -> None:
+        super().miss(why)
+        self._hands.part(self)
+
+    def on_late(self) -> None:
+        self._is_late = True
+        self._hands.chore(self._withdraw_late())
+
+    async def _withdraw_late(self) -> None:
+        try:
+            is_withdrawn = await self._hands.withdraw(self)
+        except Exception as error:  # likewise; a scheduler that is away has lost it, and a worker looks, too
+            log.debug("job %s could not be withdrawn from Dask: %s", self.call.ref, error)
+            return
+        if is_withdrawn and not self.is_asked:
+            self.on_over(Outcome(OutcomeKind.MISSED, reason=_LATE))
 
     def interrupt(self, reason: str) -> None:
         """Have it withdrawn on Dask, or interrupted and then killed there."""
@@ -98,6 +122,8 @@ class Message(Away):
         """It is over, as far as anybody will know; the first to say so counts."""
         if self.is_over:
             return
+        if self._is_late and not (self.is_asked or self._is_begun) and outcome.kind is OutcomeKind.CANCELLED:
+            outcome = Outcome(OutcomeKind.MISSED, reason=_LATE)  # the word of who met it came before the scheduler's
         self.outcome = outcome
         self._on_finished(outcome)
         self._hands.part(self)

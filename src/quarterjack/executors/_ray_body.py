@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pydantic_core import from_json
 
@@ -10,6 +10,7 @@ from quarterjack.model import Outcome, OutcomeKind
 
 from ._away import UNKILLABLE_S, Desk, Killable
 from ._frames import Frame
+from ._handed import Handed
 from ._remote import outcome_of
 from .base import Call, Report
 
@@ -23,10 +24,11 @@ class Hands(Protocol):
     def withdraw(self, sent: Sent) -> None: ...
 
 
-class Sent(Killable):
+class Sent(Handed, Killable):
     """One attempt; the handle that the runtime holds."""
 
     __slots__ = ("_executor", "_kept", "_said", "number", "request")
+    to: ClassVar[str] = "Ray"
 
     def __init__(self, executor: Hands, desk: Desk, call: Call, report: Report, number: int, request: bytes) -> None:
         super().__init__(desk, call, report)
@@ -34,6 +36,7 @@ class Sent(Killable):
         self._said = self._kept = b""
         self.number = number
         self.request = request
+        self.mind_deadline()
 
     # -- ending it -------------------------------------------------------------------------
 
@@ -41,6 +44,10 @@ class Sent(Killable):
         """End a call that Ray has not heard of."""
         self._executor.withdraw(self)
         super().withdraw(reason)
+
+    def miss(self, why: str) -> None:
+        self._executor.withdraw(self)
+        super().miss(why)
 
     def interrupt(self, reason: str) -> None:
         """Have Ray drop it from its queue, or raise in the body; and kill the body's process after the grace."""

@@ -184,6 +184,9 @@ class CeleryExecutor(DeskExecutor):
     async def _hand_over(self, message: Message, letter: Letter, *, before: str | None) -> None:
         pause_s = HAND_OVER_S[0]
         while message in message.desk.out and (before is not None or not message.is_asked):
+            if not self._is_fenced and message.is_sent and message.is_too_late:
+                message.on_doubt()
+                return
             try:
                 if before is not None and await self._ledger.take_up(message, before):
                     message.on_accepted()
@@ -191,28 +194,25 @@ class CeleryExecutor(DeskExecutor):
                 elif not message.is_asked:
                     await self._send(message, letter)
             except Exception as error:  # of kombu's transports, or of redis-py
-                message.is_sent = message.is_sent and self._is_fenced  # the fence knows better
                 self._outage.failed(f"job {message.ref} could not be handed over", error)
             else:
                 self._outage.worked()
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, HAND_OVER_S[1])
-        if not message.is_sent:
-            message.on_withdrawn()
 
     async def _send(self, message: Message, letter: Letter) -> None:
         await self._ledger.watch(message)
         is_new = not self._is_fenced or await self._ledger.results.want(message.ref)
         if message.is_over:
             return
-        message.is_sent = True
         if is_new:
             limits = self._limits(message.call)
             message.expires = limits.get("expires")
-            await self._client.publish(letter, message.ref, queue=self._queue, **limits)
-        message.on_accepted()
-        if not is_new:
+            await self._client.publish(letter, message.ref, may_send=message.may_send, queue=self._queue, **limits)
+            message.on_accepted()
+        elif message.may_send():
+            message.on_accepted()
             message.on_begun()
 
     async def _send_again(self, message: Message) -> None:

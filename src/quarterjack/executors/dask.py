@@ -207,6 +207,10 @@ class DaskExecutor(DeskExecutor):
             message.on_accepted()
         return bool(taken)
 
+    async def withdraw(self, message: Message) -> bool:
+        """Say whether a body has not begun, and have it never begin."""
+        return await self._link.withdraw(key_of(message.call.task, message.call.ref)) is None
+
     async def interrupt(self, message: Message, reason: str) -> bool:
         """Withdraw a body that has not begun, and say so; else interrupt it there."""
         call = message.call

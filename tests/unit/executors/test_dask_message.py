@@ -31,10 +31,18 @@ class Hands:
 
     def __init__(self) -> None:
         self.parted = 0
+        self.withdraws: list[bool | Exception] = []
+        """What its scheduler says of a body that is not to begin, in turn."""
         self._chores: list[asyncio.Task[None]] = []
 
     def chore(self, work: Coroutine[Any, Any, None]) -> None:
         self._chores.append(asyncio.get_running_loop().create_task(work))
+
+    async def withdraw(self, message: Message) -> bool:
+        answer = self.withdraws.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def interrupt(self, message: Message, reason: str) -> bool:
         raise OSError("the scheduler is away")
@@ -46,15 +54,18 @@ class Hands:
 class Case:
     """A body that runs on a Dask worker."""
 
-    def __init__(self, *, begins: bool = True) -> None:
+    def __init__(self, *, begins: bool = True, is_sent: bool = True, is_late: bool = False) -> None:
         self.track = Track()
         self.hands = Hands()
         self.desk = Desk(asyncio.get_running_loop(), SYSTEM_CLOCK)
         call = TestCall("double", (1,), {"cancel_grace_s": 0.01}, self.track)
+        if is_late:
+            call.deadline_ns = SYSTEM_CLOCK.now_ns()
         self.message = Message(self.desk, call, self.track, self.hands)
-        self.message.may_begin()
-        self.message.on_accepted()
-        if begins:
+        if is_sent:
+            self.message.may_begin()
+            self.message.on_accepted()
+        if is_sent and begins:
             self.message.on_news("began", None)
 
 
@@ -121,3 +132,44 @@ async def test_failure_of_dask_itself_is_told_as_what_it_means(error: Exception,
     errand.messages.append(case.message)
     errand.tell_failure(error)
     assert (await case.track.end()).kind is kind
+
+
+async def test_attempt_that_was_never_handed_over_is_missed_at_its_deadline() -> None:
+    """The bug: while the scheduler was away nothing happened at that moment: the job held its slot for the outage."""
+    case = Case(is_sent=False, is_late=True)
+    assert (await case.track.end()).kind is OutcomeKind.MISSED
+    assert not case.message.may_begin()
+    assert (case.hands.parted, case.desk.out) == (1, set())
+    case.track.check()
+
+
+async def test_attempt_that_waits_on_dask_is_missed_at_its_deadline() -> None:
+    """As in a queue of ours: at that moment, and not when there is room for it."""
+    case = Case(begins=False, is_late=True)
+    case.hands.withdraws = [True]
+    assert (await case.track.end()).kind is OutcomeKind.MISSED
+    case.message.on_news("answer", Answer.cancelled("it was withdrawn"))
+    case.track.check()
+
+
+async def test_who_meets_a_withdrawn_attempt_may_be_quicker_than_the_scheduler() -> None:
+    """Nobody has cancelled it."""
+    case = Case(begins=False, is_late=True)
+    case.message._pass_deadline()
+    case.message.on_news("answer", Answer.cancelled("it was withdrawn"))
+    assert (await case.track.end()).kind is OutcomeKind.MISSED
+
+
+@pytest.mark.parametrize("answer", [False, OSError("the scheduler is away")])
+async def test_attempt_that_dask_does_not_withdraw_goes_on(
+    answer: bool | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has begun, or nobody knows; its word may be on its way."""
+    case = Case(begins=False, is_late=True)
+    case.hands.withdraws = [answer]
+    case.message._pass_deadline()
+    await asyncio.gather(*case.hands._chores)
+    case.message.on_news("began", None)
+    case.message._pass_deadline()
+    assert case.track.log == ["accepted", "began"]
+    assert not caplog.records

@@ -117,6 +117,20 @@ async def started(bench: ExecutorBench, address: str | None = None, script: str 
         await executor.stop(ENOUGH_S)
 
 
+async def test_call_that_ray_never_heard_of_is_missed_at_its_deadline(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bug: while the cluster was away nothing happened at that moment: the job held its slot for the outage."""
+    monkeypatch.setattr(RayExecutor, "_connect", lambda self: None)
+    async with started(bench) as executor:
+        call = TestCall("double", (1,), {}, track := Track())
+        call.deadline_ns = SYSTEM_CLOCK.now_ns()
+        executor.submit(call, track)
+        assert (await track.end()).kind is OutcomeKind.MISSED
+        assert (executor.free, len(executor._waiting)) == (executor.slots, 0)
+        track.check()
+
+
 # ---------------------------------------------------------------- the process that speaks to Ray
 
 
