@@ -256,7 +256,8 @@ class JobFailed(JobError):
     """The body raised and no retry was left.
 
     ``error_type``, ``message`` and ``traceback_text`` describe the exception;
-    ``__cause__`` is the exception itself where it was raised in this process.
+    ``__cause__`` is the exception itself if it was raised in this process and, on
+    a store that keeps JSON, the job ended while it was awaited; else None.
     """
 
     def __init__(self, job_id: str, error_type: str, message: str, traceback_text: str = "") -> None:

@@ -148,10 +148,11 @@ class Job(Hooks, Generic[T_co]):
     """One requested run of a task.
 
     ``await job`` returns the body's result or raises: `JobFailed` (with the
-    original exception as ``__cause__`` where it was raised in this process),
-    `JobTimedOut`, `JobCancelled`, `JobSkipped`, `JobMissed`, `JobLost`,
-    `ResultUnavailable`. With ``store_result=False`` it returns None. Cancelling
-    whoever waits never cancels the job.
+    original exception as ``__cause__`` if it was raised in this process and, on
+    a store that keeps JSON, the job ended while it was awaited), `JobTimedOut`,
+    `JobCancelled`, `JobSkipped`, `JobMissed`, `JobLost`, `ResultUnavailable`.
+    With ``store_result=False`` it returns None. Cancelling whoever waits never
+    cancels the job.
     """
 
     __slots__ = ("_client", "_record", "is_duplicate")

@@ -21,12 +21,14 @@ from quarterjack import (
     Gate,
     InvalidOption,
     Job,
+    JobFailed,
     JobState,
     Order,
     Priority,
     Quarterjack,
     Retry,
     TaskManager,
+    WaitedTooLong,
     Waiting,
     gather,
 )
@@ -247,6 +249,27 @@ async def test_a_fallback_that_fails_is_told_with_its_own_error(
     (line,) = (line for line in caplog.records if line.levelname == "ERROR")
     assert line.exc_info is not None
     assert line.exc_info[0] is TimeoutError
+
+
+# -- causes -------------------------------------------------------------------------------
+
+
+async def test_whoever_awaits_a_job_while_it_ends_has_the_exception_as_the_cause(
+    new_app: Apps, clock: VirtualClock
+) -> None:
+    """A row has its words alone: they are what there is, where JSON is kept, for whoever comes later."""
+    app = new_app()
+    task = app.task(flow=Flow(ConcurrencyLimit(1), max_wait=5))(fails_after)
+    with virtual_loop(clock):
+        async with app:
+            jobs = [await app.submit(task, 10) for _ in range(3)]
+            errors = await asyncio.gather(*jobs[:2], return_exceptions=True)
+            assert [type(error.__cause__) for error in errors if error is not None] == [OSError, WaitedTooLong]
+            with pytest.raises(JobFailed) as caught:
+                await jobs[2]
+            keeps_objects = app._running().store.keeps_objects
+    assert caught.value.error_type == "WaitedTooLong"
+    assert isinstance(caught.value.__cause__, WaitedTooLong if keeps_objects else type(None))
 
 
 # -- batches ------------------------------------------------------------------------------
