@@ -324,6 +324,30 @@ async def test_items_are_asked_as_their_batch_will_be(new_app: Apps, clock: Virt
     assert set(map(repr, seen)) == set(map(repr, at_submission))
 
 
+@pytest.mark.parametrize("is_app", [False, True], ids=["manager", "app"])
+async def test_a_batch_that_fails_is_one_traceback_in_the_log(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture, is_app: bool
+) -> None:
+    """A failed insert of a hundred rows was a hundred equal ones; two batches are two."""
+
+    async def fails(rows: list[str]) -> list[int]:
+        raise OSError(f"gone with {len(rows)}")
+
+    app = Quarterjack()
+    app.clock = clock
+    task = app.batch(max_size=3)(fails)
+    with virtual_loop(clock):
+        async with app, TaskManager() as manager:
+            batch = manager.batch(fails, max_size=3)
+            rows = ["a", "b", "c", "d"]
+            jobs = [await app.submit(task, row) if is_app else manager.submit(batch, row) for row in rows]
+            for job in jobs:
+                await ends_as(job, JobState.FAILED)
+    lines = [line for line in caplog.records if line.levelname == "ERROR"]
+    assert [line.exc_info is not None for line in lines] == [True, False, False, True]
+    assert ["gone with 3"] * 3 + ["gone with 1"] == [line.getMessage().split(": ")[-1] for line in lines]
+
+
 async def lengths(rows: list[str]) -> list[int]:
     return list(map(len, rows))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 from quarterjack.errors import DeadlineExceeded, Discard, FlowRefused
@@ -12,7 +15,7 @@ from quarterjack.policies.backoff import Retry
 
 from .verdict import Verdict, past_deadline_words
 
-__all__ = ["adopt", "age_s", "as_ended", "first_due_ns", "log_failure", "past_deadline", "untried"]
+__all__ = ["adopt", "age_s", "as_ended", "first_due_ns", "log_failure", "one_failure", "past_deadline", "untried"]
 
 log = logging.getLogger("quarterjack.worker")
 
@@ -70,6 +73,20 @@ class HasEnded(Protocol):
     def task(self) -> str: ...
 
 
+_TOLD: Final[ContextVar[list[BaseException] | None]] = ContextVar("quarterjack_told", default=None)
+"""What the log has the traceback of already, of an error that many jobs share."""
+
+
+@contextmanager
+def one_failure() -> Iterator[None]:
+    """Have the log show the traceback of an error once for all jobs that are ended with it in this block."""
+    token = _TOLD.set([])
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
 def log_failure(
     record: HasEnded, attempt: int, error: BaseException | None, verdict: Verdict, to: logging.Logger = log
 ) -> None:
@@ -88,4 +105,14 @@ def log_failure(
     else:
         said = (info.message or info.type_name) if info is not None else error
         words = "job %s (%s) failed in attempt %d: %s"
-        to.error(words, record.id, record.task, attempt, said, exc_info=error, extra=facts)
+        to.error(words, record.id, record.task, attempt, said, exc_info=_untold(error), extra=facts)
+
+
+def _untold(error: BaseException | None) -> BaseException | None:
+    told = _TOLD.get()
+    if told is None or error is None:
+        return error
+    if any(one is error for one in told):
+        return None
+    told.append(error)
+    return error

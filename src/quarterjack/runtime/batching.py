@@ -32,6 +32,8 @@ from quarterjack.flow.room import HeldUp, WaitingRoom
 from quarterjack.flow.waiting import NO_KEY, Phase, Waiting
 from quarterjack.model import OutcomeKind
 
+from ._ends import one_failure
+
 __all__ = ["Batcher", "Group", "Seat"]
 
 log = logging.getLogger("quarterjack.batch")
@@ -327,7 +329,9 @@ class Batcher:
         parts = self.batch.parts(seats, called_with) if may_split else []
         for part in parts:
             self._put(Group(self, part, is_part=True))
-        if not parts:
+        if parts:
+            return
+        with one_failure():
             for seat in seats:
                 seat.failed(OutcomeKind.RAISED, error)
 
