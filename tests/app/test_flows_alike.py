@@ -345,7 +345,7 @@ async def test_a_batch_that_fails_is_one_traceback_in_the_log(
                 await ends_as(job, JobState.FAILED)
     lines = [line for line in caplog.records if line.levelname == "ERROR"]
     assert [line.exc_info is not None for line in lines] == [True, False, False, True]
-    assert ["gone with 3"] * 3 + ["gone with 1"] == [line.getMessage().split(": ")[-1] for line in lines]
+    assert [line.getMessage().split(": ")[-1] for line in lines] == ["gone with 3"] * 3 + ["gone with 1"]
 
 
 async def lengths(rows: list[str]) -> list[int]:
