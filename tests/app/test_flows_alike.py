@@ -251,6 +251,34 @@ async def test_a_fallback_that_fails_is_told_with_its_own_error(
     assert line.exc_info[0] is TimeoutError
 
 
+# -- what is known of what runs here ------------------------------------------------------
+
+
+async def test_a_job_runs_for_whoever_asks_here_from_the_moment_its_body_begins(
+    new_app: Apps, clock: VirtualClock
+) -> None:
+    """The store hears of it a second later; the process that runs it said until then that it was about to begin."""
+    app, begun = new_app(), asyncio.Event()
+
+    @app.task
+    async def body() -> None:
+        begun.set()
+        await asyncio.sleep(10)
+
+    with virtual_loop(clock):
+        async with app:
+            job = await app.submit(body)
+            await begun.wait()
+            why = await app.why_waiting(job)
+            again = await app.job(job.id)
+            await job.refresh()
+            assert "it is running" in why.words
+            assert (job.state, again.state) == (JobState.RUNNING, JobState.RUNNING)
+            assert job.timestamps.running_at is not None
+            assert job.timestamps.running_at == again.timestamps.running_at
+            await job
+
+
 # -- causes -------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_CONTEXT", "Attempt"]
 
 _SCHEDULED, _RUNNING = JobState.SCHEDULED, JobState.RUNNING
+_NOT_BEGUN: Final = frozenset({JobState.SCHEDULED, JobState.STARTED})
 _DONE = OutcomeKind.DONE
 NO_CONTEXT: Final = Context()
 """In place of its own: an attempt that is over and whose body runs no more."""
@@ -195,6 +196,14 @@ class Attempt:
         if sent is None:
             return self.record.progress is not None or self.pending_checkpoint is not None
         return sent.progress is not self.record.progress or sent.checkpoint is not self.pending_checkpoint
+
+    def correct(self, row: JobRecord) -> None:
+        """Have a row that was read of its job say that the body runs: the store hears of it a little later."""
+        record = self.record
+        is_behind = row.state in _NOT_BEGUN and record.state is _RUNNING
+        if is_behind and (row.attempt, row.owner) == (self.number, self.owner):
+            row.state, row.progress = record.state, record.progress
+            row.started_at_ns, row.running_at_ns = record.started_at_ns, record.running_at_ns
 
     # -- what the executor reports ---------------------------------------------------
 

@@ -332,10 +332,17 @@ class Service(Stopping):
         return self.worker is not None and job_id in self.worker.held_by_id
 
     def known(self, record: JobRecord) -> JobRecord:
-        """Return a row that was read with its arguments and its result as the hints of its task say."""
+        """Return a row that was read with its arguments and its result as the hints of its task say.
+
+        If its body has begun here, it says that, too.
+        """
+        if self.store.keeps_objects:
+            return record
         definition = self.tasks.get(record.task)
-        if definition is not None and not self.store.keeps_objects:
+        if definition is not None:
             give_types(definition, record)
+        if self.worker is not None and (attempt := self.worker.held_by_id.get(record.id)) is not None:
+            attempt.correct(record)
         return record
 
     # -- what handles ask ----------------------------------------------------------------
