@@ -248,6 +248,28 @@ async def test_job_that_waits_for_servers_that_are_away_is_missed_at_its_deadlin
     assert "withdrawn" not in caplog.text
 
 
+@pytest.mark.parametrize("queue", [5, ["heavy"], b"heavy", True, ""])
+def test_queue_that_is_no_name_is_refused_where_it_is_written(queue: Any) -> None:
+    """It was taken for an outage, which never ended."""
+    celery: Any = Celery("x", broker="memory://", backend=NOWHERE)
+    with pytest.raises(InvalidOption, match='queue must be a text such as "heavy"'):
+        CeleryTask("theirs.add", celery, queue=queue)
+
+
+async def test_job_for_a_queue_that_celery_refuses_fails_with_its_words(bench: ExecutorBench) -> None:
+    """An app whose queues are all declared has a typo in one: no outage, and nothing that another try could mend."""
+    celery: Any = Celery("x", broker="memory://", backend=NOWHERE)
+    celery.conf.task_create_missing_queues = False
+    executor = CeleryTask("theirs.add", celery, queue="hevay", slots=1)
+    await executor.start(bench.home())
+    try:
+        outcome = await bench.run(executor, "double", 1)
+        assert (outcome.kind, executor.free, executor.trouble) == (OutcomeKind.REJECTED, 1, None)
+        assert "hevay" in (outcome.reason or "")
+    finally:
+        await executor.stop(0)
+
+
 @asynccontextmanager
 async def answer_is_lost(bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Any, list[str]]]:
     """Run an executor for a task of theirs whose broker takes messages, and never says so; and what is done there."""

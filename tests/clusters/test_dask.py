@@ -24,6 +24,7 @@ from quarterjack import InvalidOption, JobFailed, JobMissed, JobState, Progress,
 from quarterjack.clock import SYSTEM_CLOCK
 from quarterjack.errors import BodyDied
 from quarterjack.executors import AppRef, Executor, Home, _dask_link
+from quarterjack.executors import dask as dask_executor
 from quarterjack.executors._dask_fence import WITHDRAWN, Holder, take
 from quarterjack.executors._dask_worker import run_body
 from quarterjack.executors._remote import outcome_of
@@ -402,6 +403,35 @@ async def test_scheduler_that_is_out_of_reach_is_told_before_the_first_job(
     await executor.warm()
     await until(lambda: "tcp://127.0.0.1:1 is out of reach" in caplog.text)
     await executor.stop(1.0)
+
+
+async def test_scheduler_that_comes_later_is_told_without_a_job(
+    bench: ExecutorBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log said that it was tried again, and nobody tried: an hour later it still was away."""
+    monkeypatch.setattr(dask_executor, "HAND_OVER_S", (0.001, 0.001))
+    executor = DaskExecutor("tcp://127.0.0.1:1")
+    troubles: list[str | None] = []
+
+    async def client() -> None:
+        troubles.append(executor.trouble)
+        if len(troubles) < 3:
+            raise OSError("nobody is there")
+
+    await executor.start(bench.home())
+    monkeypatch.setattr(executor._link, "client", client)
+    await executor.warm()
+    await until(lambda: not executor._chores.tasks)
+    assert (len(troubles), troubles[0], executor.trouble) == (3, None, None)
+    assert "nobody is there" in (troubles[1] or "")
+    await executor.stop(1.0)
+
+
+@pytest.mark.parametrize("resources", [{"GPU": "x"}, {"GPU": -1}, {1: 1}, 5, "x", [("GPU", 1)]])
+def test_resources_that_are_no_numbers_by_name_are_refused(resources: Any) -> None:
+    """Dask takes them, and the job waits for ever."""
+    with pytest.raises(InvalidOption, match="resources"):
+        DaskExecutor("tcp://127.0.0.1:8786", resources=resources)
 
 
 async def test_stop_answers_what_no_scheduler_took(

@@ -181,6 +181,10 @@ class Message(Handed):
                 self.miss("it still waited in Celery's queue at its start deadline")
             return
 
+    def on_refused(self, why: str) -> None:
+        """Celery itself, here, does not send it: that is no outage, and no try will end otherwise."""
+        self._over(Outcome(OutcomeKind.REJECTED, reason=why))
+
     def on_doubt(self) -> None:
         """It is too late to send it once more, and nobody knows whether the broker has it: its lease decides."""
         why = "its start deadline came before Celery had said that it has it, and nobody knows whether it has"

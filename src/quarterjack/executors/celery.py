@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic_core import from_json, to_json
 
+from quarterjack._choices import name_or_none
 from quarterjack._durations import NS_PER_S
 from quarterjack._numbers import whole_number
 from quarterjack.errors import InvalidOption, MissingExtra
@@ -36,6 +37,8 @@ from ._remote import HasBodies, outcome_of, request_of
 from .base import Call, Capabilities, Handle, Home, Report
 
 try:
+    from celery.exceptions import QueueNotFound
+
     from ._celery_client import Client, Letter, client_of
     from ._celery_ledger import Ledger
     from ._celery_message import Message
@@ -82,7 +85,7 @@ class CeleryExecutor(DeskExecutor):
         name: Its name in messages.
 
     Raises:
-        InvalidOption: If its results are kept elsewhere, or *slots* is no whole number from 1.
+        InvalidOption: If its results are kept elsewhere, *queue* is no text, or *slots* is no whole number from 1.
     """
 
     is_remote = True
@@ -103,7 +106,7 @@ class CeleryExecutor(DeskExecutor):
     def __init__(self, celery: Any, *, queue: str | None = None, slots: int = 100, name: str = "celery") -> None:
         self.name, self.slots = name, whole_number(slots, "slots", 1)
         check_results(celery)
-        self._celery, self._queue = celery, queue
+        self._celery, self._queue = celery, name_or_none(queue, "queue", "heavy")
         self._client: Client
         self._ledger: Ledger
         self._stopped: Ledger | None = None
@@ -193,6 +196,9 @@ class CeleryExecutor(DeskExecutor):
                     await self._ledger.results.look()
                 elif not message.is_asked:
                     await self._send(message, letter)
+            except QueueNotFound as error:
+                message.on_refused(f"Celery does not take it: {error.args[0]}")
+                return
             except Exception as error:  # of kombu's transports, or of redis-py
                 self._outage.failed(f"job {message.ref} could not be handed over", error)
             else:

@@ -19,8 +19,8 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from quarterjack._numbers import whole_number
-from quarterjack.errors import MissingExtra
+from quarterjack._numbers import number, shown, whole_number
+from quarterjack.errors import InvalidOption, MissingExtra
 
 from ._chores import Chores
 from ._desk_executor import DeskExecutor
@@ -58,7 +58,8 @@ class DaskExecutor(DeskExecutor):
         name: Its name in messages.
 
     Raises:
-        InvalidOption: If *cluster* is nothing of the kind, or *slots* is no whole number from 1.
+        InvalidOption: If *cluster* is nothing of the kind, *slots* is no whole number from 1, or *resources* are no
+            numbers from 0 by their names.
     """
 
     is_remote: ClassVar[bool] = True
@@ -85,7 +86,7 @@ class DaskExecutor(DeskExecutor):
         self.name, self.slots = name, whole_number(slots, "slots", 1)
         self._cluster = cluster
         self._address = None if is_loading() else address_of(cluster)  # a Dask worker need not know how it is found
-        self._resources = None if resources is None else dict(resources)
+        self._resources = None if resources is None else _checked(resources)
         self._home: Home
         self._link: Link
         self._outage = Outage("Dask", HAND_OVER_S[1], log)
@@ -113,10 +114,17 @@ class DaskExecutor(DeskExecutor):
         self.chore(self._warm())
 
     async def _warm(self) -> None:
-        try:
-            await self._link.client()
-        except Exception as error:  # whatever Dask raises; it is tried again when there is something to do
-            self._outage.failed(f"its scheduler at {self._address} is out of reach", error)
+        pause_s = HAND_OVER_S[0]
+        while True:
+            try:
+                await self._link.client()
+            except Exception as error:  # whatever Dask raises
+                self._outage.failed(f"its scheduler at {self._address} is out of reach", error)
+            else:
+                self._outage.worked()
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, HAND_OVER_S[1])
 
     def submit(self, call: Call, report: Report) -> Handle:
         desk = self._desk_with_room()
@@ -252,3 +260,9 @@ class DaskExecutor(DeskExecutor):
     def chore(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the loop's other work."""
         self._chores.do(work)
+
+
+def _checked(resources: Any) -> dict[str, float]:
+    if not isinstance(resources, Mapping) or not all(isinstance(name, str) for name in resources):
+        raise InvalidOption(f'resources must be numbers by their names, such as {{"GPU": 1}}, got {shown(resources)}')
+    return {name: number(value, f"resources[{name!r}]", 0) for name, value in resources.items()}
