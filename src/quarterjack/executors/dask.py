@@ -263,6 +263,7 @@ class DaskExecutor(DeskExecutor):
 
 
 def _checked(resources: Any) -> dict[str, float]:
-    if not isinstance(resources, Mapping) or not all(isinstance(name, str) for name in resources):
+    by_name: Mapping[Any, Any] | None = resources if isinstance(resources, Mapping) else None
+    if by_name is None or not all(isinstance(name, str) for name in by_name):
         raise InvalidOption(f'resources must be numbers by their names, such as {{"GPU": 1}}, got {shown(resources)}')
-    return {name: number(value, f"resources[{name!r}]", 0) for name, value in resources.items()}
+    return {name: number(value, f"resources[{name!r}]", 0) for name, value in by_name.items()}
