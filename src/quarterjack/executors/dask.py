@@ -263,7 +263,7 @@ class DaskExecutor(DeskExecutor):
 
 
 def _checked(resources: Any) -> dict[str, float]:
-    by_name: Mapping[Any, Any] | None = resources if isinstance(resources, Mapping) else None
-    if by_name is None or not all(isinstance(name, str) for name in by_name):
-        raise InvalidOption(f'resources must be numbers by their names, such as {{"GPU": 1}}, got {shown(resources)}')
+    by_name: Any = resources
+    if not isinstance(resources, Mapping) or not all(isinstance(name, str) for name in by_name):
+        raise InvalidOption(f'resources must be numbers by their names, such as {{"GPU": 1}}, got {shown(by_name)}')
     return {name: number(value, f"resources[{name!r}]", 0) for name, value in by_name.items()}
