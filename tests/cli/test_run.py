@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -367,6 +368,7 @@ def test_what_was_cancelled_is_not_told_to_be_so_twice(folder: Path, qj_process:
     _, _, err = end(qj_process("run", "called_off", "--until-idle"))
     (line,) = (line for line in err.splitlines() if "sleeper" in line and " cancelled" in line)
     assert line.count("cancelled") == 1
+    assert re.search(r"sleeper \S+ cancelled by request, after \d", line)
 
 
 @pytest.mark.parametrize(

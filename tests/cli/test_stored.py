@@ -74,7 +74,7 @@ def test_job_is_submitted_awaited_and_shown(served: Quarterjack, qj: Qj) -> None
     job_id, task, state, *_ = listed.stdout.split("\t")
     assert (task, state) == ("add", "done")
     shown = qj("show", "shop.py", job_id)
-    assert "add(2, 3)" in shown.stdout
+    assert "add(2, b=3)" in shown.stdout
     assert "result       5" in shown.stdout
     alone = json.loads(qj("show", "--store", "sqlite:///jobs.db", job_id, "--json").stdout)
     assert (alone["args"], alone["kwargs"], alone["result"]) == ([2, 3], {}, 5)

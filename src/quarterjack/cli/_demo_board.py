@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from quarterjack.events import Event, JobEvent, ScheduleEvent
 
-from ._runlog import one_line
+from ._runlog import one_line, said_once
 from ._spans import span
 
 __all__ = ["Board", "Lag", "Note"]
@@ -133,5 +133,5 @@ def _ending(event: JobEvent) -> str:
         return f"attempt {event.attempt} failed, will be tried again: {one_line(event.reason or '')}".rstrip(": ")
     if event.kind == "failed":
         return f"failed for good in attempt {event.attempt}: {one_line(event.reason or '')}".rstrip(": ")
-    what = event.kind.replace("_", " ")
-    return f"{what}{took}" + (f": {one_line(event.reason)}" if event.reason and event.reason != what else "")
+    what, reason = said_once(event.kind.replace("_", " "), event.reason)
+    return f"{what}{took}" + (f": {one_line(reason)}" if reason else "")

@@ -18,7 +18,7 @@ from quarterjack.events import ClockJumped, Event, EventsDropped, JobEvent, Sche
 
 from ._spans import span
 
-__all__ = ["LogFormat", "MoveLog", "configure", "one_line"]
+__all__ = ["LogFormat", "MoveLog", "configure", "one_line", "said_once"]
 
 LogFormat = Literal["text", "json"]
 
@@ -159,6 +159,7 @@ def job_words(event: JobEvent) -> str:
     what = {"submitted": "submitted", "timed_out": "timed out", "retry": "will be tried again"}.get(
         event.kind, event.kind
     )
+    what, reason = said_once(what, event.reason)
     parts = [f"{event.task} {event.job_id} {what}"]
     if event.kind == "running":
         if event.lag_s is not None:
@@ -167,9 +168,16 @@ def job_words(event: JobEvent) -> str:
             parts.append(f"attempt {event.attempt}")
     elif event.duration_s is not None:
         parts.append(f"after {span(event.duration_s)}")
-    if event.reason and event.kind != "running" and event.reason != what:
-        parts.append(one_line(event.reason))
+    if reason and event.kind != "running":
+        parts.append(one_line(reason))
     return ", ".join(parts)
+
+
+def said_once(what: str, reason: str | None) -> tuple[str, str]:
+    """Return what happened to a job, and why if that adds to it; "cancelled by request" says both."""
+    if reason and f"{reason} ".startswith(f"{what} "):
+        return one_line(reason), ""
+    return what, reason or ""
 
 
 def one_line(reason: str) -> str:

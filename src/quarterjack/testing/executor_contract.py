@@ -34,7 +34,7 @@ __all__ = ["ExecutorBench", "ExecutorContract"]
 
 _COLOUR: Final[ContextVar[str]] = ContextVar("_COLOUR")
 SHORT_S = 0.05
-TRIES = 20
+TRIES = 200
 """An idle thread or process may begin a body before it is cancelled; not so many in a row."""
 
 
