@@ -142,6 +142,7 @@ def test_job_that_another_process_holds_in_its_flow_is_not_said_to_begin(stored:
         second = submitted(qj, "narrow", "600")
         waits_until(app, second, "scheduled")
         told, blind = shown(qj, second), shown(qj, second, "--store", "sqlite:///jobs.db")
+        wait_until(lambda: "runs" in shown(qj, first))  # the process that runs it tells others within a second
         runs = shown(qj, first)["runs"]
         attempts = {row.split("\t")[0]: row.split("\t")[5] for row in qj("jobs", "shop.py").stdout.splitlines()}
         qj("cancel", "shop.py", first, second)

@@ -77,7 +77,7 @@ def test_job_is_submitted_awaited_and_shown(served: Quarterjack, qj: Qj) -> None
     assert "add(2, b=3)" in shown.stdout
     assert "result       5" in shown.stdout
     alone = json.loads(qj("show", "--store", "sqlite:///jobs.db", job_id, "--json").stdout)
-    assert (alone["args"], alone["kwargs"], alone["result"]) == ([2, 3], {}, 5)
+    assert (alone["args"], alone["kwargs"], alone["result"]) == ([2], {"b": 3}, 5)
 
 
 def test_checkpoint_is_shown(served: Quarterjack, qj: Qj) -> None:
