@@ -13,6 +13,7 @@ from click.testing import Result
 
 from quarterjack import Quarterjack, why_waiting
 from quarterjack.cli import check
+from tests.real_time import wait_until
 
 Qj = Callable[..., Result]
 
