@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quarterjack import ConcurrencyLimit, JobCancelled, JobState, Quarterjack, Retry, TaskManager
-from quarterjack.executors.loop import UNBEGUN
+from quarterjack.executors._fresh import UNBEGUN
 from quarterjack.testing import virtual_loop
 
 

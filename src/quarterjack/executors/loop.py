@@ -6,8 +6,7 @@ alone. (Worker tasks that take many jobs are half as dear and wrong: a late
 cancel of one job hits the next.)
 
 A call that is cancelled before its first step is withdrawn: `_Running.cancel`
-does so itself, and a cancel of the task by somebody else is noticed at the
-coroutine's threshold, or by a callback where a task factory makes the tasks."""
+does so itself, and a cancel of the task by somebody else is looked for (`_fresh`)."""
 
 from __future__ import annotations
 
@@ -18,12 +17,10 @@ from quarterjack._fast import EAGER_TASKS
 from quarterjack.errors import ExecutorClosed, ExecutorFull
 from quarterjack.model import Outcome, OutcomeKind
 
-from ._threshold import THRESHOLD, led
+from ._fresh import UNBEGUN, Fresh
 from .base import Call, Capabilities, Executor, Home, Report
 
-__all__ = ["UNBEGUN", "LoopExecutor"]
-
-UNBEGUN: Final = "its asyncio task was cancelled before it began"
+__all__ = ["LoopExecutor"]
 
 _DONE, _RAISED = OutcomeKind.DONE, OutcomeKind.RAISED
 _CANCELLED, _TIMED_OUT = OutcomeKind.CANCELLED, OutcomeKind.TIMED_OUT
@@ -66,6 +63,7 @@ class LoopExecutor(Executor):
         self._idle, self._stopping, self._held = asyncio.Event(), False, False
         # A loop with a task factory of its own decides how tasks are made and begun.
         self._factory = loop.get_task_factory() is not None
+        self._fresh = Fresh(loop, _unbegun, _Running.on_unbegun)
 
     @property
     def free(self) -> int:
@@ -83,13 +81,13 @@ class LoopExecutor(Executor):
         self._running.add(running)
         if self._factory:
             running.task = loop.create_task(running.drive(), name=call.job_id, context=call.context)
-            running.task.add_done_callback(running.on_task_over)
+            self._fresh.add(running)
         elif EAGER_TASKS:
             coroutine = running.drive()
             running.task = asyncio.Task(coroutine, loop=loop, name=call.job_id, context=call.context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
         else:  # as create_task does, less its Python frame
-            entered = led(running.drive(is_led=True))
-            running.task = asyncio.Task(entered, loop=loop, name=call.job_id, context=call.context)
+            running.task = asyncio.Task(running.drive(), loop=loop, name=call.job_id, context=call.context)
+            self._fresh.add(running)
         return running
 
     def hold(self) -> None:
@@ -127,14 +125,8 @@ class _Running:
         self._reported = False
         self._timer: asyncio.TimerHandle | None = None
 
-    async def drive(self, *, is_led: bool = False) -> None:
+    async def drive(self) -> None:
         """Run the body and report how it ended."""
-        if is_led:
-            try:
-                await THRESHOLD
-            except asyncio.CancelledError:
-                self.on_task_over()
-                return
         call, report = self.call, self.report
         self.begun = True
         if self._executor._held:
@@ -220,9 +212,9 @@ class _Running:
         loop = self.task.get_loop()
         self._timer = loop.call_later(self.call.cancel_grace_s, self.give_up)
 
-    def on_task_over(self, _: object = None) -> None:
-        """End a call whose task somebody else has cancelled before its first step."""
-        if not self.begun and not self._reported:
+    def on_unbegun(self) -> None:
+        """Nothing of it has run: it was withdrawn, or somebody else has cancelled its task."""
+        if not self._reported and self.task is not None and self.task.done():
             self._report(Outcome(_CANCELLED, reason=UNBEGUN))
 
     def give_up(self) -> None:
@@ -235,3 +227,7 @@ class _Running:
         kind = self._cancel_kind or _CANCELLED
         self._reported = True
         self.report.finished(Outcome(kind, reason=self._reason, stopped=False))
+
+
+def _unbegun(calls: list[_Running]) -> list[_Running]:
+    return [call for call in calls if not call.begun]

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from quarterjack._fast import EAGER_TASKS
 from quarterjack.context import CURRENT
 from quarterjack.errors import DeadlineExceeded, UsageError
-from quarterjack.executors._threshold import led
-from quarterjack.executors.loop import UNBEGUN
+from quarterjack.executors._fresh import UNBEGUN, Fresh
 from quarterjack.flow.base import Wrap
 from quarterjack.flow.dispatcher import Dispatcher
 from quarterjack.flow.inheritance import inherit
@@ -104,6 +103,7 @@ class Engine:
         self.failed = 0
         """Jobs that ended as FAILED or TIMED_OUT."""
         self.batches: Final = Batches(flow, self.dispatcher)
+        self._fresh: Final = Fresh(loop, _unbegun, self._never_began)
 
     def wall_ns(self, mono: float | None) -> int | None:
         """Return the wall clock's reading at a monotonic instant, as at the start of the manager."""
@@ -199,7 +199,8 @@ class Engine:
                 job.worker = worker
         else:  # as create_task does, less its Python frame
             job.scheduled_at = self.monotonic()
-            job.worker = asyncio.Task(led(job.drive(is_led=True)), loop=self.loop, context=context)
+            job.worker = asyncio.Task(job.drive(), loop=self.loop, context=context)
+            self._fresh.add(job)
 
     def _start_by_factory(self, job: ManagedRun) -> None:
         """A loop with a task factory of its own decides how tasks are made and begun."""
@@ -211,11 +212,7 @@ class Engine:
             raise
         if job.state is _SCHEDULED:  # else it has begun, eagerly, and knows; or has ended
             job.worker = worker
-            worker.add_done_callback(partial(self._on_task_over, job))
-
-    def _on_task_over(self, job: ManagedRun, worker: asyncio.Task[None]) -> None:
-        if job.worker is worker:
-            self.never_began(job)
+            self._fresh.add(job)
 
     def refuse(self, job: ManagedRun, error: Exception) -> None:
         """A gate turned it away, or it made way for a newer one."""
@@ -290,9 +287,9 @@ class Engine:
             return
         self.over(run, kind, error)
 
-    def never_began(self, run: ManagedRun) -> None:
-        """Somebody else has cancelled the task of an attempt before its first step, unless `cancel` has done so."""
-        if run._phase is not _TAKEN:
+    def _never_began(self, run: ManagedRun) -> None:
+        """Nothing of an attempt has run: it was made anew meanwhile, or somebody else has cancelled its task."""
+        if run.worker is None or not run.worker.done():
             return
         if run.alarm is not None:
             run.alarm.cancel()
@@ -510,3 +507,7 @@ class Engine:
 
 
 _WHY: Final = {OutcomeKind.CANCELLED: "the body raised CancelledError"}
+
+
+def _unbegun(runs: list[ManagedRun]) -> list[ManagedRun]:
+    return [run for run in runs if run._phase is _TAKEN]

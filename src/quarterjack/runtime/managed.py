@@ -22,7 +22,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from quarterjack.context import CURRENT
-from quarterjack.executors._threshold import THRESHOLD
 from quarterjack.flow.alarms import Alarm
 from quarterjack.flow.deadlock import Wait, waits_of
 from quarterjack.flow.inheritance import wait_begins, wait_ends
@@ -306,15 +305,9 @@ class ManagedRun(_Rare):
         context: Any = task.get_context()  # type: ignore[attr-defined,unused-ignore]  # from Python 3.12 on
         return getattr(coroutine, "cr_code", None) is ManagedRun.drive.__code__ and context is self.context
 
-    async def drive(self, *, is_led: bool = False) -> None:
+    async def drive(self) -> None:
         """Run the body once, and report how that ended."""
         engine = self.engine
-        if is_led:
-            try:
-                await THRESHOLD
-            except asyncio.CancelledError:
-                engine.never_began(self)
-                return
         lane, body = self._lane, _UNCALLED
         CURRENT.set(self)  # type: ignore[arg-type]  # it is its own record
         self.state = _RUNNING
