@@ -113,7 +113,7 @@ def is_empty_body(said: dict[str, str]) -> bool:
     return said.get("rule") == "reportReturnType" and "must return value on all code paths" in said["message"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """What both checkers say about the blocks, by file name."""
     folder = tmp_path_factory.mktemp("typed")
@@ -122,7 +122,7 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
     return {name: by_mypy.get(name, []) + by_pyright.get(name, []) for name in by_mypy.keys() | by_pyright.keys()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def import_failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the blocks that cannot be imported have said, by file name."""
     paths = write(IMPORTED, tmp_path_factory.mktemp("imported"))
